@@ -1,0 +1,255 @@
+package awskms
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+)
+
+// situation is what the error itself does not say.
+type situation struct {
+	op, key     string
+	limit, full time.Duration
+	callerLeft  bool
+}
+
+// classify says what a failed call means. It is the one place where errors of
+// AWS, the SDK and the network are told apart.
+func classify(err error, s situation) *cause.Error {
+	e := &cause.Error{Op: s.op, Key: s.key, Err: err}
+	if resp, ok := errors.AsType[*awshttp.ResponseError](err); ok {
+		e.RequestID = resp.ServiceRequestID()
+	}
+	switch {
+	case s.callerLeft:
+		e.Code = cause.CallerLeft
+	case isTimeout(err) && s.limit < min(fairTime, s.full):
+		e.Code = cause.TooLittleTime
+	default:
+		identify(e, err)
+	}
+	return e
+}
+
+// identify fills in code and words of an error that is the other side's.
+func identify(e *cause.Error, err error) {
+	credentials, noIdentity := errors.AsType[*credentialsError](err)
+	_, noSettings := errors.AsType[*settingsError](err)
+	_, noRegion := errors.AsType[*regionError](err)
+	api, isAPI := errors.AsType[smithy.APIError](err)
+	switch {
+	case noSettings:
+		e.Code, e.Said = cause.SettingsUnreadable, err.Error()
+	case noIdentity:
+		identifyCredentials(e, credentials.err)
+	case noRegion:
+		e.Code, e.Said = cause.RegionUnknown, err.Error()
+	case isTimeout(err):
+		e.Code = cause.TimedOut
+	case isAPI:
+		identifyAPI(e, api, statusOf(err))
+	default:
+		identifyNetwork(e, err)
+	}
+}
+
+// identifyAPI knows the errors of KMS and those that every AWS service shares.
+//
+// https://docs.aws.amazon.com/kms/latest/APIReference/API_Encrypt.html#API_Encrypt_Errors
+// https://docs.aws.amazon.com/kms/latest/APIReference/CommonErrors.html
+func identifyAPI(e *cause.Error, api smithy.APIError, status int) {
+	e.AWSCode, e.Said = api.ErrorCode(), api.ErrorMessage()
+	e.Principal, e.Action = whoAndWhat(api.ErrorMessage())
+	switch code := api.ErrorCode(); code {
+	case "DisabledException":
+		e.Code = cause.KeyDisabled
+	case "NotFoundException", "InvalidArnException":
+		e.Code = cause.KeyNotFound
+	case "AccessDeniedException", "AccessDenied", "UnauthorizedOperation", "OptInRequired":
+		e.Code = cause.AccessDenied
+	case "InvalidGrantTokenException", "InvalidGrantIdException":
+		e.Code = cause.GrantRefused
+	case "InvalidKeyUsageException":
+		e.Code = cause.KeyUsage
+	case "KMSInvalidStateException":
+		e.Code = stateRefusal(api.ErrorMessage())
+	case "InvalidCiphertextException":
+		e.Code = cause.CiphertextInvalid
+	case "IncorrectKeyException":
+		e.Code = cause.NoKeyMadeIt
+	case "KMSInternalException", "InternalFailure", "ServiceUnavailable", "InternalServerError":
+		e.Code = cause.KMSInternal
+	case "DependencyTimeoutException", "KeyUnavailableException":
+		e.Code = cause.KeyUnavailable
+	case "LimitExceededException":
+		e.Code = cause.Throttled
+	default:
+		e.Code = identifyShared(code, status)
+	}
+}
+
+func identifyShared(code string, status int) cause.Code {
+	if known, ok := credentialsCode(code); ok {
+		return known
+	}
+	if _, throttled := retry.DefaultThrottleErrorCodes[code]; throttled || status == http.StatusTooManyRequests {
+		return cause.Throttled
+	}
+	if status >= http.StatusInternalServerError {
+		return cause.KMSInternal
+	}
+	if code == "UnknownError" { // the SDK's word for a body without an error type
+		return cause.NotKMS
+	}
+	return cause.Unforeseen
+}
+
+func credentialsCode(code string) (cause.Code, bool) {
+	switch code {
+	case "ExpiredTokenException", "ExpiredToken", "RequestExpired":
+		return cause.CredentialsExpired, true
+	case "UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId", "MissingAuthenticationTokenException",
+		"MissingAuthenticationToken", "NotAuthorized":
+		return cause.CredentialsRefused, true
+	case "InvalidSignatureException", "SignatureDoesNotMatch", "IncompleteSignature", "IncompleteSignatureException",
+		"RequestTimeTooSkewed":
+		return cause.SignatureRefused, true
+	}
+	return cause.Unforeseen, false
+}
+
+// stateRefusal tells the states in which the key's owner says no from those
+// that pass, and from custom key stores, which report any trouble this way.
+//
+// https://docs.aws.amazon.com/kms/latest/developerguide/key-state.html
+func stateRefusal(message string) cause.Code {
+	m := strings.ToLower(strings.ReplaceAll(message, " ", ""))
+	switch {
+	case strings.Contains(m, "pendingdeletion"), strings.Contains(m, "pendingreplicadeletion"):
+		return cause.KeyPendingDeletion
+	case strings.Contains(m, "pendingimport"):
+		return cause.KeyPendingImport
+	case strings.Contains(m, "disabled"):
+		return cause.KeyDisabled
+	}
+	return cause.KeyUnavailable
+}
+
+// identifyCredentials says why there was nothing to sign with.
+func identifyCredentials(e *cause.Error, err error) {
+	if _, ok := errors.AsType[*processcreds.ProviderError](err); ok {
+		// Its text may hold what the command printed: the credentials.
+		e.Code, e.Said = cause.NoCredentials, "credential_process failed or printed no credentials"
+		return
+	}
+	api, isAPI := errors.AsType[smithy.APIError](err)
+	switch {
+	case isAPI:
+		e.AWSCode, e.Said = api.ErrorCode(), api.ErrorMessage()
+		code, known := credentialsCode(api.ErrorCode())
+		if !known {
+			code = cause.RoleRefused
+		}
+		e.Code = code
+	case isTimeout(err):
+		e.Code = cause.CredentialsSilent
+	default:
+		e.Code, e.Said = cause.NoCredentials, err.Error()
+	}
+}
+
+func identifyNetwork(e *cause.Error, err error) {
+	status := statusOf(err)
+	_, garbled := errors.AsType[*smithy.DeserializationError](err)
+	switch {
+	case status >= http.StatusInternalServerError:
+		e.Code = cause.KMSInternal
+		e.Said = http.StatusText(status)
+	case garbled:
+		e.Code = cause.NotKMS
+	case isTLS(err):
+		e.Code, e.Said = cause.TLSFailed, innermost(err)
+	case isA[*net.DNSError](err):
+		e.Code, e.Said = cause.NameResolution, innermost(err)
+	case isA[*smithyhttp.RequestSendError](err), isA[*net.OpError](err):
+		e.Code, e.Said = cause.Unreachable, innermost(err)
+	default:
+		e.Code, e.Said = cause.Unforeseen, innermost(err)
+	}
+}
+
+func isA[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
+}
+
+func isTLS(err error) bool {
+	return isA[*tls.CertificateVerificationError](err) || isA[x509.UnknownAuthorityError](err) ||
+		isA[x509.HostnameError](err) || isA[x509.CertificateInvalidError](err) || isA[tls.RecordHeaderError](err) ||
+		isA[tls.AlertError](err)
+}
+
+func isTimeout(err error) bool {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errAttemptHung) {
+		return true
+	}
+	t, ok := errors.AsType[interface {
+		error
+		Timeout() bool
+	}](err)
+	return ok && t.Timeout()
+}
+
+func statusOf(err error) int {
+	if resp, ok := errors.AsType[*awshttp.ResponseError](err); ok {
+		return resp.HTTPStatusCode()
+	}
+	return 0
+}
+
+// innermost is the text of the last error of the chain: the wrappers only say
+// which operation of which service failed, which the cause says already.
+func innermost(err error) string {
+	for {
+		next := errors.Unwrap(err)
+		if next == nil {
+			return err.Error()
+		}
+		if _, ok := errors.AsType[*net.OpError](next); !ok {
+			if _, here := err.(*net.OpError); here { //nolint:errorlint // the wrapper itself is wanted: it says which address
+				return err.Error()
+			}
+		}
+		err = next
+	}
+}
+
+// whoAndWhat reads principal and action out of the sentence that IAM answers.
+// Its wording is stable enough to help, and nothing depends on it.
+//
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
+func whoAndWhat(message string) (principal, action string) {
+	rest, ok := strings.CutPrefix(message, "User: ")
+	if !ok {
+		return "", ""
+	}
+	principal, rest, ok = strings.Cut(rest, " is not authorized to perform: ")
+	if !ok {
+		return "", ""
+	}
+	action, _, _ = strings.Cut(rest, " ")
+	return principal, action
+}

@@ -1,0 +1,300 @@
+// Package awskms calls AWS KMS and says what each failure means.
+//
+// It is the only package of the serving path that imports the AWS SDK. A failed
+// call comes back as a [cause.Error]; what follows from it follows from its
+// class. Time is bounded here: a call takes at most the caller's deadline less
+// 300 ms, and at most [Options.Timeout]; an attempt that hangs is given up
+// half-way, so that a second one, on a new connection, has as long.
+//
+// API: https://docs.aws.amazon.com/kms/latest/APIReference/Welcome.html
+package awskms
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/smithy-go/middleware"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
+	"sigs.k8s.io/aws-encryption-provider/internal/secret"
+)
+
+const (
+	// reply is what the caller keeps of its deadline, so that an answer still
+	// reaches it instead of its own time-out.
+	reply = 300 * time.Millisecond
+	// fairTime is what a caller has to give for a time-out to be KMS's fault.
+	fairTime = time.Second
+	// maxAttempts is two: a third would only come after the API server left.
+	maxAttempts = 2
+)
+
+// Options configure a Client. The zero value of a field means what its comment
+// says; Connections and Timeout are required.
+type Options struct {
+	Connections *Connections
+	Timeout     time.Duration // limit of one call, retries included
+
+	Region            string            // "": the SDK's chain, then the instance metadata service
+	Endpoint          string            // "": the SDK's own for the Region
+	AssumeRoleARN     string            // "": the identity of the chain is used as it is
+	ExternalID        string            // for AssumeRoleARN; "" sends none
+	SourceARN         string            // "": no confused-deputy headers
+	EncryptionContext map[string]string // nil: none
+	Retry             RetryBudget       // zero: the SDK's
+	UserAgent         string            // version of this program; "" sends none
+
+	// Observe is told of every call when it ends, retries included: the class is
+	// "" for a success. nil: nobody listens.
+	Observe func(op string, class cause.Class, took time.Duration)
+}
+
+// RetryBudget sizes the token bucket that retries, and only retries, draw from.
+type RetryBudget struct {
+	Tokens uint // 0: the SDK's 500
+	Flat   bool // every retry costs one token instead of the SDK's price
+}
+
+// A Client calls KMS for one provider in one Region. It is safe for concurrent
+// use. Nothing is looked up before the first call: a process starts without
+// network and without credentials, and recovers when they come.
+type Client struct {
+	opts Options
+
+	identity *identity
+	retryer  aws.Retryer
+
+	mu  sync.Mutex
+	api *kms.Client // nil until settings and Region are known
+}
+
+// New returns a Client. It does no I/O.
+func New(o Options) *Client {
+	return &Client{opts: o, identity: newIdentity(o), retryer: newRetryer(o.Retry)}
+}
+
+// Sealed is what Encrypt answers.
+type Sealed struct {
+	Blob      []byte
+	KeyARN    string // the key that KMS resolved
+	RequestID string
+}
+
+// Opened is what Decrypt answers.
+type Opened struct {
+	Plaintext secret.Bytes
+	KeyARN    string // the key that opened it
+	RequestID string
+}
+
+// Encrypt wraps 1 to 4,096 bytes under a key, named as KMS takes it. Every
+// error is a [cause.Error].
+func (c *Client) Encrypt(ctx context.Context, key string, plaintext secret.Bytes) (Sealed, error) {
+	var out *kms.EncryptOutput
+	err := c.call(ctx, "Encrypt", key, func(ctx context.Context, api *kms.Client) (err error) {
+		out, err = api.Encrypt(ctx, &kms.EncryptInput{
+			KeyId: &key, Plaintext: plaintext, EncryptionContext: c.opts.EncryptionContext,
+		})
+		return err
+	})
+	if err != nil {
+		return Sealed{}, err
+	}
+	s := Sealed{Blob: out.CiphertextBlob, KeyARN: aws.ToString(out.KeyId)}
+	s.RequestID, _ = awsmiddleware.GetRequestIDMetadata(out.ResultMetadata)
+	if len(s.Blob) == 0 || !answers(key, s.KeyARN) {
+		return Sealed{}, &cause.Error{
+			Code: cause.WrongAnswer, Op: "Encrypt", Key: key, RequestID: s.RequestID,
+			Said: "no blob, or of another key: " + s.KeyARN,
+		}
+	}
+	return s, nil
+}
+
+// Decrypt unwraps a blob with the named key and no other. With key "" KMS
+// chooses: the caller has to look at the KeyARN of the answer before it uses
+// the plaintext. Every error is a [cause.Error].
+func (c *Client) Decrypt(ctx context.Context, key string, blob []byte) (Opened, error) {
+	in := &kms.DecryptInput{CiphertextBlob: blob, EncryptionContext: c.opts.EncryptionContext}
+	if key != "" {
+		in.KeyId = &key
+	}
+	var out *kms.DecryptOutput
+	err := c.call(ctx, "Decrypt", key, func(ctx context.Context, api *kms.Client) (err error) {
+		out, err = api.Decrypt(ctx, in)
+		return err
+	})
+	if err != nil {
+		return Opened{}, err
+	}
+	o := Opened{Plaintext: out.Plaintext, KeyARN: aws.ToString(out.KeyId)}
+	o.RequestID, _ = awsmiddleware.GetRequestIDMetadata(out.ResultMetadata)
+	if len(o.Plaintext) == 0 || !answers(key, o.KeyARN) {
+		o.Plaintext.Clear()
+		return Opened{}, &cause.Error{
+			Code: cause.WrongAnswer, Op: "Decrypt", Key: key, RequestID: o.RequestID,
+			Said: "no plaintext, or of another key: " + o.KeyARN,
+		}
+	}
+	return o, nil
+}
+
+// answers says whether an answer of the key got may follow from asking for
+// asked: an ARN of a key must come back as it is; other names are resolved by
+// KMS.
+func answers(asked, got string) bool {
+	if got == "" {
+		return false
+	}
+	ref, err := keyref.Parse(asked)
+	return err != nil || !ref.IsARN() || ref.IsAlias() || asked == got
+}
+
+// call makes one KMS call within its limit and classifies what fails.
+func (c *Client) call(parent context.Context, op, key string, do func(context.Context, *kms.Client) error) error {
+	start := time.Now()
+	limit := limitOf(parent, c.opts.Timeout)
+	err := c.try(parent, limit, do)
+	class := cause.Class("")
+	if err != nil {
+		e := classify(err, situation{op: op, key: key, limit: limit, full: c.opts.Timeout, callerLeft: errors.Is(parent.Err(), context.Canceled)})
+		c.forget(e)
+		class, err = e.Class(), e
+	}
+	if c.opts.Observe != nil {
+		c.opts.Observe(op, class, time.Since(start))
+	}
+	return err
+}
+
+func (c *Client) try(parent context.Context, limit time.Duration, do func(context.Context, *kms.Client) error) error {
+	if err := parent.Err(); err != nil {
+		return err
+	}
+	if limit <= 0 {
+		return context.DeadlineExceeded
+	}
+	ctx, cancel := context.WithTimeout(parent, limit)
+	defer cancel()
+	api, err := c.client(ctx)
+	if err != nil {
+		return err
+	}
+	return do(withAttempts(ctx, limit/maxAttempts), api)
+}
+
+// WithLimit bounds everything that is done for one caller, over all the keys
+// that are tried, to what a single call may take.
+func WithLimit(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, timeout+reply)
+}
+
+// limitOf is the time that a call may take: the caller's less what the reply
+// needs, and no more than most.
+func limitOf(ctx context.Context, most time.Duration) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		return min(most, time.Until(deadline)-reply)
+	}
+	return most
+}
+
+// forget drops credentials that AWS no longer takes, so that the next call reads
+// them anew. What failed before a request was signed, identity has dealt with.
+func (c *Client) forget(e *cause.Error) {
+	if e.Class() == cause.Credentials && !isA[*credentialsError](e.Err) {
+		c.identity.forget()
+	}
+}
+
+// client returns the SDK's client, made at the first call that finds settings
+// and Region.
+func (c *Client) client(ctx context.Context) (*kms.Client, error) {
+	c.mu.Lock()
+	api := c.api
+	c.mu.Unlock()
+	if api != nil {
+		return api, nil
+	}
+	cfg, err := c.identity.settings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Region == "" {
+		if cfg.Region, err = regionOfInstance(ctx, cfg); err != nil {
+			return nil, err
+		}
+	}
+	made := kms.NewFromConfig(cfg, c.configure(cfg))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.api == nil {
+		c.api = made
+	}
+	return c.api, nil
+}
+
+func (c *Client) configure(cfg aws.Config) func(*kms.Options) {
+	return func(o *kms.Options) {
+		o.HTTPClient = c.opts.Connections.client(cfg)
+		o.Credentials = c.identity
+		o.Retryer = c.retryer
+		o.RetryMaxAttempts = 0 // AWS_MAX_ATTEMPTS must not stretch a call past its limit
+		if c.opts.Endpoint != "" {
+			o.BaseEndpoint = &c.opts.Endpoint
+		}
+		if c.opts.UserAgent != "" {
+			o.APIOptions = append(o.APIOptions, awsmiddleware.AddUserAgentKeyValue("aws-encryption-provider", c.opts.UserAgent))
+		}
+		if c.opts.SourceARN != "" {
+			o.APIOptions = append(o.APIOptions, confusedDeputy(c.opts.SourceARN))
+		}
+	}
+}
+
+func newRetryer(budget RetryBudget) aws.Retryer {
+	return retry.NewStandard(func(o *retry.StandardOptions) {
+		o.MaxAttempts = maxAttempts
+		o.Backoff = retry.BackoffDelayerFunc(backoff)
+		if budget.Tokens > 0 {
+			o.RateLimiter = ratelimit.NewTokenRateLimit(budget.Tokens)
+		}
+		if budget.Flat {
+			o.RetryCost, o.ThrottlingRetryCost = 1, 1
+		}
+	})
+}
+
+// backoff waits briefly before the second attempt: the SDK's own first waits
+// are up to a second, which the API server's deadline does not have. After an
+// attempt that hung the time is spent already.
+func backoff(_ int, err error) (time.Duration, error) {
+	if errors.Is(err, errAttemptHung) {
+		return 0, nil
+	}
+	const most = 200 * time.Millisecond
+	return 20*time.Millisecond + rand.N(most), nil //nolint:gosec // jitter is no secret
+}
+
+// confusedDeputy adds the two headers that key policies can be conditioned on.
+//
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html
+func confusedDeputy(sourceARN string) func(*middleware.Stack) error {
+	account := accountOf(sourceARN)
+	return func(stack *middleware.Stack) error {
+		return stack.Build.Add(middleware.BuildMiddlewareFunc("ConfusedDeputy", func(
+			ctx context.Context, in middleware.BuildInput, next middleware.BuildHandler,
+		) (middleware.BuildOutput, middleware.Metadata, error) {
+			setHeaders(in.Request, map[string]string{"X-Amz-Source-Arn": sourceARN, "X-Amz-Source-Account": account})
+			return next.HandleBuild(ctx, in)
+		}), middleware.After)
+	}
+}

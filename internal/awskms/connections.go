@@ -1,0 +1,227 @@
+package awskms
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsarn "github.com/aws/aws-sdk-go-v2/aws/arn"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+)
+
+const (
+	// idlePerHost is how many connections are kept: the SDK's ten would make
+	// 128 callers pay for a TLS handshake most of the time.
+	idlePerHost = 256
+	// openAhead is how many connections are opened beside the first request: a
+	// v1 list decrypts ten objects at a time.
+	openAhead = 16
+	// maxAnswer bounds what is read of an answer. KMS's are below 20 kB.
+	maxAnswer = 1 << 20
+
+	dialTimeout = 2 * time.Second
+)
+
+// Connections are the process's connections to KMS, shared by all Clients and
+// kept per endpoint. Close ends its goroutines. It is safe for concurrent use.
+type Connections struct {
+	ctx  context.Context //nolint:containedctx // ends the goroutines that open connections ahead
+	stop context.CancelFunc
+	wait sync.WaitGroup
+
+	mu     sync.Mutex
+	pooled *http.Transport // nil until the SDK's settings (CA bundle, proxy) are known
+	fresh  *http.Transport // never reuses a connection
+	opened map[string]bool // scheme://host → opened ahead
+}
+
+// NewConnections returns an empty pool.
+func NewConnections() *Connections {
+	ctx, stop := context.WithCancel(context.Background())
+	return &Connections{ctx: ctx, stop: stop, opened: map[string]bool{}}
+}
+
+// Close closes idle connections and waits for the pool's own goroutines. Calls
+// under way are not cut.
+func (c *Connections) Close() {
+	c.stop()
+	c.wait.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pooled != nil {
+		c.pooled.CloseIdleConnections()
+		c.fresh.CloseIdleConnections()
+	}
+}
+
+// client returns the pool as the SDK's HTTP client. The settings of the first
+// caller count: they come from one environment.
+func (c *Connections) client(cfg aws.Config) aws.HTTPClient {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pooled == nil {
+		builder, ok := cfg.HTTPClient.(*awshttp.BuildableClient)
+		if !ok {
+			builder = awshttp.NewBuildableClient()
+		}
+		c.pooled = builder.WithDialerOptions(func(d *net.Dialer) { d.Timeout = dialTimeout }).GetTransport()
+		c.pooled.MaxIdleConns = 0 // per host counts
+		c.pooled.MaxIdleConnsPerHost = idlePerHost
+		c.pooled.MaxConnsPerHost = 0 // a limit would queue callers behind hanging calls
+		c.pooled.TLSHandshakeTimeout = dialTimeout
+		// One multiplexed connection that went silent would hang every caller at once.
+		c.pooled.ForceAttemptHTTP2 = false
+		c.pooled.Protocols = new(http.Protocols)
+		c.pooled.Protocols.SetHTTP1(true)
+		c.fresh = c.pooled.Clone()
+		c.fresh.DisableKeepAlives = true
+	}
+	return c
+}
+
+// attempts is the state of one call's attempts; it lives in their context.
+type attempts struct {
+	first time.Duration // limit of the first
+	made  int
+	hung  bool
+}
+
+type attemptsKey struct{}
+
+func withAttempts(ctx context.Context, first time.Duration) context.Context {
+	return context.WithValue(ctx, attemptsKey{}, &attempts{first: first})
+}
+
+// errAttemptHung is a first attempt that was given up for a second.
+var errAttemptHung error = hungError{}
+
+type hungError struct{}
+
+func (hungError) Error() string        { return "no answer within half of the call's time" }
+func (hungError) Timeout() bool        { return true }
+func (hungError) RetryableError() bool { return true }
+
+// Do sends one attempt. It reads the whole answer, so that the limit of the
+// attempt covers the body too.
+//
+// The SDK's body is in memory, which net/http cannot see: handed over as bytes
+// it goes out with the headers in one write, and with GetBody and an empty
+// Idempotency-Key (which is not sent) net/http itself repeats a request that met
+// a connection that the other side had closed.
+func (c *Connections) Do(req *http.Request) (*http.Response, error) {
+	ctx, cancel, transport, state := c.attempt(req)
+	defer cancel()
+	out, err := inMemory(req.Clone(ctx))
+	if err != nil {
+		return nil, err
+	}
+	c.openAhead(req)
+	resp, err := roundTrip(transport, out)
+	if err != nil && state != nil && state.made == 1 && errors.Is(ctx.Err(), context.DeadlineExceeded) && req.Context().Err() == nil {
+		state.hung = true
+		return nil, errAttemptHung
+	}
+	return resp, err
+}
+
+func (c *Connections) attempt(req *http.Request) (context.Context, context.CancelFunc, *http.Transport, *attempts) {
+	state, _ := req.Context().Value(attemptsKey{}).(*attempts)
+	if state == nil {
+		return req.Context(), func() {}, c.pooled, nil
+	}
+	state.made++
+	switch {
+	case state.made == 1:
+		ctx, cancel := context.WithTimeout(req.Context(), state.first)
+		return ctx, cancel, c.pooled, state
+	case state.hung:
+		// Whatever swallowed the first attempt may swallow all that the pool holds.
+		return req.Context(), func() {}, c.fresh, state
+	}
+	return req.Context(), func() {}, c.pooled, state
+}
+
+func inMemory(req *http.Request) (*http.Request, error) {
+	if req.Body == nil || req.Body == http.NoBody {
+		return req, nil
+	}
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return nil, fmt.Errorf("reading the request's body: %w", err)
+	}
+	_ = req.Body.Close()
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	req.Body, _ = req.GetBody()
+	req.ContentLength = int64(len(body))
+	req.Header["Idempotency-Key"] = []string{}
+	return req, nil
+}
+
+func roundTrip(transport http.RoundTripper, req *http.Request) (*http.Response, error) {
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	closeErr := resp.Body.Close()
+	if err = errors.Join(err, closeErr); err != nil {
+		return nil, fmt.Errorf("reading the answer: %w", err)
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return resp, nil
+}
+
+// openAhead opens connections to a host when it is first called, so that later
+// callers find them. What the host answers does not matter.
+func (c *Connections) openAhead(req *http.Request) {
+	host := req.URL.Scheme + "://" + req.URL.Host
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.opened[host] || c.ctx.Err() != nil {
+		return
+	}
+	c.opened[host] = true
+	for range openAhead {
+		c.wait.Go(func() { c.openOne(host) })
+	}
+}
+
+func (c *Connections) openOne(host string) {
+	ctx, cancel := context.WithTimeout(c.ctx, 2*dialTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, host+"/", nil)
+	if err != nil {
+		return
+	}
+	if resp, err := roundTrip(c.pooled, req); err == nil {
+		_ = resp.Body.Close()
+	}
+}
+
+func setHeaders(request any, headers map[string]string) {
+	req, ok := request.(*smithyhttp.Request)
+	if !ok {
+		return
+	}
+	for name, value := range headers {
+		req.Header.Set(name, value)
+	}
+}
+
+// accountOf returns the account of an ARN, "" where it is none: the
+// configuration has refused that already.
+func accountOf(s string) string {
+	parsed, err := awsarn.Parse(s)
+	if err != nil {
+		return ""
+	}
+	return parsed.AccountID
+}

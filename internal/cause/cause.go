@@ -1,0 +1,241 @@
+// Package cause is the one table of everything that can go wrong with a call:
+// a stable code, a class, and words for the person who has to mend it.
+//
+// It is a leaf: every room may import it, and it imports none. The class of a
+// cause decides what follows from it (health, the form of Status, the gRPC
+// code, the metrics label, the log level); the code names the cause in errors,
+// Status, /readyz, the log field "code" and docs/errors.md, which is generated
+// from the table. Codes are never reused or renumbered.
+package cause
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// A Class says what a failed call means for the key that it used. Its text is
+// the value of the metrics label "class", so a name never changes.
+type Class string
+
+// Every failure has one of these classes.
+const (
+	Refused     Class = "refused"     // the key's owner or IAM says no
+	Outage      Class = "outage"      // KMS, or the way to it, fails
+	Credentials Class = "credentials" // nothing, or nothing valid, to sign the request with
+	BadData     Class = "bad_data"    // no key will ever make anything of these bytes
+	Cancelled   Class = "cancelled"   // the caller left, or gave too little time
+	Overload    Class = "overload"    // more calls at once than this process takes
+	Bug         Class = "bug"         // nobody foresaw it: ours to fix
+)
+
+// Classes returns every class, in the order in which a reader of metrics or
+// docs wants them.
+func Classes() []Class {
+	return []Class{Refused, Outage, Credentials, BadData, Cancelled, Overload, Bug}
+}
+
+// TellsHealth says whether a failure of this class is evidence about a key.
+// Bad data, cancelled and refused-for-overload calls are none.
+func (c Class) TellsHealth() bool {
+	switch c {
+	case Refused, Outage, Credentials, Bug:
+		return true
+	case BadData, Cancelled, Overload:
+		return false
+	}
+	return true
+}
+
+// Level is the log level of a failure of this class.
+func (c Class) Level() slog.Level {
+	switch c {
+	case Refused, Credentials, Bug:
+		return slog.LevelError
+	case Outage, BadData, Overload:
+		return slog.LevelWarn
+	case Cancelled:
+		return slog.LevelInfo
+	}
+	return slog.LevelError
+}
+
+// severity orders classes for Worst: what a person has to mend comes before
+// what may pass by itself.
+func (c Class) severity() int {
+	switch c {
+	case Refused:
+		return 6
+	case Credentials:
+		return 5
+	case Bug:
+		return 4
+	case Outage:
+		return 3
+	case Overload:
+		return 2
+	case Cancelled:
+		return 1
+	case BadData:
+		return 0
+	}
+	return 4
+}
+
+// An Error is a call that failed, or was refused before it was made. It carries
+// no plaintext, no ciphertext and no credential, and its text is safe to show:
+// foreign words are quoted and cut.
+type Error struct {
+	Code      Code
+	Provider  string // name of the provider; "" below the keyring
+	Op        string // the API's own name for the call, such as "Decrypt"; may be ""
+	Key       string // ARN or name of the key; "" where no key was chosen
+	AWSCode   string // the error code of AWS, such as "DisabledException"; may be ""
+	RequestID string // AWS's id of the request; may be ""
+	Said      string // what the other side said, in its own words; may be ""
+	Principal string // who was refused, where AWS said it
+	Action    string // what was refused, where AWS said it
+	Err       error  // what happened underneath; may be nil. Never printed: see Said
+}
+
+// Class returns the class of the cause.
+func (e *Error) Class() Class { return e.Code.Info().Class }
+
+// Unwrap returns what happened underneath.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Error says code, provider, operation and key, why, what AWS said, and what to
+// do next.
+func (e *Error) Error() string {
+	info := e.Code.Info()
+	var b strings.Builder
+	b.WriteString(info.ID)
+	if e.Provider != "" {
+		b.WriteString(" provider " + Quote(e.Provider))
+	}
+	if e.Op != "" {
+		b.WriteString(": " + e.Op)
+	}
+	if e.Key != "" {
+		b.WriteString(" with " + clip(e.Key))
+	}
+	b.WriteString(": " + info.What)
+	if said := e.said(); said != "" {
+		b.WriteString(" (" + said + ")")
+	}
+	b.WriteString("; " + e.Next())
+	return b.String()
+}
+
+// Short is the cause and the next step without the key and AWS's words, for
+// lists that have those in columns of their own.
+func (e *Error) Short() string {
+	return e.Code.Info().ID + " " + e.Code.Info().What + "; " + e.Next()
+}
+
+// Next is the next step for a person, with the key, the action and the
+// principal filled in where they are known.
+func (e *Error) Next() string {
+	orElse := func(s, other string) string {
+		if s == "" {
+			return other
+		}
+		return clip(s)
+	}
+	return strings.NewReplacer(
+		"{key}", orElse(e.Key, "the key"),
+		"{action}", orElse(e.Action, "kms:"+orElse(e.Op, "Encrypt and kms:Decrypt")),
+		"{principal}", orElse(e.Principal, "the identity that this process runs as"),
+	).Replace(e.Code.Info().Next)
+}
+
+func (e *Error) said() string {
+	var parts []string
+	if e.AWSCode != "" {
+		parts = append(parts, clip(e.AWSCode))
+	}
+	if e.Said != "" {
+		parts = append(parts, Quote(e.Said))
+	}
+	if e.RequestID != "" {
+		parts = append(parts, "request "+clip(e.RequestID))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Of returns the first Error in err's tree. Where there is none, it wraps err
+// as an unforeseen one, so that nothing goes out without a code.
+func Of(err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	return &Error{Code: Unforeseen, Said: err.Error(), Err: err}
+}
+
+// ClassOf returns the class of err's cause. A nil err has no class: do not ask.
+func ClassOf(err error) Class { return Of(err).Class() }
+
+// Worst returns the error of the worst class, the first of them where several
+// share it, and nil for none.
+func Worst(errs []*Error) *Error {
+	var worst *Error
+	for _, e := range errs {
+		if worst == nil || e.Class().severity() > worst.Class().severity() {
+			worst = e
+		}
+	}
+	return worst
+}
+
+// maxForeign is how many bytes of a foreign string are shown.
+const maxForeign = 200
+
+// Quote makes a string from outside safe to print: its first line, cut at 200
+// bytes, quoted so that control characters and line breaks cannot forge output.
+// Only the first line is kept, since AWS follows some refusals of a signature
+// with the signed headers, the session token among them.
+func Quote(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	return strconv.Quote(cut(s))
+}
+
+// clip is Quote for identifiers: unquoted as long as they look like one.
+func clip(s string) string {
+	for _, r := range s {
+		if r <= ' ' || r == '"' || r > '~' {
+			return Quote(s)
+		}
+	}
+	return cut(s)
+}
+
+func cut(s string) string {
+	if len(s) <= maxForeign {
+		return s
+	}
+	end := maxForeign
+	for end > 0 && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + "..."
+}
+
+// LogValue gives a log the parts of the error as fields.
+func (e *Error) LogValue() slog.Value {
+	info := e.Code.Info()
+	attrs := []slog.Attr{slog.String("code", info.ID), slog.String("class", string(info.Class))}
+	for _, a := range []slog.Attr{
+		slog.String("op", e.Op), slog.String("key", e.Key), slog.String("aws_code", e.AWSCode),
+		slog.String("aws_request_id", e.RequestID),
+	} {
+		if a.Value.String() != "" {
+			attrs = append(attrs, slog.String(a.Key, clip(a.Value.String())))
+		}
+	}
+	return slog.GroupValue(append(attrs, slog.String("text", e.Error()))...)
+}
+
+var _ fmt.Stringer = Code(0)

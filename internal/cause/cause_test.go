@@ -1,0 +1,123 @@
+package cause_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"flag"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+)
+
+var update = flag.Bool("update", false, "write docs/errors.md anew")
+
+func TestEveryCauseHasACompleteUniqueRow(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for _, c := range cause.Codes() {
+		info := c.Info()
+		if !regexp.MustCompile(`^KMS0[0-9]{3}$`).MatchString(info.ID) || seen[info.ID] {
+			t.Errorf("code %d: ID %q is malformed or taken", c, info.ID)
+		}
+		seen[info.ID] = true
+		if info.Class == "" || info.What == "" || info.Next == "" {
+			t.Errorf("%s: class %q, what %q, next %q: want all three", info.ID, info.Class, info.What, info.Next)
+		}
+	}
+}
+
+// A code that an operator has seen in a log must mean the same for ever.
+func TestIDsAreStable(t *testing.T) {
+	t.Parallel()
+	for id, code := range map[string]cause.Code{
+		"KMS0101": cause.KeyDisabled, "KMS0104": cause.AccessDenied, "KMS0201": cause.Throttled,
+		"KMS0203": cause.TimedOut, "KMS0301": cause.NoCredentials, "KMS0404": cause.CiphertextInvalid,
+		"KMS0405": cause.NoKeyMadeIt, "KMS0501": cause.CallerLeft, "KMS0601": cause.TooManyCalls, "KMS0999": cause.Unforeseen,
+	} {
+		if code.String() != id {
+			t.Errorf("%v: ID %s, want %s", code.Info().What, code, id)
+		}
+	}
+}
+
+func TestErrorNamesEverythingAnOperatorNeeds(t *testing.T) {
+	t.Parallel()
+	err := &cause.Error{
+		Code: cause.AccessDenied, Provider: "0", Op: "Encrypt", Key: "arn:aws:kms:us-west-2:111122223333:key/k",
+		AWSCode: "AccessDeniedException", RequestID: "r-1", Said: "no\nAuthorization: secret",
+		Principal: "arn:aws:iam::111122223333:role/node", Action: "kms:Encrypt",
+	}
+	want := `KMS0104 provider "0": Encrypt with arn:aws:kms:us-west-2:111122223333:key/k: access is denied ` +
+		`(AccessDeniedException, "no", request r-1); grant kms:Encrypt on arn:aws:kms:us-west-2:111122223333:key/k to arn:aws:iam::111122223333:role/node, in IAM and in the key policy`
+	if err.Error() != want {
+		t.Errorf("got  %s\nwant %s", err, want)
+	}
+}
+
+func TestForeignStringsAreQuotedAndCut(t *testing.T) {
+	t.Parallel()
+	for name, in := range map[string]string{
+		"control characters": "a\x00\x1b[31mb", "long": strings.Repeat("x", 5000), "long runes": strings.Repeat("ä", 5000),
+		"invalid utf-8": "\xff\xfe", "second line": "first\nsecret",
+	} {
+		text := (&cause.Error{Code: cause.Unforeseen, Said: in, AWSCode: in, RequestID: in, Principal: in, Key: in}).Error()
+		if strings.ContainsAny(text, "\x00\x1b\n") || !utf8.ValidString(text) || strings.Contains(text, "secret") {
+			t.Errorf("%s: text is not safe to print: %q", name, text)
+		}
+		if len(text) > 6*400+400 {
+			t.Errorf("%s: text has %d bytes", name, len(text))
+		}
+	}
+}
+
+func TestOfFindsTheCauseThroughWrapping(t *testing.T) {
+	t.Parallel()
+	e := &cause.Error{Code: cause.KeyDisabled}
+	if got := cause.Of(fmt.Errorf("reading: %w", e)); got != e {
+		t.Errorf("Of(wrapped) = %v, want %v", got, e)
+	}
+	if got := cause.ClassOf(errors.New("who knows")); got != cause.Bug {
+		t.Errorf("class of a foreign error = %s, want %s", got, cause.Bug)
+	}
+}
+
+func TestWorstIsWhatAPersonHasToMend(t *testing.T) {
+	t.Parallel()
+	refused, outage, bad := &cause.Error{Code: cause.KeyDisabled}, &cause.Error{Code: cause.TimedOut}, &cause.Error{Code: cause.NoKeyMadeIt}
+	for name, c := range map[string]struct {
+		errs []*cause.Error
+		want *cause.Error
+	}{
+		"none":                    {nil, nil},
+		"refused over outage":     {[]*cause.Error{outage, refused, bad}, refused},
+		"outage over bad data":    {[]*cause.Error{bad, outage}, outage},
+		"first of the same class": {[]*cause.Error{bad, {Code: cause.CiphertextInvalid}}, bad},
+	} {
+		if got := cause.Worst(c.errs); got != c.want {
+			t.Errorf("%s: got %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+func TestErrorsPageIsCurrent(t *testing.T) {
+	t.Parallel()
+	const page = "../../docs/errors.md"
+	want := cause.Page()
+	if *update {
+		if err := os.WriteFile(page, []byte(want), 0o644); err != nil { //nolint:gosec // a page of the docs, for everyone
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Errorf("%s is stale: run make generate", page)
+	}
+}

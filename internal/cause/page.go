@@ -1,0 +1,54 @@
+package cause
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Page returns docs/errors.md: the table as a page for operators.
+func Page() string {
+	var b strings.Builder
+	b.WriteString("# Error codes\n\n" +
+		"Generated from `internal/cause` by `make generate`; do not edit.\n\n" +
+		"Every failure carries one of these codes: in the error that kube-apiserver shows, in `Status`, on `/readyz`, and in the log field `code`. " +
+		"A code never changes its meaning. What follows from a failure depends on its class:\n\n" +
+		"| class | what it means | what the API server is told by Status | gRPC code |\n| --- | --- | --- | --- |\n")
+	for _, c := range Classes() {
+		meaning, told := c.describe()
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", c, meaning, told, c.GRPCCode())
+	}
+	for _, c := range Codes() {
+		info := c.Info()
+		fmt.Fprintf(&b, "\n## %s\n\n%s.\n\n- Class: `%s`\n- What to do: %s.\n", info.ID, sentence(info.What), info.Class, placeholders(info.Next))
+		if info.Doc != "" {
+			fmt.Fprintf(&b, "\n%s\n", info.Doc)
+		}
+	}
+	return b.String()
+}
+
+func (c Class) describe() (meaning, told string) {
+	switch c {
+	case Refused:
+		return "the key's owner or IAM says no", "an error with the cause, at once after a second check confirmed it; the API server stops writing three minutes later"
+	case Outage:
+		return "KMS, or the way to it, fails", "`ok` for `--outage-grace` since the last success, then the cause as a text; the API server goes on with what it has in memory"
+	case Credentials:
+		return "nothing valid to sign requests with", "as for an outage"
+	case BadData:
+		return "these bytes will never decrypt", "nothing: it says nothing about the key"
+	case Cancelled:
+		return "the caller left, or gave too little time", "nothing: it says nothing about the key"
+	case Overload:
+		return "more calls at once than the process takes", "nothing: Status is never refused for load"
+	case Bug:
+		return "nobody foresaw it", "as for an outage"
+	}
+	return "", ""
+}
+
+func sentence(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
+
+func placeholders(s string) string {
+	return strings.NewReplacer("{key}", "KEY", "{action}", "ACTION", "{principal}", "ROLE").Replace(s)
+}

@@ -1,0 +1,251 @@
+package cause
+
+// A Code names one cause. Its number may change between builds; its ID never
+// does.
+type Code uint8
+
+// Every cause. The comment of each group is the class that its members have
+// with few exceptions; the table says which.
+const (
+	// Unforeseen is the zero value on purpose: an error without a code is a bug.
+	Unforeseen Code = iota
+
+	// The key's owner or IAM says no.
+	KeyDisabled
+	KeyPendingDeletion
+	KeyNotFound
+	AccessDenied
+	GrantRefused
+	KeyUsage
+	KeyPendingImport
+
+	// KMS, or the way to it, fails.
+	Throttled
+	KMSInternal
+	TimedOut
+	Unreachable
+	NameResolution
+	TLSFailed
+	NotKMS
+	KeyUnavailable
+	RegionUnknown
+	NoContact
+
+	// Nothing to sign the request with.
+	NoCredentials
+	CredentialsExpired
+	CredentialsRefused
+	SignatureRefused
+	RoleRefused
+	CredentialsSilent
+	SettingsUnreadable
+
+	// No key will make anything of these bytes.
+	EmptyCiphertext
+	UnknownFormat
+	CiphertextTooLong
+	CiphertextInvalid
+	NoKeyMadeIt
+	ForeignKey
+	PlaintextSize
+	WrongVersion
+
+	// The caller left.
+	CallerLeft
+	TooLittleTime
+
+	// More than this process takes.
+	TooManyCalls
+
+	// Ours to fix.
+	WrongAnswer
+	RoundTripBroken
+	Panicked
+)
+
+// Info is what the table says of a code.
+type Info struct {
+	ID    string // "KMS0101": stable for ever
+	Class Class
+	What  string // what happened, in words that follow a colon
+	Next  string // the next step; {key}, {action} and {principal} are filled in
+	Doc   string // what else an operator wants to know, for docs/errors.md
+}
+
+// Info returns the table's row of the code.
+func (c Code) Info() Info {
+	if int(c) >= len(table) {
+		return table[Unforeseen]
+	}
+	return table[c]
+}
+
+// String returns the ID.
+func (c Code) String() string { return c.Info().ID }
+
+// Codes returns every code, in the order of their IDs.
+func Codes() []Code {
+	codes := make([]Code, 0, len(table))
+	for c := KeyDisabled; int(c) < len(table); c++ {
+		codes = append(codes, c)
+	}
+	return append(codes, Unforeseen)
+}
+
+const runbookDisabled = "kube-apiserver keeps what it has unwrapped in memory, so reads go on for a while. " +
+	"Its writes stop about three minutes after it hears of the refusal: what it would write could not be read after a restart. " +
+	"Do not restart an API server before the key is back."
+
+//nolint:gochecknoglobals // read-only: the table that the whole program speaks from
+var table = [...]Info{
+	KeyDisabled: {
+		"KMS0101", Refused, "the key is disabled", "enable the key: aws kms enable-key --key-id {key}",
+		runbookDisabled,
+	},
+	KeyPendingDeletion: {
+		"KMS0102", Refused, "the key is scheduled for deletion",
+		"cancel it before the key is gone for ever: aws kms cancel-key-deletion --key-id {key}, then aws kms enable-key --key-id {key}",
+		"After the waiting period of 7 to 30 days everything that needs this key is lost, backups of etcd included. " + runbookDisabled,
+	},
+	KeyNotFound: {
+		"KMS0103", Refused, "KMS knows no such key in this account and Region",
+		"check --key and --region; a key that was deleted cannot be brought back",
+		"A key id or alias is looked up in the account of the caller; a key of another account must be named by its ARN.",
+	},
+	AccessDenied: {
+		"KMS0104", Refused, "access is denied", "grant {action} on {key} to {principal}, in IAM and in the key policy",
+		"IAM is eventually consistent: a new grant may take a minute. Check the key policy, IAM policies, service control policies, " +
+			"VPC endpoint policy, and conditions on kms:EncryptionContext or kms:RequestAlias: this program names the key by its ARN once it is known.",
+	},
+	GrantRefused: {
+		"KMS0105", Refused, "the grant is not valid", "create the grant on {key} anew, or allow {action} by policy", "",
+	},
+	KeyUsage: {
+		"KMS0106", Refused, "the key is not a symmetric encryption key",
+		"use a key with KeySpec SYMMETRIC_DEFAULT and KeyUsage ENCRYPT_DECRYPT", "",
+	},
+	KeyPendingImport: {
+		"KMS0107", Refused, "the key has no key material", "import the key material of {key} again",
+		"Keys of origin EXTERNAL lose their material when it expires or is deleted.",
+	},
+	Throttled: {
+		"KMS0201", Outage, "KMS throttles the account's calls in this Region",
+		"look for what else calls KMS in this account and Region, and ask AWS for a higher request quota",
+		"Calls of other programs and clusters count against the same quota; calls with a key of another account count against the caller's.",
+	},
+	KMSInternal: {
+		"KMS0202", Outage, "KMS failed", "wait, and look at the AWS Health Dashboard if it lasts", "",
+	},
+	TimedOut: {
+		"KMS0203", Outage, "KMS did not answer in time",
+		"check the network path to the KMS endpoint: routes, security groups, VPC endpoint, proxy",
+		"A call's limit is the API server's deadline less 300 ms, at most --kms-timeout; a hanging attempt is given up half-way and repeated on a new connection.",
+	},
+	Unreachable: {
+		"KMS0204", Outage, "no connection to KMS",
+		"check the network path to the KMS endpoint: routes, security groups, VPC endpoint, proxy", "",
+	},
+	NameResolution: {
+		"KMS0205", Outage, "the name of the KMS endpoint cannot be resolved",
+		"check the node's DNS, --region and --kms-endpoint",
+		"A static pod with hostNetwork uses the node's resolver; a cluster DNS that needs this API server cannot help it to start.",
+	},
+	TLSFailed: {
+		"KMS0206", Outage, "the TLS handshake with KMS failed",
+		"check CA certificates (AWS_CA_BUNDLE), a proxy that intercepts TLS, and the node's clock", "",
+	},
+	NotKMS: {
+		"KMS0207", Outage, "what answered is not KMS", "check --kms-endpoint and any proxy in between", "",
+	},
+	KeyUnavailable: {
+		"KMS0208", Outage, "KMS cannot use the key at the moment",
+		"if it lasts, look at the key's state and at its custom or external key store: aws kms describe-key --key-id {key}",
+		"KMS reports a failing CloudHSM cluster or external key store proxy this way, and a key whose creation or update is not finished.",
+	},
+	RegionUnknown: {
+		"KMS0209", Outage, "no AWS Region is known", "give --region, a key ARN, or AWS_REGION",
+		"The Region is taken from --region, else the key's ARN, else the SDK's settings, else the instance metadata service, which did not answer.",
+	},
+	NoContact: {
+		"KMS0210", Outage, "KMS has not been reached since this process started",
+		"wait a few seconds; the log and /readyz say what it fails on if it lasts", "",
+	},
+	NoCredentials: {
+		"KMS0301", Credentials, "no AWS credentials were found",
+		"give the process credentials: instance profile, environment, shared files, web identity or credential_process",
+		"A static pod can use no ServiceAccount. For an instance profile check the IMDS hop limit (2 for pods without hostNetwork).",
+	},
+	CredentialsExpired: {
+		"KMS0302", Credentials, "the AWS credentials have expired", "renew the credentials, or use a source that renews them by itself", "",
+	},
+	CredentialsRefused: {
+		"KMS0303", Credentials, "AWS does not know these credentials",
+		"check the access key and session token; the key may have been deactivated or deleted", "",
+	},
+	SignatureRefused: {
+		"KMS0304", Credentials, "AWS refused the request's signature",
+		"check the node's clock (5 minutes off is too much) and the secret access key", "",
+	},
+	RoleRefused: {
+		"KMS0305", Credentials, "the role could not be assumed",
+		"check the role's trust policy, --assume-role-arn and --external-id", "",
+	},
+	CredentialsSilent: {
+		"KMS0306", Credentials, "the source of the AWS credentials did not answer in time",
+		"check the instance metadata service (hop limit), STS endpoint, or credential_process", "",
+	},
+	SettingsUnreadable: {
+		"KMS0307", Credentials, "the AWS settings cannot be read",
+		"mend the shared config and credentials files, AWS_PROFILE and AWS_CA_BUNDLE", "",
+	},
+	EmptyCiphertext: {
+		"KMS0401", BadData, "the ciphertext is empty", "restore the object from a backup, or delete it", "",
+	},
+	UnknownFormat: {
+		"KMS0402", BadData, "the ciphertext has an unknown format", "use the release that wrote it, or a later one; if none did, the data is damaged",
+		"The first byte names the format: 1 is direct. KMS v2 refuses the predecessor's first, bare form, which only KMS v1 ever stored.",
+	},
+	CiphertextTooLong: {
+		"KMS0403", BadData, "the ciphertext is longer than KMS takes (6,144 bytes)", "the data is damaged: restore the object from a backup, or delete it", "",
+	},
+	CiphertextInvalid: {
+		"KMS0404", BadData, "the ciphertext is damaged, or its encryption context is another one",
+		"compare --encryption-context with what it was when the data was written; if it is the same, restore the object from a backup",
+		"The encryption context must match exactly at Decrypt.",
+	},
+	NoKeyMadeIt: {
+		"KMS0405", BadData, "no configured key made the ciphertext", "add the key that made it with --decrypt-key",
+		"KMS does not say which key made a ciphertext when a Decrypt names another. CloudTrail, the annotations of KMS v2 and a list of all keys ever used help to find it.",
+	},
+	ForeignKey: {
+		"KMS0406", BadData, "the ciphertext was made by a key of another account or Region that is not configured",
+		"if the key is yours, add it with --decrypt-key; if not, somebody wrote this object into etcd", "",
+	},
+	PlaintextSize: {
+		"KMS0407", BadData, "the plaintext is empty or longer than KMS takes (4,096 bytes)", "the caller is no kube-apiserver: it sends 32 bytes", "",
+	},
+	WrongVersion: {
+		"KMS0408", BadData, "the request names an API version that is not spoken here", "use kube-apiserver's KMS v1beta1 or v2", "",
+	},
+	CallerLeft: {
+		"KMS0501", Cancelled, "the caller cancelled the call", "nothing, unless it lasts: then raise the timeout of the EncryptionConfiguration", "",
+	},
+	TooLittleTime: {
+		"KMS0502", Cancelled, "the caller's deadline left too little time", "raise the timeout of the EncryptionConfiguration to 3s or more", "",
+	},
+	TooManyCalls: {
+		"KMS0601", Overload, "too many calls are under way", "find out why KMS answers slowly, or what calls so often", "",
+	},
+	WrongAnswer: {
+		"KMS0901", Bug, "KMS answered with something else than was asked for", "report it, with the request id", "",
+	},
+	RoundTripBroken: {
+		"KMS0902", Bug, "what was just encrypted cannot be decrypted", "report it; do not restart API servers before it is understood", "",
+	},
+	Panicked: {
+		"KMS0903", Bug, "the call met a programming error", "report it, with the log's lines around it", "",
+	},
+	Unforeseen: {
+		"KMS0999", Bug, "KMS answered with an error that nobody foresaw", "report it, with the error code and request id", "",
+	},
+}

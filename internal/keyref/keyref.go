@@ -1,0 +1,129 @@
+// Package keyref reads the names that a KMS key goes by: a key ARN, a key id,
+// an alias ARN, or alias/name.
+//
+// Forms: https://docs.aws.amazon.com/kms/latest/developerguide/concepts.html#key-id
+package keyref
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// A Ref is a parsed key name. Parts that the name does not carry are empty.
+// The zero value names no key.
+type Ref struct {
+	Partition string // "aws", "aws-cn", "aws-us-gov"
+	Region    string
+	Account   string // 12 digits
+	ID        string // "1234abcd-12ab-34cd-56ef-1234567890ab" or "mrk-..."
+	Alias     string // "alias/name"
+}
+
+// Parse reads a key name. The error says what is wrong with it, without
+// repeating it.
+func Parse(name string) (Ref, error) {
+	switch {
+	case name == "":
+		return Ref{}, errors.New("is empty: give a key ARN, a key id, an alias ARN or alias/name")
+	case strings.HasPrefix(name, "arn:"):
+		return parseARN(name)
+	case strings.HasPrefix(name, "alias/"):
+		return Ref{Alias: name}, checkAlias(name)
+	case isKeyID(name):
+		return Ref{ID: name}, nil
+	}
+	return Ref{}, errors.New("is no key ARN, key id, alias ARN or alias/name")
+}
+
+func parseARN(name string) (Ref, error) {
+	parts := strings.SplitN(name, ":", 6)
+	if len(parts) != 6 {
+		return Ref{}, errors.New("is a broken ARN: want arn:PARTITION:kms:REGION:ACCOUNT:key/ID or ...:alias/NAME")
+	}
+	r := Ref{Partition: parts[1], Region: parts[3], Account: parts[4]}
+	if !matches(`^aws[a-z0-9-]*$`, r.Partition) {
+		return Ref{}, fmt.Errorf("is an ARN of an unknown partition %q", clip(r.Partition))
+	}
+	if parts[2] != "kms" {
+		return Ref{}, fmt.Errorf("is an ARN of service %q, not of kms", clip(parts[2]))
+	}
+	if !ValidRegion(r.Region) {
+		return Ref{}, fmt.Errorf("is an ARN with the Region %q, which is none", clip(r.Region))
+	}
+	if !matches(`^[0-9]{12}$`, r.Account) {
+		return Ref{}, fmt.Errorf("is an ARN with the account %q: want 12 digits", clip(r.Account))
+	}
+	resource := parts[5]
+	if id, ok := strings.CutPrefix(resource, "key/"); ok {
+		if !matches(`^[A-Za-z0-9-]{1,128}$`, id) {
+			return Ref{}, errors.New("is an ARN without a key id after key/")
+		}
+		r.ID = id
+		return r, nil
+	}
+	if strings.HasPrefix(resource, "alias/") {
+		r.Alias = resource
+		return r, checkAlias(resource)
+	}
+	return Ref{}, fmt.Errorf("is an ARN of %q: want key/ID or alias/NAME", clip(resource))
+}
+
+func checkAlias(alias string) error {
+	if !matches(`^alias/[A-Za-z0-9/_-]{1,250}$`, alias) {
+		return errors.New("is an alias with characters that KMS does not take: want letters, digits, /, _ and -")
+	}
+	return nil
+}
+
+func isKeyID(s string) bool {
+	return matches(`^(mrk-[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$`, s)
+}
+
+// ValidRegion says whether s has the form of an AWS Region's name.
+func ValidRegion(s string) bool { return matches(`^[a-z]{2,8}(-[a-z0-9]{1,16}){1,4}$`, s) }
+
+// matches is for configuration and first answers, never for a hot path.
+func matches(pattern, s string) bool { return regexp.MustCompile(pattern).MatchString(s) }
+
+func clip(s string) string {
+	if len(s) > 60 {
+		return s[:60] + "..."
+	}
+	return s
+}
+
+// IsARN says whether the name carries partition, Region and account.
+func (r Ref) IsARN() bool { return r.Partition != "" }
+
+// IsAlias says whether the name is an alias, which can be moved to another key.
+func (r Ref) IsAlias() bool { return r.Alias != "" }
+
+// String returns the name as KMS takes it.
+func (r Ref) String() string {
+	resource := r.Alias
+	if r.ID != "" {
+		resource = "key/" + r.ID
+	}
+	if !r.IsARN() {
+		return strings.TrimPrefix(resource, "key/")
+	}
+	return "arn:" + r.Partition + ":kms:" + r.Region + ":" + r.Account + ":" + resource
+}
+
+// KeyID returns the name under which all replicas of a key are one: the ARN,
+// with the Region left out where the key is a multi-Region key.
+//
+// https://docs.aws.amazon.com/kms/latest/developerguide/multi-region-keys-overview.html
+func (r Ref) KeyID() string {
+	if strings.HasPrefix(r.ID, "mrk-") {
+		r.Region = ""
+	}
+	return r.String()
+}
+
+// SameHome says whether both are ARNs of one partition, account and Region.
+func (r Ref) SameHome(other Ref) bool {
+	return r.IsARN() && r.Partition == other.Partition && r.Account == other.Account && r.Region == other.Region
+}

@@ -1,0 +1,142 @@
+package keyring
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+)
+
+// firstContact is how long a Status waits for the first contact with KMS.
+const firstContact = 2 * time.Second
+
+// OK is the healthz text of a provider that works, by the contract of KMS v2.
+const OK = "ok"
+
+// A Status is what kube-apiserver polls.
+type Status struct {
+	Healthz string // "ok", or what is wrong
+	KeyID   string
+}
+
+// Status answers kube-apiserver's poll. A refused key is an error: the API
+// server then stops writing under its DEK seed, which nobody could read after a
+// restart. An outage is a text with the unchanged key_id, after a grace: a
+// running API server needs no KMS meanwhile. Before the first contact with KMS
+// there is no key_id, so it is an error too. Errors are, or wrap, [cause.Error]s.
+func (p *Provider) Status(ctx context.Context) (Status, error) {
+	v := p.write.record.verdict()
+	if !v.contacted && v.state != Refused {
+		p.awaitFirstCheck(ctx)
+		v = p.write.record.verdict()
+	}
+	switch {
+	case v.state == Refused:
+		return Status{}, p.named(v.err)
+	case !v.contacted:
+		return Status{}, p.notContacted(v)
+	case v.state == Healthy, time.Now().Before(v.lastOK.Add(p.opts.OutageGrace)):
+		return Status{Healthz: OK, KeyID: p.write.keyID()}, nil
+	}
+	text := fmt.Sprintf("since %s: %v", v.since.UTC().Format(time.RFC3339), p.named(v.err))
+	return Status{Healthz: text, KeyID: p.write.keyID()}, nil
+}
+
+func (p *Provider) awaitFirstCheck(ctx context.Context) {
+	timer := time.NewTimer(firstContact)
+	defer timer.Stop()
+	select {
+	case <-p.concluded:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+func (p *Provider) notContacted(v verdict) error {
+	if v.err == nil {
+		return p.named(&cause.Error{Code: cause.NoContact, Key: p.write.name})
+	}
+	return fmt.Errorf("KMS has not been reached since this process started: %w", p.named(v.err))
+}
+
+// Health is how a provider is doing, for operators: unlike Status it knows no
+// grace.
+type Health struct {
+	Provider  string
+	Key       string // the write key, as configured
+	KeyID     string // "" before the first contact
+	State     State
+	Suspect   bool         // something fails that does not yet amount to a state
+	Err       *cause.Error // the cause, nil where nothing is wrong
+	Since     time.Time    // of the first failure
+	LastOK    time.Time    // zero: never
+	GraceEnds time.Time    // in an outage: when Status will say so; else zero
+	ReadKeys  []KeyHealth
+}
+
+// KeyHealth is how a key that only reads is doing, by what traffic told.
+type KeyHealth struct {
+	Key   string
+	State State
+	Err   *cause.Error
+}
+
+// CanEncrypt says whether the provider can do its work.
+func (h Health) CanEncrypt() bool { return h.State == Healthy }
+
+// Health returns at once.
+func (p *Provider) Health() Health {
+	v := p.write.record.verdict()
+	h := Health{
+		Provider: p.opts.Name, Key: p.write.name, KeyID: p.write.keyID(),
+		State: v.state, Suspect: v.suspect, Err: v.err, Since: v.since, LastOK: v.lastOK,
+	}
+	if (v.state == Outage || v.state == Credentials) && v.contacted {
+		h.GraceEnds = v.lastOK.Add(p.opts.OutageGrace)
+	}
+	for _, k := range slices.Concat(p.read, *p.learned.Load()) {
+		state, err := k.record.reading()
+		h.ReadKeys = append(h.ReadKeys, KeyHealth{Key: k.name, State: state, Err: err})
+	}
+	return h
+}
+
+// weigh logs a change of the provider's state, and wakes the checks where a
+// failure is outstanding.
+func (p *Provider) weigh(failed bool) {
+	if !failed && p.healthy.Load() {
+		return
+	}
+	v := p.write.record.verdict()
+	if v.suspect {
+		select {
+		case p.wake <- struct{}{}:
+		default:
+		}
+	}
+	p.stateMu.Lock()
+	defer p.stateMu.Unlock()
+	was := p.state
+	p.state = v.state
+	// A success while a failure of the other operation is outstanding must be weighed.
+	p.healthy.Store(v.state == Healthy && !v.suspect)
+	if was != v.state {
+		p.logChange(was, v)
+	}
+}
+
+// logChange says at once, grace or not, that a provider's state changed.
+func (p *Provider) logChange(was State, v verdict) {
+	if v.state == Healthy || v.state == Unknown {
+		p.log.Info("key is "+string(v.state), "key", p.write.address(), "was", was)
+		return
+	}
+	e := cause.Of(p.named(v.err))
+	attrs := []any{"key", p.write.address(), "was", was, "code", e.Code.String(), "class", e.Class(), "since", v.since.UTC(), "error", e.Error()}
+	if v.state != Refused && v.contacted {
+		attrs = append(attrs, "status_ok_until", v.lastOK.Add(p.opts.OutageGrace).UTC())
+	}
+	p.log.Error("key is "+string(v.state), attrs...)
+}
