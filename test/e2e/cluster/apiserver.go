@@ -1,0 +1,175 @@
+package cluster
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// APIServerConfig says how an API server is to run.
+type APIServerConfig struct {
+	Dir             string // for its files
+	Etcd            string // URL
+	Encryption      string // EncryptionConfiguration, YAML
+	AutomaticReload bool   // read Encryption again when its file changes
+}
+
+// An APIServer is a kube-apiserver with a client at its side.
+type APIServer struct {
+	Program
+	*Client
+
+	Kubeconfig string // file
+
+	encryption string // file
+	starting   chan struct{}
+}
+
+// APIServer starts a kube-apiserver and waits until it is ready. Everything
+// that the API server does not need to be told is left at its default.
+func (h *Host) APIServer(ctx context.Context, c APIServerConfig) (*APIServer, error) {
+	address, err := h.Address()
+	if err != nil {
+		return nil, err
+	}
+	keys, err := newPKI(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	file := func(name string) string { return filepath.Join(c.Dir, name) }
+	const token = "end-to-end"
+	if err := os.WriteFile(file("tokens.csv"), []byte(token+",admin,1,system:masters\n"), 0o600); err != nil {
+		return nil, err
+	}
+	_, port, _ := strings.Cut(address, ":")
+	a := &APIServer{
+		Client:     newClient("https://"+address, token, keys.pool),
+		Kubeconfig: file("kubeconfig"),
+		encryption: file("encryption.yaml"),
+		starting:   h.starting,
+	}
+	a.Program = Program{
+		Name: "kube-apiserver",
+		Path: h.Bin.APIServer,
+		Args: []string{
+			"--bind-address=127.0.0.1",
+			"--secure-port=" + port,
+			"--tls-cert-file=" + keys.cert,
+			"--tls-private-key-file=" + keys.key,
+			"--etcd-servers=" + c.Etcd,
+			"--token-auth-file=" + file("tokens.csv"),
+			"--authorization-mode=AlwaysAllow",
+			"--service-account-issuer=https://kubernetes.default.svc",
+			"--service-account-key-file=" + keys.key,
+			"--service-account-signing-key-file=" + keys.key,
+			"--service-cluster-ip-range=10.0.0.0/24",
+			"--endpoint-reconciler-type=none", // it would want an address that pods can reach
+			"--feature-gates=KMSv1=true",
+			"--encryption-provider-config=" + a.encryption,
+			fmt.Sprintf("--encryption-provider-config-automatic-reload=%t", c.AutomaticReload),
+		},
+		Env: environment(c.Dir),
+		Log: file("kube-apiserver.log"),
+	}
+	if err := a.SetEncryption(c.Encryption); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(a.Kubeconfig, kubeconfig(a.url, token, keys.pem), 0o600); err != nil {
+		return nil, err
+	}
+	return a, a.Start(ctx)
+}
+
+// Start starts the API server, also again after its end, and waits until it is
+// ready.
+func (a *APIServer) Start(ctx context.Context) error {
+	if err := a.StartUnready(ctx); err != nil {
+		return err
+	}
+	return a.WaitReady(ctx, 3*time.Minute)
+}
+
+// StartUnready starts the API server and waits only until it answers at all.
+func (a *APIServer) StartUnready(ctx context.Context) error {
+	select {
+	case a.starting <- struct{}{}:
+		defer func() { <-a.starting }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := a.Program.Start(); err != nil {
+		return err
+	}
+	err := Poll(ctx, 2*time.Minute, a.Exited(), func(ctx context.Context) error {
+		_, _, err := a.Check(ctx, "/livez/ping")
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("kube-apiserver does not answer: %w; its log ends:\n%s", err, a.Tail(20))
+	}
+	return nil
+}
+
+// WaitReady waits until /readyz is ok. The error says which checks failed.
+func (a *APIServer) WaitReady(ctx context.Context, limit time.Duration) error {
+	err := Poll(ctx, limit, a.Exited(), func(ctx context.Context) error {
+		code, text, err := a.Check(ctx, "/readyz")
+		if err == nil && code != http.StatusOK {
+			err = fmt.Errorf("/readyz is %d:\n%s", code, text)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("kube-apiserver is not ready: %w\nits KMS check: %s\nits log ends:\n%s",
+			err, a.kmsChecks(ctx), a.Tail(20))
+	}
+	return nil
+}
+
+// kmsChecks returns the text of each KMS check, which /readyz withholds.
+func (a *APIServer) kmsChecks(ctx context.Context) string {
+	var texts []string
+	for _, path := range []string{KMSCheck, KMSv1Check} {
+		code, text, err := a.Check(ctx, path)
+		if err == nil && code != http.StatusNotFound {
+			texts = append(texts, fmt.Sprintf("%s %d %s", path, code, text))
+		}
+	}
+	return strings.Join(texts, "; ")
+}
+
+// SetEncryption replaces the EncryptionConfiguration in one step.
+func (a *APIServer) SetEncryption(yaml string) error {
+	next := a.encryption + ".next"
+	if err := os.WriteFile(next, []byte(yaml), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, a.encryption)
+}
+
+// kubeconfig lets kubectl in.
+func kubeconfig(url, token string, ca []byte) []byte {
+	return fmt.Appendf(nil, `apiVersion: v1
+kind: Config
+current-context: local
+clusters:
+- name: local
+  cluster:
+    server: %s
+    certificate-authority-data: %s
+users:
+- name: admin
+  user:
+    token: %s
+contexts:
+- name: local
+  context:
+    cluster: local
+    user: admin
+`, url, base64.StdEncoding.EncodeToString(ca), token)
+}

@@ -1,0 +1,307 @@
+package cluster
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Binaries are the programs of a cluster.
+type Binaries struct {
+	APIServer   string // kube-apiserver
+	Etcd        string // etcd
+	Plugin      string // aws-encryption-provider
+	Predecessor string // the stand-in of the program that this one replaces
+}
+
+// A server is one of the two that are built from other projects' modules.
+type server struct {
+	name    string // file name and the word in messages
+	env     string // environment variable that names a ready one
+	module  string // directory of our main, below the root
+	of      string // module whose version is the server's
+	typical string // how long it takes on 2 cores
+	vars    func(version string) []string
+}
+
+func servers() []server {
+	return []server{
+		{
+			name: "kube-apiserver", env: "KUBE_APISERVER", module: "test/cluster/apiserver",
+			of: "k8s.io/kubernetes", typical: "4 to 6 minutes on 2 cores", vars: kubernetesVars,
+		},
+		{
+			name: "etcd", env: "ETCD", module: "test/cluster/etcd",
+			of: "go.etcd.io/etcd/server/v3", typical: "half a minute on 2 cores",
+		},
+	}
+}
+
+// kubernetesVars are the linker's settings that Kubernetes' own build makes. The
+// API server reads its feature gates and API lifetimes off this version.
+func kubernetesVars(version string) []string {
+	const pkg = "k8s.io/component-base/version"
+	number := strings.Split(strings.TrimPrefix(version, "v"), ".")
+	return []string{
+		"-X", pkg + ".gitVersion=" + version,
+		"-X", pkg + ".gitMajor=" + number[0],
+		"-X", pkg + ".gitMinor=" + number[1],
+		"-X", pkg + ".gitTreeState=clean",
+	}
+}
+
+// BuildServers returns kube-apiserver and etcd, from the environment
+// (KUBE_APISERVER, ETCD), from the cache in the user's cache directory, or
+// built. It tells progress what it builds and how far it is.
+func BuildServers(ctx context.Context, progress io.Writer) (Binaries, error) {
+	root, err := Root()
+	if err != nil {
+		return Binaries{}, err
+	}
+	var found []string
+	for _, s := range servers() {
+		path, err := s.find(ctx, root, progress)
+		if err != nil {
+			return Binaries{}, err
+		}
+		found = append(found, path)
+	}
+	return Binaries{APIServer: found[0], Etcd: found[1]}, nil
+}
+
+// Build returns all programs of a cluster. PLUGIN in the environment names a
+// ready plugin; otherwise it is built from this checkout into dir, as is the
+// predecessor's stand-in.
+func Build(ctx context.Context, dir string, progress io.Writer) (Binaries, error) {
+	bin, err := BuildServers(ctx, progress)
+	if err != nil {
+		return Binaries{}, err
+	}
+	root, err := Root()
+	if err != nil {
+		return Binaries{}, err
+	}
+	if bin.Plugin = os.Getenv("PLUGIN"); bin.Plugin == "" {
+		bin.Plugin = filepath.Join(dir, "aws-encryption-provider")
+		if err := goBuild(ctx, root, bin.Plugin, "./cmd/aws-encryption-provider"); err != nil {
+			return Binaries{}, err
+		}
+	} else if err := executable("PLUGIN", bin.Plugin); err != nil {
+		return Binaries{}, err
+	}
+	bin.Predecessor = filepath.Join(dir, "predecessor")
+	if err := goBuild(ctx, filepath.Join(root, "test/e2e"), bin.Predecessor, "./predecessor"); err != nil {
+		return Binaries{}, err
+	}
+	return bin, nil
+}
+
+func goBuild(ctx context.Context, dir, out, pkg string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, pkg)
+	cmd.Dir = dir
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %s in %s: %w\n%s", pkg, dir, err, text)
+	}
+	return nil
+}
+
+// Root finds the checkout's top directory from the working directory up.
+func Root() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for d := dir; ; d = filepath.Dir(d) {
+		mod, err := os.ReadFile(filepath.Join(d, "go.mod"))
+		if err == nil && bytes.HasPrefix(mod, []byte("module sigs.k8s.io/aws-encryption-provider\n")) {
+			return d, nil
+		}
+		if d == filepath.Dir(d) {
+			return "", fmt.Errorf("no checkout of aws-encryption-provider above %s: run this inside one", dir)
+		}
+	}
+}
+
+func executable(env, path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: %w", env, err)
+	case info.IsDir() || info.Mode()&0o111 == 0:
+		return fmt.Errorf("%s: %s is no executable file", env, path)
+	}
+	return nil
+}
+
+// find returns the server's binary and builds it where there is none yet. Two
+// processes that look at once build it once: the second waits at the lock.
+func (s server) find(ctx context.Context, root string, progress io.Writer) (string, error) {
+	if path := os.Getenv(s.env); path != "" {
+		return path, executable(s.env, path)
+	}
+	dir := filepath.Join(root, filepath.FromSlash(s.module))
+	version, err := goOutput(ctx, dir, "list", "-m", "-f", "{{.Version}}", s.of)
+	if err != nil {
+		return "", err
+	}
+	hash, err := s.fingerprint(ctx, dir)
+	if err != nil {
+		return "", err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("no place to keep %s: %w (or name a ready one in %s)", s.name, err, s.env)
+	}
+	cache = filepath.Join(cache, "aws-encryption-provider", "servers")
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return "", err
+	}
+	path := filepath.Join(cache, fmt.Sprintf("%s-%s-%s", s.name, version, hash))
+	if executable(s.name, path) == nil {
+		return path, nil
+	}
+	unlock, err := lock(ctx, path+".lock", func() {
+		fmt.Fprintf(progress, "waiting for another process that builds %s %s\n", s.name, version)
+	})
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if executable(s.name, path) == nil {
+		return path, nil
+	}
+	return path, s.build(ctx, dir, version, path, progress)
+}
+
+// fingerprint stands for everything that the binary is made of.
+func (s server) fingerprint(ctx context.Context, dir string) (string, error) {
+	goVersion, err := goOutput(ctx, dir, "env", "GOVERSION", "GOOS", "GOARCH", "CGO_ENABLED")
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\n", goVersion)
+	for _, name := range []string{"go.mod", "go.sum", "main.go"} {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(h, "%s %d\n%s", name, len(data), data)
+	}
+	return hex.EncodeToString(h.Sum(nil))[:12], nil
+}
+
+// build compiles the server beside its final path and renames it when done, so
+// that an interrupted build leaves nothing that looks ready.
+func (s server) build(ctx context.Context, dir, version, path string, progress io.Writer) error {
+	what := fmt.Sprintf("building %s %s (%s the first time)", s.name, version, s.typical)
+	fmt.Fprintln(progress, what)
+	all, err := goOutput(ctx, dir, "list", "-deps", ".") // also downloads the modules
+	if err != nil {
+		return err
+	}
+	total := strings.Count(all, "\n") + 1
+
+	partial := fmt.Sprintf("%s.%d", path, os.Getpid())
+	defer os.Remove(partial)
+	ldflags := []string{"-s", "-w"}
+	if s.vars != nil {
+		ldflags = append(ldflags, s.vars(version)...)
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-trimpath", "-ldflags", strings.Join(ldflags, " "), "-o", partial, ".")
+	cmd.Dir = dir
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	var compiled atomic.Int64
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() { // ends with the build
+		tick := time.NewTicker(10 * time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				fmt.Fprintf(progress, "%s ... %v, %d of %d packages\n",
+					what, time.Since(start).Round(time.Second), compiled.Load(), total)
+			}
+		}
+	}()
+	var last []string // what the compiler said at the end
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		compiled.Add(1)
+		if last = append(last, lines.Text()); len(last) > 40 {
+			last = last[1:]
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("build %s %s in %s: %w\n%s", s.name, version, dir, err, strings.Join(last, "\n"))
+	}
+	if err := os.Rename(partial, path); err != nil {
+		return err
+	}
+	fmt.Fprintf(progress, "built %s %s in %v\n", s.name, version, time.Since(start).Round(time.Second))
+	return nil
+}
+
+func goOutput(ctx context.Context, dir string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	if err != nil {
+		var text []byte
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+			text = exit.Stderr
+		}
+		return "", fmt.Errorf("go %s in %s: %w\n%s", strings.Join(args, " "), dir, err, text)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// lock takes the lock file at path, calling waiting once where somebody else
+// has it. The kernel drops the lock of a process that dies.
+func lock(ctx context.Context, path string, waiting func()) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	for said := false; ; {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		if !said {
+			waiting()
+			said = true
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
