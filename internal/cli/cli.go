@@ -1,0 +1,95 @@
+// Package cli is the command line: flags in, words out, one file for each
+// command. It decides nothing that another room could.
+//
+// Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 found what a
+// check was asked to look for.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/config"
+)
+
+// Exit codes.
+const (
+	Done   = 0
+	Failed = 1
+	Usage  = 2
+)
+
+// Streams are what a command reads and writes, handed in by main and by tests.
+type Streams struct {
+	Out, Err  io.Writer
+	LookupEnv func(string) (string, bool)
+	Signals   <-chan os.Signal
+}
+
+// Main runs a command line without the program's name, and returns the exit
+// code.
+func Main(ctx context.Context, args []string, s Streams) int {
+	root := newRoot(s)
+	root.SetArgs(args)
+	root.SetOut(s.Out)
+	root.SetErr(s.Err)
+	err := root.ExecuteContext(ctx)
+	mistakes, wrongUsage := errors.AsType[config.Mistakes](err)
+	switch {
+	case err == nil:
+		return Done
+	case wrongUsage:
+		fmt.Fprintf(s.Err, "%s: %s\n", programName, plural(len(mistakes), "mistake in the configuration", "mistakes in the configuration"))
+		for _, m := range mistakes {
+			fmt.Fprintf(s.Err, "  %s\n", m)
+		}
+		fmt.Fprintf(s.Err, "Run '%s --help' for the flags.\n", programName)
+		return Usage
+	}
+	fmt.Fprintf(s.Err, "%s: %v\n", programName, err)
+	return Failed
+}
+
+const programName = "aws-encryption-provider"
+
+func newRoot(s Streams) *cobra.Command {
+	root := newServe(s)
+	root.Use = programName
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})
+	serve := newServe(s)
+	serve.Use = "serve"
+	root.AddCommand(serve, newDev(s), newVersion(s))
+	return root
+}
+
+// parsed makes a command whose flags are read by config's own rules: one dash
+// as well as two, all mistakes at once.
+func parsed(cmd *cobra.Command, help func(), run func(ctx context.Context, args []string) error) *cobra.Command {
+	cmd.DisableFlagParsing = true
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		err := run(cmd.Context(), args)
+		if errors.Is(err, pflag.ErrHelp) {
+			help()
+			return nil
+		}
+		return err
+	}
+	return cmd
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}

@@ -1,0 +1,51 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/config"
+)
+
+// buildVersion is what the build says of itself.
+type buildVersion struct{ Version, Commit, Go string }
+
+// version reads the build info, which the linker writes: there is no variable
+// that could be set wrong.
+func version() buildVersion {
+	v := buildVersion{Version: "unknown", Commit: "unknown", Go: "unknown"}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return v
+	}
+	v.Go = info.GoVersion
+	if info.Main.Version != "" {
+		v.Version = info.Main.Version
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			v.Commit = s.Value
+		}
+	}
+	return v
+}
+
+func newVersion(s Streams) *cobra.Command {
+	cmd := &cobra.Command{Use: "version", Short: "Print version, commit and Go version"}
+	help := func() { fmt.Fprintf(s.Out, "Usage:\n  %s version\n", programName) }
+	return parsed(cmd, help, func(_ context.Context, args []string) error {
+		if len(args) > 0 {
+			if args[0] == "-h" || args[0] == "--help" || args[0] == "-help" {
+				return pflag.ErrHelp
+			}
+			return config.Mistakes{{Text: fmt.Sprintf("version takes no arguments, got %q", args[0])}}
+		}
+		v := version()
+		fmt.Fprintf(s.Out, "%s %s\ncommit %s\n%s\n", programName, v.Version, v.Commit, v.Go)
+		return nil
+	})
+}

@@ -1,0 +1,101 @@
+// Package config makes one validated, immutable [Config] of flags and
+// environment. Every mistake is found at once and named with its flag.
+package config
+
+import (
+	"io/fs"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// A Config is what the process runs by. It is made by [Parse] and never changed.
+type Config struct {
+	Providers []Provider
+	Socket    Socket
+	Health    Health
+	Log       Log
+
+	KMSTimeout    time.Duration // limit of one call, retries included
+	OutageGrace   time.Duration // 0: an outage is reported when it is declared
+	ShutdownDelay time.Duration // 0: shutdown begins at the signal
+
+	Warnings []string // what was accepted and has no effect, for the log
+}
+
+// A Provider is one socket, the key that writes behind it, and what it calls KMS
+// with.
+type Provider struct {
+	Name        string // of the pair's position: "0", "1" ...
+	Listen      string // path, or @name in the abstract namespace
+	Key         string // as KMS takes it
+	DecryptKeys []ReadKey
+
+	Region            string // "": to be found out
+	Endpoint          string // "": the SDK's
+	EncryptionContext map[string]string
+	AssumeRoleARN     string
+	ExternalID        string
+	SourceARN         string
+	Retry             Retry
+}
+
+// A ReadKey may decrypt and never encrypts.
+type ReadKey struct {
+	Key    string
+	Region string // "": the provider's
+}
+
+// Retry sizes the token bucket that retries draw from.
+type Retry struct {
+	Tokens uint // 0: the SDK's
+	Flat   bool // each retry costs one token
+}
+
+// Socket says who may reach the sockets.
+type Socket struct {
+	Mode      fs.FileMode
+	Group     int      // -1: the process's own
+	AllowUIDs []uint32 // empty: the file's mode decides
+}
+
+// Health is the HTTP listener of health and metrics.
+type Health struct {
+	Address     string
+	HealthzPath string
+	LivezPath   string
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level slog.Level
+	JSON  bool
+}
+
+// A Mistake is something wrong with one setting.
+type Mistake struct {
+	Field string // such as "--key"; "" for the command line as a whole
+	Text  string
+}
+
+// String returns field and text in one line.
+func (m Mistake) String() string {
+	if m.Field == "" {
+		return m.Text
+	}
+	return m.Field + ": " + m.Text
+}
+
+// Mistakes are all that is wrong with a configuration.
+type Mistakes []Mistake
+
+// Error returns a line for each mistake.
+func (m Mistakes) Error() string {
+	lines := make([]string, len(m))
+	for i, one := range m {
+		lines[i] = one.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (m *Mistakes) add(field, text string) { *m = append(*m, Mistake{field, text}) }

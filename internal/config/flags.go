@@ -1,0 +1,207 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// EnvPrefix starts the name of the variable that sets a flag: --kms-endpoint is
+// AWS_ENCRYPTION_PROVIDER_KMS_ENDPOINT. A flag that repeats takes one
+// occurrence a line. The command line wins.
+const EnvPrefix = "AWS_ENCRYPTION_PROVIDER_"
+
+// EnvName returns the variable that sets a flag.
+func EnvName(flag string) string {
+	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// Flags are the settings as they were given, before anything is made of them.
+type Flags struct {
+	keys, listen, decryptKeys, contexts, allowUIDs         []string
+	region, endpoint, sourceARN, assumeRoleARN, externalID string
+	healthPort, healthzPath, livezPath, healthKMSVersion   string
+	socketMode, socketGroup, logLevel, logFormat           string
+	qpsLimit, burstLimit, retryTokens                      int
+	kmsTimeout, outageGrace, shutdownDelay                 time.Duration
+	debug                                                  bool
+	set                                                    *pflag.FlagSet
+}
+
+// NewFlags defines the flags of serving in a set.
+func NewFlags(set *pflag.FlagSet) *Flags {
+	f := &Flags{set: set}
+	f.defineKeys(set)
+	f.defineServing(set)
+	f.definePredecessors(set)
+	return f
+}
+
+func (f *Flags) defineKeys(set *pflag.FlagSet) {
+	set.StringSliceVar(&f.keys, "key", nil, "KMS `KEY` that encrypts: ARN, key id, alias ARN or alias/name; several as a comma list, paired with --listen by position")
+	set.StringSliceVar(&f.listen, "listen", []string{"/var/run/kmsplugin/socket.sock"}, "unix `SOCKET` to serve on: a path, or @name for an abstract one; a comma list as for --key")
+	set.StringSliceVar(&f.decryptKeys, "decrypt-key", nil, "further `KEY` that may decrypt and never encrypts; repeats; with one pair only")
+	set.StringArrayVar(&f.contexts, "encryption-context", nil, "encryption context `a=b,c=d` (brackets allowed); repeats: the n-th belongs to the n-th key")
+	set.StringVar(&f.region, "region", "", "AWS `REGION`; default: the key ARN's, the SDK's settings, the instance metadata service")
+	set.StringVar(&f.endpoint, "kms-endpoint", "", "`URL` of the KMS endpoint; default: AWS's of the Region")
+	set.StringVar(&f.assumeRoleARN, "assume-role-arn", "", "`ARN` of a role to assume for calling KMS")
+	set.StringVar(&f.externalID, "external-id", "", "external `ID` for --assume-role-arn")
+	set.StringVar(&f.sourceARN, "source-arn", "", "`ARN` for the confused-deputy headers x-amz-source-arn and x-amz-source-account")
+	set.DurationVar(&f.kmsTimeout, "kms-timeout", 2500*time.Millisecond, "most `TIME` that a call may take, retry included; the caller's deadline less 300ms if that is shorter")
+	set.IntVar(&f.retryTokens, "retry-token-capacity", 0, "`TOKENS` in the bucket that retries, and only retries, draw from; 0: the SDK's 500")
+}
+
+func (f *Flags) defineServing(set *pflag.FlagSet) {
+	set.DurationVar(&f.outageGrace, "outage-grace", 3*time.Minute, "`TIME` since the last success during which Status stays ok although KMS cannot be reached; 0 allowed")
+	set.DurationVar(&f.shutdownDelay, "shutdown-delay", 0, "`TIME` to go on serving after SIGTERM or SIGINT")
+	set.StringVar(&f.socketMode, "socket-mode", "0600", "octal `MODE` of the sockets, from their first instant")
+	set.StringVar(&f.socketGroup, "socket-group", "", "`GROUP` of the sockets, a name or a number; default: the process's")
+	set.StringSliceVar(&f.allowUIDs, "allow-uid", nil, "`UID` that may connect, by the peer credentials of the connection; repeats; default: whoever may open the file")
+	set.StringVar(&f.healthPort, "health-port", ":8080", "`ADDRESS` of health paths and /metrics, such as :8080 or 127.0.0.1:8080")
+	set.StringVar(&f.healthzPath, "healthz-path", "/healthz", "`PATH` that fails where a restart of this process could help")
+	set.StringVar(&f.livezPath, "livez-path", "/livez", "`PATH` that says the same as --healthz-path")
+	set.StringVar(&f.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error; SIGUSR1 toggles debug")
+	set.StringVar(&f.logFormat, "log-format", "json", "`FORMAT` of the log: json or text")
+	set.BoolVar(&f.debug, "debug", false, "the same as --log-level=debug")
+}
+
+// definePredecessors defines what is kept so that its command lines go on
+// working.
+func (f *Flags) definePredecessors(set *pflag.FlagSet) {
+	set.IntVar(&f.qpsLimit, "qps-limit", 0, "deprecated, use --retry-token-capacity: together with --burst-limit the `SIZE` of the retry token bucket; limits no requests")
+	set.IntVar(&f.burstLimit, "burst-limit", 0, "deprecated, see --qps-limit (`SIZE`)")
+	set.StringVar(&f.healthKMSVersion, "health-kms-version", "v1", "ignored: health is the same for both (`VERSION`s)")
+}
+
+// Parse reads a command line and the environment. One dash and two dashes mean
+// the same. The error is [pflag.ErrHelp] or [Mistakes], all of them.
+func (f *Flags) Parse(args []string, lookupEnv func(string) (string, bool)) (*Config, error) {
+	var mistakes Mistakes
+	if err := f.parseArgs(args, &mistakes); err != nil {
+		return nil, err
+	}
+	f.parseEnv(lookupEnv, &mistakes)
+	cfg := f.build(&mistakes)
+	if len(mistakes) > 0 {
+		return nil, mistakes
+	}
+	return cfg, nil
+}
+
+// parseArgs does what pflag does, except that it goes on after a mistake.
+func (f *Flags) parseArgs(args []string, mistakes *Mistakes) error {
+	for len(args) > 0 {
+		arg := args[0]
+		args = args[1:]
+		name, value, hasValue := splitFlag(arg)
+		if name == "" {
+			mistakes.add("", fmt.Sprintf("unexpected argument %s", quote(arg)))
+			continue
+		}
+		if name == "help" || name == "h" {
+			return pflag.ErrHelp
+		}
+		flag := f.set.Lookup(name)
+		if flag == nil {
+			mistakes.add("--"+cut(name), "unknown flag"+f.didYouMean(name))
+			if !hasValue && len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+				args = args[1:]
+			}
+			continue
+		}
+		switch {
+		case hasValue:
+		case flag.NoOptDefVal != "":
+			value = flag.NoOptDefVal
+		case len(args) == 0:
+			mistakes.add("--"+name, "needs a value")
+			continue
+		default:
+			value, args = args[0], args[1:]
+		}
+		f.assign("--"+name, name, value, mistakes)
+	}
+	return nil
+}
+
+// splitFlag takes a flag apart; name is "" where arg is none.
+func splitFlag(arg string) (name, value string, hasValue bool) {
+	name, ok := strings.CutPrefix(arg, "-")
+	if !ok {
+		return "", "", false
+	}
+	name, value, hasValue = strings.Cut(strings.TrimPrefix(name, "-"), "=")
+	return name, value, hasValue
+}
+
+func (f *Flags) parseEnv(lookup func(string) (string, bool), mistakes *Mistakes) {
+	f.set.VisitAll(func(flag *pflag.Flag) {
+		value, ok := lookup(EnvName(flag.Name))
+		if !ok || flag.Changed {
+			return
+		}
+		occurrences := []string{value}
+		if strings.HasPrefix(flag.Value.Type(), "string") && flag.Value.Type() != "string" {
+			occurrences = strings.Split(strings.TrimSuffix(value, "\n"), "\n")
+		}
+		for _, one := range occurrences {
+			f.assign(EnvName(flag.Name), flag.Name, one, mistakes)
+		}
+	})
+}
+
+func (f *Flags) assign(field, name, value string, mistakes *Mistakes) {
+	if err := f.set.Set(name, value); err != nil {
+		mistakes.add(field, fmt.Sprintf("%s is no %s", quote(value), f.set.Lookup(name).Value.Type()))
+	}
+}
+
+// didYouMean names the flag that is nearest, where one is near.
+func (f *Flags) didYouMean(name string) string {
+	best, nearest := "", 3
+	f.set.VisitAll(func(flag *pflag.Flag) {
+		if d := distance(name, flag.Name); d < nearest {
+			best, nearest = flag.Name, d
+		}
+	})
+	if best == "" {
+		return ""
+	}
+	return "; did you mean --" + best + "?"
+}
+
+// distance is Levenshtein's, bounded by what a person would call a typo.
+func distance(a, b string) int {
+	if len(a) > 64 {
+		return len(a)
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+func quote(s string) string { return strconv.Quote(cut(s)) }
+
+func cut(s string) string {
+	if len(s) > 120 {
+		return s[:120] + "..."
+	}
+	return s
+}

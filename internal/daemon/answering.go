@@ -1,0 +1,86 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"k8s.io/kms/apis/v1beta1"
+)
+
+const (
+	answerInterval = 5 * time.Second
+	answerTimeout  = 2 * time.Second
+	// answerMisses is how many times running the process has to be silent before
+	// a restart is worth it.
+	answerMisses = 3
+)
+
+// answering is whether the process answers on one of its own sockets. It is the
+// only thing that a restart could mend, so liveness asks for nothing else.
+type answering struct {
+	mu     sync.Mutex
+	misses int
+	err    error
+}
+
+// watch asks the socket for its version until ctx ends, over a new connection
+// each time, as a caller would.
+func (a *answering) watch(ctx context.Context, path string, log *slog.Logger) {
+	ticker := time.NewTicker(answerInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if a.note(ask(ctx, path)) == answerMisses && ctx.Err() == nil {
+			log.Error("this process does not answer on its own socket", "socket", path, "error", a.problem().Error())
+		}
+	}
+}
+
+func (a *answering) note(err error) (misses int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.err = err
+	if err == nil {
+		a.misses = 0
+	} else {
+		a.misses++
+	}
+	return a.misses
+}
+
+// problem returns why the process should be restarted, nil where it should not.
+func (a *answering) problem() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.misses < answerMisses {
+		return nil
+	}
+	return a.err
+}
+
+func ask(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	target := "unix:" + path
+	if path[0] == '@' {
+		target = "unix-abstract:" + path[1:]
+	}
+	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := v1beta1.NewKeyManagementServiceClient(conn).Version(ctx, &v1beta1.VersionRequest{Version: "v1beta1"}); err != nil {
+		return fmt.Errorf("asking %s for its version: %w", path, err)
+	}
+	return nil
+}

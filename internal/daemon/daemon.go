@@ -1,0 +1,217 @@
+// Package daemon owns what the process holds: sockets, the HTTP listener of
+// health and metrics, and the order in which all of it starts and ends. It knows
+// no cryptography.
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsserver"
+	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
+)
+
+// drainTime is how long running calls may take after the sockets have closed.
+const drainTime = 5 * time.Second
+
+// Options are what the process is beside its configuration. All fields are
+// required.
+type Options struct {
+	Log       *slog.Logger
+	Version   string
+	Commit    string
+	GoVersion string
+}
+
+// A Daemon serves until it is shut down.
+type Daemon struct {
+	cfg       *config.Config
+	opts      Options
+	log       *slog.Logger
+	registry  *prometheus.Registry
+	metrics   *metrics.Metrics
+	conns     *awskms.Connections
+	providers []*served
+	http      *httpServer
+
+	stop   context.CancelFunc // ends the background work
+	work   sync.WaitGroup
+	failed chan error // a socket that could not be had, or stopped accepting
+}
+
+// served is one provider with its socket.
+type served struct {
+	provider  *keyring.Provider
+	cfg       config.Provider
+	server    *grpc.Server
+	closeLog  func()
+	open      atomic.Int64 // connections
+	answering answering
+
+	mu     sync.Mutex
+	socket *socket // nil until it is claimed
+}
+
+// Start makes everything and begins to serve. It does not wait: a socket whose
+// holder is still alive, a health port that is taken and a KMS that cannot be
+// reached each keep nothing else from serving.
+func Start(cfg *config.Config, o Options) *Daemon {
+	d := &Daemon{cfg: cfg, opts: o, log: o.Log, registry: prometheus.NewRegistry(), conns: awskms.NewConnections(), failed: make(chan error, len(cfg.Providers))}
+	d.metrics = metrics.New(d.registry, o.Version, o.Commit, o.GoVersion, words(cause.Classes()))
+	for _, p := range cfg.Providers {
+		d.providers = append(d.providers, d.newServed(p))
+	}
+	metrics.RegisterHealth(d.registry, words(keyring.States()), d.healthMetrics)
+	ctx, stop := context.WithCancel(context.Background())
+	d.stop = stop
+	for _, s := range d.providers {
+		d.work.Go(func() { d.serve(ctx, s) })
+		d.work.Go(func() { s.provider.Run(ctx) })
+	}
+	d.http = newHTTPServer(d)
+	d.work.Go(func() { d.http.run(ctx) })
+	return d
+}
+
+func (d *Daemon) newServed(p config.Provider) *served {
+	client := func(region string) *awskms.Client {
+		observe := d.metrics.KMS(p.Name)
+		return awskms.New(awskms.Options{
+			Connections: d.conns, Timeout: d.cfg.KMSTimeout,
+			Region: region, Endpoint: p.Endpoint, AssumeRoleARN: p.AssumeRoleARN, ExternalID: p.ExternalID,
+			SourceARN: p.SourceARN, EncryptionContext: p.EncryptionContext,
+			Retry: awskms.RetryBudget(p.Retry), UserAgent: d.opts.Version,
+			Observe: func(op string, class cause.Class, took time.Duration) {
+				if class == "" {
+					class = metrics.Success
+				}
+				observe(op, string(class), took)
+			},
+		})
+	}
+	write := client(p.Region)
+	regions := map[string]*awskms.Client{"": write, p.Region: write}
+	var read []keyring.KeyConfig
+	for _, k := range p.DecryptKeys {
+		if regions[k.Region] == nil {
+			regions[k.Region] = client(k.Region)
+		}
+		read = append(read, keyring.KeyConfig{Name: k.Key, KMS: regions[k.Region]})
+	}
+	s := &served{cfg: p}
+	s.provider = keyring.New(keyring.Options{
+		Name: p.Name, Write: keyring.KeyConfig{Name: p.Key, KMS: write}, Read: read,
+		Timeout: d.cfg.KMSTimeout, OutageGrace: d.cfg.OutageGrace, Log: d.log,
+	})
+	s.server, s.closeLog = kmsserver.New(kmsserver.Options{
+		Name: p.Name, Key: p.Key, Version: d.opts.Version, Provider: s.provider, Metrics: d.metrics, Log: d.log,
+	})
+	return s
+}
+
+// serve claims the provider's socket and looks after it until ctx ends.
+func (d *Daemon) serve(ctx context.Context, s *served) {
+	log := d.log.With("provider", s.cfg.Name)
+	sock, err := claim(ctx, socketOptions{path: s.cfg.Listen, mode: d.cfg.Socket.Mode, group: d.cfg.Socket.Group, log: log})
+	if err != nil {
+		if ctx.Err() == nil {
+			d.failed <- err
+		}
+		return
+	}
+	s.mu.Lock()
+	s.socket = sock
+	s.mu.Unlock()
+	accept := func(l net.Listener) {
+		g := newGate(l, d.cfg.Socket.AllowUIDs, &s.open, func(reason string) { d.metrics.Rejected(s.cfg.Name, reason) }, log)
+		d.work.Go(func() {
+			if err := s.server.Serve(g); err != nil && l == sock.current() && ctx.Err() == nil {
+				d.failed <- fmt.Errorf("serving %s: %w", s.cfg.Listen, err)
+			}
+		})
+	}
+	accept(sock.current())
+	log.Info("serving", "socket", s.cfg.Listen, "key", s.cfg.Key)
+	d.work.Go(func() { s.answering.watch(ctx, s.cfg.Listen, d.log) })
+	sock.keep(ctx, accept)
+}
+
+// Failed delivers an error that ends the process: a socket that cannot be had.
+func (d *Daemon) Failed() <-chan error { return d.failed }
+
+// HealthAddress returns where health and metrics are served, "" while the port
+// is not to be had.
+func (d *Daemon) HealthAddress() string { return d.http.address() }
+
+// Shutdown stops accepting, lets running calls finish for up to five seconds,
+// and removes the sockets. hurry cuts that short.
+func (d *Daemon) Shutdown(hurry context.Context) {
+	d.stop()
+	var drained sync.WaitGroup
+	for _, s := range d.providers {
+		drained.Go(func() { s.shutdown(hurry) })
+	}
+	drained.Wait()
+	d.work.Wait()
+	d.conns.Close()
+	for _, s := range d.providers {
+		s.closeLog()
+	}
+}
+
+func (s *served) shutdown(hurry context.Context) {
+	s.mu.Lock()
+	if s.socket != nil {
+		s.socket.close()
+	}
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() { // ends with GracefulStop, which Stop cuts short
+		s.server.GracefulStop()
+		close(done)
+	}()
+	timer := time.NewTimer(drainTime)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return
+	case <-timer.C:
+	case <-hurry.Done():
+	}
+	s.server.Stop()
+	<-done
+}
+
+func (d *Daemon) healthMetrics() []metrics.Health {
+	out := make([]metrics.Health, 0, len(d.providers))
+	for _, s := range d.providers {
+		h := s.provider.Health()
+		m := metrics.Health{Provider: h.Provider, State: string(h.State), KeyID: h.KeyID, LastOK: h.LastOK, GraceEnds: h.GraceEnds}
+		if h.Err != nil {
+			m.Code = h.Err.Code.String()
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// words are the texts of a closed set of names.
+func words[S ~string](names []S) []string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = string(n)
+	}
+	return out
+}

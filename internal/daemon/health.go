@@ -1,0 +1,187 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+)
+
+// portRetry is the pause between tries for a health port that is taken.
+const portRetry = 2 * time.Second
+
+// httpServer serves health and metrics. It never keeps a socket from serving.
+type httpServer struct {
+	daemon *Daemon
+	server *http.Server
+
+	mu   sync.Mutex
+	addr string // "" while there is no listener
+}
+
+func newHTTPServer(d *Daemon) *httpServer {
+	s := &httpServer{daemon: d}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.HandleFunc("GET /readyz/{provider}", s.readyzOne)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}))
+	for _, path := range slices.Compact([]string{d.cfg.Health.HealthzPath, d.cfg.Health.LivezPath}) {
+		mux.HandleFunc("GET "+path+exactly(path), s.livez)
+	}
+	s.server = &http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+	}
+	return s
+}
+
+// exactly keeps a pattern that ends in a slash from matching all below it.
+func exactly(path string) string {
+	if strings.HasSuffix(path, "/") {
+		return "{$}"
+	}
+	return ""
+}
+
+// run serves until ctx ends, and tries again while the port is taken.
+func (s *httpServer) run(ctx context.Context) {
+	log, reported := s.daemon.log, false
+	for ctx.Err() == nil {
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.daemon.cfg.Health.Address)
+		if err == nil {
+			log.Info("serving health and metrics", "address", l.Addr().String())
+			s.serve(ctx, l)
+			return
+		}
+		if !reported && ctx.Err() == nil {
+			reported = true
+			log.Error("health and metrics cannot be served yet: trying again in the background", "address", s.daemon.cfg.Health.Address, "error", err.Error())
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(portRetry):
+		}
+	}
+}
+
+func (s *httpServer) serve(ctx context.Context, l net.Listener) {
+	s.mu.Lock()
+	s.addr = l.Addr().String()
+	s.mu.Unlock()
+	stopped := make(chan struct{})
+	go func() { // ends with the server
+		defer close(stopped)
+		if err := s.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			s.daemon.log.Error("health and metrics are no longer served", "error", err.Error())
+		}
+	}()
+	<-ctx.Done()
+	_ = s.server.Close()
+	<-stopped
+}
+
+func (s *httpServer) address() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.addr
+}
+
+// livez fails only where a restart could help.
+func (s *httpServer) livez(w http.ResponseWriter, _ *http.Request) {
+	var silent []string
+	for _, p := range s.daemon.providers {
+		if err := p.answering.problem(); err != nil {
+			silent = append(silent, fmt.Sprintf("provider %s does not answer on its socket: %v", p.cfg.Name, err))
+		}
+	}
+	if len(silent) > 0 {
+		answer(w, http.StatusInternalServerError, strings.Join(silent, "\n"))
+		return
+	}
+	answer(w, http.StatusOK, "ok")
+}
+
+// readyz fails while any provider cannot encrypt.
+func (s *httpServer) readyz(w http.ResponseWriter, _ *http.Request) {
+	lines := make([]string, 0, len(s.daemon.providers))
+	code := http.StatusOK
+	for _, p := range s.daemon.providers {
+		line, ready := p.readiness()
+		if !ready {
+			code = http.StatusServiceUnavailable
+		}
+		lines = append(lines, line)
+	}
+	answer(w, code, strings.Join(lines, "\n"))
+}
+
+func (s *httpServer) readyzOne(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("provider")
+	for _, p := range s.daemon.providers {
+		if p.cfg.Name != name {
+			continue
+		}
+		line, ready := p.readiness()
+		code := http.StatusOK
+		if !ready {
+			code = http.StatusServiceUnavailable
+		}
+		answer(w, code, line)
+		return
+	}
+	answer(w, http.StatusNotFound, "no provider has that name; they are numbered from 0 in the order of --key")
+}
+
+// readiness is a provider's line on /readyz.
+func (s *served) readiness() (line string, ready bool) {
+	h := s.provider.Health()
+	prefix := "provider " + s.cfg.Name + ": "
+	s.mu.Lock()
+	serving := s.socket != nil
+	s.mu.Unlock()
+	switch {
+	case !serving:
+		return prefix + "its socket is not served yet", false
+	case h.CanEncrypt() && h.Suspect:
+		return prefix + "ok, but a call failed since it last worked: " + h.Err.Error() + readKeys(h), true
+	case h.CanEncrypt():
+		return prefix + "ok, key_id " + h.KeyID + readKeys(h), true
+	case h.Err == nil:
+		return prefix + string(h.State) + ": " + (&cause.Error{Code: cause.NoContact, Key: h.Key}).Error(), false
+	}
+	line = fmt.Sprintf("%s%s since %s: %v", prefix, h.State, h.Since.UTC().Format(time.RFC3339), h.Err)
+	if !h.GraceEnds.IsZero() {
+		line += "; Status stays ok until " + h.GraceEnds.UTC().Format(time.RFC3339)
+	}
+	return line + readKeys(h), false
+}
+
+// readKeys names the read keys that fail. They decide nothing: what they can
+// still open is between them and the data.
+func readKeys(h keyring.Health) string {
+	var b strings.Builder
+	for _, k := range h.ReadKeys {
+		if k.Err != nil {
+			fmt.Fprintf(&b, "\n  decrypt key %s is %s: %v", k.Key, k.State, k.Err)
+		}
+	}
+	return b.String()
+}
+
+func answer(w http.ResponseWriter, code int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	_, _ = w.Write([]byte(text + "\n"))
+}
