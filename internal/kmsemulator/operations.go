@@ -1,0 +1,59 @@
+package kmsemulator
+
+import "time"
+
+// operations are the API calls that the emulator answers. Every other target
+// is an UnknownOperationException, as at an endpoint that lacks it.
+func operations() map[string]operation {
+	return map[string]operation{
+		"CancelKeyDeletion":               cancelKeyDeletion,
+		"CreateAlias":                     createAlias,
+		"CreateKey":                       createKey,
+		"Decrypt":                         decrypt,
+		"DeleteAlias":                     deleteAlias,
+		"DescribeKey":                     describeKey,
+		"DisableKey":                      disableKey,
+		"DisableKeyRotation":              disableKeyRotation,
+		"EnableKey":                       enableKey,
+		"EnableKeyRotation":               enableKeyRotation,
+		"Encrypt":                         encrypt,
+		"GenerateDataKey":                 generateDataKey,
+		"GenerateDataKeyWithoutPlaintext": generateDataKeyWithoutPlaintext,
+		"GetKeyRotationStatus":            getKeyRotationStatus,
+		"ListAliases":                     listAliases,
+		"ListKeyRotations":                listKeyRotations,
+		"ListKeys":                        listKeys,
+		"ReEncrypt":                       reEncrypt,
+		"ReplicateKey":                    replicateKey,
+		"RotateKeyOnDemand":               rotateKeyOnDemand,
+		"ScheduleKeyDeletion":             scheduleKeyDeletion,
+		"UpdateAlias":                     updateAlias,
+	}
+}
+
+// change applies an edit to the latest state, not to what this connection sees:
+// KMS's own decisions are consistent, only reading them is not.
+func (c *call) change(edit func(*world) error) error { return c.store.change(c.now, edit) }
+
+// seconds is a time as KMS writes it: Unix seconds with milliseconds.
+type seconds time.Time
+
+func (s seconds) MarshalJSON() ([]byte, error) {
+	t := time.Time(s)
+	ms := t.UnixMilli()
+	b := make([]byte, 0, 16)
+	b = appendInt(b, ms/1000)
+	if frac := ms % 1000; frac != 0 {
+		b = append(b, '.', byte('0'+frac/100), byte('0'+frac/10%10), byte('0'+frac%10))
+	}
+	return b, nil
+}
+
+// at returns t for an optional member: nil where there is no such time.
+func at(t time.Time) *seconds {
+	if t.IsZero() {
+		return nil
+	}
+	s := seconds(t)
+	return &s
+}
