@@ -11,6 +11,7 @@ require (
 	google.golang.org/grpc v1.85.0
 	google.golang.org/protobuf v1.36.12
 	k8s.io/kms v0.37.2
+	sigs.k8s.io/aws-encryption-provider v0.0.0-00010101000000-000000000000
 )
 
 require (

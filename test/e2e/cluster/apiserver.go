@@ -42,13 +42,12 @@ func (h *Host) APIServer(ctx context.Context, c APIServerConfig) (*APIServer, er
 		return nil, err
 	}
 	file := func(name string) string { return filepath.Join(c.Dir, name) }
-	const token = "end-to-end"
-	if err := os.WriteFile(file("tokens.csv"), []byte(token+",admin,1,system:masters\n"), 0o600); err != nil {
+	if err := os.WriteFile(file("tokens.csv"), []byte(Token+",admin,1,system:masters\n"), 0o600); err != nil {
 		return nil, err
 	}
 	_, port, _ := strings.Cut(address, ":")
 	a := &APIServer{
-		Client:     newClient("https://"+address, token, keys.pool),
+		Client:     newClient("https://"+address, keys.pool),
 		Kubeconfig: file("kubeconfig"),
 		encryption: file("encryption.yaml"),
 		starting:   h.starting,
@@ -79,7 +78,7 @@ func (h *Host) APIServer(ctx context.Context, c APIServerConfig) (*APIServer, er
 	if err := a.SetEncryption(c.Encryption); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(a.Kubeconfig, kubeconfig(a.url, token, keys.pem), 0o600); err != nil {
+	if err := os.WriteFile(a.Kubeconfig, kubeconfig(a.url, keys.pem), 0o600); err != nil {
 		return nil, err
 	}
 	return a, a.Start(ctx)
@@ -153,7 +152,7 @@ func (a *APIServer) SetEncryption(yaml string) error {
 }
 
 // kubeconfig lets kubectl in.
-func kubeconfig(url, token string, ca []byte) []byte {
+func kubeconfig(url string, ca []byte) []byte {
 	return fmt.Appendf(nil, `apiVersion: v1
 kind: Config
 current-context: local
@@ -171,5 +170,5 @@ contexts:
   context:
     cluster: local
     user: admin
-`, url, base64.StdEncoding.EncodeToString(ca), token)
+`, url, base64.StdEncoding.EncodeToString(ca), Token)
 }

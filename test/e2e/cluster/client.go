@@ -21,18 +21,24 @@ const (
 const (
 	namespace   = "default"
 	secretsPath = "/api/v1/namespaces/" + namespace + "/secrets"
+	mapsPath    = "/api/v1/namespaces/" + namespace + "/configmaps"
 )
+
+// Token is what every API server here takes for its administrator's.
+const Token = "end-to-end"
+
+// SecretPath is a secret's path in the API.
+func SecretPath(name string) string { return secretsPath + "/" + name }
 
 // A Client asks an API server for what the tests need: secrets and health. It
 // never tries twice.
 type Client struct {
-	url   string
-	token string
-	http  *http.Client
+	url  string
+	http *http.Client
 }
 
-func newClient(url, token string, pool *x509.CertPool) *Client {
-	return &Client{url: url, token: token, http: &http.Client{
+func newClient(url string, pool *x509.CertPool) *Client {
+	return &Client{url: url, http: &http.Client{
 		Timeout: time.Minute, // the API server's own limit for a request
 		Transport: &http.Transport{
 			TLSClientConfig:   &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
@@ -60,7 +66,7 @@ func (c *Client) request(ctx context.Context, method, path string, body []byte) 
 	if err != nil {
 		return 0, nil, err
 	}
-	req.Header.Set("Authorization", "Bearer "+c.token)
+	req.Header.Set("Authorization", "Bearer "+Token)
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -129,9 +135,23 @@ func (c *Client) CreateSecret(ctx context.Context, name, value string) error {
 	return err
 }
 
+// CreateConfigMap writes a new config map with one field.
+func (c *Client) CreateConfigMap(ctx context.Context, name, value string) error {
+	body, err := json.Marshal(map[string]any{
+		"apiVersion": "v1", "kind": "ConfigMap",
+		"metadata": map[string]string{"name": name},
+		"data":     map[string]string{valueField: value},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = c.do(ctx, http.MethodPost, mapsPath, body)
+	return err
+}
+
 // Secret reads a secret's value.
 func (c *Client) Secret(ctx context.Context, name string) (string, error) {
-	text, err := c.do(ctx, http.MethodGet, secretsPath+"/"+name, nil)
+	text, err := c.do(ctx, http.MethodGet, SecretPath(name), nil)
 	if err != nil {
 		return "", err
 	}
@@ -140,11 +160,6 @@ func (c *Client) Secret(ctx context.Context, name string) (string, error) {
 		return "", fmt.Errorf("secret %s: %w", name, err)
 	}
 	return string(s.Data[valueField]), nil
-}
-
-// SecretObject reads a secret as the API server shows it.
-func (c *Client) SecretObject(ctx context.Context, name string) ([]byte, error) {
-	return c.do(ctx, http.MethodGet, secretsPath+"/"+name, nil)
 }
 
 // Secrets lists all secrets' values, by name.
@@ -181,7 +196,7 @@ func (c *Client) RewriteSecrets(ctx context.Context) error {
 		if err := json.Unmarshal(item, &s); err != nil {
 			return err
 		}
-		if _, err := c.do(ctx, http.MethodPut, secretsPath+"/"+s.Metadata.Name, item); err != nil {
+		if _, err := c.do(ctx, http.MethodPut, SecretPath(s.Metadata.Name), item); err != nil {
 			return err
 		}
 	}

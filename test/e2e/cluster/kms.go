@@ -1,0 +1,81 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
+)
+
+// The Region and the caller that every plugin here uses.
+const (
+	Region          = "us-west-2"
+	accessKeyID     = "AKIAIOSFODNN7EXAMPLE"
+	secretAccessKey = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+)
+
+// A KMS is an emulated AWS KMS at an address of its own, in this process. It
+// can be taken off the network and put back with its keys.
+type KMS struct {
+	*kmsemulator.Emulator
+
+	address string
+
+	mu     sync.Mutex
+	server *http.Server // nil while off the network
+}
+
+// KMS starts an empty KMS.
+func (h *Host) KMS() (*KMS, error) {
+	address, err := h.Address()
+	if err != nil {
+		return nil, err
+	}
+	emulator, err := kmsemulator.New(kmsemulator.Options{
+		Credentials: []kmsemulator.Credential{{AccessKeyID: accessKeyID, SecretAccessKey: secretAccessKey}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	k := &KMS{Emulator: emulator, address: address}
+	return k, k.Listen()
+}
+
+// URL is the endpoint for --kms-endpoint.
+func (k *KMS) URL() string { return "http://" + k.address }
+
+// Listen puts the KMS on the network, again at the same address.
+func (k *KMS) Listen() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.server != nil {
+		return errors.New("the KMS is on the network already")
+	}
+	l, err := net.Listen("tcp", k.address)
+	if err != nil {
+		return fmt.Errorf("KMS: %w", err)
+	}
+	k.server = k.Server()
+	go k.server.Serve(l) // ends with Unlisten
+	return nil
+}
+
+// Unlisten takes the KMS off the network: connections break and new ones are
+// refused.
+func (k *KMS) Unlisten() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.server != nil {
+		k.server.Close()
+		k.server = nil
+	}
+}
+
+// Close ends the KMS and forgets its keys.
+func (k *KMS) Close() error {
+	k.Unlisten()
+	return k.Emulator.Close()
+}

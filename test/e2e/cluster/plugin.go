@@ -1,0 +1,119 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// PluginConfig says how a plugin is to run.
+type PluginConfig struct {
+	Dir     string   // for its log
+	Name    string   // for messages and the log's name; "" is aws-encryption-provider
+	KMS     string   // URL
+	Keys    []string // paired with Sockets
+	Sockets []string
+	Args    []string // further flags
+}
+
+func (c PluginConfig) program(path string, args ...string) Program {
+	return Program{
+		Name: c.Name,
+		Path: path,
+		Args: append(append(args, "--kms-endpoint="+c.KMS), c.Args...),
+		Env: environment(c.Dir,
+			"AWS_ACCESS_KEY_ID="+accessKeyID,
+			"AWS_SECRET_ACCESS_KEY="+secretAccessKey,
+			"AWS_EC2_METADATA_DISABLED=true",
+		),
+		Log: filepath.Join(c.Dir, c.Name+".log"),
+	}
+}
+
+// A Plugin is this project's program, running.
+type Plugin struct {
+	Program
+
+	Health string // URL of its health port
+}
+
+// Plugin starts a plugin from the seed's own command line and waits until it is
+// ready.
+func (h *Host) Plugin(ctx context.Context, c PluginConfig) (*Plugin, error) {
+	if c.Name == "" {
+		c.Name = "aws-encryption-provider"
+	}
+	health, err := h.Address()
+	if err != nil {
+		return nil, err
+	}
+	p := &Plugin{Health: "http://" + health}
+	p.Program = c.program(h.Bin.Plugin,
+		"-key="+strings.Join(c.Keys, ","),
+		"-region="+Region,
+		"-listen="+strings.Join(c.Sockets, ","),
+		"--health-port="+health,
+	)
+	return p, p.Start(ctx)
+}
+
+// Start starts the plugin, also again after its end, and waits until it is
+// ready.
+func (p *Plugin) Start(ctx context.Context) error {
+	if err := p.Program.Start(); err != nil {
+		return err
+	}
+	return p.WaitReady(ctx, time.Minute)
+}
+
+// WaitReady waits until the plugin's own /readyz is ok.
+func (p *Plugin) WaitReady(ctx context.Context, limit time.Duration) error {
+	err := Poll(ctx, limit, p.Exited(), func(ctx context.Context) error {
+		return expectOK(ctx, http.DefaultClient, p.Health+"/readyz")
+	})
+	if err != nil {
+		return fmt.Errorf("%s is not ready: %w; its log ends:\n%s", p.Name, err, p.Tail(20))
+	}
+	return nil
+}
+
+// A Predecessor is the stand-in of the program that the plugin replaces.
+type Predecessor struct {
+	Program
+
+	socket string
+}
+
+// Predecessor starts the stand-in with the first key and socket of c and waits
+// until it listens.
+func (h *Host) Predecessor(ctx context.Context, c PluginConfig) (*Predecessor, error) {
+	if c.Name == "" {
+		c.Name = "predecessor"
+	}
+	p := &Predecessor{socket: c.Sockets[0]}
+	p.Program = c.program(h.Bin.Predecessor, "-key="+c.Keys[0], "-region="+Region, "-listen="+c.Sockets[0])
+	return p, p.Start(ctx)
+}
+
+// Start starts the stand-in, also again after its end, and waits until it
+// listens.
+func (p *Predecessor) Start(ctx context.Context) error {
+	if err := p.Program.Start(); err != nil {
+		return err
+	}
+	err := Poll(ctx, time.Minute, p.Exited(), func(ctx context.Context) error {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", p.socket)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+	if err != nil {
+		return fmt.Errorf("%s does not listen: %w; its log ends:\n%s", p.Name, err, p.Tail(20))
+	}
+	return nil
+}

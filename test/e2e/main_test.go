@@ -1,0 +1,44 @@
+// Package e2e runs the built plugin, over an emulated AWS KMS, under a real
+// kube-apiserver and a real etcd and holds it to what it promises operators.
+//
+// The tests mostly wait, so they run side by side whatever the number of cores
+// is. Together they take about ten minutes once the servers are built: give
+// `go test` a -timeout of 30 minutes, and run ./cmd/servers first to see the
+// build's progress.
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"testing"
+
+	"sigs.k8s.io/aws-encryption-provider/test/e2e/cluster"
+)
+
+// host starts every program of every test.
+var host *cluster.Host
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "kms-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if err := flag.Set("test.parallel", "32"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if host, err = cluster.NewHost(context.Background(), dir, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
