@@ -1,9 +1,258 @@
 package cli
 
 import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"k8s.io/kms/apis/v2"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 )
 
+// What the README's guide creates.
+const (
+	devRegion = "us-west-2"
+	devKeyID  = "1234abcd-12ab-34cd-56ef-1234567890ab"
+	devAlias  = "alias/K8sKMSKey"
+
+	devPatience = 30 * time.Second
+)
+
+type devFlags struct {
+	dir, listen, kmsListen, healthPort, logLevel string
+}
+
 func newDev(s Streams) *cobra.Command {
-	return &cobra.Command{Use: "dev", Short: "Try it out over a KMS emulator"}
+	var f devFlags
+	set := pflag.NewFlagSet("dev", pflag.ContinueOnError)
+	set.StringVar(&f.dir, "dir", "", "`DIR` that keeps keys and socket between runs; default: a temporary one, removed at the end")
+	set.StringVar(&f.listen, "listen", "", "unix `SOCKET` to serve on; default: socket.sock in the directory")
+	set.StringVar(&f.kmsListen, "kms-listen", "127.0.0.1:0", "`ADDRESS` of the KMS emulator")
+	set.StringVar(&f.healthPort, "health-port", "127.0.0.1:0", "`ADDRESS` of health paths and /metrics")
+	set.StringVar(&f.logLevel, "log-level", "warn", "`LEVEL` of the log: debug, info, warn or error")
+	cmd := &cobra.Command{Use: "dev", Short: "Try it out: the real serving path over a KMS emulator"}
+	cmd.Flags().AddFlagSet(set)
+	help := func() {
+		fmt.Fprintf(s.Out, "Runs a KMS emulator and the plugin in one process. Not for data that matters.\n\nUsage:\n  %s dev [flags]\n\nFlags:\n%s", programName, set.FlagUsages())
+	}
+	return parsed(cmd, help, func(ctx context.Context, args []string) error {
+		if err := config.ParseArgs(set, args); err != nil {
+			return err
+		}
+		return dev(ctx, s, f)
+	})
+}
+
+// dev runs emulator and daemon until a signal ends them.
+func dev(ctx context.Context, s Streams, f devFlags) error {
+	if f.dir == "" {
+		dir, err := os.MkdirTemp("", "aws-encryption-provider-dev-")
+		if err != nil {
+			return fmt.Errorf("making a temporary directory: %w", err)
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		f.dir = dir
+	} else if err := os.MkdirAll(f.dir, 0o700); err != nil {
+		return fmt.Errorf("making the directory: %w", err)
+	}
+	if err := leaveAWS(); err != nil {
+		return err
+	}
+	emulator, err := startEmulator(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer emulator.stop()
+	cfg, err := f.config(emulator)
+	if err != nil {
+		return err
+	}
+	level := new(slog.LevelVar)
+	level.Set(cfg.Log.Level)
+	log := newLogger(s, cfg.Log, level)
+	logStart(log, cfg)
+	d := daemon.Start(cfg, daemonOptions(log))
+	took, err := roundTrip(ctx, d, cfg.Providers[0].Listen)
+	if err != nil {
+		hurry, cancel := context.WithCancel(ctx)
+		cancel()
+		d.Shutdown(hurry)
+		return err
+	}
+	f.introduce(s, cfg, emulator, healthAddress(ctx, d), took)
+	return wait(s, d, cfg, log, level)
+}
+
+// leaveAWS makes sure that no setting of the user's reaches AWS from here, or
+// keeps the emulator from being reached.
+func leaveAWS() error {
+	for name, value := range map[string]string{
+		"AWS_ACCESS_KEY_ID": "dev", "AWS_SECRET_ACCESS_KEY": "dev", "AWS_SESSION_TOKEN": "", "AWS_PROFILE": "", "AWS_CA_BUNDLE": "",
+		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_EC2_METADATA_DISABLED": "true",
+		"AWS_ENDPOINT_URL": "", "AWS_ENDPOINT_URL_KMS": "", "AWS_USE_FIPS_ENDPOINT": "", "AWS_USE_DUALSTACK_ENDPOINT": "",
+	} {
+		if err := os.Setenv(name, value); err != nil {
+			return fmt.Errorf("setting %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (f devFlags) config(e *devEmulator) (*config.Config, error) {
+	listen := f.listen
+	if listen == "" {
+		listen = filepath.Join(f.dir, "socket.sock")
+	}
+	listen, err := filepath.Abs(listen)
+	if err != nil {
+		return nil, fmt.Errorf("finding the socket's path: %w", err)
+	}
+	none := func(string) (string, bool) { return "", false }
+	return config.NewFlags(pflag.NewFlagSet("dev", pflag.ContinueOnError)).Parse([]string{
+		"--key=" + e.key, "--region=" + devRegion, "--listen=" + listen, "--kms-endpoint=" + e.url,
+		"--health-port=" + f.healthPort, "--log-level=" + f.logLevel, "--log-format=text",
+	}, none)
+}
+
+type devEmulator struct {
+	key, url string
+	stop     func()
+}
+
+// startEmulator runs the emulator, with the guide's key and alias in it.
+func startEmulator(ctx context.Context, f devFlags) (*devEmulator, error) {
+	e, err := kmsemulator.New(kmsemulator.Options{Dir: filepath.Join(f.dir, "kms")})
+	if err != nil {
+		return nil, fmt.Errorf("starting the KMS emulator: %w", err)
+	}
+	key := "arn:aws:kms:" + devRegion + ":111122223333:key/" + devKeyID
+	if !e.HasKey(key) {
+		if key, err = e.CreateKey(devRegion, kmsemulator.KeyOptions{KeyID: devKeyID}); err == nil {
+			err = e.CreateAlias(devRegion, devAlias, key)
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("creating the key: %w", err), e.Close())
+		}
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.kmsListen)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("listening for the KMS emulator: %w", err), e.Close())
+	}
+	server := e.Server()
+	done := make(chan struct{})
+	go func() { // ends with the server, in stop
+		defer close(done)
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return // the plugin's own health says what that means
+		}
+	}()
+	return &devEmulator{key: key, url: "http://" + l.Addr().String(), stop: func() {
+		_ = server.Close()
+		<-done
+		_ = e.Close()
+	}}, nil
+}
+
+// roundTrip encrypts and decrypts over the socket, as an API server would, as
+// soon as that works.
+func roundTrip(ctx context.Context, d *daemon.Daemon, path string) (time.Duration, error) {
+	conn, err := grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return 0, fmt.Errorf("making a client: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
+	ctx, cancel := context.WithTimeout(ctx, devPatience)
+	defer cancel()
+	client := v2.NewKeyManagementServiceClient(conn)
+	if _, err := client.Status(ctx, &v2.StatusRequest{}, grpc.WaitForReady(true)); err != nil {
+		select {
+		case failed := <-d.Failed():
+			return 0, failed
+		default:
+		}
+		return 0, fmt.Errorf("asking for Status over the socket: %w", err)
+	}
+	seed := make([]byte, 32)
+	_, _ = rand.Read(seed) // never fails, by its contract
+	start := time.Now()
+	sealed, err := client.Encrypt(ctx, &v2.EncryptRequest{Plaintext: seed, Uid: "dev"})
+	if err != nil {
+		return 0, fmt.Errorf("encrypting over the socket: %w", err)
+	}
+	opened, err := client.Decrypt(ctx, &v2.DecryptRequest{Ciphertext: sealed.Ciphertext, KeyId: sealed.KeyId, Annotations: sealed.Annotations, Uid: "dev"})
+	if err != nil {
+		return 0, fmt.Errorf("decrypting over the socket: %w", err)
+	}
+	if !bytes.Equal(opened.Plaintext, seed) {
+		return 0, errors.New("what came back over the socket is not what went in")
+	}
+	return time.Since(start), nil
+}
+
+// healthAddress waits a moment for the health port, which starts beside the
+// sockets.
+func healthAddress(ctx context.Context, d *daemon.Daemon) string {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for d.HealthAddress() == "" && ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return d.HealthAddress()
+}
+
+// introduce prints what was set up and how to use it.
+func (f devFlags) introduce(s Streams, cfg *config.Config, e *devEmulator, health string, took time.Duration) {
+	if health == "" {
+		health = "(the port is taken; trying again)"
+	} else {
+		health = fmt.Sprintf("http://%[1]s/readyz, http://%[1]s/metrics", health)
+	}
+	fmt.Fprintf(s.Out, `The plugin runs over a KMS emulator: real keys, no AWS. Not for data that matters.
+
+  socket      %[1]s
+  key         %[2]s
+  alias       %[3]s
+  KMS         %[4]s
+  health      %[5]s
+  round trip  32 bytes encrypted and decrypted over the socket in %[6]s
+
+For an API server on this machine, --encryption-provider-config with:
+
+apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+  - resources:
+      - secrets
+    providers:
+      - kms:
+          apiVersion: v2
+          name: aws-encryption-provider
+          endpoint: unix://%[1]s
+          timeout: 3s
+      - identity: {}
+
+The emulator speaks to any AWS client:
+
+  AWS_ACCESS_KEY_ID=dev AWS_SECRET_ACCESS_KEY=dev aws kms describe-key --key-id %[3]s --region %[7]s --endpoint-url %[4]s
+
+Ctrl-C ends it.
+`, cfg.Providers[0].Listen, e.key, devAlias, e.url, health, took.Round(10*time.Microsecond), devRegion)
 }

@@ -80,7 +80,7 @@ func (f *Flags) definePredecessors(set *pflag.FlagSet) {
 // the same. The error is [pflag.ErrHelp] or [Mistakes], all of them.
 func (f *Flags) Parse(args []string, lookupEnv func(string) (string, bool)) (*Config, error) {
 	var mistakes Mistakes
-	if err := f.parseArgs(args, &mistakes); err != nil {
+	if err := parseArgs(f.set, args, &mistakes); err != nil {
 		return nil, err
 	}
 	f.parseEnv(lookupEnv, &mistakes)
@@ -91,8 +91,22 @@ func (f *Flags) Parse(args []string, lookupEnv func(string) (string, bool)) (*Co
 	return cfg, nil
 }
 
+// ParseArgs reads the command line of a set of flags by the rules of this
+// program: one dash as well as two, all mistakes at once. The error is
+// [pflag.ErrHelp] or [Mistakes].
+func ParseArgs(set *pflag.FlagSet, args []string) error {
+	var mistakes Mistakes
+	if err := parseArgs(set, args, &mistakes); err != nil {
+		return err
+	}
+	if len(mistakes) > 0 {
+		return mistakes
+	}
+	return nil
+}
+
 // parseArgs does what pflag does, except that it goes on after a mistake.
-func (f *Flags) parseArgs(args []string, mistakes *Mistakes) error {
+func parseArgs(set *pflag.FlagSet, args []string, mistakes *Mistakes) error {
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]
@@ -104,9 +118,9 @@ func (f *Flags) parseArgs(args []string, mistakes *Mistakes) error {
 		if name == "help" || name == "h" {
 			return pflag.ErrHelp
 		}
-		flag := f.set.Lookup(name)
+		flag := set.Lookup(name)
 		if flag == nil {
-			mistakes.add("--"+cut(name), "unknown flag"+f.didYouMean(name))
+			mistakes.add("--"+cut(name), "unknown flag"+didYouMean(set, name))
 			if !hasValue && len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 				args = args[1:]
 			}
@@ -122,7 +136,7 @@ func (f *Flags) parseArgs(args []string, mistakes *Mistakes) error {
 		default:
 			value, args = args[0], args[1:]
 		}
-		f.assign("--"+name, name, value, mistakes)
+		assign(set, "--"+name, name, value, mistakes)
 	}
 	return nil
 }
@@ -148,21 +162,21 @@ func (f *Flags) parseEnv(lookup func(string) (string, bool), mistakes *Mistakes)
 			occurrences = strings.Split(strings.TrimSuffix(value, "\n"), "\n")
 		}
 		for _, one := range occurrences {
-			f.assign(EnvName(flag.Name), flag.Name, one, mistakes)
+			assign(f.set, EnvName(flag.Name), flag.Name, one, mistakes)
 		}
 	})
 }
 
-func (f *Flags) assign(field, name, value string, mistakes *Mistakes) {
-	if err := f.set.Set(name, value); err != nil {
-		mistakes.add(field, fmt.Sprintf("%s is no %s", quote(value), f.set.Lookup(name).Value.Type()))
+func assign(set *pflag.FlagSet, field, name, value string, mistakes *Mistakes) {
+	if err := set.Set(name, value); err != nil {
+		mistakes.add(field, fmt.Sprintf("%s is no %s", quote(value), set.Lookup(name).Value.Type()))
 	}
 }
 
 // didYouMean names the flag that is nearest, where one is near.
-func (f *Flags) didYouMean(name string) string {
+func didYouMean(set *pflag.FlagSet, name string) string {
 	best, nearest := "", 3
-	f.set.VisitAll(func(flag *pflag.Flag) {
+	set.VisitAll(func(flag *pflag.Flag) {
 		if d := distance(name, flag.Name); d < nearest {
 			best, nearest = flag.Name, d
 		}
