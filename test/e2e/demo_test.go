@@ -57,7 +57,7 @@ func TestDemo(t *testing.T) {
 	if err != nil {
 		t.Fatalf("demo: %v; it printed:\n%s", err, demo.Tail(60))
 	}
-	if missing := lacks(text, "|k8s:enc:kms:v2:|", "The plaintext is not in it", `The API returns: "nobody should find this in etcd"`); missing != nil {
+	if missing := lacks(text, "|k8s:enc:kms:v2:a|", "The plaintext is not in it", `The API returns: "nobody should find this in etcd"`); missing != nil {
 		t.Errorf("the demo printed nothing of %q:\n%s", missing, text)
 	}
 
