@@ -46,7 +46,7 @@ func TestDemo(t *testing.T) {
 	}
 	t.Cleanup(func() { demo.Kill() })
 	var text string
-	err = cluster.Poll(t.Context(), 3*time.Minute, demo.Exited(), func(context.Context) error {
+	err = cluster.Poll(t.Context(), pollInterval, 3*time.Minute, demo.Exited(), func(context.Context) error {
 		log, err := os.ReadFile(demo.Log)
 		text = string(log)
 		if err == nil && !strings.Contains(text, "\nready:") {

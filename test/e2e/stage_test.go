@@ -17,6 +17,10 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/test/e2e/cluster"
 )
 
+// pollInterval is how often a test looks whether what it waits for is so: often
+// enough for bounds of seconds, seldom enough to leave the cores to the others.
+const pollInterval = 250 * time.Millisecond
+
 // A stage is one test's machine: a directory, a KMS, an etcd, and whatever the
 // test starts besides. All of it is gone when the test ends; a failed test
 // shows the end of every log.
@@ -252,7 +256,7 @@ func (s *stage) check(a *cluster.APIServer, path string) {
 func (s *stage) eventually(limit time.Duration, what string, try func(context.Context) error) {
 	s.t.Helper()
 	start := time.Now()
-	if err := cluster.Poll(s.ctx(), limit, nil, try); err != nil {
+	if err := cluster.Poll(s.ctx(), pollInterval, limit, nil, try); err != nil {
 		s.t.Fatalf("%s: %v", what, err)
 	}
 	s.t.Logf("%s after %v", what, time.Since(start).Round(100*time.Millisecond))

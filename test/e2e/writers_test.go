@@ -83,7 +83,7 @@ func (w *writers) failure() error {
 func (w *writers) waitFor(n int) {
 	w.s.t.Helper()
 	goal := w.acknowledged() + n
-	err := cluster.Poll(w.s.ctx(), 2*time.Minute, nil, func(context.Context) error {
+	err := cluster.Poll(w.s.ctx(), 10*time.Millisecond, 2*time.Minute, nil, func(context.Context) error {
 		if got := w.acknowledged(); got < goal {
 			return fmt.Errorf("%d of %d writes were acknowledged; the last failure: %v", got, goal, w.failure())
 		}

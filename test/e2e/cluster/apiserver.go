@@ -104,7 +104,7 @@ func (a *APIServer) StartUnready(ctx context.Context) error {
 	if err := a.Program.Start(); err != nil {
 		return err
 	}
-	err := Poll(ctx, 2*time.Minute, a.Exited(), func(ctx context.Context) error {
+	err := Poll(ctx, startPoll, 2*time.Minute, a.Exited(), func(ctx context.Context) error {
 		_, _, err := a.Check(ctx, "/livez/ping")
 		return err
 	})
@@ -116,7 +116,7 @@ func (a *APIServer) StartUnready(ctx context.Context) error {
 
 // WaitReady waits until /readyz is ok. The error says which checks failed.
 func (a *APIServer) WaitReady(ctx context.Context, limit time.Duration) error {
-	err := Poll(ctx, limit, a.Exited(), func(ctx context.Context) error {
+	err := Poll(ctx, startPoll, limit, a.Exited(), func(ctx context.Context) error {
 		code, text, err := a.Check(ctx, "/readyz")
 		if err == nil && code != http.StatusOK {
 			err = fmt.Errorf("/readyz is %d:\n%s", code, text)

@@ -99,12 +99,6 @@ func (c *Client) Check(ctx context.Context, path string) (code int, text string,
 	return code, string(bytes.TrimSpace(body)), err
 }
 
-// Metrics returns the API server's metrics in text form.
-func (c *Client) Metrics(ctx context.Context) (string, error) {
-	text, err := c.do(ctx, http.MethodGet, "/metrics", nil)
-	return string(text), err
-}
-
 type secret struct {
 	APIVersion string            `json:"apiVersion"`
 	Kind       string            `json:"kind"`

@@ -59,7 +59,7 @@ func (e *Etcd) Start(ctx context.Context) error {
 	if err := e.Program.Start(); err != nil {
 		return err
 	}
-	err := Poll(ctx, time.Minute, e.Exited(), func(ctx context.Context) error {
+	err := Poll(ctx, startPoll, time.Minute, e.Exited(), func(ctx context.Context) error {
 		return expectOK(ctx, http.DefaultClient, e.URL+"/health")
 	})
 	if err != nil {
@@ -87,14 +87,4 @@ func (e *Etcd) Values(ctx context.Context, prefix string) (map[string][]byte, er
 		values[string(kv.Key)] = kv.Value
 	}
 	return values, nil
-}
-
-// Put writes a raw value past the API server.
-func (e *Etcd) Put(ctx context.Context, key string, value []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	if _, err := e.client.Put(ctx, key, string(value)); err != nil {
-		return fmt.Errorf("write %s to etcd: %w", key, err)
-	}
-	return nil
 }

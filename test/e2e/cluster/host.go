@@ -23,6 +23,9 @@ const (
 // work for a whole core, and its time limits are those of an idle machine.
 const maxStarting = 2
 
+// startPoll is how often a program that starts is asked whether it is ready.
+const startPoll = 50 * time.Millisecond
+
 // A Host starts programs on this machine. Its methods may be called at once by
 // many goroutines.
 type Host struct {
@@ -76,12 +79,13 @@ func environment(dir string, more ...string) []string {
 	return append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + os.TempDir()}, more...)
 }
 
-// Poll calls try every 50 ms until it returns nil, and gives up with its last
-// error after limit, when ctx ends, or when gone is closed. A nil gone never is.
-func Poll(ctx context.Context, limit time.Duration, gone <-chan struct{}, try func(context.Context) error) error {
+// Poll calls try again and again until it returns nil, and gives up with its
+// last error after limit, when ctx ends, or when gone is closed. A nil gone
+// never is.
+func Poll(ctx context.Context, every, limit time.Duration, gone <-chan struct{}, try func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	var last error
 	for {

@@ -72,7 +72,7 @@ func (p *Plugin) Start(ctx context.Context) error {
 
 // WaitReady waits until the plugin's own /readyz is ok.
 func (p *Plugin) WaitReady(ctx context.Context, limit time.Duration) error {
-	err := Poll(ctx, limit, p.Exited(), func(ctx context.Context) error {
+	err := Poll(ctx, startPoll, limit, p.Exited(), func(ctx context.Context) error {
 		return expectOK(ctx, http.DefaultClient, p.Health+"/readyz")
 	})
 	if err != nil {
@@ -105,7 +105,7 @@ func (p *Predecessor) Start(ctx context.Context) error {
 	if err := p.Program.Start(); err != nil {
 		return err
 	}
-	err := Poll(ctx, time.Minute, p.Exited(), func(ctx context.Context) error {
+	err := Poll(ctx, startPoll, time.Minute, p.Exited(), func(ctx context.Context) error {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", p.socket)
 		if err != nil {
 			return err

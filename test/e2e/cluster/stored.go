@@ -126,10 +126,3 @@ func eachField(message []byte, do func(protowire.Number, []byte) error) error {
 	}
 	return nil
 }
-
-// V1 puts a value of version v1 together.
-func (s Stored) V1() []byte {
-	raw := fmt.Appendf(nil, "k8s:enc:kms:v1:%s:", s.Provider)
-	raw = binary.BigEndian.AppendUint16(raw, uint16(len(s.WrappedKey)))
-	return append(append(raw, s.WrappedKey...), s.Sealed...)
-}
