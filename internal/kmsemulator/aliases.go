@@ -116,7 +116,7 @@ func (w *world) nameable(e *Emulator, ref keyRef) error {
 	case k == nil:
 		return notFound("Key '%s' does not exist", e.arn("kms", ref.region, "key/"+ref.id))
 	case k.state == pendingDeletion || k.state == pendingReplicaDeletion:
-		return usable(k)
+		return stateError(k)
 	}
 	return nil
 }

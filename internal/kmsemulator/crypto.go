@@ -1,8 +1,6 @@
 package kmsemulator
 
-import (
-	"crypto/rand"
-)
+import "crypto/rand"
 
 const (
 	symmetric = "SYMMETRIC_DEFAULT"
@@ -51,6 +49,19 @@ func dryRun(asked *bool) error {
 		return refuse("DryRunOperationException", "The request would have succeeded, but the DryRun option is set.")
 	}
 	return nil
+}
+
+// ciphertext checks a blob. It returns true where there need be none, because a
+// dry run asks for permissions alone.
+func (c *checks) ciphertext(b []byte, dry *bool, modifiers []string) (blind bool) {
+	for i := range modifiers {
+		c.enum("dryRunModifiers", &modifiers[i], "IGNORE_CIPHERTEXT")
+	}
+	blind = dry != nil && *dry && len(modifiers) > 0
+	if blind || c.required("ciphertextBlob", b != nil) {
+		c.blob("ciphertextBlob", b, maxCiphertext)
+	}
+	return blind
 }
 
 func noEnclave(recipient params) error {
@@ -108,15 +119,14 @@ func decrypt(c *call) (any, error) {
 		GrantTokens         []string
 		KeyId               *string
 		DryRun              *bool
+		DryRunModifiers     []string
 		Recipient           params
 	}
 	if err := c.params.decode(&in); err != nil {
 		return nil, err
 	}
 	var ch checks
-	if ch.required("ciphertextBlob", in.CiphertextBlob != nil) {
-		ch.blob("ciphertextBlob", in.CiphertextBlob, maxCiphertext)
-	}
+	blind := ch.ciphertext(in.CiphertextBlob, in.DryRun, in.DryRunModifiers)
 	ch.text("keyId", in.KeyId, 1, 2048)
 	ch.enum("encryptionAlgorithm", in.EncryptionAlgorithm, encryptionAlgorithms()...)
 	ch.grantTokens(in.GrantTokens)
@@ -127,7 +137,7 @@ func decrypt(c *call) (any, error) {
 		return nil, err
 	}
 	o, err := c.open(opening{
-		permission: "Decrypt", keyID: in.KeyId, blob: in.CiphertextBlob, context: in.EncryptionContext,
+		permission: "Decrypt", blind: blind, keyID: in.KeyId, blob: in.CiphertextBlob, context: in.EncryptionContext,
 		tokens: in.GrantTokens, algorithm: in.EncryptionAlgorithm,
 	})
 	if err != nil {
@@ -147,6 +157,7 @@ func decrypt(c *call) (any, error) {
 // An opening is what it takes to decrypt a blob.
 type opening struct {
 	permission string
+	blind      bool    // only ask whether it may be done; needs a key
 	keyID      *string // nil: whichever key the blob names
 	blob       []byte
 	context    map[string]string
@@ -163,31 +174,30 @@ type opened struct {
 
 // open decrypts for Decrypt and for the first half of ReEncrypt.
 func (c *call) open(o opening) (opened, error) {
-	var k *key
+	var pinned *key
 	if o.keyID != nil {
 		var err error
-		if k, err = c.anyKey(*o.keyID); err != nil {
+		if pinned, err = c.anyKey(*o.keyID); err != nil {
 			return opened{}, err
 		}
-		if err := c.allowed(k, o.permission); err != nil {
+		if err := c.allowed(pinned, o.permission); err != nil {
 			return opened{}, err
 		}
+	}
+	if o.blind {
+		if pinned == nil {
+			return opened{}, invalid("KeyId is required when DryRunModifiers is IGNORE_CIPHERTEXT.")
+		}
+		_, err := c.cryptoKey(pinned, o.permission, o.tokens, o.algorithm)
+		return opened{key: pinned, material: &material{}}, err
 	}
 	b, err := parseBlob(o.blob)
 	if err != nil {
 		return opened{}, badCiphertext()
 	}
-	m := c.store.latest.Load().handles[b.handle]
-	if k != nil && (m == nil || m.keyID != k.ref.id) {
-		return opened{}, wrongKey()
-	}
-	if k == nil {
-		if m != nil {
-			k = c.key(keyRef{c.region, m.keyID})
-		}
-		if k == nil {
-			return opened{}, deniedBlob()
-		}
+	k, m, err := c.keyOf(b, pinned)
+	if err != nil {
+		return opened{}, err
 	}
 	if _, err := c.cryptoKey(k, o.permission, o.tokens, o.algorithm); err != nil {
 		return opened{}, err
@@ -197,6 +207,25 @@ func (c *call) open(o opening) (opened, error) {
 		return opened{}, badCiphertext()
 	}
 	return opened{key: k, material: m, plaintext: plaintext}, nil
+}
+
+// keyOf finds the key and the material that a blob names; the material is
+// known at once wherever the key is. A pinned key must be the one.
+func (c *call) keyOf(b blob, pinned *key) (*key, *material, error) {
+	m := c.store.latest.Load().handles[b.handle]
+	switch {
+	case pinned != nil && (m == nil || m.keyID != pinned.ref.id):
+		return nil, nil, wrongKey()
+	case pinned != nil:
+		return pinned, m, nil
+	case m == nil:
+		return nil, nil, deniedBlob()
+	}
+	k := c.key(keyRef{c.region, m.keyID})
+	if k == nil {
+		return nil, nil, deniedBlob()
+	}
+	return k, m, nil
 }
 
 // A dataKey is a generated key, in plaintext and wrapped.
@@ -284,14 +313,13 @@ func reEncrypt(c *call) (any, error) {
 		SourceKeyId                    *string
 		GrantTokens                    []string
 		DryRun                         *bool
+		DryRunModifiers                []string
 	}
 	if err := c.params.decode(&in); err != nil {
 		return nil, err
 	}
 	var ch checks
-	if ch.required("ciphertextBlob", in.CiphertextBlob != nil) {
-		ch.blob("ciphertextBlob", in.CiphertextBlob, maxCiphertext)
-	}
+	blind := ch.ciphertext(in.CiphertextBlob, in.DryRun, in.DryRunModifiers)
 	ch.text("sourceKeyId", in.SourceKeyId, 1, 2048)
 	ch.keyID("destinationKeyId", in.DestinationKeyId)
 	ch.enum("sourceEncryptionAlgorithm", in.SourceEncryptionAlgorithm, encryptionAlgorithms()...)
@@ -305,7 +333,7 @@ func reEncrypt(c *call) (any, error) {
 		return nil, err
 	}
 	from, err := c.open(opening{
-		permission: "ReEncryptFrom", keyID: in.SourceKeyId, blob: in.CiphertextBlob, context: in.SourceEncryptionContext,
+		permission: "ReEncryptFrom", blind: blind, keyID: in.SourceKeyId, blob: in.CiphertextBlob, context: in.SourceEncryptionContext,
 		tokens: in.GrantTokens, algorithm: in.SourceEncryptionAlgorithm,
 	})
 	if err != nil {

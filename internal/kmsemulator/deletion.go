@@ -8,12 +8,9 @@ import "time"
 // See https://docs.aws.amazon.com/kms/latest/developerguide/multi-region-keys-delete.html
 func (w *world) schedule(ref keyRef, days int32, end time.Time) (*key, error) {
 	k := w.keys[ref]
-	if k == nil {
-		return nil, notFound("Key '%s' does not exist", ref.id)
-	}
 	switch k.state {
-	case pendingDeletion, pendingReplicaDeletion, creating:
-		return nil, usable(k)
+	case pendingDeletion, pendingReplicaDeletion, updating:
+		return nil, stateError(k)
 	}
 	waits := w.lines[ref.id].primary == ref.region && len(w.regionsOf(ref.id)) > 1
 	k = w.editKey(ref)

@@ -45,7 +45,7 @@ func (e *Emulator) ReplicateKey(arn, region string) (replica string, err error) 
 		return "", err
 	}
 	k := &key{created: e.clock(), policy: e.defaultPolicy()}
-	err = e.store.change(e.clock(), func(w *world) error { return w.replicate(e, ref, region, k, e.clock()) })
+	err = e.editKey(arn, func(w *world, ref keyRef) error { return w.replicate(e, ref, region, k, e.clock()) })
 	if err != nil {
 		return "", err
 	}
@@ -92,12 +92,12 @@ func (e *Emulator) editAlias(region, name, keyARN string, edit editAlias) error 
 
 // DisableKey disables a key.
 func (e *Emulator) DisableKey(arn string) error {
-	return e.editKey(arn, func(w *world, ref keyRef) error { return w.setState(ref, disabled, enabled, disabled) })
+	return e.editKey(arn, func(w *world, ref keyRef) error { return w.switchKey(ref, disabled) })
 }
 
 // EnableKey enables a key.
 func (e *Emulator) EnableKey(arn string) error {
-	return e.editKey(arn, func(w *world, ref keyRef) error { return w.setState(ref, enabled, enabled, disabled) })
+	return e.editKey(arn, func(w *world, ref keyRef) error { return w.switchKey(ref, enabled) })
 }
 
 // ScheduleKeyDeletion ends a key after 7 to 30 days of the emulator's clock.

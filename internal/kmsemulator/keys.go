@@ -29,28 +29,24 @@ func (c *call) ownKey() (*key, error) {
 	return k, c.allowed(k, c.operation)
 }
 
-// setState moves a key from one of the states from to another.
-func (w *world) setState(ref keyRef, to string, from ...string) error {
+// switchKey enables or disables a key. An unavailable key stays what it is
+// until it becomes available, though KMS does not complain. A rotation that
+// fell due while the key was disabled is made up for at once, and only once.
+func (w *world) switchKey(ref keyRef, to string) error {
 	k := w.keys[ref]
-	if k == nil {
-		return notFound("Key '%s' does not exist", ref.id)
-	}
-	if !slices.Contains(from, k.state) {
+	switch k.state {
+	case enabled, disabled:
+		w.editKey(ref).state = to
+		l := w.lines[ref.id]
+		if k.state == disabled && l.primary == ref.region && l.rotates && l.next.Before(w.since) {
+			w.editLine(ref.id).next = w.since
+		}
+		return nil
+	case unavailable:
+		return nil
+	default:
 		return stateError(k)
 	}
-	if k.state != to {
-		w.editKey(ref).state = to
-	}
-	return nil
-}
-
-// stateError is usable's error, in KMSInvalidStateException's form also for a
-// disabled key.
-func stateError(k *key) error {
-	if k.state == enabled || k.state == updating {
-		return badState("%s is %s.", k.arn, strings.ToLower(k.state))
-	}
-	return usable(k)
 }
 
 func enableKey(c *call) (any, error) {
@@ -58,7 +54,7 @@ func enableKey(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, c.change(func(w *world) error { return w.setState(k.ref, enabled, enabled, disabled) })
+	return nil, c.changeKey(k, func(w *world) error { return w.switchKey(k.ref, enabled) })
 }
 
 func disableKey(c *call) (any, error) {
@@ -66,7 +62,7 @@ func disableKey(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, c.change(func(w *world) error { return w.setState(k.ref, disabled, enabled, disabled) })
+	return nil, c.changeKey(k, func(w *world) error { return w.switchKey(k.ref, disabled) })
 }
 
 func scheduleKeyDeletion(c *call) (any, error) {
@@ -95,7 +91,7 @@ func scheduleKeyDeletion(c *call) (any, error) {
 		days = *in.PendingWindowInDays
 	}
 	var now *key
-	err = c.change(func(w *world) error {
+	err = c.changeKey(k, func(w *world) error {
 		now, err = w.schedule(k.ref, days, c.now.AddDate(0, 0, int(days)))
 		return err
 	})
@@ -116,14 +112,11 @@ func cancelKeyDeletion(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return struct{ KeyId string }{k.arn}, c.change(func(w *world) error { return w.cancelDeletion(k.ref) })
+	return struct{ KeyId string }{k.arn}, c.changeKey(k, func(w *world) error { return w.cancelDeletion(k.ref) })
 }
 
 func (w *world) cancelDeletion(ref keyRef) error {
 	k := w.keys[ref]
-	if k == nil {
-		return notFound("Key '%s' does not exist", ref.id)
-	}
 	if k.state != pendingDeletion && k.state != pendingReplicaDeletion {
 		return badState("%s is not pending deletion.", k.arn)
 	}

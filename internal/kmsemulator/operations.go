@@ -35,6 +35,16 @@ func operations() map[string]operation {
 // KMS's own decisions are consistent, only reading them is not.
 func (c *call) change(edit func(*world) error) error { return c.store.change(c.now, edit) }
 
+// changeKey is change for an edit of a key, which may be gone by now.
+func (c *call) changeKey(k *key, edit func(*world) error) error {
+	return c.change(func(w *world) error {
+		if w.keys[k.ref] == nil {
+			return notFound("Key '%s' does not exist", k.arn)
+		}
+		return edit(w)
+	})
+}
+
 // seconds is a time as KMS writes it: Unix seconds with milliseconds.
 type seconds time.Time
 

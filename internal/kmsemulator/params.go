@@ -52,6 +52,9 @@ func decodeMember(raw json.RawMessage, field reflect.Value) error {
 	if field.Kind() == reflect.Slice && field.Type().Elem().Kind() == reflect.Struct {
 		return decodeStructs(raw, field)
 	}
+	if _, isBlob := field.Interface().([]byte); isBlob && raw[0] == '[' {
+		return malformed("Start of list found where not expected")
+	}
 	if err := json.Unmarshal(raw, field.Addr().Interface()); err != nil {
 		return malformed(typeText(err))
 	}
@@ -87,8 +90,11 @@ func typeText(err error) string {
 	if from == "" {
 		from = "NUMBER_VALUE"
 	}
-	if from == "START_OBJECT" || from == "START_ARRAY" {
+	switch from {
+	case "START_OBJECT":
 		return "Start of structure or map found where not expected."
+	case "START_ARRAY":
+		return "Start of list found where not expected"
 	}
 	return fmt.Sprintf("%s can not be converted to %s", from, targetName(e.Type))
 }

@@ -41,7 +41,7 @@ func replicateKey(c *call) (any, error) {
 	replica := &key{
 		description: value(in.Description, ""), policy: value(in.Policy, c.defaultPolicy()), tags: in.Tags, created: c.now,
 	}
-	if err := c.change(func(w *world) error { return w.replicate(c.Emulator, k.ref, *in.ReplicaRegion, replica, c.now) }); err != nil {
+	if err := c.changeKey(k, func(w *world) error { return w.replicate(c.Emulator, k.ref, *in.ReplicaRegion, replica, c.now) }); err != nil {
 		return nil, err
 	}
 	// The answer shows the replica as it begins, also where it is ready at once.
@@ -62,15 +62,15 @@ func replicateKey(c *call) (any, error) {
 // replicate puts a replica of a primary key into another Region.
 func (w *world) replicate(e *Emulator, primary keyRef, region string, replica *key, now time.Time) error {
 	k := w.keys[primary]
-	if k == nil {
-		return notFound("Key '%s' does not exist", e.arn("kms", primary.region, "key/"+primary.id))
-	}
 	l := w.lines[primary.id]
 	if !l.multiRegion || l.primary != primary.region {
 		return unsupported("%s is not a multi-region primary key.", k.arn)
 	}
 	if err := usable(k); err != nil {
 		return err
+	}
+	if k.state == updating {
+		return stateError(k)
 	}
 	ref := keyRef{region, primary.id}
 	arn := e.arn("kms", region, "key/"+primary.id)

@@ -1,17 +1,9 @@
 package kmsemulator
 
-import (
-	"regexp"
-	"strings"
-)
+import "strings"
 
-// keyIDPattern is what a key id looks like. Anything else is told apart from
-// an id that merely does not exist.
-func keyIDPattern() *regexp.Regexp {
-	return regexp.MustCompile(`^([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|mrk-[0-9a-f]{32})$`)
-}
-
-// isKeyID is keyIDPattern without a regular expression, as each call asks it.
+// isKeyID tells whether a text has the form of a key id: a UUID, or "mrk-" and
+// 32 hexadecimal digits. KMS tells other texts from ids that do not exist.
 func isKeyID(s string) bool {
 	const hexDigits = "0123456789abcdef"
 	if rest, ok := strings.CutPrefix(s, "mrk-"); ok {
@@ -116,21 +108,26 @@ func (c *call) aliased(name string) (*key, error) {
 }
 
 // usable says whether a key's state lets it do its work.
+//
+// See https://docs.aws.amazon.com/kms/latest/developerguide/key-state.html for
+// this and what other operations make of each state.
 func usable(k *key) error {
 	switch k.state {
 	case enabled, updating:
 		return nil
 	case disabled:
 		return refuse("DisabledException", "%s is disabled.", k.arn)
-	case pendingDeletion:
-		return badState("%s is pending deletion.", k.arn)
-	case pendingReplicaDeletion:
-		return badState("%s is pending replica deletion.", k.arn)
-	case pendingImport:
-		return badState("%s is pending import.", k.arn)
-	case creating:
-		return badState("%s is creating.", k.arn)
 	default:
-		return badState("%s is unavailable.", k.arn)
+		return stateError(k)
 	}
+}
+
+// stateError is the refusal of an operation that a state does not allow.
+func stateError(k *key) error {
+	words := map[string]string{
+		enabled: "enabled", disabled: "disabled", pendingDeletion: "pending deletion",
+		pendingReplicaDeletion: "pending replica deletion", pendingImport: "pending import",
+		creating: "creating", updating: "updating", unavailable: "unavailable",
+	}
+	return badState("%s is %s.", k.arn, words[k.state])
 }

@@ -46,7 +46,7 @@ func enableKeyRotation(c *call) (any, error) {
 	if err := c.allowed(k, "EnableKeyRotation"); err != nil {
 		return nil, err
 	}
-	return nil, c.change(func(w *world) error { return w.enableRotation(k.ref, in.RotationPeriodInDays, c.now) })
+	return nil, c.changeKey(k, func(w *world) error { return w.enableRotation(k.ref, in.RotationPeriodInDays, c.now) })
 }
 
 // enableRotation keeps the period and the date of a key that rotates already,
@@ -71,9 +71,6 @@ func (w *world) enableRotation(ref keyRef, days *int32, now time.Time) error {
 // rotating returns a key on which rotation can be changed now.
 func (w *world) rotating(ref keyRef) (*key, error) {
 	k := w.keys[ref]
-	if k == nil {
-		return nil, notFound("Key '%s' does not exist", ref.id)
-	}
 	if err := rotatable(k, w.lines[ref.id]); err != nil {
 		return nil, err
 	}
@@ -85,7 +82,7 @@ func disableKeyRotation(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, c.change(func(w *world) error {
+	return nil, c.changeKey(k, func(w *world) error {
 		if _, err := w.rotating(k.ref); err != nil {
 			return err
 		}
@@ -100,7 +97,7 @@ func rotateKeyOnDemand(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.change(func(w *world) error { return w.rotate(k.ref, c.now) }); err != nil {
+	if err := c.changeKey(k, func(w *world) error { return w.rotate(k.ref, c.now) }); err != nil {
 		return nil, err
 	}
 	return struct{ KeyId string }{k.arn}, nil
@@ -109,9 +106,8 @@ func rotateKeyOnDemand(c *call) (any, error) {
 // rotate gives a key new material at once. (KMS takes some seconds; see
 // Options.PropagationDelay.)
 func (w *world) rotate(ref keyRef, now time.Time) error {
-	k := w.keys[ref]
-	if k != nil && k.state == pendingImport {
-		return usable(k)
+	if k := w.keys[ref]; k.state == pendingImport {
+		return stateError(k) // such keys can be rotated, once they have material
 	}
 	k, err := w.rotating(ref)
 	if err != nil {
@@ -134,8 +130,11 @@ func getKeyRotationStatus(c *call) (any, error) {
 		return nil, err
 	}
 	l := c.line(k)
-	if l.spec != symmetric {
+	switch {
+	case l.spec != symmetric:
 		return nil, unsupported("")
+	case l.origin != "AWS_KMS":
+		return nil, unsupported("%s origin is %s which is not valid for this operation.", k.arn, l.origin)
 	}
 	out := struct {
 		KeyId                string

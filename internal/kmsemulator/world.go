@@ -214,10 +214,10 @@ func (w *world) setWake() {
 }
 
 // rotatesNow says whether automatic rotation is at work: KMS does not rotate a
-// key that is pending deletion. The primary key decides.
+// key that is disabled or about to be deleted. The primary key decides.
 func (w *world) rotatesNow(l *line) bool {
 	k := w.keys[keyRef{l.primary, l.id}]
-	return k != nil && k.state != pendingDeletion && k.state != pendingReplicaDeletion
+	return k != nil && (k.state == enabled || k.state == updating)
 }
 
 // pass makes the fork w what it is at the time now.

@@ -59,7 +59,16 @@ type Server struct {
 func Start(t testing.TB, options ...kmsemulator.Options) *Server {
 	t.Helper()
 	s := newServer(t, options)
-	s.URL = "http://" + s.serve(t, s.server.Serve)
+	s.URL = "http://" + run(t, s.server, s.server.Serve)
+	return s
+}
+
+// StartEmulator serves an emulator that the test has made itself, over plain
+// HTTP until the test ends. Its Credential is zero.
+func StartEmulator(t testing.TB, e *kmsemulator.Emulator) *Server {
+	t.Helper()
+	s := around(t, e)
+	s.URL = "http://" + run(t, s.server, s.server.Serve)
 	return s
 }
 
@@ -76,7 +85,7 @@ func StartTLS(t testing.TB, options ...kmsemulator.Options) *Server {
 			return nil
 		},
 	}
-	s.URL = "https://" + s.serve(t, func(l net.Listener) error { return s.server.ServeTLS(l, "", "") })
+	s.URL = "https://" + run(t, s.server, func(l net.Listener) error { return s.server.ServeTLS(l, "", "") })
 	return s
 }
 
@@ -164,7 +173,15 @@ func newServer(t testing.TB, options []kmsemulator.Options) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{Emulator: e, Credential: o.Credentials[0], server: e.Server(), dir: t.TempDir()}
+	s := around(t, e)
+	s.Credential = o.Credentials[0]
+	return s
+}
+
+// around prepares a server for an emulator, and the end of both.
+func around(t testing.TB, e *kmsemulator.Emulator) *Server {
+	t.Helper()
+	s := &Server{Emulator: e, server: e.Server(), dir: t.TempDir()}
 	t.Cleanup(func() {
 		if err := e.Close(); err != nil {
 			t.Errorf("closing the emulator: %v", err)
@@ -176,12 +193,6 @@ func newServer(t testing.TB, options []kmsemulator.Options) *Server {
 		return inner(ctx, c)
 	}
 	return s
-}
-
-// serve starts the server on a free port and returns its address.
-func (s *Server) serve(t testing.TB, serve func(net.Listener) error) string {
-	t.Helper()
-	return run(t, s.server, serve)
 }
 
 func startHandler(t testing.TB, h http.Handler) string {
