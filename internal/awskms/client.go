@@ -208,11 +208,17 @@ func limitOf(ctx context.Context, most time.Duration) time.Duration {
 }
 
 // forget drops credentials that AWS no longer takes, so that the next call reads
-// them anew. What failed before a request was signed, identity has dealt with.
+// them anew; what failed before a request was signed, identity has dealt with.
+// The SDK's client goes too: it keeps signing keys by access key id, which would
+// outlive a corrected secret.
 func (c *Client) forget(e *cause.Error) {
-	if e.Class() == cause.Credentials && !isA[*credentialsError](e.Err) {
-		c.identity.forget()
+	if e.Class() != cause.Credentials || isA[*credentialsError](e.Err) {
+		return
 	}
+	c.identity.forget()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.api = nil
 }
 
 // client returns the SDK's client, made at the first call that finds settings

@@ -27,6 +27,10 @@ const (
 	// maxAnswer bounds what is read of an answer. KMS's are below 20 kB.
 	maxAnswer = 1 << 20
 
+	// maxReplays bounds how many closed connections one attempt may meet:
+	// net/http alone would try each idle one in turn.
+	maxReplays = 2
+
 	dialTimeout = 2 * time.Second
 )
 
@@ -149,6 +153,8 @@ func (c *Connections) attempt(req *http.Request) (context.Context, context.Cance
 	return req.Context(), func() {}, c.pooled, state
 }
 
+var errClosedConnections = errors.New("one connection after the other was closed before it answered")
+
 func inMemory(req *http.Request) (*http.Request, error) {
 	if req.Body == nil || req.Body == http.NoBody {
 		return req, nil
@@ -158,7 +164,13 @@ func inMemory(req *http.Request) (*http.Request, error) {
 		return nil, fmt.Errorf("reading the request's body: %w", err)
 	}
 	_ = req.Body.Close()
-	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	replays := -1 // the first is the request itself
+	req.GetBody = func() (io.ReadCloser, error) {
+		if replays++; replays > maxReplays {
+			return nil, errClosedConnections
+		}
+		return io.NopCloser(bytes.NewReader(body)), nil
+	}
 	req.Body, _ = req.GetBody()
 	req.ContentLength = int64(len(body))
 	req.Header["Idempotency-Key"] = []string{}

@@ -1,0 +1,557 @@
+package awskms_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/secret"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// newClient returns a client of the emulator with the environment's credentials.
+func newClient(t *testing.T, o awskms.Options) *awskms.Client {
+	t.Helper()
+	if o.Connections == nil {
+		o.Connections = awskms.NewConnections()
+		t.Cleanup(o.Connections.Close)
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 2500 * time.Millisecond
+	}
+	return awskms.New(o)
+}
+
+func start(t *testing.T) (*kmstest.Server, string) {
+	t.Helper()
+	s := kmstest.Start(t)
+	s.SetEnv(t)
+	key, err := s.CreateKey(kmstest.Region, kmsemulator.KeyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, key
+}
+
+func mustSeal(t *testing.T, c *awskms.Client, key string) awskms.Sealed {
+	t.Helper()
+	sealed, err := c.Encrypt(t.Context(), key, secret.Bytes("a seed of thirty-two bytes, sure"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sealed
+}
+
+func TestRoundTripTellsKeyAndRequest(t *testing.T) {
+	s, key := start(t)
+	if err := s.CreateAlias(kmstest.Region, "alias/a", key); err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, awskms.Options{EncryptionContext: map[string]string{"cluster": "a"}})
+	for _, name := range []string{key, "alias/a"} {
+		sealed := mustSeal(t, c, name)
+		opened, err := c.Decrypt(t.Context(), name, sealed.Blob)
+		if err != nil || !bytes.Equal(opened.Plaintext, []byte("a seed of thirty-two bytes, sure")) {
+			t.Fatalf("Decrypt with %s: %v", name, err)
+		}
+		if sealed.KeyARN != key || opened.KeyARN != key || sealed.RequestID == "" || opened.RequestID == "" {
+			t.Errorf("with %s: key %q and %q, request %q and %q; want %s and two ids", name, sealed.KeyARN, opened.KeyARN, sealed.RequestID, opened.RequestID, key)
+		}
+	}
+	other := newClient(t, awskms.Options{EncryptionContext: map[string]string{"cluster": "b"}})
+	if _, err := other.Decrypt(t.Context(), key, mustSeal(t, c, key).Blob); cause.Of(err).Code != cause.CiphertextInvalid {
+		t.Errorf("with another context: %v, want %s", err, cause.CiphertextInvalid)
+	}
+}
+
+// Each error is made by the emulator as KMS makes it.
+func TestEveryErrorHasItsCause(t *testing.T) {
+	s, key := start(t)
+	c := newClient(t, awskms.Options{})
+	answer := func(status int, code, message string) kmsemulator.Fault {
+		return kmsemulator.Fault{Kind: kmsemulator.Error, Code: code, Message: message, Status: status}
+	}
+	kind := func(k kmsemulator.FaultKind) kmsemulator.Fault { return kmsemulator.Fault{Kind: k} }
+	const arn = "arn:aws:kms:us-west-2:111122223333:key/x"
+	for name, tt := range map[string]struct {
+		fault kmsemulator.Fault
+		want  cause.Code
+	}{
+		"disabled":                    {answer(400, "DisabledException", arn+" is disabled."), cause.KeyDisabled},
+		"not found":                   {answer(400, "NotFoundException", "Key '"+arn+"' does not exist"), cause.KeyNotFound},
+		"invalid arn":                 {answer(400, "InvalidArnException", "no"), cause.KeyNotFound},
+		"denied":                      {answer(400, "AccessDeniedException", "User: x is not authorized"), cause.AccessDenied},
+		"grant token":                 {answer(400, "InvalidGrantTokenException", ""), cause.GrantRefused},
+		"key usage":                   {answer(400, "InvalidKeyUsageException", ""), cause.KeyUsage},
+		"state disabled":              {answer(400, "KMSInvalidStateException", arn+" is disabled."), cause.KeyDisabled},
+		"state pending deletion":      {answer(400, "KMSInvalidStateException", arn+" is pending deletion."), cause.KeyPendingDeletion},
+		"state pending import":        {answer(400, "KMSInvalidStateException", arn+" is pending import."), cause.KeyPendingImport},
+		"state creating":              {answer(400, "KMSInvalidStateException", arn+" is creating."), cause.KeyUnavailable},
+		"external key store":          {answer(400, "KMSInvalidStateException", "AWS KMS cannot communicate with the external key store proxy."), cause.KeyUnavailable},
+		"unavailable":                 {answer(500, "KeyUnavailableException", ""), cause.KeyUnavailable},
+		"dependency":                  {answer(500, "DependencyTimeoutException", ""), cause.KeyUnavailable},
+		"throttled":                   {kind(kmsemulator.Throttle), cause.Throttled},
+		"throttled by another name":   {answer(400, "RequestLimitExceeded", ""), cause.Throttled},
+		"limit exceeded":              {answer(400, "LimitExceededException", ""), cause.Throttled},
+		"internal":                    {kind(kmsemulator.Internal), cause.KMSInternal},
+		"503 without JSON":            {kind(kmsemulator.Unavailable), cause.KMSInternal},
+		"unknown 500":                 {answer(500, "SomethingNew", ""), cause.KMSInternal},
+		"garbage":                     {kind(kmsemulator.Garbage), cause.NotKMS},
+		"reset":                       {kind(kmsemulator.Reset), cause.Unreachable},
+		"hang":                        {kind(kmsemulator.Hang), cause.TimedOut},
+		"expired token":               {kind(kmsemulator.ExpiredToken), cause.CredentialsExpired},
+		"unrecognized client":         {answer(400, "UnrecognizedClientException", "The security token included in the request is invalid."), cause.CredentialsRefused},
+		"invalid client token":        {answer(403, "InvalidClientTokenId", ""), cause.CredentialsRefused},
+		"invalid signature":           {answer(400, "InvalidSignatureException", "The request signature we calculated does not match\nx-amz-security-token:hidden"), cause.SignatureRefused},
+		"invalid ciphertext":          {answer(400, "InvalidCiphertextException", ""), cause.CiphertextInvalid},
+		"incorrect key":               {answer(400, "IncorrectKeyException", ""), cause.NoKeyMadeIt},
+		"an error of another century": {answer(400, "QuantumException", "what"), cause.Unforeseen},
+	} {
+		remove := s.Inject(tt.fault)
+		_, err := c.Encrypt(t.Context(), key, secret.Bytes("seed-plaintext"))
+		remove()
+		e := cause.Of(err)
+		if e.Code != tt.want {
+			t.Errorf("%s: %v; want %s", name, err, tt.want)
+		}
+		if e.Op != "Encrypt" || e.Key != key {
+			t.Errorf("%s: operation %q, key %q; want Encrypt and %s", name, e.Op, e.Key, key)
+		}
+		if e.AWSCode == "" != (tt.fault.Code == "" && tt.fault.Kind != kmsemulator.Throttle && tt.fault.Kind != kmsemulator.Internal && tt.fault.Kind != kmsemulator.ExpiredToken) {
+			t.Errorf("%s: AWS code %q", name, e.AWSCode)
+		}
+		for _, secretWord := range []string{"seed-plaintext", "hidden", s.Credential.SecretAccessKey} {
+			if strings.Contains(err.Error(), secretWord) {
+				t.Errorf("%s: the text shows %q: %v", name, secretWord, err)
+			}
+		}
+	}
+}
+
+func TestRefusalNamesWhoNeedsWhat(t *testing.T) {
+	s, key := start(t)
+	s.Deny(key, "Encrypt")
+	_, err := newClient(t, awskms.Options{}).Encrypt(t.Context(), key, secret.Bytes("seed"))
+	e := cause.Of(err)
+	if e.Code != cause.AccessDenied || !strings.HasPrefix(e.Principal, "arn:aws:") || e.Action != "kms:Encrypt" || e.RequestID == "" {
+		t.Fatalf("code %s, principal %q, action %q, request %q", e.Code, e.Principal, e.Action, e.RequestID)
+	}
+	if want := "grant kms:Encrypt on " + key + " to " + e.Principal; !strings.Contains(err.Error(), want) {
+		t.Errorf("%v: want %q in it", err, want)
+	}
+}
+
+func TestNetworkFailuresHaveTheirCause(t *testing.T) {
+	_, key := start(t)
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = closed.Close()
+	plain := kmstest.Start(t)
+	for name, tt := range map[string]struct {
+		endpoint string
+		want     cause.Code
+	}{
+		"nobody listens":  {"http://" + closed.Addr().String(), cause.Unreachable},
+		"no such name":    {"http://kms.invalid", cause.NameResolution},
+		"no TLS spoken":   {strings.Replace(plain.URL, "http:", "https:", 1), cause.TLSFailed},
+		"not trusted":     {kmstest.StartTLS(t).URL, cause.TLSFailed},
+		"some web server": {serveText(t, "<html>hello</html>"), cause.NotKMS},
+	} {
+		c := newClient(t, awskms.Options{Endpoint: tt.endpoint})
+		if _, err := c.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != tt.want {
+			t.Errorf("%s: %v; want %s", name, err, tt.want)
+		}
+	}
+}
+
+func serveText(t *testing.T, text string) string {
+	t.Helper()
+	return serveFunc(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(text)) })
+}
+
+func serveFunc(t *testing.T, f http.HandlerFunc) string {
+	t.Helper()
+	return serve(t, &http.Server{ReadHeaderTimeout: time.Second, Handler: f})
+}
+
+func serve(t *testing.T, server *http.Server) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = server.Serve(l) }()
+	t.Cleanup(func() { _ = server.Close(); <-done })
+	return "http://" + l.Addr().String()
+}
+
+func TestHangingAttemptIsRepeatedOnANewConnection(t *testing.T) {
+	s, key := start(t)
+	c := newClient(t, awskms.Options{})
+	mustSeal(t, c, key)
+	before := s.Connections()
+	defer s.Inject(kmsemulator.Fault{Operation: "Encrypt", Kind: kmsemulator.Hang, Count: 1})()
+	began := time.Now()
+	mustSeal(t, c, key)
+	if took := time.Since(began); took < 1200*time.Millisecond {
+		t.Errorf("took %v: want the first attempt to have had half of 2.5 s", took)
+	}
+	if s.Connections() <= before {
+		t.Errorf("connections before and after: %d, %d; want a new one", before, s.Connections())
+	}
+}
+
+func TestCallTakesTheCallersTimeLessTheReply(t *testing.T) {
+	s, key := start(t)
+	c := newClient(t, awskms.Options{})
+	mustSeal(t, c, key)
+	defer s.Inject(kmsemulator.Fault{Operation: "Encrypt", Kind: kmsemulator.Hang})()
+	for name, tt := range map[string]struct {
+		deadline, least, most time.Duration
+		want                  cause.Code
+	}{
+		"of an API server":        {3 * time.Second, 2400 * time.Millisecond, 2900 * time.Millisecond, cause.TimedOut},
+		"of a patient caller":     {35 * time.Second, 2400 * time.Millisecond, 10 * time.Second, cause.TimedOut},
+		"just fair":               {1400 * time.Millisecond, time.Second, 1350 * time.Millisecond, cause.TimedOut},
+		"too short to blame KMS":  {800 * time.Millisecond, 400 * time.Millisecond, 790 * time.Millisecond, cause.TooLittleTime},
+		"too short to even begin": {200 * time.Millisecond, 0, 190 * time.Millisecond, cause.TooLittleTime},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), tt.deadline)
+		began := time.Now()
+		_, err := c.Encrypt(ctx, key, secret.Bytes("seed"))
+		took := time.Since(began)
+		left := ctx.Err() == nil
+		cancel()
+		if cause.Of(err).Code != tt.want || !left || took < tt.least || took > tt.most {
+			t.Errorf("%s: %v after %v (caller still there: %v); want %s between %v and %v", name, err, took, left, tt.want, tt.least, tt.most)
+		}
+	}
+}
+
+func TestCallerWhoLeavesIsNoFailureOfKMS(t *testing.T) {
+	s, key := start(t)
+	c := newClient(t, awskms.Options{})
+	defer s.Inject(kmsemulator.Fault{Kind: kmsemulator.Hang})()
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(50*time.Millisecond, cancel)
+	if _, err := c.Encrypt(ctx, key, secret.Bytes("seed")); cause.Of(err).Code != cause.CallerLeft {
+		t.Errorf("got %v, want %s", err, cause.CallerLeft)
+	}
+}
+
+func TestTransientFailureIsRepeatedOnce(t *testing.T) {
+	s, key := start(t)
+	c := newClient(t, awskms.Options{})
+	for _, kind := range []kmsemulator.FaultKind{kmsemulator.Throttle, kmsemulator.Internal, kmsemulator.Unavailable, kmsemulator.Reset} {
+		remove := s.Inject(kmsemulator.Fault{Operation: "Encrypt", Kind: kind, Count: 1})
+		mustSeal(t, c, key)
+		remove()
+		before := s.Calls("Encrypt")
+		remove = s.Inject(kmsemulator.Fault{Operation: "Encrypt", Kind: kind})
+		_, err := c.Encrypt(t.Context(), key, secret.Bytes("seed"))
+		remove()
+		most := 2
+		if kind == kmsemulator.Reset {
+			most = 6 // net/http repeats what met a closed connection, within an attempt
+		}
+		if calls := s.Calls("Encrypt") - before; err == nil || calls < 2 || calls > most {
+			t.Errorf("%s for good: error %v after %d attempts, want one after 2, at most %d", kind, err, calls, most)
+		}
+	}
+}
+
+func TestRetriesDrawFromTheBudgetAndRequestsDoNot(t *testing.T) {
+	s, key := start(t)
+	c := newClient(t, awskms.Options{Retry: awskms.RetryBudget{Tokens: 3, Flat: true}})
+	defer s.Inject(kmsemulator.Fault{Operation: "Encrypt", Kind: kmsemulator.Internal})()
+	before := s.Calls("Encrypt")
+	for range 10 {
+		_, err := c.Encrypt(t.Context(), key, secret.Bytes("seed"))
+		if cause.Of(err).Code != cause.KMSInternal {
+			t.Fatalf("got %v, want %s also when the budget is empty", err, cause.KMSInternal)
+		}
+	}
+	if calls := s.Calls("Encrypt") - before; calls != 13 {
+		t.Errorf("%d attempts of 10 requests with 3 retry tokens, want 13", calls)
+	}
+}
+
+func TestHundredCallersShareKeptConnections(t *testing.T) {
+	s := kmstest.StartTLS(t)
+	s.SetEnv(t)
+	key, err := s.CreateKey(kmstest.Region, kmsemulator.KeyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conns := awskms.NewConnections()
+	t.Cleanup(conns.Close)
+	clients := []*awskms.Client{newClient(t, awskms.Options{Connections: conns}), newClient(t, awskms.Options{Connections: conns})}
+	defer s.Inject(kmsemulator.Fault{Kind: kmsemulator.Latency, Delay: 5 * time.Millisecond})()
+	round := func(calls int) {
+		var wg sync.WaitGroup
+		for i := range 100 {
+			wg.Go(func() {
+				for range calls {
+					if _, err := clients[i%2].Encrypt(t.Context(), key, secret.Bytes("seed")); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}
+	round(5)
+	before := s.Handshakes()
+	round(10)
+	if after := s.Handshakes(); after != before {
+		t.Errorf("handshakes in steady state: %d, want none", after-before)
+	}
+}
+
+func TestConnectionsAreOpenedAheadOfCallers(t *testing.T) {
+	s, key := start(t)
+	c := newClient(t, awskms.Options{})
+	mustSeal(t, c, key)
+	for deadline := time.Now().Add(20 * time.Second); s.Connections() < 2; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d connections after the first call, want more than it needs", s.Connections())
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func TestStaleConnectionIsNoError(t *testing.T) {
+	s, key := start(t)
+	var mu sync.Mutex
+	var open []net.Conn
+	server := s.Server()
+	inner := server.ConnContext
+	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		mu.Lock()
+		defer mu.Unlock()
+		open = append(open, c)
+		return inner(ctx, c)
+	}
+	c := newClient(t, awskms.Options{Endpoint: serve(t, server), Retry: awskms.RetryBudget{Tokens: 1}}) // too few for the SDK's own retry
+	for range 3 {
+		mustSeal(t, c, key)
+		mu.Lock()
+		for _, conn := range open {
+			_ = conn.Close()
+		}
+		open = nil
+		mu.Unlock()
+		mustSeal(t, c, key)
+	}
+}
+
+func TestRegionComesFromTheFirstThatKnowsIt(t *testing.T) {
+	s := kmstest.Start(t)
+	s.SetEnv(t)
+	imds := s.StartIMDS(t)
+	keys := map[string]string{}
+	for _, region := range []string{"us-west-2", "eu-central-1", "us-east-1"} {
+		arn, err := s.CreateKey(region, kmsemulator.KeyOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[region] = arn
+	}
+	t.Run("flag over environment", func(t *testing.T) {
+		mustSeal(t, newClient(t, awskms.Options{Region: "eu-central-1"}), keys["eu-central-1"])
+	})
+	t.Run("environment", func(t *testing.T) {
+		t.Setenv("AWS_REGION", "us-east-1")
+		mustSeal(t, newClient(t, awskms.Options{}), keys["us-east-1"])
+	})
+	t.Run("instance metadata last", func(t *testing.T) {
+		t.Setenv("AWS_REGION", "")
+		t.Setenv("AWS_EC2_METADATA_DISABLED", "false")
+		t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", imds)
+		mustSeal(t, newClient(t, awskms.Options{}), keys["us-west-2"])
+	})
+	t.Run("nobody, then somebody", func(t *testing.T) {
+		t.Setenv("AWS_REGION", "")
+		c := newClient(t, awskms.Options{})
+		_, err := c.Encrypt(t.Context(), keys["us-west-2"], secret.Bytes("seed"))
+		if cause.Of(err).Code != cause.RegionUnknown || !strings.Contains(err.Error(), "give --region") {
+			t.Errorf("got %v, want %s", err, cause.RegionUnknown)
+		}
+	})
+}
+
+func TestCredentialsThatComeLateAreFound(t *testing.T) {
+	s, key := start(t)
+	file := filepath.Join(t.TempDir(), "credentials")
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
+	c := newClient(t, awskms.Options{})
+	if _, err := c.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.NoCredentials {
+		t.Fatalf("without credentials: %v, want %s", err, cause.NoCredentials)
+	}
+	write := func(id, key string) {
+		text := fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", id, key)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("AKIAUNKNOWN", "wrong")
+	if _, err := c.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.CredentialsRefused {
+		t.Fatalf("with unknown credentials: %v, want %s", err, cause.CredentialsRefused)
+	}
+	write(s.Credential.AccessKeyID, "wrong")
+	if _, err := c.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.SignatureRefused {
+		t.Fatalf("with a wrong secret: %v, want %s", err, cause.SignatureRefused)
+	}
+	write(s.Credential.AccessKeyID, s.Credential.SecretAccessKey)
+	mustSeal(t, c, key)
+}
+
+func TestCredentialProcessNeverShowsWhatItPrinted(t *testing.T) {
+	_, key := start(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "config")
+	script := filepath.Join(dir, "creds.sh")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho '{\"Version\": 1, \"SecretAccessKey\": \"leak-me\" broken'\n"), 0o700); err != nil { //nolint:gosec // a script
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("[default]\ncredential_process = "+script+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+	t.Setenv("AWS_CONFIG_FILE", file)
+	_, err := newClient(t, awskms.Options{}).Encrypt(t.Context(), key, secret.Bytes("seed"))
+	if cause.Of(err).Code != cause.NoCredentials || strings.Contains(err.Error(), "leak-me") || !strings.Contains(err.Error(), "credential_process") {
+		t.Errorf("got %v", err)
+	}
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		if _, ours := e.(*cause.Error); ours && strings.Contains(e.Error(), "leak-me") { //nolint:errorlint // each layer is looked at
+			t.Errorf("a layer shows the secret: %v", e)
+		}
+	}
+}
+
+func TestBrokenSettingsAreNamedAndReadAgain(t *testing.T) {
+	_, key := start(t)
+	t.Setenv("AWS_PROFILE", "nobody")
+	c := newClient(t, awskms.Options{})
+	_, err := c.Encrypt(t.Context(), key, secret.Bytes("seed"))
+	if cause.Of(err).Code != cause.SettingsUnreadable || cause.ClassOf(err) != cause.Credentials {
+		t.Fatalf("got %v, want %s", err, cause.SettingsUnreadable)
+	}
+	t.Setenv("AWS_PROFILE", "")
+	mustSeal(t, c, key)
+}
+
+func TestRoleIsAssumedWithItsExternalID(t *testing.T) {
+	role := kmsemulator.Role{ARN: "arn:aws:iam::111122223333:role/kms", ExternalID: "external-1"}
+	s := kmstest.Start(t, kmsemulator.Options{Roles: []kmsemulator.Role{role}})
+	s.SetEnv(t)
+	t.Setenv("AWS_ENDPOINT_URL_STS", s.STSURL(t))
+	key, err := s.CreateKey(kmstest.Region, kmsemulator.KeyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustSeal(t, newClient(t, awskms.Options{AssumeRoleARN: role.ARN, ExternalID: role.ExternalID}), key)
+	if s.Calls("AssumeRole") == 0 {
+		t.Error("no AssumeRole was made")
+	}
+	_, err = newClient(t, awskms.Options{AssumeRoleARN: role.ARN, ExternalID: "other"}).Encrypt(t.Context(), key, secret.Bytes("seed"))
+	if cause.Of(err).Code != cause.RoleRefused || cause.ClassOf(err) != cause.Credentials {
+		t.Errorf("with another external id: %v, want %s", err, cause.RoleRefused)
+	}
+}
+
+func TestConfusedDeputyHeadersAreSentAndSigned(t *testing.T) {
+	_, key := start(t)
+	var mu sync.Mutex
+	var got http.Header
+	seen := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.Method == http.MethodPost {
+			got = r.Header.Clone()
+		}
+		w.WriteHeader(http.StatusBadRequest)
+	})
+	c := newClient(t, awskms.Options{Endpoint: seen, SourceARN: "arn:aws:eks:us-west-2:444455556666:cluster/c", UserAgent: "v1.2.3"})
+	_, _ = c.Encrypt(t.Context(), key, secret.Bytes("seed"))
+	mu.Lock()
+	defer mu.Unlock()
+	if got.Get("X-Amz-Source-Arn") != "arn:aws:eks:us-west-2:444455556666:cluster/c" || got.Get("X-Amz-Source-Account") != "444455556666" {
+		t.Errorf("headers %q and %q", got.Get("X-Amz-Source-Arn"), got.Get("X-Amz-Source-Account"))
+	}
+	if auth := got.Get("Authorization"); !strings.Contains(auth, "x-amz-source-account") || !strings.Contains(auth, "x-amz-source-arn") {
+		t.Errorf("the headers are not signed: %s", auth)
+	}
+	if agent := got.Get("User-Agent"); !strings.Contains(agent, "aws-encryption-provider/v1.2.3") {
+		t.Errorf("user agent %q", agent)
+	}
+	if got.Get("Idempotency-Key") != "" {
+		t.Error("the Idempotency-Key, which is for net/http only, was sent")
+	}
+}
+
+func TestWrongAnswersAreNotTaken(t *testing.T) {
+	_, key := start(t)
+	for name, body := range map[string]string{
+		"encrypt without a blob":         `{"KeyId":"` + key + `"}`,
+		"encrypt under another key":      `{"CiphertextBlob":"AQID","KeyId":"arn:aws:kms:us-west-2:111122223333:key/other"}`,
+		"encrypt under a key of no name": `{"CiphertextBlob":"AQID"}`,
+	} {
+		c := newClient(t, awskms.Options{Endpoint: serveText(t, body)})
+		if _, err := c.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.WrongAnswer {
+			t.Errorf("%s: %v, want %s", name, err, cause.WrongAnswer)
+		}
+	}
+	for name, body := range map[string]string{
+		"decrypt without plaintext": `{"KeyId":"` + key + `"}`,
+		"decrypt by another key":    `{"Plaintext":"AQID","KeyId":"arn:aws:kms:us-west-2:111122223333:key/other"}`,
+		"decrypt by nobody":         `{"Plaintext":"AQID"}`,
+	} {
+		c := newClient(t, awskms.Options{Endpoint: serveText(t, body)})
+		if _, err := c.Decrypt(t.Context(), key, []byte{1, 2}); cause.Of(err).Code != cause.WrongAnswer {
+			t.Errorf("%s: %v, want %s", name, err, cause.WrongAnswer)
+		}
+	}
+}
+
+func TestObserverHearsEveryCallOnce(t *testing.T) {
+	s, key := start(t)
+	var heard []string
+	c := newClient(t, awskms.Options{Observe: func(op string, class cause.Class, took time.Duration) {
+		heard = append(heard, op+" "+string(class))
+		if took <= 0 {
+			t.Errorf("%s took %v", op, took)
+		}
+	}})
+	sealed := mustSeal(t, c, key)
+	_, _ = c.Decrypt(t.Context(), key, sealed.Blob[:20])
+	remove := s.Inject(kmsemulator.Fault{Kind: kmsemulator.Internal})
+	_, _ = c.Encrypt(t.Context(), key, secret.Bytes("seed"))
+	remove()
+	if got, want := strings.Join(heard, ","), "Encrypt ,Decrypt bad_data,Encrypt outage"; got != want {
+		t.Errorf("heard %q, want %q", got, want)
+	}
+}

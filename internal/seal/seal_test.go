@@ -1,0 +1,154 @@
+package seal_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/seal"
+	"sigs.k8s.io/aws-encryption-provider/internal/secret"
+)
+
+// A vector is a ciphertext that a release wrote, or that every release refuses.
+// Vectors are added and never changed.
+type vector struct {
+	Name       string `json:"name"`
+	WrittenBy  string `json:"writtenBy"`
+	Ciphertext string `json:"ciphertext"` // hex
+	Repeat     int    `json:"repeat"`     // how many times the last byte follows, for long ones
+	Bare       bool   `json:"bare"`       // as KMS v1 reads it
+	Blob       string `json:"blob"`       // hex, followed by as many repeats
+	Refused    string `json:"refused"`    // error code instead
+}
+
+func loadVectors(t *testing.T) []vector {
+	t.Helper()
+	files, err := filepath.Glob("testdata/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no vectors found: %v, %v", files, err)
+	}
+	var all []vector
+	for _, file := range files {
+		raw, err := os.ReadFile(file) //nolint:gosec // from the glob above
+		if err != nil {
+			t.Fatal(err)
+		}
+		decoder := json.NewDecoder(bytes.NewReader(raw))
+		decoder.DisallowUnknownFields() // a field that is not understood is a vector half read
+		var vectors []vector
+		if err := decoder.Decode(&vectors); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		all = append(all, vectors...)
+	}
+	return all
+}
+
+func long(t *testing.T, digits string, repeat int) []byte {
+	t.Helper()
+	raw, err := hex.DecodeString(digits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if repeat > 0 {
+		raw = append(raw, bytes.Repeat(raw[len(raw)-1:], repeat)...)
+	}
+	return raw
+}
+
+func TestEveryFormatEverWrittenIsRead(t *testing.T) {
+	t.Parallel()
+	for _, v := range loadVectors(t) {
+		t.Run(v.Name, func(t *testing.T) {
+			t.Parallel()
+			blob, err := seal.Blob(long(t, v.Ciphertext, v.Repeat), v.Bare)
+			if v.Refused != "" {
+				if err == nil || cause.Of(err).Code.String() != v.Refused || cause.ClassOf(err) != cause.BadData {
+					t.Fatalf("got blob %x, error %v; want a refusal with %s", blob, err, v.Refused)
+				}
+				return
+			}
+			if want := long(t, v.Blob, v.Repeat); err != nil || !bytes.Equal(blob, want) {
+				t.Fatalf("got blob %x, error %v; want %x", blob, err, want)
+			}
+		})
+	}
+}
+
+// fakeKMS wraps by adding a byte in front, which is enough to see what it is
+// given.
+type fakeKMS struct{ calls int }
+
+func (f *fakeKMS) Encrypt(_ context.Context, key string, plaintext secret.Bytes) (awskms.Sealed, error) {
+	f.calls++
+	return awskms.Sealed{Blob: append([]byte{1, 2}, plaintext...), KeyARN: "arn of " + key, RequestID: "r"}, nil
+}
+
+func (f *fakeKMS) Decrypt(context.Context, string, []byte) (awskms.Opened, error) {
+	return awskms.Opened{}, errors.New("not asked for here")
+}
+
+func TestDirectWritesTheByteOfTheFormatAndTheBlob(t *testing.T) {
+	t.Parallel()
+	s, err := seal.Direct(t.Context(), &fakeKMS{}, "k", secret.Bytes("seed"))
+	if err != nil || !bytes.Equal(s.Ciphertext, []byte("1\x01\x02seed")) || s.KeyARN != "arn of k" || s.RequestID != "r" {
+		t.Errorf("got %q, %q, %q, %v", s.Ciphertext, s.KeyARN, s.RequestID, err)
+	}
+}
+
+func TestDirectRefusesWhatKMSDoesNotTakeWithoutAskingIt(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		size int
+		ok   bool
+	}{
+		"empty": {0, false}, "one byte": {1, true}, "the most": {4096, true}, "one more": {4097, false},
+	} {
+		kms := &fakeKMS{}
+		_, err := seal.Direct(t.Context(), kms, "k", make(secret.Bytes, c.size))
+		if ok := err == nil; ok != c.ok || (kms.calls == 1) != c.ok {
+			t.Errorf("%s: error %v after %d calls of KMS, want success %v", name, err, kms.calls, c.ok)
+		}
+		if err != nil && cause.Of(err).Code != cause.PlaintextSize {
+			t.Errorf("%s: code %s, want %s", name, cause.Of(err).Code, cause.PlaintextSize)
+		}
+	}
+}
+
+// What is read is the ciphertext itself or all of it but the first byte: a blob
+// that is accepted can be written again to the same bytes.
+func FuzzBlob(f *testing.F) {
+	f.Add([]byte("1\x01\x02\x03"), true)
+	f.Add([]byte("\x01\x02\x03"), true)
+	f.Add([]byte("?"), false)
+	f.Add([]byte{}, false)
+	f.Fuzz(func(t *testing.T, ciphertext []byte, bare bool) {
+		blob, err := seal.Blob(ciphertext, bare)
+		if err != nil {
+			if cause.ClassOf(err) != cause.BadData {
+				t.Errorf("refused as %s, want bad data", cause.ClassOf(err))
+			}
+			return
+		}
+		if len(blob) == 0 || len(blob) > seal.MaxBlob {
+			t.Errorf("a blob of %d bytes", len(blob))
+		}
+		again := append([]byte{'1'}, blob...)
+		if bare && ciphertext[0] != '1' {
+			again = blob
+		}
+		if !bytes.Equal(again, ciphertext) {
+			t.Errorf("%x was read as %x", ciphertext, blob)
+		}
+		if !bare && ciphertext[0] != '1' {
+			t.Errorf("%x was read without its format byte", ciphertext)
+		}
+	})
+}
