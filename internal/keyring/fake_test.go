@@ -1,0 +1,191 @@
+package keyring_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+	"sigs.k8s.io/aws-encryption-provider/internal/secret"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	keyA   = "arn:aws:kms:us-west-2:111122223333:key/aaaaaaaa-0000-0000-0000-000000000000"
+	keyB   = "arn:aws:kms:us-west-2:111122223333:key/bbbbbbbb-0000-0000-0000-000000000000"
+	keyC   = "arn:aws:kms:us-west-2:111122223333:key/cccccccc-0000-0000-0000-000000000000"
+	alien  = "arn:aws:kms:us-west-2:999999999999:key/dddddddd-0000-0000-0000-000000000000"
+	abroad = "arn:aws:kms:eu-west-1:111122223333:key/eeeeeeee-0000-0000-0000-000000000000"
+	mrk    = "arn:aws:kms:us-west-2:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab"
+	alias  = "alias/K8sKMSKey"
+)
+
+// fakeKMS is a KMS without a wire: keys, an alias that can be moved, and
+// failures by operation and key. Its blobs are "ARN|plaintext".
+type fakeKMS struct {
+	mu      sync.Mutex
+	aliases map[string]string // alias → ARN
+	fails   map[string]error  // "Encrypt ARN", "Decrypt ARN" or "Decrypt" for all → what it answers
+	delay   time.Duration
+	calls   []string
+}
+
+func newFake() *fakeKMS {
+	return &fakeKMS{aliases: map[string]string{alias: keyA}, fails: map[string]error{}}
+}
+
+func (f *fakeKMS) fail(what string, code cause.Code) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fails[what] = &cause.Error{Code: code, AWSCode: "TestException", RequestID: "r-1"}
+}
+
+func (f *fakeKMS) mend(what string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.fails, what)
+}
+
+func (f *fakeKMS) hang(delay time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.delay = delay
+}
+
+func (f *fakeKMS) move(to string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.aliases[alias] = to
+}
+
+// begin notes a call and returns the key's ARN, or how it fails.
+func (f *fakeKMS) begin(ctx context.Context, op, key string) (string, error) {
+	f.mu.Lock()
+	delay := f.delay
+	arn := key
+	if to, ok := f.aliases[key]; ok {
+		arn = to
+	}
+	f.calls = append(f.calls, strings.TrimSpace(op+" "+key))
+	err := f.fails[op+" "+arn]
+	if err == nil {
+		err = f.fails[op]
+	}
+	f.mu.Unlock()
+	if delay > 0 {
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return "", &cause.Error{Code: cause.TimedOut, Op: op, Key: key}
+		}
+	}
+	if err != nil {
+		e := *cause.Of(err)
+		e.Op, e.Key = op, key
+		return "", &e
+	}
+	return arn, nil
+}
+
+func (f *fakeKMS) Encrypt(ctx context.Context, key string, plaintext secret.Bytes) (awskms.Sealed, error) {
+	arn, err := f.begin(ctx, "Encrypt", key)
+	if err != nil {
+		return awskms.Sealed{}, err
+	}
+	return awskms.Sealed{Blob: blobOf(arn, string(plaintext)), KeyARN: arn, RequestID: "r-9"}, nil
+}
+
+func (f *fakeKMS) Decrypt(ctx context.Context, key string, blob []byte) (awskms.Opened, error) {
+	arn, err := f.begin(ctx, "Decrypt", key)
+	if err != nil {
+		return awskms.Opened{}, err
+	}
+	madeBy, plaintext, ok := bytes.Cut(blob, []byte("|"))
+	refuse := func(code cause.Code) (awskms.Opened, error) {
+		return awskms.Opened{}, &cause.Error{Code: code, Op: "Decrypt", Key: key}
+	}
+	switch {
+	case !ok:
+		return refuse(cause.CiphertextInvalid)
+	case key != "" && string(madeBy) != arn:
+		return refuse(cause.NoKeyMadeIt)
+	case key == "":
+		f.mu.Lock()
+		err := f.fails["Decrypt "+string(madeBy)]
+		f.mu.Unlock()
+		if err != nil {
+			e := *cause.Of(err)
+			e.Op = "Decrypt"
+			return awskms.Opened{}, &e
+		}
+	}
+	return awskms.Opened{Plaintext: bytes.Clone(plaintext), KeyARN: string(madeBy), RequestID: "r-8"}, nil
+}
+
+// taken returns the calls since it was last called.
+func (f *fakeKMS) taken() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	calls := f.calls
+	f.calls = nil
+	return calls
+}
+
+func blobOf(arn, plaintext string) []byte { return []byte(arn + "|" + plaintext) }
+
+// stored is what an API server read out of etcd.
+func stored(arn, plaintext, keyID string) keyring.Stored {
+	return keyring.Stored{Ciphertext: append([]byte("1"), blobOf(arn, plaintext)...), KeyID: keyID}
+}
+
+type ringOptions struct {
+	write string
+	read  []string
+	grace time.Duration
+	log   io.Writer
+}
+
+func newRing(f *fakeKMS, o ringOptions) *keyring.Provider {
+	if o.write == "" {
+		o.write = keyA
+	}
+	if o.log == nil {
+		o.log = io.Discard
+	}
+	var read []keyring.KeyConfig
+	for _, name := range o.read {
+		read = append(read, keyring.KeyConfig{Name: name, KMS: f})
+	}
+	return keyring.New(keyring.Options{
+		Name: "0", Write: keyring.KeyConfig{Name: o.write, KMS: f}, Read: read,
+		Timeout: 2500 * time.Millisecond, OutageGrace: o.grace,
+		Log: slog.New(slog.NewTextHandler(o.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+}
+
+// running starts the ring's checks until the test, or its bubble, ends.
+func running(t *testing.T, p *keyring.Provider) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { p.Run(ctx) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+}
+
+func code(err error) string {
+	if err == nil {
+		return "none"
+	}
+	return fmt.Sprintf("%s (%v)", cause.Of(err).Code, err)
+}
