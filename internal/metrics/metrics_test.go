@@ -1,0 +1,99 @@
+package metrics_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
+)
+
+// registry returns one with every metric in it at least once.
+func registry(t *testing.T) (*prometheus.Registry, *metrics.Metrics) {
+	t.Helper()
+	reg := prometheus.NewPedanticRegistry()
+	m := metrics.New(reg, "v1.2.3", "abc", "go1", []string{"refused", "outage", "bad_data"})
+	m.Call("0", "v2", "encrypt", "arn:k").Done(metrics.Success, false, 3*time.Millisecond)
+	m.KMS("0")("Encrypt", metrics.Success, time.Millisecond)
+	m.Rejected("0", "uid")
+	metrics.RegisterHealth(reg, []string{"healthy", "outage"}, func() []metrics.Health {
+		return []metrics.Health{{Provider: "0", State: "outage", Code: "KMS0203", KeyID: "123", LastOK: time.Now(), GraceEnds: time.Unix(1700000000, 0)}}
+	})
+	return reg, m
+}
+
+func TestMetricsFollowTheNamingRules(t *testing.T) {
+	t.Parallel()
+	reg, _ := registry(t)
+	problems, err := testutil.GatherAndLint(reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		// The predecessor's name, which its users' dashboards read.
+		if p.Metric == "aws_encryption_provider_kms_operation_latency_ms" {
+			continue
+		}
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+func TestHealthIsReadAtEachScrape(t *testing.T) {
+	t.Parallel()
+	reg, _ := registry(t)
+	// The hash of "123", as sha256sum prints it.
+	want := `# HELP aws_encryption_provider_health 1 for the state that the provider is in, 0 for the others.
+# TYPE aws_encryption_provider_health gauge
+aws_encryption_provider_health{provider="0",state="healthy"} 0
+aws_encryption_provider_health{provider="0",state="outage"} 1
+# HELP aws_encryption_provider_health_cause 1 for the code of what is wrong with the provider; absent where nothing is.
+# TYPE aws_encryption_provider_health_cause gauge
+aws_encryption_provider_health_cause{code="KMS0203",provider="0"} 1
+# HELP aws_encryption_provider_key_id_hash 1 for the hash of the provider's key_id, in the form in which kube-apiserver exports it.
+# TYPE aws_encryption_provider_key_id_hash gauge
+aws_encryption_provider_key_id_hash{key_id_hash="sha256:a665a45920422f9d417e4867efdc4fb8a04a1f3fff1fa07e998e86f7f7a27ae3",provider="0"} 1
+# HELP aws_encryption_provider_outage_grace_end_timestamp_seconds When Status will report the outage that is under way; absent where none is.
+# TYPE aws_encryption_provider_outage_grace_end_timestamp_seconds gauge
+aws_encryption_provider_outage_grace_end_timestamp_seconds{provider="0"} 1.7e+09
+`
+	err := testutil.GatherAndCompare(reg, strings.NewReader(want), "aws_encryption_provider_health", "aws_encryption_provider_health_cause",
+		"aws_encryption_provider_key_id_hash", "aws_encryption_provider_outage_grace_end_timestamp_seconds")
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// Name, labels and buckets are what the predecessor's dashboards and alerts read.
+func TestPredecessorsMetricsAreExact(t *testing.T) {
+	t.Parallel()
+	reg, m := registry(t)
+	m.Call("1", "v1", "decrypt", "arn:j").Done("bad_data", false, 5*time.Millisecond)
+	want := `# HELP aws_encryption_provider_kms_operation_latency_ms Response latency in milliseconds for aws encryption provider kms operation 
+# TYPE aws_encryption_provider_kms_operation_latency_ms histogram
+`
+	for _, series := range []string{
+		`key_arn="arn:j",operation="decrypt",status="failure-corruption",version="v1"`,
+		`key_arn="arn:k",operation="encrypt",status="success",version="v2"`,
+	} {
+		sum := "5"
+		counts := []string{"0", "0"}
+		if strings.Contains(series, "arn:k") {
+			sum, counts = "3", []string{"0", "1"}
+		}
+		for i, le := range []string{"2", "4", "8", "16", "32", "64", "128", "256", "512", "1024", "2048", "4096", "8192", "16384", "+Inf"} {
+			n := "1"
+			if i < len(counts) {
+				n = counts[i]
+			}
+			want += `aws_encryption_provider_kms_operation_latency_ms_bucket{` + series + `,le="` + le + `"} ` + n + "\n"
+		}
+		want += `aws_encryption_provider_kms_operation_latency_ms_sum{` + series + `} ` + sum + "\n"
+		want += `aws_encryption_provider_kms_operation_latency_ms_count{` + series + `} 1` + "\n"
+	}
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "aws_encryption_provider_kms_operation_latency_ms"); err != nil {
+		t.Error(err)
+	}
+}
