@@ -28,9 +28,11 @@ package kmsemulator
 import (
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"regexp"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -176,6 +178,9 @@ func (e *Emulator) Calls(name string) int {
 	}
 	return 0
 }
+
+// Operations returns the names of KMS's operations that are answered, sorted.
+func (e *Emulator) Operations() []string { return slices.Sorted(maps.Keys(e.operations)) }
 
 // Settle makes every change so far visible on every connection at once.
 func (e *Emulator) Settle() { e.store.settle() }
