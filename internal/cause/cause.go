@@ -90,15 +90,16 @@ func (c Class) severity() int {
 // foreign words are quoted and cut.
 type Error struct {
 	Code      Code
-	Provider  string // name of the provider; "" below the keyring
-	Op        string // the API's own name for the call, such as "Decrypt"; may be ""
-	Key       string // ARN or name of the key; "" where no key was chosen
-	AWSCode   string // the error code of AWS, such as "DisabledException"; may be ""
-	RequestID string // AWS's id of the request; may be ""
-	Said      string // what the other side said, in its own words; may be ""
-	Principal string // who was refused, where AWS said it
-	Action    string // what was refused, where AWS said it
-	Err       error  // what happened underneath; may be nil. Never printed: see Said
+	Provider  string   // name of the provider; "" below the keyring
+	Op        string   // the API's own name for the call, such as "Decrypt"; may be ""
+	Key       string   // ARN or name of the key; "" where no key was chosen
+	AlsoTried []string // further keys that answered the same
+	AWSCode   string   // the error code of AWS, such as "DisabledException"; may be ""
+	RequestID string   // AWS's id of the request; may be ""
+	Said      string   // what the other side said, in its own words; may be ""
+	Principal string   // who was refused, where AWS said it
+	Action    string   // what was refused, where AWS said it
+	Err       error    // what happened underneath; may be nil. Never printed: see Said
 }
 
 // Class returns the class of the cause.
@@ -121,6 +122,9 @@ func (e *Error) Error() string {
 	}
 	if e.Key != "" {
 		b.WriteString(" with " + clip(e.Key))
+	}
+	for _, key := range e.AlsoTried {
+		b.WriteString(", " + clip(key))
 	}
 	b.WriteString(": " + info.What)
 	if said := e.said(); said != "" {

@@ -16,6 +16,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsserver"
 )
 
 func newServe(s Streams) *cobra.Command {
@@ -125,10 +126,11 @@ func toggleDebug(log *slog.Logger, level *slog.LevelVar, configured slog.Level) 
 
 func newLogger(s Streams, c config.Log, level slog.Leveler) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
+	var handler slog.Handler = slog.NewTextHandler(s.Err, options)
 	if c.JSON {
-		return slog.New(slog.NewJSONHandler(s.Err, options))
+		handler = slog.NewJSONHandler(s.Err, options)
 	}
-	return slog.New(slog.NewTextHandler(s.Err, options))
+	return slog.New(kmsserver.NamingCalls(handler))
 }
 
 // logStart writes the one line that tells what runs and by which configuration.

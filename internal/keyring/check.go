@@ -77,7 +77,7 @@ func (p *Provider) check(ctx context.Context) {
 	}
 	limited, cancel = awskms.WithLimit(ctx, p.opts.Timeout)
 	defer cancel()
-	p.tell(p.write, decrypt, p.reopen(limited, sealed, probe), true)
+	p.tell(ctx, p.write, decrypt, p.reopen(limited, sealed, probe), true)
 }
 
 // reopen decrypts what was just encrypted. That it cannot be opened is no bad

@@ -3,7 +3,6 @@ package keyring
 import (
 	"context"
 	"slices"
-	"strings"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
@@ -80,7 +79,7 @@ func (p *Provider) open(ctx context.Context, blob []byte, s Stored) (secret.Byte
 
 func (p *Provider) openWith(ctx context.Context, k *key, blob []byte) (secret.Bytes, *cause.Error) {
 	opened, err := k.kms.Decrypt(ctx, k.address(), blob)
-	p.tell(k, decrypt, err, false)
+	p.tell(ctx, k, decrypt, err, false)
 	if err != nil {
 		return nil, cause.Of(err)
 	}
@@ -153,7 +152,7 @@ func (p *Provider) openMoved(ctx context.Context, blob []byte) (secret.Bytes, *c
 		opened.Plaintext.Clear()
 		return nil, &cause.Error{Code: cause.ForeignKey, Op: "Decrypt", Key: opened.KeyARN, RequestID: opened.RequestID}
 	}
-	p.learn(opened.KeyARN)
+	p.learn(ctx, opened.KeyARN)
 	return opened.Plaintext, nil
 }
 
@@ -169,7 +168,7 @@ func unpinnedRefusal(e *cause.Error) *cause.Error {
 
 // learn makes an earlier key of the alias a read key for the life of the
 // process.
-func (p *Provider) learn(arn string) {
+func (p *Provider) learn(ctx context.Context, arn string) {
 	for {
 		old := p.learned.Load()
 		if slices.ContainsFunc(*old, func(k *key) bool { return k.name == arn }) {
@@ -180,7 +179,7 @@ func (p *Provider) learn(arn string) {
 			next = next[1:]
 		}
 		if p.learned.CompareAndSwap(old, &next) {
-			p.log.Warn("data of an earlier key of the alias was read: list it with --decrypt-key, so that reading does not depend on the alias",
+			p.log.WarnContext(ctx, "data of an earlier key of the alias was read: list it with --decrypt-key, so that reading does not depend on the alias",
 				"key", p.write.name, "key_arn", p.write.address(), "decrypt_key", arn)
 			return
 		}
@@ -193,18 +192,20 @@ func summary(refusals []*cause.Error, s Stored) *cause.Error {
 	if worst.Class() != cause.BadData {
 		return worst
 	}
-	tried := make([]string, 0, len(refusals))
+	none := *worst
+	none.Key = ""
 	for _, e := range refusals {
 		// A key that made the ciphertext and cannot open it knows more than those that did not make it.
 		if e.Code != cause.NoKeyMadeIt {
 			return e
 		}
-		if e.Key != "" {
-			tried = append(tried, e.Key)
+		switch {
+		case none.Key == "":
+			none.Key = e.Key
+		case e.Key != "":
+			none.AlsoTried = append(none.AlsoTried, e.Key)
 		}
 	}
-	none := *worst
-	none.Key = strings.Join(tried, ", ")
 	if noted := s.Annotations[AnnotationKeyARN]; len(noted) > 0 {
 		none.Said = "its annotations name " + string(noted)
 	}

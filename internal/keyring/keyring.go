@@ -181,12 +181,12 @@ func (p *Provider) encrypt(ctx context.Context, plaintext secret.Bytes, check bo
 	k := p.write
 	for range 2 {
 		sealed, err := seal.Direct(ctx, k.kms, k.address(), plaintext)
-		p.tell(k, encrypt, err, check)
+		p.tell(ctx, k, encrypt, err, check)
 		if err != nil {
 			return seal.Sealed{}, err
 		}
 		if k.resolved.CompareAndSwap(nil, identify(sealed.KeyARN)) {
-			p.log.Info("key resolved", "key", k.name, "key_arn", sealed.KeyARN, "key_id", k.keyID())
+			p.log.InfoContext(ctx, "key resolved", "key", k.name, "key_arn", sealed.KeyARN, "key_id", k.keyID())
 		}
 		if k.address() == sealed.KeyARN {
 			return sealed, nil
@@ -197,7 +197,7 @@ func (p *Provider) encrypt(ctx context.Context, plaintext secret.Bytes, check bo
 
 // tell enters a call's outcome into the key's record, and looks at what changed
 // where the key decides the provider's health.
-func (p *Provider) tell(k *key, op operation, err error, check bool) {
+func (p *Provider) tell(ctx context.Context, k *key, op operation, err error, check bool) {
 	now := time.Now()
 	if err == nil {
 		k.record.succeeded(op, now)
@@ -205,7 +205,7 @@ func (p *Provider) tell(k *key, op operation, err error, check bool) {
 		k.record.failed(op, now, cause.Of(err), check)
 	}
 	if k == p.write {
-		p.weigh(err != nil)
+		p.weigh(ctx, err != nil)
 	}
 }
 

@@ -105,7 +105,7 @@ func (p *Provider) Health() Health {
 
 // weigh logs a change of the provider's state, and wakes the checks where a
 // failure is outstanding.
-func (p *Provider) weigh(failed bool) {
+func (p *Provider) weigh(ctx context.Context, failed bool) {
 	if !failed && p.healthy.Load() {
 		return
 	}
@@ -123,14 +123,14 @@ func (p *Provider) weigh(failed bool) {
 	// A success while a failure of the other operation is outstanding must be weighed.
 	p.healthy.Store(v.state == Healthy && !v.suspect)
 	if was != v.state {
-		p.logChange(was, v)
+		p.logChange(ctx, was, v)
 	}
 }
 
 // logChange says at once, grace or not, that a provider's state changed.
-func (p *Provider) logChange(was State, v verdict) {
+func (p *Provider) logChange(ctx context.Context, was State, v verdict) {
 	if v.state == Healthy || v.state == Unknown {
-		p.log.Info("key is "+string(v.state), "key", p.write.address(), "was", was)
+		p.log.InfoContext(ctx, "key is "+string(v.state), "key", p.write.address(), "was", was)
 		return
 	}
 	e := cause.Of(p.named(v.err))
@@ -138,5 +138,5 @@ func (p *Provider) logChange(was State, v verdict) {
 	if v.state != Refused && v.contacted {
 		attrs = append(attrs, "status_ok_until", v.lastOK.Add(p.opts.OutageGrace).UTC())
 	}
-	p.log.Error("key is "+string(v.state), attrs...)
+	p.log.ErrorContext(ctx, "key is "+string(v.state), attrs...)
 }

@@ -38,22 +38,19 @@ func newFailureLog(log *slog.Logger) *failureLog {
 	return &failureLog{log: log, open: map[failureKey]*failureWindow{}}
 }
 
-func (f *failureLog) record(c call, e *cause.Error, err error, took time.Duration) {
+func (f *failureLog) record(ctx context.Context, c call, e *cause.Error, err error, took time.Duration) {
 	if !f.first(e) {
-		if f.log.Enabled(context.Background(), slog.LevelDebug) {
-			f.write(slog.LevelDebug, c, e, err, took)
+		if f.log.Enabled(ctx, slog.LevelDebug) {
+			f.write(ctx, slog.LevelDebug, c, e, err, took)
 		}
 		return
 	}
-	f.write(e.Class().Level(), c, e, err, took)
+	f.write(ctx, e.Class().Level(), c, e, err, took)
 }
 
-func (f *failureLog) write(level slog.Level, c call, e *cause.Error, err error, took time.Duration) {
-	attrs := []any{"code", e.Code.String(), "class", e.Class(), "api", c.api, "operation", c.operation, "took", took, "error", err.Error()}
-	if c.uid != "" {
-		attrs = append(attrs, "uid", clipUID(c.uid))
-	}
-	f.log.Log(context.Background(), level, "call failed", attrs...)
+func (f *failureLog) write(ctx context.Context, level slog.Level, c call, e *cause.Error, err error, took time.Duration) {
+	f.log.Log(ctx, level, "call failed", "code", e.Code.String(), "class", e.Class(),
+		"api", c.api, "operation", c.operation, "took", took, "error", err.Error())
 }
 
 // first says whether e opens a window, and counts it where it does not.

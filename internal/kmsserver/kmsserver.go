@@ -93,47 +93,50 @@ type call struct {
 }
 
 // do runs one call.
-func (s *service) do(c call, work func() error) (err error) {
+func (s *service) do(ctx context.Context, c call, work func(context.Context) error) (err error) {
 	start := time.Now()
+	if c.uid != "" {
+		ctx = context.WithValue(ctx, uidKey{}, c.uid)
+	}
 	if c.free {
-		err = s.guard(work)
+		err = s.guard(ctx, work)
 	} else {
-		err = s.admit(work)
+		err = s.admit(ctx, work)
 	}
 	took := time.Since(start)
 	if err == nil {
 		c.metrics.Done(metrics.Success, false, took)
-		if s.log.Enabled(context.Background(), slog.LevelDebug) {
-			s.log.Debug("call served", "api", c.api, "operation", c.operation, "uid", clipUID(c.uid), "took", took)
+		if s.log.Enabled(ctx, slog.LevelDebug) {
+			s.log.DebugContext(ctx, "call served", "api", c.api, "operation", c.operation, "took", took)
 		}
 		return nil
 	}
 	e := cause.Of(err)
 	c.metrics.Done(string(e.Class()), e.Code == cause.Throttled, took)
-	s.failures.record(c, e, err, took)
+	s.failures.record(ctx, c, e, err, took)
 	return status.Error(codeOf(e), strings.ToValidUTF8(err.Error(), "?"))
 }
 
 // admit refuses work when too much is under way.
-func (s *service) admit(work func() error) error {
+func (s *service) admit(ctx context.Context, work func(context.Context) error) error {
 	if s.underWay.Add(1) > maxUnderWay {
 		s.underWay.Add(-1)
 		return &cause.Error{Code: cause.TooManyCalls, Said: fmt.Sprintf("the limit is %d", maxUnderWay)}
 	}
 	defer s.underWay.Add(-1)
-	return s.guard(work)
+	return s.guard(ctx, work)
 }
 
 // guard turns a panic into an error: one call must not take down the process
 // that an API server hangs on.
-func (s *service) guard(work func() error) (err error) {
+func (s *service) guard(ctx context.Context, work func(context.Context) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("panic in a call", "panic", cause.Quote(fmt.Sprint(p)), "stack", string(debug.Stack()))
+			s.log.ErrorContext(ctx, "panic in a call", "panic", cause.Quote(fmt.Sprint(p)), "stack", string(debug.Stack()))
 			err = &cause.Error{Code: cause.Panicked}
 		}
 	}()
-	return work()
+	return work(ctx)
 }
 
 // codeOf is the gRPC code of an error: its class's, except that a deadline has a
@@ -143,13 +146,4 @@ func codeOf(e *cause.Error) codes.Code {
 		return codes.DeadlineExceeded
 	}
 	return e.Class().GRPCCode()
-}
-
-// clipUID bounds what a caller can make this program write.
-func clipUID(uid string) string {
-	const most = 64
-	if len(uid) > most {
-		return uid[:most] + "..."
-	}
-	return uid
 }

@@ -88,7 +88,7 @@ func serve(t *testing.T, p kmsserver.Provider, level slog.Level) fixture {
 	server, closeLog := kmsserver.New(kmsserver.Options{
 		Name: "0", Key: "alias/k", Version: "v1.2.3", Provider: p,
 		Metrics: metrics.New(f.reg, "v", "c", "go", classes),
-		Log:     slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: level})),
+		Log:     slog.New(kmsserver.NamingCalls(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: level}))),
 	})
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)

@@ -34,7 +34,7 @@ func (s *v1Server) Version(context.Context, *v1beta1.VersionRequest) (*v1beta1.V
 func (s *v1Server) Encrypt(ctx context.Context, req *v1beta1.EncryptRequest) (*v1beta1.EncryptResponse, error) {
 	defer secret.Bytes(req.Plain).Clear()
 	var resp *v1beta1.EncryptResponse
-	err := s.do(call{api: "v1", operation: "encrypt", metrics: s.encrypt}, func() error {
+	err := s.do(ctx, call{api: "v1", operation: "encrypt", metrics: s.encrypt}, func(ctx context.Context) error {
 		if err := checkVersion(req.Version); err != nil {
 			return err
 		}
@@ -51,7 +51,7 @@ func (s *v1Server) Encrypt(ctx context.Context, req *v1beta1.EncryptRequest) (*v
 // Decrypt implements [v1beta1.KeyManagementServiceServer].
 func (s *v1Server) Decrypt(ctx context.Context, req *v1beta1.DecryptRequest) (*v1beta1.DecryptResponse, error) {
 	var resp *v1beta1.DecryptResponse
-	err := s.do(call{api: "v1", operation: "decrypt", metrics: s.decrypt}, func() error {
+	err := s.do(ctx, call{api: "v1", operation: "decrypt", metrics: s.decrypt}, func(ctx context.Context) error {
 		if err := checkVersion(req.Version); err != nil {
 			return err
 		}

@@ -25,7 +25,7 @@ type v2Server struct {
 // Status implements [v2.KeyManagementServiceServer].
 func (s *v2Server) Status(ctx context.Context, _ *v2.StatusRequest) (*v2.StatusResponse, error) {
 	var resp *v2.StatusResponse
-	err := s.do(call{api: "v2", operation: "status", metrics: s.status, free: true}, func() error {
+	err := s.do(ctx, call{api: "v2", operation: "status", metrics: s.status, free: true}, func(ctx context.Context) error {
 		st, err := s.provider.Status(ctx)
 		resp = &v2.StatusResponse{Version: v2Version, Healthz: st.Healthz, KeyId: st.KeyID}
 		return err
@@ -40,7 +40,7 @@ func (s *v2Server) Status(ctx context.Context, _ *v2.StatusRequest) (*v2.StatusR
 func (s *v2Server) Encrypt(ctx context.Context, req *v2.EncryptRequest) (*v2.EncryptResponse, error) {
 	defer secret.Bytes(req.Plaintext).Clear()
 	var resp *v2.EncryptResponse
-	err := s.do(call{api: "v2", operation: "encrypt", uid: req.Uid, metrics: s.encrypt}, func() error {
+	err := s.do(ctx, call{api: "v2", operation: "encrypt", uid: req.Uid, metrics: s.encrypt}, func(ctx context.Context) error {
 		e, err := s.provider.Encrypt(ctx, req.Plaintext)
 		resp = &v2.EncryptResponse{Ciphertext: e.Ciphertext, KeyId: e.KeyID, Annotations: e.Annotations}
 		return err
@@ -54,7 +54,7 @@ func (s *v2Server) Encrypt(ctx context.Context, req *v2.EncryptRequest) (*v2.Enc
 // Decrypt implements [v2.KeyManagementServiceServer].
 func (s *v2Server) Decrypt(ctx context.Context, req *v2.DecryptRequest) (*v2.DecryptResponse, error) {
 	var resp *v2.DecryptResponse
-	err := s.do(call{api: "v2", operation: "decrypt", uid: req.Uid, metrics: s.decrypt}, func() error {
+	err := s.do(ctx, call{api: "v2", operation: "decrypt", uid: req.Uid, metrics: s.decrypt}, func(ctx context.Context) error {
 		plaintext, err := s.provider.Decrypt(ctx, keyring.Stored{
 			Ciphertext: req.Ciphertext, KeyID: req.KeyId, Annotations: req.Annotations,
 		})
