@@ -30,7 +30,7 @@ func TestKeyDisabled(t *testing.T) {
 			s.write(a, book, "before", 10)
 			pluginPID, serverPID := plugin.PID(), a.PID()
 
-			w := startWriters(s, a, 2)
+			w := startWriters(s, a, 2, 500*time.Millisecond)
 			w.waitFor(10)
 			s.must(s.kms.DisableKey(key))
 			disabled := time.Now()
@@ -54,6 +54,9 @@ func TestKeyDisabled(t *testing.T) {
 				}
 				return nil
 			})
+			if w.failed.Load() == 0 {
+				t.Error("no write failed, so nobody tried: the test is wrong")
+			}
 			stopped := w.lastWrite().Sub(disabled)
 			t.Logf("the last write was acknowledged %v after the key was disabled", stopped.Round(time.Second))
 			if stopped > 5*time.Minute {
@@ -98,7 +101,7 @@ func TestKMSUnreachable(t *testing.T) {
 	a := s.apiServer(true, provider)
 	book := ledger{}
 	s.write(a, book, "before", 10)
-	w := startWriters(s, a, 4)
+	w := startWriters(s, a, 4, time.Second)
 	w.waitFor(10)
 
 	// The grace counts from the last success: begin right after one.

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/test/e2e/cluster"
 )
@@ -89,7 +90,7 @@ func TestLosesNothing(t *testing.T) {
 			}
 			coldStart()
 
-			w := startWriters(s, a, 16)
+			w := startWriters(s, a, 16, 50*time.Millisecond)
 			for kill := range 3 {
 				w.waitFor(30) // so that each kill falls amid writes
 				t.Logf("kill %d of pid %d after %d writes", kill+1, plugin.PID(), w.acknowledged())

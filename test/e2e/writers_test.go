@@ -26,7 +26,8 @@ type writers struct {
 	lastErr error     // of the newest failure
 }
 
-func startWriters(s *stage, a *cluster.APIServer, n int) *writers {
+// startWriters starts n writers. Each pauses for this long after each write.
+func startWriters(s *stage, a *cluster.APIServer, n int, pause time.Duration) *writers {
 	ctx, cancel := context.WithCancel(s.ctx())
 	w := &writers{s: s, cancel: cancel, book: ledger{}}
 	for i := range n {
@@ -38,7 +39,7 @@ func startWriters(s *stage, a *cluster.APIServer, n int) *writers {
 				w.enter(name, err)
 				select {
 				case <-ctx.Done():
-				case <-time.After(50 * time.Millisecond): // a steady load, not a benchmark
+				case <-time.After(pause):
 				}
 			}
 		})
