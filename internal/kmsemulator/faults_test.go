@@ -197,7 +197,9 @@ func TestStopServingRefusesConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.StopServing()
-	if _, err := client.ListKeys(t.Context(), nil); !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("the client saw %v", err)
+	// The first call may still find the old connection, which is closed.
+	_, _ = client.ListKeys(t.Context(), nil)
+	if _, err := client.ListKeys(t.Context(), nil); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("the client saw %v, want a refused connection", err)
 	}
 }

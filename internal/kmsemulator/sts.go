@@ -139,19 +139,22 @@ func checkAssume(form url.Values) (int, error) {
 		seconds = int32(n)
 	}
 	var ch checks
-	text := func(name, member string, shortest, longest int, re string) {
+	text := func(name, member string, shortest, longest int, pattern string) {
 		if !form.Has(name) {
 			ch.required(member, false)
 			return
 		}
 		s := form.Get(name)
 		ch.text(member, &s, shortest, longest)
-		ch.pattern(member, &s, regexp.MustCompile(re))
+		// AWS matches the whole text, and shows the pattern without anchors.
+		if !regexp.MustCompile(`^` + pattern + `$`).MatchString(s) {
+			ch.fail(quoted(s), member, "Member must satisfy regular expression pattern: "+pattern)
+		}
 	}
-	text("RoleArn", "roleArn", 20, 2048, `[\x{9}\x{A}\x{D}\x{20}-\x{7E}]*`)
-	text("RoleSessionName", "roleSessionName", 2, 64, `^[\w+=,.@-]*$`)
+	text("RoleArn", "roleArn", 20, 2048, `[\t\n\r\x20-\x7E]*`)
+	text("RoleSessionName", "roleSessionName", 2, 64, `[\w+=,.@-]*`)
 	if form.Has("ExternalId") {
-		text("ExternalId", "externalId", 2, 1224, `^[\w+=,.@:/-]*$`)
+		text("ExternalId", "externalId", 2, 1224, `[\w+=,.@:\/-]*`)
 	}
 	ch.number("durationSeconds", &seconds, 900, 43200)
 	if err := ch.err(); err != nil {
