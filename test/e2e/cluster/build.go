@@ -93,12 +93,7 @@ func Build(ctx context.Context, dir string, progress io.Writer) (Binaries, error
 	if err != nil {
 		return Binaries{}, err
 	}
-	if bin.Plugin = os.Getenv("PLUGIN"); bin.Plugin == "" {
-		bin.Plugin = filepath.Join(dir, "aws-encryption-provider")
-		if err := goBuild(ctx, root, bin.Plugin, "./cmd/aws-encryption-provider"); err != nil {
-			return Binaries{}, err
-		}
-	} else if err := executable("PLUGIN", bin.Plugin); err != nil {
+	if bin.Plugin, err = BuildPlugin(ctx, dir); err != nil {
 		return Binaries{}, err
 	}
 	bin.Predecessor = filepath.Join(dir, "predecessor")
@@ -106,6 +101,20 @@ func Build(ctx context.Context, dir string, progress io.Writer) (Binaries, error
 		return Binaries{}, err
 	}
 	return bin, nil
+}
+
+// BuildPlugin returns the plugin alone: what PLUGIN in the environment names, or
+// else built from this checkout into dir.
+func BuildPlugin(ctx context.Context, dir string) (string, error) {
+	if path := os.Getenv("PLUGIN"); path != "" {
+		return path, executable("PLUGIN", path)
+	}
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "aws-encryption-provider")
+	return path, goBuild(ctx, root, path, "./cmd/aws-encryption-provider")
 }
 
 func goBuild(ctx context.Context, dir, out, pkg string) error {
