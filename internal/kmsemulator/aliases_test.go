@@ -38,6 +38,14 @@ func TestAliasRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	hmac := call(t, s, here, "CreateKey", m{"KeySpec": "HMAC_256", "KeyUsage": "GENERATE_VERIFY_MAC"})["KeyMetadata"].(m)["Arn"].(string)
+	rsa := func(usage string) string {
+		return call(t, s, here, "CreateKey", m{"KeySpec": "RSA_2048", "KeyUsage": usage})["KeyMetadata"].(m)["Arn"].(string)
+	}
+	cipher, signer := rsa("ENCRYPT_DECRYPT"), rsa("SIGN_VERIFY")
+	if err := s.CreateAlias(here, "alias/rsa", cipher); err != nil {
+		t.Fatal(err)
+	}
+	const sameKind = " Key usage and key type (symmetric, asymmetric or HMAC) must be the same."
 	long := "alias/" + strings.Repeat("a", 251)
 	for name, tc := range map[string]struct {
 		operation string
@@ -54,7 +62,9 @@ func TestAliasRefusals(t *testing.T) {
 		"of no key":      {"CreateAlias", m{"AliasName": "alias/a", "TargetKeyId": absentID}, kmsRefusal("NotFoundException", "Key 'arn:aws:kms:us-west-2:111122223333:key/"+absentID+"' does not exist")},
 		"without target": {"UpdateAlias", m{"AliasName": "alias/taken"}, oneError("Value null at 'targetKeyId' failed to satisfy constraint: Member must not be null")},
 		"of another kind": {"UpdateAlias", m{"AliasName": "alias/taken", "TargetKeyId": hmac}, kmsRefusal("ValidationException",
-			"Alias arn:aws:kms:us-west-2:111122223333:alias/taken cannot be changed from key "+arn+" to key "+hmac+". Key usage and key type (symmetric, asymmetric or HMAC) must be the same.")},
+			"Alias arn:aws:kms:us-west-2:111122223333:alias/taken cannot be changed from key "+arn+" to key "+hmac+"."+sameKind)},
+		"of another usage": {"UpdateAlias", m{"AliasName": "alias/rsa", "TargetKeyId": signer}, kmsRefusal("ValidationException",
+			"Alias arn:aws:kms:us-west-2:111122223333:alias/rsa cannot be changed from key "+cipher+" to key "+signer+"."+sameKind)},
 	} {
 		t.Run(name, func(t *testing.T) { wantRefusal(t, s, here, tc.operation, tc.in, tc.want) })
 	}

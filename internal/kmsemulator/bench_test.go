@@ -34,6 +34,7 @@ func BenchmarkDecrypt(b *testing.B) {
 }
 
 func benchmark(b *testing.B, s *kmstest.Server, operation string, body map[string]any) {
+	b.Helper()
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	b.Cleanup(transport.CloseIdleConnections)
 	client := &http.Client{Transport: transport}

@@ -118,7 +118,7 @@ func derSize(n int) int {
 func appendDER(b []byte, tag byte, n int) []byte {
 	switch {
 	case n < 0x80:
-		return append(b, tag, byte(n))
+		return append(b, tag, byte(n)) //nolint:gosec // below 128
 	case n < 0x100:
 		return append(b, tag, 0x81, byte(n))
 	default:

@@ -3,6 +3,7 @@ package kmsemulator_test
 import (
 	"bytes"
 	"encoding/base64"
+	"maps"
 	"strings"
 	"testing"
 
@@ -64,11 +65,13 @@ func TestSizesOverTheLimitAreRefused(t *testing.T) {
 		"4,097 bytes of plaintext": {"Encrypt", m{"KeyId": arn, "Plaintext": make([]byte, 4097)}, oneError("Value at 'plaintext' failed to satisfy constraint: Member must have length less than or equal to 4096")},
 		"no plaintext":             {"Encrypt", m{"KeyId": arn}, oneError("Value null at 'plaintext' failed to satisfy constraint: Member must not be null")},
 		"0 bytes of ciphertext": {
-			"Decrypt", m{"CiphertextBlob": ""},
+			"Decrypt",
+			m{"CiphertextBlob": ""},
 			oneError("Value 'java.nio.HeapByteBuffer[pos=0 lim=0 cap=0]' at 'ciphertextBlob' failed to satisfy constraint: Member must have length greater than or equal to 1"),
 		},
 		"6,145 bytes of ciphertext": {
-			"Decrypt", m{"CiphertextBlob": make([]byte, 6145)},
+			"Decrypt",
+			m{"CiphertextBlob": make([]byte, 6145)},
 			oneError("Value 'java.nio.HeapByteBuffer[pos=0 lim=6145 cap=6145]' at 'ciphertextBlob' failed to satisfy constraint: Member must have length less than or equal to 6144"),
 		},
 		"6,144 bytes of ciphertext": {"Decrypt", m{"CiphertextBlob": make([]byte, 6144)}, kmsRefusal("InvalidCiphertextException", "")},
@@ -78,15 +81,18 @@ func TestSizesOverTheLimitAreRefused(t *testing.T) {
 		"empty key id": {"Encrypt", m{"KeyId": "", "Plaintext": "aa=="}, oneError("Value '' at 'keyId' failed to satisfy constraint: Member must have length greater than or equal to 1")},
 		"long key id":  {"Decrypt", m{"KeyId": strings.Repeat("k", 2049), "CiphertextBlob": "aa=="}, oneError("Value '" + strings.Repeat("k", 2049) + "' at 'keyId' failed to satisfy constraint: Member must have length less than or equal to 2048")},
 		"unknown algorithm": {
-			"Encrypt", m{"KeyId": arn, "Plaintext": "aa==", "EncryptionAlgorithm": "ROT13"},
+			"Encrypt",
+			m{"KeyId": arn, "Plaintext": "aa==", "EncryptionAlgorithm": "ROT13"},
 			oneError("Value 'ROT13' at 'encryptionAlgorithm' failed to satisfy constraint: Member must satisfy enum value set: [SYMMETRIC_DEFAULT, RSAES_OAEP_SHA_1, RSAES_OAEP_SHA_256, SM2PKE]"),
 		},
 		"algorithm of another kind of key": {
-			"Encrypt", m{"KeyId": arn, "Plaintext": "aa==", "EncryptionAlgorithm": "RSAES_OAEP_SHA_1"},
+			"Encrypt",
+			m{"KeyId": arn, "Plaintext": "aa==", "EncryptionAlgorithm": "RSAES_OAEP_SHA_1"},
 			kmsRefusal("InvalidKeyUsageException", "Algorithm RSAES_OAEP_SHA_1 is incompatible with key spec SYMMETRIC_DEFAULT."),
 		},
 		"11 grant tokens": {
-			"Encrypt", m{"KeyId": arn, "Plaintext": "aa==", "GrantTokens": strings.Split("a b c d e f g h i j k", " ")},
+			"Encrypt",
+			m{"KeyId": arn, "Plaintext": "aa==", "GrantTokens": strings.Split("a b c d e f g h i j k", " ")},
 			oneError("Value '[a, b, c, d, e, f, g, h, i, j, k]' at 'grantTokens' failed to satisfy constraint: Member must have length less than or equal to 10"),
 		},
 		"a grant token":           {"Encrypt", m{"KeyId": arn, "Plaintext": "aa==", "GrantTokens": []string{"a"}}, kmsRefusal("InvalidGrantTokenException", "Invalid grant token")},
@@ -261,9 +267,7 @@ func TestReEncryptMovesABlobToAnotherKey(t *testing.T) {
 	}
 	with := func(name string, value any) m {
 		changed := m{}
-		for k, v := range in {
-			changed[k] = v
-		}
+		maps.Copy(changed, in)
 		changed[name] = value
 		return changed
 	}

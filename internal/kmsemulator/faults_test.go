@@ -135,10 +135,10 @@ func TestHangEndsWithTheClientOrTheFault(t *testing.T) {
 	s := kmstest.Start(t)
 	remove := s.Inject(kmsemulator.Fault{Kind: kmsemulator.Hang})
 	body := []byte("{}")
-	request := func(ctx context.Context) *http.Request {
+	request := func() *http.Request {
 		req := newRequest(t, s, "ListKeys", body)
 		sign(t, req, body, s.Credential, signing{})
-		return req.WithContext(ctx)
+		return req
 	}
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
@@ -146,7 +146,7 @@ func TestHangEndsWithTheClientOrTheFault(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if resp, err := client.Do(request(ctx)); !errors.Is(err, context.DeadlineExceeded) {
+	if resp, err := client.Do(request().WithContext(ctx)); !errors.Is(err, context.DeadlineExceeded) {
 		_ = resp.Body.Close()
 		t.Fatalf("the client saw %v", err)
 	}
@@ -154,7 +154,7 @@ func TestHangEndsWithTheClientOrTheFault(t *testing.T) {
 	defer wg.Wait()
 	for range 3 {
 		wg.Go(func() {
-			resp, err := client.Do(request(context.Background()))
+			resp, err := client.Do(request())
 			if err != nil {
 				t.Errorf("after the fault: %v", err)
 				return

@@ -203,6 +203,7 @@ func TestForeignClient(t *testing.T) {
 }
 
 func foreignKeys(t *testing.T, c *foreignClient) {
+	t.Helper()
 	md := c.do(t, here, "CreateKey", m{"Description": "d", "Tags": []m{{"TagKey": "a", "TagValue": "b"}}})["KeyMetadata"].(m)
 	id := md["KeyId"]
 	if md["CreationDate"].(m)["date"] == "" || md["KeySpec"] != "SYMMETRIC_DEFAULT" {
@@ -237,6 +238,7 @@ func foreignKeys(t *testing.T, c *foreignClient) {
 }
 
 func foreignCryptography(t *testing.T, c *foreignClient) {
+	t.Helper()
 	arn := c.do(t, here, "CreateKey", m{})["KeyMetadata"].(m)["Arn"]
 	other := c.do(t, here, "CreateKey", m{})["KeyMetadata"].(m)["Arn"]
 	plain, context := blobOf(bytes.Repeat([]byte{9}, 32)), m{"a": "b"}
@@ -259,6 +261,7 @@ func foreignCryptography(t *testing.T, c *foreignClient) {
 }
 
 func foreignRotation(t *testing.T, c *foreignClient) {
+	t.Helper()
 	id := c.do(t, here, "CreateKey", m{})["KeyMetadata"].(m)["KeyId"]
 	c.do(t, here, "EnableKeyRotation", m{"KeyId": id, "RotationPeriodInDays": 100})
 	status := c.do(t, here, "GetKeyRotationStatus", m{"KeyId": id})
@@ -273,6 +276,7 @@ func foreignRotation(t *testing.T, c *foreignClient) {
 }
 
 func foreignReplicas(t *testing.T, c *foreignClient) {
+	t.Helper()
 	arn := c.do(t, here, "CreateKey", m{"MultiRegion": true})["KeyMetadata"].(m)["Arn"].(string)
 	out := c.do(t, here, "ReplicateKey", m{"KeyId": arn, "ReplicaRegion": there})
 	if out["ReplicaKeyMetadata"].(m)["KeyState"] != "Creating" || !strings.Contains(out["ReplicaPolicy"].(string), "kms:*") {
@@ -285,6 +289,7 @@ func foreignReplicas(t *testing.T, c *foreignClient) {
 }
 
 func foreignRefusals(t *testing.T, s *kmstest.Server, c *foreignClient) {
+	t.Helper()
 	arn := c.do(t, here, "CreateKey", m{})["KeyMetadata"].(m)["Arn"].(string)
 	other := c.do(t, here, "CreateKey", m{})["KeyMetadata"].(m)["Arn"].(string)
 	blob := c.do(t, here, "Encrypt", m{"KeyId": arn, "Plaintext": blobOf([]byte("x")), "EncryptionContext": m{"a": "b"}})["CiphertextBlob"]
@@ -346,6 +351,7 @@ func foreignRefusals(t *testing.T, s *kmstest.Server, c *foreignClient) {
 }
 
 func foreignStates(t *testing.T, s *kmstest.Server, c *foreignClient) {
+	t.Helper()
 	for state, want := range map[string]struct{ code, text string }{
 		"Disabled":               {"DisabledException", "is disabled."},
 		"PendingDeletion":        {"KMSInvalidStateException", "is pending deletion."},

@@ -77,7 +77,7 @@ func (e *Emulator) serveToken(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set(header, strconv.Itoa(ttl))
-	imdsText(w, "text/plain", e.imds.issue(e.clock(), time.Duration(ttl)*time.Second))
+	imdsText(w, e.imds.issue(e.clock(), time.Duration(ttl)*time.Second))
 }
 
 func (t *imdsTokens) issue(now time.Time, ttl time.Duration) string {
@@ -106,24 +106,24 @@ func (t *imdsTokens) valid(token string, now time.Time) bool {
 }
 
 func (e *Emulator) serveMetadata(w http.ResponseWriter, r *http.Request) {
-	const credentials = "/latest/meta-data/iam/security-credentials/"
+	const roles = "/latest/meta-data/iam/security-credentials/"
 	i := e.options.Instance
 	switch path := r.URL.Path; path {
 	case "/latest/meta-data/placement/region":
-		imdsText(w, "text/plain", i.region())
+		imdsText(w, i.region())
 	case "/latest/meta-data/placement/availability-zone":
-		imdsText(w, "text/plain", i.region()+"a")
+		imdsText(w, i.region()+"a")
 	case "/latest/meta-data/instance-id":
-		imdsText(w, "text/plain", i.id())
+		imdsText(w, i.id())
 	case "/latest/dynamic/instance-identity/document":
 		imdsJSON(w, map[string]any{
 			"accountId": e.account, "architecture": "x86_64", "availabilityZone": i.region() + "a", "imageId": "ami-5fb8c835",
 			"instanceId": i.id(), "instanceType": "t3.micro", "pendingTime": e.clock().UTC().Format(time.RFC3339),
 			"privateIp": "10.158.112.84", "region": i.region(), "version": "2017-09-30",
 		})
-	case credentials, strings.TrimSuffix(credentials, "/"):
-		imdsText(w, "text/plain", i.role())
-	case credentials + i.role():
+	case roles, strings.TrimSuffix(roles, "/"):
+		imdsText(w, i.role())
+	case roles + i.role():
 		imdsJSON(w, e.instanceCredentials())
 	default:
 		imdsError(w, http.StatusNotFound)
@@ -149,8 +149,8 @@ func (e *Emulator) instanceCredentials() map[string]string {
 	}
 }
 
-func imdsText(w http.ResponseWriter, kind, text string) {
-	w.Header().Set("Content-Type", kind)
+func imdsText(w http.ResponseWriter, text string) {
+	w.Header().Set("Content-Type", "text/plain")
 	_, _ = io.WriteString(w, text)
 }
 
@@ -159,7 +159,7 @@ func imdsJSON(w http.ResponseWriter, v any) {
 	if err != nil {
 		panic(err) // made of strings
 	}
-	imdsText(w, "text/plain", string(text))
+	imdsText(w, string(text))
 }
 
 func imdsError(w http.ResponseWriter, status int) {

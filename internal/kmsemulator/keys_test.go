@@ -256,31 +256,31 @@ func TestWhatEachStateAllows(t *testing.T) {
 		rep  = "KMSInvalidStateException: %s is pending replica deletion."
 		imp  = "KMSInvalidStateException: %s is pending import."
 		gone = "KMSInvalidStateException: %s is unavailable."
-		make = "KMSInvalidStateException: %s is creating."
+		born = "KMSInvalidStateException: %s is creating."
 		upd  = "KMSInvalidStateException: %s is updating."
 		not  = "KMSInvalidStateException: %s is not pending deletion."
 		ext  = "UnsupportedOperationException: %s origin is EXTERNAL which is not valid for this operation."
 	)
 	states := []string{"Enabled", "Disabled", "PendingDeletion", "PendingReplicaDeletion", "PendingImport", "Unavailable", "Creating", "Updating"}
 	table := map[string][]string{
-		"Encrypt":                         {ok, off, del, rep, imp, gone, make, ok},
-		"Decrypt":                         {ok, off, del, rep, imp, gone, make, ok},
-		"GenerateDataKey":                 {ok, off, del, rep, imp, gone, make, ok},
-		"GenerateDataKeyWithoutPlaintext": {ok, off, del, rep, imp, gone, make, ok},
-		"ReEncrypt":                       {ok, off, del, rep, imp, gone, make, ok},
+		"Encrypt":                         {ok, off, del, rep, imp, gone, born, ok},
+		"Decrypt":                         {ok, off, del, rep, imp, gone, born, ok},
+		"GenerateDataKey":                 {ok, off, del, rep, imp, gone, born, ok},
+		"GenerateDataKeyWithoutPlaintext": {ok, off, del, rep, imp, gone, born, ok},
+		"ReEncrypt":                       {ok, off, del, rep, imp, gone, born, ok},
 		"DescribeKey":                     {ok, ok, ok, ok, ok, ok, ok, ok},
 		"ListKeyRotations":                {ok, ok, ok, ok, ok, ok, ok, ok},
 		"ListAliases":                     {ok, ok, ok, ok, ok, ok, ok, ok},
 		"CreateAlias":                     {ok, ok, del, rep, ok, ok, ok, ok},
 		"UpdateAlias":                     {ok, ok, del, rep, ok, ok, ok, ok},
 		"DeleteAlias":                     {ok, ok, ok, ok, ok, ok, ok, ok},
-		"EnableKey":                       {ok, ok, del, rep, imp, ok, make, upd},
-		"DisableKey":                      {ok, ok, del, rep, imp, ok, make, upd},
-		"EnableKeyRotation":               {ok, off, del, rep, ext, gone, make, ok},
-		"DisableKeyRotation":              {ok, off, del, rep, ext, gone, make, ok},
+		"EnableKey":                       {ok, ok, del, rep, imp, ok, born, upd},
+		"DisableKey":                      {ok, ok, del, rep, imp, ok, born, upd},
+		"EnableKeyRotation":               {ok, off, del, rep, ext, gone, born, ok},
+		"DisableKeyRotation":              {ok, off, del, rep, ext, gone, born, ok},
 		"GetKeyRotationStatus":            {ok, ok, ok, ok, ext, ok, ok, ok},
-		"RotateKeyOnDemand":               {ok, off, del, rep, imp, gone, make, ok},
-		"ReplicateKey":                    {ok, off, del, rep, imp, gone, make, upd},
+		"RotateKeyOnDemand":               {ok, off, del, rep, imp, gone, born, ok},
+		"ReplicateKey":                    {ok, off, del, rep, imp, gone, born, upd},
 		"ScheduleKeyDeletion":             {ok, ok, del, rep, ok, ok, ok, upd},
 		"CancelKeyDeletion":               {not, not, ok, ok, not, not, not, not},
 	}

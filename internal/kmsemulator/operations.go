@@ -48,6 +48,7 @@ func (c *call) changeKey(k *key, edit func(*world) error) error {
 // seconds is a time as KMS writes it: Unix seconds with milliseconds.
 type seconds time.Time
 
+// MarshalJSON writes a number, with a fraction only where there is one.
 func (s seconds) MarshalJSON() ([]byte, error) {
 	t := time.Time(s)
 	ms := t.UnixMilli()

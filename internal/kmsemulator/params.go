@@ -52,7 +52,7 @@ func decodeMember(raw json.RawMessage, field reflect.Value) error {
 	if field.Kind() == reflect.Slice && field.Type().Elem().Kind() == reflect.Struct {
 		return decodeStructs(raw, field)
 	}
-	if _, isBlob := field.Interface().([]byte); isBlob && raw[0] == '[' {
+	if _, isBlob := reflect.TypeAssert[[]byte](field); isBlob && raw[0] == '[' {
 		return malformed("Start of list found where not expected")
 	}
 	if err := json.Unmarshal(raw, field.Addr().Interface()); err != nil {

@@ -3,6 +3,7 @@ package kmsemulator_test
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -23,34 +24,34 @@ const childDir = "KMSEMULATOR_TEST_CHILD_DIR"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
-		createForEver(dir)
+		createForEver(dir, os.Stdout)
 	}
 	goleak.VerifyTestMain(m)
 }
 
 // createForEver makes keys, each with an alias and a rotation, and prints what
 // the emulator has acknowledged, until it is killed.
-func createForEver(dir string) {
+func createForEver(dir string, out io.Writer) {
 	e, err := kmsemulator.New(kmsemulator.Options{Dir: dir})
 	if err != nil {
-		fmt.Println("error:", err)
+		_, _ = fmt.Fprintln(out, "error:", err)
 		os.Exit(1)
 	}
 	for i := 0; ; i++ {
 		arn, err := e.CreateKey(here, kmsemulator.KeyOptions{Description: fmt.Sprint(i)})
 		if err == nil {
-			fmt.Println("key", arn)
+			_, _ = fmt.Fprintln(out, "key", arn)
 			err = e.CreateAlias(here, fmt.Sprintf("alias/%d", i), arn)
 		}
 		if err == nil {
-			fmt.Println("alias", fmt.Sprintf("alias/%d", i), arn)
+			_, _ = fmt.Fprintln(out, "alias", fmt.Sprintf("alias/%d", i), arn)
 			err = e.RotateKey(arn)
 		}
 		if err == nil {
-			fmt.Println("material", arn, e.CurrentMaterial(arn))
+			_, _ = fmt.Fprintln(out, "material", arn, e.CurrentMaterial(arn))
 			continue
 		}
-		fmt.Println("error:", err)
+		_, _ = fmt.Fprintln(out, "error:", err)
 		os.Exit(1)
 	}
 }

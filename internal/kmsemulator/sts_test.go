@@ -111,15 +111,18 @@ func TestAssumeRoleRefusals(t *testing.T) {
 		"unknown role":      {sts.AssumeRoleInput{RoleArn: aws.String(roleARN + "2")}, "AccessDenied", not(roleARN + "2")},
 		"another account":   {sts.AssumeRoleInput{RoleArn: aws.String("arn:aws:iam::999999999999:role/x")}, "AccessDenied", not("arn:aws:iam::999999999999:role/x")},
 		"short time": {
-			sts.AssumeRoleInput{RoleArn: aws.String(roleARN), DurationSeconds: aws.Int32(899)}, "ValidationError",
+			sts.AssumeRoleInput{RoleArn: aws.String(roleARN), DurationSeconds: aws.Int32(899)},
+			"ValidationError",
 			"1 validation error detected: Value '899' at 'durationSeconds' failed to satisfy constraint: Member must have value greater than or equal to 900",
 		},
 		"odd session": {
-			sts.AssumeRoleInput{RoleArn: aws.String(roleARN), RoleSessionName: aws.String("a b")}, "ValidationError",
+			sts.AssumeRoleInput{RoleArn: aws.String(roleARN), RoleSessionName: aws.String("a b")},
+			"ValidationError",
 			`1 validation error detected: Value 'a b' at 'roleSessionName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\w+=,.@-]*`,
 		},
 		"no ARN": {
-			sts.AssumeRoleInput{RoleArn: aws.String("role")}, "ValidationError",
+			sts.AssumeRoleInput{RoleArn: aws.String("role")},
+			"ValidationError",
 			"1 validation error detected: Value 'role' at 'roleArn' failed to satisfy constraint: Member must have length greater than or equal to 20",
 		},
 	} {

@@ -2,7 +2,6 @@ package kmsemulator_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -31,7 +30,7 @@ type signing struct {
 // newRequest makes an unsigned call.
 func newRequest(t testing.TB, s *kmstest.Server, operation string, body []byte) *http.Request {
 	t.Helper()
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, s.URL+"/", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/", bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +52,7 @@ func sign(t testing.TB, req *http.Request, body []byte, c kmsemulator.Credential
 	}
 	sum := sha256.Sum256(body)
 	cred := aws.Credentials{AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretAccessKey, SessionToken: c.SessionToken}
-	if err := v4.NewSigner().SignHTTP(context.Background(), cred, req, hex.EncodeToString(sum[:]), how.service, how.region, how.at); err != nil {
+	if err := v4.NewSigner().SignHTTP(t.Context(), cred, req, hex.EncodeToString(sum[:]), how.service, how.region, how.at); err != nil {
 		t.Fatal(err)
 	}
 }
