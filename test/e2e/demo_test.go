@@ -29,11 +29,11 @@ func TestDemo(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", binary, "./cmd/demo").CombinedOutput(); err != nil {
 		t.Fatalf("go build ./cmd/demo: %v\n%s", err, out)
 	}
-	temp, err := os.MkdirTemp("", "kms-e2e-") // short: the demo's socket goes below
+	temp, err := os.MkdirTemp("", "kms-e2e-") //nolint:usetesting // t.TempDir is too long a path for the demo's socket
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(temp) })
+	t.Cleanup(func() { _ = os.RemoveAll(temp) })
 	demo := &cluster.Program{
 		Name: "demo",
 		Path: binary,
@@ -44,7 +44,7 @@ func TestDemo(t *testing.T) {
 	if err := demo.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { demo.Kill() })
+	t.Cleanup(func() { _ = demo.Kill() })
 	var text string
 	err = cluster.Poll(t.Context(), pollInterval, 3*time.Minute, demo.Exited(), func(context.Context) error {
 		log, err := os.ReadFile(demo.Log)
@@ -71,7 +71,7 @@ func TestDemo(t *testing.T) {
 		t.Errorf("kubeconfig names %s, the curl line %s", server, url)
 	}
 	// As its curl line says, -k included.
-	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} //nolint:gosec // what curl -k does
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +81,7 @@ func TestDemo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp.Body.Close()
+	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("GET %s is %s, want 200", url, resp.Status)
 	}

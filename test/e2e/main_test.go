@@ -18,7 +18,7 @@ import (
 )
 
 // host starts every program of every test.
-var host *cluster.Host
+var host *cluster.Host //nolint:gochecknoglobals // TestMain makes it, once, before any test
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -31,7 +31,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	if err := flag.Set("test.parallel", "32"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

@@ -12,7 +12,7 @@ import (
 // anew, the first provider removed. Every API server is restarted at each step.
 func TestRotationToTheLetter(t *testing.T) {
 	t.Parallel()
-	for _, v := range versions {
+	for _, v := range versions() {
 		t.Run(v.version, func(t *testing.T) {
 			t.Parallel()
 			s := newStage(t)

@@ -36,29 +36,25 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	// Not t.TempDir: its paths are too long for a unix socket.
-	dir, err := os.MkdirTemp("", "kms-e2e-")
+	dir, err := os.MkdirTemp("", "kms-e2e-") //nolint:usetesting // t.TempDir is too long a path for a unix socket
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	s := &stage{t: t, dir: dir}
-	if s.kms, err = host.KMS(); err != nil {
+	if s.kms, err = host.KMS(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.kms.Close() })
+	t.Cleanup(func() { _ = s.kms.Close() })
 	s.etcd, err = host.Etcd(t.Context(), dir)
 	if s.etcd != nil {
-		t.Cleanup(func() { s.etcd.Close() })
+		t.Cleanup(func() { _ = s.etcd.Close() })
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
-
-// ctx is the test's context.
-func (s *stage) ctx() context.Context { return s.t.Context() }
 
 // cleanup ends a program with the test and shows its log if the test failed.
 func (s *stage) cleanup(p *cluster.Program) {
@@ -100,7 +96,7 @@ func (s *stage) pluginConfig(name, key, socket string, args ...string) cluster.P
 // plugin starts ours and waits until it is ready.
 func (s *stage) plugin(key, socket string, args ...string) *cluster.Plugin {
 	s.t.Helper()
-	p, err := host.Plugin(s.ctx(), s.pluginConfig("aws-encryption-provider", key, socket, args...))
+	p, err := host.Plugin(s.t.Context(), s.pluginConfig("aws-encryption-provider", key, socket, args...))
 	if p != nil {
 		s.cleanup(&p.Program)
 	}
@@ -111,7 +107,7 @@ func (s *stage) plugin(key, socket string, args ...string) *cluster.Plugin {
 // predecessor starts the stand-in and waits until it listens.
 func (s *stage) predecessor(key, socket string, args ...string) *cluster.Predecessor {
 	s.t.Helper()
-	p, err := host.Predecessor(s.ctx(), s.pluginConfig("predecessor", key, socket, args...))
+	p, err := host.Predecessor(s.t.Context(), s.pluginConfig("predecessor", key, socket, args...))
 	if p != nil {
 		s.cleanup(&p.Program)
 	}
@@ -126,7 +122,7 @@ func (s *stage) apiServer(reload bool, providers ...cluster.Provider) *cluster.A
 	s.servers++
 	dir := filepath.Join(s.dir, fmt.Sprintf("apiserver-%d", s.servers))
 	s.must(os.Mkdir(dir, 0o700))
-	a, err := host.APIServer(s.ctx(), cluster.APIServerConfig{
+	a, err := host.APIServer(s.t.Context(), cluster.APIServerConfig{
 		Dir: dir, Etcd: s.etcd.URL, Encryption: cluster.Encryption(providers...), AutomaticReload: reload,
 	})
 	if a != nil {
@@ -141,7 +137,7 @@ func (s *stage) restart(a *cluster.APIServer, providers ...cluster.Provider) {
 	s.t.Helper()
 	s.must(a.Kill())
 	s.must(a.SetEncryption(cluster.Encryption(providers...)))
-	s.must(a.Start(s.ctx()))
+	s.must(a.Start(s.t.Context()))
 }
 
 // A ledger is what the API server has acknowledged: names of secrets → values.
@@ -163,7 +159,7 @@ func (s *stage) write(a *cluster.APIServer, book ledger, prefix string, n int) {
 	s.t.Helper()
 	for i := range n {
 		name := fmt.Sprintf("%s-%d", prefix, i)
-		s.must(a.CreateSecret(s.ctx(), name, value(name)))
+		s.must(a.CreateSecret(s.t.Context(), name, value(name)))
 		book[name] = value(name)
 	}
 }
@@ -175,14 +171,14 @@ func (s *stage) readsAll(a *cluster.APIServer, book ledger) {
 	if len(book) == 0 {
 		s.t.Fatal("nothing to read back: the test is wrong")
 	}
-	list, err := a.Secrets(s.ctx())
+	list, err := a.Secrets(s.t.Context())
 	s.must(err)
 	for _, name := range slices.Sorted(maps.Keys(book)) {
 		want := book[name]
 		if got := list[name]; got != want {
 			s.t.Errorf("list of secrets has %q for %s, want %q", got, name, want)
 		}
-		got, err := a.Secret(s.ctx(), name)
+		got, err := a.Secret(s.t.Context(), name)
 		if err != nil || got != want {
 			s.t.Errorf("secret %s is %q, %v; want %q", name, got, err, want)
 		}
@@ -195,7 +191,7 @@ func (s *stage) readsAll(a *cluster.APIServer, book ledger) {
 // stored returns what etcd holds of each secret of the ledger.
 func (s *stage) stored(book ledger) map[string]cluster.Stored {
 	s.t.Helper()
-	values, err := s.etcd.Values(s.ctx(), cluster.SecretKey(""))
+	values, err := s.etcd.Values(s.t.Context(), cluster.SecretKey(""))
 	s.must(err)
 	stored := make(map[string]cluster.Stored, len(book))
 	for name := range book {
@@ -219,7 +215,7 @@ func (s *stage) storedUnder(book ledger, p cluster.Provider) {
 			s.t.Errorf("secret %s is stored under %s %s, want %s %s", name, got.Version, got.Provider, p.Version, p.Name)
 		}
 	}
-	values, err := s.etcd.Values(s.ctx(), "")
+	values, err := s.etcd.Values(s.t.Context(), "")
 	s.must(err)
 	for _, name := range slices.Sorted(maps.Keys(book)) {
 		if keys := keysWith(values, book[name]); len(keys) != 0 {
@@ -246,7 +242,7 @@ func keysWith(values map[string][]byte, text string) []string {
 // check demands the API server's KMS check to be ok.
 func (s *stage) check(a *cluster.APIServer, path string) {
 	s.t.Helper()
-	code, text, err := a.Check(s.ctx(), path)
+	code, text, err := a.Check(s.t.Context(), path)
 	if err != nil || code != 200 {
 		s.t.Fatalf("%s is %d %q, %v; want 200", path, code, text, err)
 	}
@@ -256,7 +252,7 @@ func (s *stage) check(a *cluster.APIServer, path string) {
 func (s *stage) eventually(limit time.Duration, what string, try func(context.Context) error) {
 	s.t.Helper()
 	start := time.Now()
-	if err := cluster.Poll(s.ctx(), pollInterval, limit, nil, try); err != nil {
+	if err := cluster.Poll(s.t.Context(), pollInterval, limit, nil, try); err != nil {
 		s.t.Fatalf("%s: %v", what, err)
 	}
 	s.t.Logf("%s after %v", what, time.Since(start).Round(100*time.Millisecond))

@@ -10,16 +10,20 @@ import (
 
 // versions are the two APIs that a provider can be configured for, and where
 // the API server shows how it is doing.
-var versions = []struct{ version, check string }{
-	{"v1", cluster.KMSv1Check},
-	{"v2", cluster.KMSCheck},
+func versions() []apiVersion {
+	return []apiVersion{
+		{"v1", cluster.KMSv1Check},
+		{"v2", cluster.KMSCheck},
+	}
 }
+
+type apiVersion struct{ version, check string }
 
 // TestStoresOnlyCiphertext: with the seed's EncryptionConfiguration and its v2
 // form, secrets are written and read back, and etcd holds them only encrypted.
 func TestStoresOnlyCiphertext(t *testing.T) {
 	t.Parallel()
-	for _, v := range versions {
+	for _, v := range versions() {
 		t.Run(v.version, func(t *testing.T) {
 			t.Parallel()
 			s := newStage(t)
@@ -68,7 +72,7 @@ func TestStoresOnlyCiphertext(t *testing.T) {
 // plugin amid 16 writers, whatever was acknowledged reads back.
 func TestLosesNothing(t *testing.T) {
 	t.Parallel()
-	for _, v := range versions {
+	for _, v := range versions() {
 		t.Run(v.version, func(t *testing.T) {
 			t.Parallel()
 			s := newStage(t)

@@ -114,12 +114,12 @@ type diary struct {
 }
 
 func startDiary(s *stage, a *cluster.APIServer) *diary {
-	ctx, cancel := context.WithCancel(s.ctx())
+	ctx, cancel := context.WithCancel(s.t.Context())
 	d := &diary{s: s, cancel: cancel}
 	d.done.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
 			name := fmt.Sprintf("diary-%d", i)
-			err := a.CreateSecret(s.ctx(), name, value(name))
+			err := a.CreateSecret(s.t.Context(), name, value(name))
 			d.mu.Lock()
 			if err == nil {
 				d.names = append(d.names, name)
@@ -204,14 +204,14 @@ type checkWatch struct {
 
 // watchCheck begins to demand that the check and /livez be ok.
 func watchCheck(s *stage, a *cluster.APIServer, check string) *checkWatch {
-	ctx, cancel := context.WithCancel(s.ctx())
+	ctx, cancel := context.WithCancel(s.t.Context())
 	w := &checkWatch{s: s, cancel: cancel}
 	start := time.Now()
 	w.done.Go(func() {
 		for ctx.Err() == nil {
 			for _, path := range []string{check, "/livez"} {
 				w.asked++
-				if err := expectCheck(s.ctx(), a, path, http.StatusOK); err != nil && len(w.failed) < 10 {
+				if err := expectCheck(s.t.Context(), a, path, http.StatusOK); err != nil && len(w.failed) < 10 {
 					w.failed = append(w.failed, fmt.Sprintf("after %v: %v", time.Since(start).Round(time.Millisecond), err))
 				}
 			}

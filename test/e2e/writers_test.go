@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"sync"
@@ -28,14 +29,14 @@ type writers struct {
 
 // startWriters starts n writers. Each pauses for this long after each write.
 func startWriters(s *stage, a *cluster.APIServer, n int, pause time.Duration) *writers {
-	ctx, cancel := context.WithCancel(s.ctx())
+	ctx, cancel := context.WithCancel(s.t.Context())
 	w := &writers{s: s, cancel: cancel, book: ledger{}}
 	for i := range n {
 		w.done.Go(func() {
 			for j := 0; ctx.Err() == nil; j++ {
 				name := fmt.Sprintf("writer-%d-%d", i, j)
 				// The request outlives the stop, so that its end is known.
-				err := a.CreateSecret(s.ctx(), name, value(name))
+				err := a.CreateSecret(s.t.Context(), name, value(name))
 				w.enter(name, err)
 				select {
 				case <-ctx.Done():
@@ -84,9 +85,9 @@ func (w *writers) failure() error {
 func (w *writers) waitFor(n int) {
 	w.s.t.Helper()
 	goal := w.acknowledged() + n
-	err := cluster.Poll(w.s.ctx(), 10*time.Millisecond, 2*time.Minute, nil, func(context.Context) error {
+	err := cluster.Poll(w.s.t.Context(), 10*time.Millisecond, 2*time.Minute, nil, func(context.Context) error {
 		if got := w.acknowledged(); got < goal {
-			return fmt.Errorf("%d of %d writes were acknowledged; the last failure: %v", got, goal, w.failure())
+			return errors.Join(fmt.Errorf("%d of %d writes were acknowledged", got, goal), w.failure())
 		}
 		return nil
 	})

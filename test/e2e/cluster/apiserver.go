@@ -33,7 +33,7 @@ type APIServer struct {
 // APIServer starts a kube-apiserver and waits until it is ready. Everything
 // that the API server does not need to be told is left at its default.
 func (h *Host) APIServer(ctx context.Context, c APIServerConfig) (*APIServer, error) {
-	address, err := h.Address()
+	address, err := h.Address(ctx)
 	if err != nil {
 		return nil, err
 	}

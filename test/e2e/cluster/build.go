@@ -224,7 +224,7 @@ func (s server) build(ctx context.Context, dir, version, path string, progress i
 	total := strings.Count(all, "\n") + 1
 
 	partial := fmt.Sprintf("%s.%d", path, os.Getpid())
-	defer os.Remove(partial)
+	defer func() { _ = os.Remove(partial) }()
 	ldflags := []string{"-s", "-w"}
 	if s.vars != nil {
 		ldflags = append(ldflags, s.vars(version)...)
@@ -296,10 +296,10 @@ func lock(ctx context.Context, path string, waiting func()) (unlock func(), err 
 	for said := false; ; {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
-			return func() { f.Close() }, nil
+			return func() { _ = f.Close() }, nil
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			f.Close()
+			_ = f.Close()
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 		if !said {
@@ -308,7 +308,7 @@ func lock(ctx context.Context, path string, waiting func()) (unlock func(), err 
 		}
 		select {
 		case <-ctx.Done():
-			f.Close()
+			_ = f.Close()
 			return nil, ctx.Err()
 		case <-time.After(200 * time.Millisecond):
 		}

@@ -86,7 +86,7 @@ func TestFindBuildsOnce(t *testing.T) {
 func TestFindLeavesNothingHalfBuilt(t *testing.T) {
 	root, s := tiny(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	interrupt := writerFunc(func(p []byte) { cancel() }) // as soon as it says that it builds
+	interrupt := writerFunc(func([]byte) { cancel() }) // as soon as it says that it builds
 	if path, err := s.find(ctx, root, interrupt); err == nil {
 		t.Fatalf("an interrupted build returned %s", path)
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"path/filepath"
@@ -24,11 +25,11 @@ type Etcd struct {
 // writes reach the disk before they are acknowledged, as in production, so that
 // SIGKILL loses nothing.
 func (h *Host) Etcd(ctx context.Context, dir string) (*Etcd, error) {
-	client, err := h.Address()
+	client, err := h.Address(ctx)
 	if err != nil {
 		return nil, err
 	}
-	peer, err := h.Address()
+	peer, err := h.Address(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -70,8 +71,7 @@ func (e *Etcd) Start(ctx context.Context) error {
 
 // Close kills etcd and lets go of its client.
 func (e *Etcd) Close() error {
-	e.client.Close()
-	return e.Kill()
+	return errors.Join(e.client.Close(), e.Kill())
 }
 
 // Values returns the raw values of all keys that start with prefix, by key.

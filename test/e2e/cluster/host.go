@@ -53,20 +53,22 @@ func NewHost(ctx context.Context, dir string, progress io.Writer) (*Host, error)
 
 // Address returns a free address of the form 127.0.0.1:PORT and gives it out
 // only once.
-func (h *Host) Address() (string, error) {
+func (h *Host) Address(ctx context.Context) (string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for range 100 {
-		port := firstPort + rand.IntN(ports)
+		port := firstPort + rand.IntN(ports) //nolint:gosec // a port is no secret
 		if h.taken[port] {
 			continue
 		}
 		address := fmt.Sprintf("127.0.0.1:%d", port)
-		l, err := net.Listen("tcp", address)
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 		if err != nil {
 			continue
 		}
-		l.Close()
+		if err := l.Close(); err != nil {
+			return "", err
+		}
 		h.taken[port] = true
 		return address, nil
 	}

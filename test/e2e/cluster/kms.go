@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -10,11 +11,11 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 )
 
-// The Region and the caller that every plugin here uses.
+// The Region and the caller that every plugin here uses: AWS's own examples.
 const (
 	Region          = "us-west-2"
-	accessKeyID     = "AKIAIOSFODNN7EXAMPLE"
-	secretAccessKey = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+	accessKeyID     = "AKIAIOSFODNN7EXAMPLE"                     //nolint:gosec // an example
+	secretAccessKey = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY" //nolint:gosec // an example
 )
 
 // A KMS is an emulated AWS KMS at an address of its own, in this process. It
@@ -29,8 +30,8 @@ type KMS struct {
 }
 
 // KMS starts an empty KMS.
-func (h *Host) KMS() (*KMS, error) {
-	address, err := h.Address()
+func (h *Host) KMS(ctx context.Context) (*KMS, error) {
+	address, err := h.Address(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -41,25 +42,26 @@ func (h *Host) KMS() (*KMS, error) {
 		return nil, err
 	}
 	k := &KMS{Emulator: emulator, address: address}
-	return k, k.Listen()
+	return k, k.Listen(ctx)
 }
 
 // URL is the endpoint for --kms-endpoint.
 func (k *KMS) URL() string { return "http://" + k.address }
 
 // Listen puts the KMS on the network, again at the same address.
-func (k *KMS) Listen() error {
+func (k *KMS) Listen(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.server != nil {
 		return errors.New("the KMS is on the network already")
 	}
-	l, err := net.Listen("tcp", k.address)
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", k.address)
 	if err != nil {
 		return fmt.Errorf("KMS: %w", err)
 	}
-	k.server = k.Server()
-	go k.server.Serve(l) // ends with Unlisten
+	server := k.Server()
+	k.server = server
+	go func() { _ = server.Serve(l) }() // ends with Unlisten
 	return nil
 }
 
@@ -69,7 +71,7 @@ func (k *KMS) Unlisten() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.server != nil {
-		k.server.Close()
+		_ = k.server.Close()
 		k.server = nil
 	}
 }

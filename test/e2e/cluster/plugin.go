@@ -47,7 +47,7 @@ func (h *Host) Plugin(ctx context.Context, c PluginConfig) (*Plugin, error) {
 	if c.Name == "" {
 		c.Name = "aws-encryption-provider"
 	}
-	health, err := h.Address()
+	health, err := h.Address(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -46,7 +46,7 @@ func (p *Program) Start() error {
 	if err != nil {
 		return err
 	}
-	defer log.Close() // the child has its own descriptor
+	defer func() { _ = log.Close() }() // the child has its own descriptor
 	fmt.Fprintf(log, "+ %s %s\n", p.Path, strings.Join(p.Args, " "))
 
 	cmd := exec.Command(p.Path, p.Args...)

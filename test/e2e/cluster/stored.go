@@ -67,7 +67,7 @@ func (s *Stored) parseV1(rest []byte) error {
 // (k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmstypes/v2).
 func (s *Stored) parseV2(rest []byte) error {
 	return eachField(rest, func(field protowire.Number, value []byte) error {
-		switch field {
+		switch int(field) {
 		case 1:
 			s.Sealed = value
 		case 2:
@@ -84,7 +84,7 @@ func (s *Stored) parseV2(rest []byte) error {
 func (s *Stored) parseAnnotation(entry []byte) error {
 	var key, value string
 	err := eachField(entry, func(field protowire.Number, v []byte) error {
-		switch field {
+		switch int(field) {
 		case 1:
 			key = string(v)
 		case 2:

@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string) error {
 	if err := os.Remove(*listen); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	l, err := net.Listen("unix", *listen)
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", *listen)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -49,8 +50,8 @@ func run(ctx context.Context, out, progress io.Writer) (err error) {
 	}
 	var undo []func() error // in the order of the starts
 	defer func() {
-		for i := len(undo) - 1; i >= 0; i-- {
-			err = errors.Join(err, undo[i]())
+		for _, end := range slices.Backward(undo) {
+			err = errors.Join(err, end())
 		}
 		err = errors.Join(err, os.RemoveAll(dir))
 	}()
@@ -61,7 +62,7 @@ func run(ctx context.Context, out, progress io.Writer) (err error) {
 		return err
 	}
 	fmt.Fprintln(progress, "starting an emulated AWS KMS, etcd, aws-encryption-provider and kube-apiserver")
-	kms, err := host.KMS()
+	kms, err := host.KMS(ctx)
 	if err != nil {
 		return err
 	}
@@ -134,7 +135,7 @@ ready: everything runs until Ctrl-C
 const stopLimit = 30 * time.Second
 
 func ended(p *cluster.Program) error {
-	return fmt.Errorf("%s has ended: %v; its log ends:\n%s", p.Name, p.ExitError(), p.Tail(20))
+	return errors.Join(fmt.Errorf("%s has ended; its log ends:\n%s", p.Name, p.Tail(20)), p.ExitError())
 }
 
 // show writes a secret and prints it from both sides.
