@@ -13,8 +13,7 @@ import (
 )
 
 const (
-	answerInterval = 5 * time.Second
-	answerTimeout  = 2 * time.Second
+	answerTimeout = 2 * time.Second
 	// answerMisses is how many times running the process has to be silent before
 	// a restart is worth it.
 	answerMisses = 3
@@ -28,10 +27,9 @@ type answering struct {
 	err    error
 }
 
-// watch asks the socket for its version until ctx ends, over a new connection
-// each time, as a caller would.
-func (a *answering) watch(ctx context.Context, path string, log *slog.Logger) {
-	ticker := time.NewTicker(answerInterval)
+// watch asks the socket until ctx ends.
+func (a *answering) watch(ctx context.Context, every time.Duration, ask func(context.Context) error, log *slog.Logger) {
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
 		select {
@@ -39,8 +37,8 @@ func (a *answering) watch(ctx context.Context, path string, log *slog.Logger) {
 			return
 		case <-ticker.C:
 		}
-		if a.note(ask(ctx, path)) == answerMisses && ctx.Err() == nil {
-			log.Error("this process does not answer on its own socket", "socket", path, "error", a.problem().Error())
+		if a.note(ask(ctx)) == answerMisses && ctx.Err() == nil {
+			log.Error("this process does not answer on its own socket", "error", a.problem().Error())
 		}
 	}
 }
@@ -67,6 +65,7 @@ func (a *answering) problem() error {
 	return a.err
 }
 
+// ask asks a socket for its version over a new connection, as a caller would.
 func ask(ctx context.Context, path string) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()

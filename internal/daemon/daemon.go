@@ -23,9 +23,6 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
 )
 
-// drainTime is how long running calls may take after the sockets have closed.
-const drainTime = 5 * time.Second
-
 // Options are what the process is beside its configuration. All fields are
 // required.
 type Options struct {
@@ -39,6 +36,7 @@ type Options struct {
 type Daemon struct {
 	cfg       *config.Config
 	opts      Options
+	time      timing
 	log       *slog.Logger
 	registry  *prometheus.Registry
 	metrics   *metrics.Metrics
@@ -67,8 +65,10 @@ type served struct {
 // Start makes everything and begins to serve. It does not wait: a socket whose
 // holder is still alive, a health port that is taken and a KMS that cannot be
 // reached each keep nothing else from serving.
-func Start(cfg *config.Config, o Options) *Daemon {
-	d := &Daemon{cfg: cfg, opts: o, log: o.Log, registry: prometheus.NewRegistry(), conns: awskms.NewConnections(), failed: make(chan error, len(cfg.Providers))}
+func Start(cfg *config.Config, o Options) *Daemon { return start(cfg, o, usualTiming()) }
+
+func start(cfg *config.Config, o Options, t timing) *Daemon {
+	d := &Daemon{cfg: cfg, opts: o, time: t, log: o.Log, registry: prometheus.NewRegistry(), conns: awskms.NewConnections(), failed: make(chan error, len(cfg.Providers))}
 	d.metrics = metrics.New(d.registry, o.Version, o.Commit, o.GoVersion, words(cause.Classes()))
 	for _, p := range cfg.Providers {
 		d.providers = append(d.providers, d.newServed(p))
@@ -124,7 +124,7 @@ func (d *Daemon) newServed(p config.Provider) *served {
 // serve claims the provider's socket and looks after it until ctx ends.
 func (d *Daemon) serve(ctx context.Context, s *served) {
 	log := d.log.With("provider", s.cfg.Name)
-	sock, err := claim(ctx, socketOptions{path: s.cfg.Listen, mode: d.cfg.Socket.Mode, group: d.cfg.Socket.Group, log: log})
+	sock, err := claim(ctx, socketOptions{path: s.cfg.Listen, mode: d.cfg.Socket.Mode, group: d.cfg.Socket.Group, log: log, time: d.time})
 	if err != nil {
 		if ctx.Err() == nil {
 			d.failed <- err
@@ -144,7 +144,9 @@ func (d *Daemon) serve(ctx context.Context, s *served) {
 	}
 	accept(sock.current())
 	log.Info("serving", "socket", s.cfg.Listen, "key", s.cfg.Key)
-	d.work.Go(func() { s.answering.watch(ctx, s.cfg.Listen, d.log) })
+	d.work.Go(func() {
+		s.answering.watch(ctx, d.time.answer, func(ctx context.Context) error { return ask(ctx, s.cfg.Listen) }, log)
+	})
 	sock.keep(ctx, accept)
 }
 
@@ -161,7 +163,7 @@ func (d *Daemon) Shutdown(hurry context.Context) {
 	d.stop()
 	var drained sync.WaitGroup
 	for _, s := range d.providers {
-		drained.Go(func() { s.shutdown(hurry) })
+		drained.Go(func() { s.shutdown(hurry, d.time.drain) })
 	}
 	drained.Wait()
 	d.work.Wait()
@@ -171,7 +173,7 @@ func (d *Daemon) Shutdown(hurry context.Context) {
 	}
 }
 
-func (s *served) shutdown(hurry context.Context) {
+func (s *served) shutdown(hurry context.Context, drain time.Duration) {
 	s.mu.Lock()
 	if s.socket != nil {
 		s.socket.close()
@@ -182,7 +184,7 @@ func (s *served) shutdown(hurry context.Context) {
 		s.server.GracefulStop()
 		close(done)
 	}()
-	timer := time.NewTimer(drainTime)
+	timer := time.NewTimer(drain)
 	defer timer.Stop()
 	select {
 	case <-done:

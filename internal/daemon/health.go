@@ -17,9 +17,6 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 )
 
-// portRetry is the pause between tries for a health port that is taken.
-const portRetry = 2 * time.Second
-
 // httpServer serves health and metrics. It never keeps a socket from serving.
 type httpServer struct {
 	daemon *Daemon
@@ -69,7 +66,7 @@ func (s *httpServer) run(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(portRetry):
+		case <-time.After(s.daemon.time.portRetry):
 		}
 	}
 }

@@ -17,21 +17,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// holderWait is how long a socket's live holder is waited for: a rolling
-	// upgrade starts the new process before the old one has gone.
-	holderWait = 10 * time.Second
-	holderPoll = 100 * time.Millisecond
-	// keepInterval is how often a socket file is looked after.
-	keepInterval = 2 * time.Second
-)
-
 // socketOptions say what a socket is made like.
 type socketOptions struct {
 	path  string // or @name
 	mode  fs.FileMode
 	group int // -1: the process's own
 	log   *slog.Logger
+	time  timing
 }
 
 func (o socketOptions) abstract() bool { return strings.HasPrefix(o.path, "@") }
@@ -45,6 +37,7 @@ type socket struct {
 	mu       sync.Mutex
 	listener *net.UnixListener
 	file     fileID
+	lost     error // why the file is gone and could not be put back
 	closed   bool
 }
 
@@ -55,28 +48,38 @@ type fileID struct{ dev, ino uint64 }
 // and never displaced; what is no socket is left alone.
 func claim(ctx context.Context, o socketOptions) (*socket, error) {
 	s := &socket{socketOptions: o}
-	deadline := time.Now().Add(holderWait)
-	waiting := false
+	deadline := time.Now().Add(o.time.holderWait)
+	waiting, pid := false, 0
 	for {
 		err := s.bind()
 		held, isHeld := errors.AsType[*heldError](err)
-		if !isHeld {
-			if err != nil {
-				return nil, fmt.Errorf("listening on %s: %w", o.path, err)
-			}
+		_, isBusy := errors.AsType[*busyError](err)
+		switch {
+		case err == nil:
 			return s, nil
+		case isHeld && held.pid == os.Getpid():
+			return nil, fmt.Errorf("listening on %s: another --listen of this process is the same socket; each key needs one of its own", o.path)
+		case !isHeld && !isBusy:
+			return nil, fmt.Errorf("listening on %s: %w", o.path, err)
+		case isHeld && held.pid == 0: // its queue of connections may be full by now
+			held.pid = pid
+		case isHeld:
+			pid = held.pid
 		}
 		if !time.Now().Before(deadline) {
-			return nil, fmt.Errorf("listening on %s: %w; stop that process, or give this one another --listen", o.path, held)
+			if isHeld {
+				return nil, fmt.Errorf("listening on %s: %w; stop that process, or give this one another --listen", o.path, held)
+			}
+			return nil, fmt.Errorf("listening on %s: %w", o.path, err)
 		}
 		if !waiting {
 			waiting = true
-			o.log.Warn("socket has a live holder: waiting for it to leave", "socket", o.path, "holder", held.Error(), "wait", holderWait)
+			o.log.Warn("socket is in use: waiting for its holder to leave", "socket", o.path, "holder", err.Error(), "wait", o.time.holderWait.String())
 		}
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("listening on %s: %w", o.path, ctx.Err())
-		case <-time.After(holderPoll):
+		case <-time.After(o.time.holderPoll):
 		}
 	}
 }
@@ -97,7 +100,7 @@ func (s *socket) bind() error {
 		return s.bindAbstract()
 	}
 	dir := filepath.Dir(s.path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDirs(dir); err != nil {
 		return err
 	}
 	unlock, err := lockDir(dir)
@@ -123,17 +126,16 @@ func (s *socket) bind() error {
 
 func (s *socket) bindAbstract() error {
 	listener, err := listenUnix(s.path, 0o600)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		if pid, live := holder(s.path); live {
-			return &heldError{pid}
-		}
+	if errors.Is(err, syscall.EADDRINUSE) { // also where the holder leaves just now, or does not listen yet
+		pid, _ := holder(s.path)
+		return &heldError{pid}
 	}
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.listener = listener
+	if err := s.take(listener, fileID{}); err != nil {
+		return errors.Join(err, listener.Close())
+	}
 	return nil
 }
 
@@ -142,7 +144,7 @@ func (s *socket) bindAbstract() error {
 func (s *socket) adopt(listener *net.UnixListener) error {
 	if s.group >= 0 {
 		if err := os.Lchown(s.path, -1, s.group); err != nil {
-			return err
+			return fmt.Errorf("giving it the group of --socket-group: %w", err)
 		}
 	}
 	if err := os.Chmod(s.path, s.mode); err != nil {
@@ -152,8 +154,17 @@ func (s *socket) adopt(listener *net.UnixListener) error {
 	if err != nil {
 		return err
 	}
+	return s.take(listener, file)
+}
+
+// take makes a listener the socket's own, unless the socket has been closed
+// meanwhile.
+func (s *socket) take(listener *net.UnixListener, file fileID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
 	s.listener, s.file = listener, file
 	return nil
 }
@@ -177,25 +188,6 @@ func listenUnix(path string, mode uint32) (*net.UnixListener, error) {
 	return listener, nil
 }
 
-// lockDir holds the directory while one process looks, removes and binds, so
-// that of two that start at once one wins. The lock needs no file of its own.
-func lockDir(dir string) (unlock func(), err error) {
-	d, err := os.Open(dir) //nolint:gosec // the operator's own path
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err = unix.Flock(int(d.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, syscall.EINTR) {
-			break
-		}
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("locking %s: %w", dir, err), d.Close())
-	}
-	return func() { _ = d.Close() }, nil
-}
-
 // clearStale removes a socket that nobody serves. The caller holds the lock of
 // the directory.
 func clearStale(path string) error {
@@ -206,12 +198,26 @@ func clearStale(path string) error {
 	case err != nil:
 		return err
 	case info.Mode().Type() != fs.ModeSocket:
-		return errors.New("there is a file of that name that is no socket: move it away, or give another --listen")
+		return fmt.Errorf("%s is in its place, which is no socket: move it away, or give another --listen", nameOf(info.Mode()))
 	}
 	if pid, live := holder(path); live {
 		return &heldError{pid}
 	}
 	return os.Remove(path)
+}
+
+func nameOf(mode fs.FileMode) string {
+	switch mode.Type() {
+	case fs.ModeDir:
+		return "a directory"
+	case fs.ModeSymlink:
+		return "a symbolic link"
+	case fs.ModeNamedPipe:
+		return "a named pipe"
+	case 0:
+		return "a file"
+	}
+	return "a device"
 }
 
 // holder says whether a process serves the socket, and its pid where that can
@@ -238,82 +244,24 @@ func identify(path string) (fileID, error) {
 	return fileID{dev: uint64(st.Dev), ino: st.Ino}, nil //nolint:unconvert // 32 bits on some platforms
 }
 
-// keep puts the socket back whenever its file is gone, until ctx ends. serve is
-// called with each new listener.
-func (s *socket) keep(ctx context.Context, serve func(net.Listener)) {
-	if s.abstract() {
-		return
-	}
-	ticker := time.NewTicker(keepInterval)
-	defer ticker.Stop()
-	reported := ""
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		err := s.restore(serve)
-		if err != nil && err.Error() != reported {
-			s.log.Error("socket file is gone and cannot be put back", "socket", s.path, "error", err.Error())
-		}
-		reported = ""
-		if err != nil {
-			reported = err.Error()
-		}
-	}
-}
-
-func (s *socket) restore(serve func(net.Listener)) error {
-	if file, err := identify(s.path); err == nil && file == s.own() {
-		return nil
-	}
-	s.mu.Lock()
-	old, closed := s.listener, s.closed
-	s.mu.Unlock()
-	if closed {
-		return nil
-	}
-	if err := s.bind(); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	current := s.listener
-	s.mu.Unlock()
-	s.log.Warn("socket file was removed: put back", "socket", s.path)
-	serve(current)
-	_ = old.Close()
-	return nil
-}
-
-func (s *socket) own() fileID {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.file
-}
-
-func (s *socket) current() net.Listener {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.listener
-}
-
 // close stops accepting and removes the file, unless another process has taken
-// its name. Connections stay.
+// its name. Connections stay. It holds no lock of its own while it waits for the
+// directory's: bind takes them in the other order.
 func (s *socket) close() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
+	listener, file, closed := s.listener, s.file, s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if closed {
 		return
 	}
-	s.closed = true
 	if !s.abstract() {
 		if unlock, err := lockDir(filepath.Dir(s.path)); err == nil {
-			if file, err := identify(s.path); err == nil && file == s.file {
-				_ = os.Remove(s.path)
-			}
-			unlock()
+			defer unlock()
+		} // else as well: a foreign lock is no reason to leave the file behind
+		if now, err := identify(s.path); err == nil && now == file {
+			_ = os.Remove(s.path)
 		}
 	}
-	_ = s.listener.Close()
+	_ = listener.Close()
 }

@@ -1,0 +1,233 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"k8s.io/kms/apis/v2"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+)
+
+// patience is how long a test waits for what should take moments.
+const patience = time.Minute
+
+func callerEnv() map[string]string {
+	c := kmstest.Credential()
+	return map[string]string{
+		"AWS_ACCESS_KEY_ID": c.AccessKeyID, "AWS_SECRET_ACCESS_KEY": c.SecretAccessKey, "AWS_EC2_METADATA_DISABLED": "true",
+		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
+	}
+}
+
+// shortTiming is usualTiming for tests that are not about time.
+func shortTiming() timing {
+	return timing{
+		holderWait: 300 * time.Millisecond, holderPoll: 10 * time.Millisecond, keep: 20 * time.Millisecond,
+		portRetry: 20 * time.Millisecond, answer: 20 * time.Millisecond, drain: 5 * time.Second,
+	}
+}
+
+// until polls until something holds.
+func until(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", patience, what)
+		}
+	}
+}
+
+// directory makes one whose name is short enough for sockets, and that every
+// user can enter.
+func directory(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "aep")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// A logBook is a log that a test can read while it is written.
+type logBook struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logBook) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBook) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func (b *logBook) has(s string) bool { return strings.Contains(b.String(), s) }
+
+func (b *logBook) logger() *slog.Logger {
+	return slog.New(slog.NewJSONHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// A running daemon of a test, with the emulator as its KMS.
+type running struct {
+	*Daemon
+
+	t    testing.TB
+	kms  *kmstest.Server // nil: no KMS listens
+	key  string
+	path string // of the first socket
+	log  *logBook
+	down sync.Once
+}
+
+// A setup is how a test's daemon differs from the usual one.
+type setup struct {
+	kms      *kmstest.Server // nil: one of its own
+	endpoint string          // "": the KMS's
+	args     []string
+	time     timing // zero: shortTiming
+	listen   string // "": in a directory of its own
+}
+
+// run starts a daemon with one key, and stops it with the test.
+func run(t testing.TB, s setup) *running {
+	t.Helper()
+	if s.kms == nil {
+		s.kms = kmstest.Start(t)
+	}
+	key, err := s.kms.CreateKey(kmstest.Region, kmsemulator.KeyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.endpoint == "" {
+		s.endpoint = s.kms.URL
+	}
+	if s.listen == "" {
+		s.listen = filepath.Join(directory(t), "kms.sock")
+	}
+	if s.time == (timing{}) {
+		s.time = shortTiming()
+	}
+	args := append([]string{"--key=" + key, "--listen=" + s.listen, "--kms-endpoint=" + s.endpoint, "--health-port=127.0.0.1:0"}, s.args...)
+	r := &running{t: t, kms: s.kms, key: key, path: s.listen, log: &logBook{}}
+	r.Daemon = start(parse(t, args), Options{Log: r.log.logger(), Version: "v1.2.3", Commit: "abc", GoVersion: "go1"}, s.time)
+	t.Cleanup(r.shutdown)
+	return r
+}
+
+func parse(t testing.TB, args []string) *config.Config {
+	t.Helper()
+	none := func(string) (string, bool) { return "", false }
+	cfg, err := config.NewFlags(pflag.NewFlagSet("test", pflag.ContinueOnError)).Parse(args, none)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+func (r *running) shutdown() { r.down.Do(func() { r.Shutdown(context.Background()) }) }
+
+func (r *running) exists() bool { return exists(r.path) }
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// serving waits until the sockets are there.
+func (r *running) serving() *running {
+	r.t.Helper()
+	until(r.t, "the socket is there", func() bool { return ask(context.Background(), r.path) == nil })
+	return r
+}
+
+// ready waits until the daemon says that it can encrypt.
+func (r *running) ready() *running {
+	r.t.Helper()
+	until(r.t, "/readyz is 200", func() bool { code, _ := r.get("/readyz"); return code == http.StatusOK })
+	return r
+}
+
+// client returns a KMS v2 client of the socket, which waits for it.
+func (r *running) client() v2.KeyManagementServiceClient {
+	r.t.Helper()
+	return v2.NewKeyManagementServiceClient(connect(r.t, r.path))
+}
+
+func connect(t testing.TB, path string) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient("unix:"+path,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// get returns the answer of a health path, and 0 where there is none.
+func (r *running) get(path string) (code int, body string) {
+	r.t.Helper()
+	var addr string
+	until(r.t, "the health port is served", func() bool { addr = r.HealthAddress(); return addr != "" })
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	resp, err := client.Get("http://" + addr + path)
+	if err != nil {
+		r.t.Fatalf("GET %s: %v", path, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		r.t.Fatalf("GET %s: %v", path, err)
+	}
+	return resp.StatusCode, string(text)
+}
+
+// encrypts does one Encrypt and fails the test where that fails.
+func (r *running) encrypts(c v2.KeyManagementServiceClient) *v2.EncryptResponse {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	resp, err := c.Encrypt(ctx, &v2.EncryptRequest{Plaintext: bytes.Repeat([]byte("k"), 32), Uid: "u"})
+	if err != nil {
+		r.t.Fatalf("Encrypt over %s: %v\n%s", r.path, err, r.log)
+	}
+	return resp
+}
+
+// metric returns the value of a series, "" where there is none.
+func (r *running) metric(series string) string {
+	r.t.Helper()
+	_, body := r.get("/metrics")
+	for line := range strings.Lines(body) {
+		if value, ok := strings.CutPrefix(line, series+" "); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,79 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+)
+
+// keep puts the socket back whenever its file is gone, until ctx ends. serve is
+// called with each new listener.
+func (s *socket) keep(ctx context.Context, serve func(net.Listener)) {
+	if s.abstract() {
+		return
+	}
+	ticker := time.NewTicker(s.time.keep)
+	defer ticker.Stop()
+	reported := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		err := s.restore(serve)
+		s.mu.Lock()
+		s.lost = err
+		s.mu.Unlock()
+		if err != nil && err.Error() != reported {
+			s.log.Error("socket file is gone and cannot be put back: trying again", "socket", s.path, "error", err.Error())
+		}
+		reported = ""
+		if err != nil {
+			reported = err.Error()
+		}
+	}
+}
+
+func (s *socket) restore(serve func(net.Listener)) error {
+	if s.owns() {
+		return nil
+	}
+	old := s.current()
+	err := s.bind()
+	switch {
+	case errors.Is(err, net.ErrClosed):
+		return nil
+	case err != nil:
+		return err
+	}
+	s.log.Warn("socket file was removed: put back", "socket", s.path)
+	serve(s.current())
+	_ = old.Close()
+	return nil
+}
+
+// owns says whether the file of that name is the one that this socket made.
+func (s *socket) owns() bool {
+	if s.abstract() {
+		return true
+	}
+	file, err := identify(s.path)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return err == nil && file == s.file
+}
+
+// problem returns why callers cannot find the socket, nil where they can.
+func (s *socket) problem() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lost
+}
+
+func (s *socket) current() net.Listener {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.listener
+}
