@@ -26,10 +26,10 @@ func TestDemo(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "demo")
-	if out, err := exec.Command("go", "build", "-o", binary, "./cmd/demo").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/demo").CombinedOutput(); err != nil {
 		t.Fatalf("go build ./cmd/demo: %v\n%s", err, out)
 	}
-	temp, err := os.MkdirTemp("", "kms-e2e-") //nolint:usetesting // t.TempDir is too long a path for the demo's socket
+	temp, err := os.MkdirTemp("", "kms-e2e-") // t.TempDir is too long a path for the demo's socket
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,7 @@ func TestKeyDisabled(t *testing.T) {
 			s.write(a, book, "before", 10)
 			pluginPID, serverPID := plugin.PID(), a.PID()
 
-			w := startWriters(s, a, 2, 500*time.Millisecond)
+			w := startWriters(t.Context(), s, a, 2, 500*time.Millisecond)
 			w.waitFor(10)
 			s.must(s.kms.DisableKey(key))
 			disabled := time.Now()
@@ -101,7 +101,7 @@ func TestKMSUnreachable(t *testing.T) {
 	a := s.apiServer(true, provider)
 	book := ledger{}
 	s.write(a, book, "before", 10)
-	w := startWriters(s, a, 4, time.Second)
+	w := startWriters(t.Context(), s, a, 4, time.Second)
 	w.waitFor(10)
 
 	// The grace counts from the last success: begin right after one.

@@ -36,7 +36,8 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "kms-e2e-") //nolint:usetesting // t.TempDir is too long a path for a unix socket
+	// Not t.TempDir: its paths are too long for a unix socket.
+	dir, err := os.MkdirTemp("", "kms-e2e-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,9 +190,9 @@ func (s *stage) readsAll(a *cluster.APIServer, book ledger) {
 }
 
 // stored returns what etcd holds of each secret of the ledger.
-func (s *stage) stored(book ledger) map[string]cluster.Stored {
+func (s *stage) stored(ctx context.Context, book ledger) map[string]cluster.Stored {
 	s.t.Helper()
-	values, err := s.etcd.Values(s.t.Context(), cluster.SecretKey(""))
+	values, err := s.etcd.Values(ctx, cluster.SecretKey(""))
 	s.must(err)
 	stored := make(map[string]cluster.Stored, len(book))
 	for name := range book {
@@ -210,7 +211,7 @@ func (s *stage) stored(book ledger) map[string]cluster.Stored {
 // provider, and that none of their plaintext lies there at all.
 func (s *stage) storedUnder(book ledger, p cluster.Provider) {
 	s.t.Helper()
-	for name, got := range s.stored(book) {
+	for name, got := range s.stored(s.t.Context(), book) {
 		if got.Provider != p.Name || got.Version != p.Version {
 			s.t.Errorf("secret %s is stored under %s %s, want %s %s", name, got.Version, got.Provider, p.Version, p.Name)
 		}

@@ -46,7 +46,7 @@ func TestStoresOnlyCiphertext(t *testing.T) {
 					t.Errorf("value of %s begins with %.40q, want %q", key, raw, prefix)
 				}
 			}
-			for name, got := range s.stored(book) {
+			for name, got := range s.stored(t.Context(), book) {
 				if len(got.WrappedKey) == 0 || got.WrappedKey[0] != '1' {
 					t.Errorf("DEK of %s begins with %.1q, want the direct format's 1", name, got.WrappedKey)
 				}
@@ -94,7 +94,7 @@ func TestLosesNothing(t *testing.T) {
 			}
 			coldStart()
 
-			w := startWriters(s, a, 16, 50*time.Millisecond)
+			w := startWriters(t.Context(), s, a, 16, 50*time.Millisecond)
 			for kill := range 3 {
 				w.waitFor(30) // so that each kill falls amid writes
 				t.Logf("kill %d of pid %d after %d writes", kill+1, plugin.PID(), w.acknowledged())

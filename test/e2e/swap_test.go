@@ -51,7 +51,7 @@ func TestSwap(t *testing.T) {
 			book := ledger{}
 			s.write(a, book, "first-releases", 5)
 			if c.version == "v1" {
-				for name, stored := range s.stored(book) {
+				for name, stored := range s.stored(t.Context(), book) {
 					if stored.WrappedKey[0] == '1' {
 						t.Fatalf("the DEK of %s has the mark of later releases: the test is wrong", name)
 					}
@@ -60,8 +60,8 @@ func TestSwap(t *testing.T) {
 			s.must(theirs.Stop(stopLimit))
 			theirs = s.predecessor(key, provider.Socket)
 
-			d := startDiary(s, a)
-			watch := watchCheck(s, a, c.check)
+			d := startDiary(t.Context(), s, a)
+			watch := watchCheck(t.Context(), s, a, c.check)
 			readsAll := func(prefix string) {
 				t.Helper()
 				s.write(a, book, prefix, 5)
@@ -94,7 +94,7 @@ func TestSwap(t *testing.T) {
 				if d.failures != 0 {
 					t.Errorf("%d writes failed, want none: a v2 API server has its DEK seed in memory", d.failures)
 				}
-				if got := d.keyIDs(); !slices.Equal(got, wantKeyIDs) {
+				if got := d.keyIDs(t.Context()); !slices.Equal(got, wantKeyIDs) {
 					t.Errorf("key_ids in the order of the writes: %q, want %q", got, wantKeyIDs)
 				}
 			}
@@ -113,13 +113,13 @@ type diary struct {
 	failures int
 }
 
-func startDiary(s *stage, a *cluster.APIServer) *diary {
-	ctx, cancel := context.WithCancel(s.t.Context())
+func startDiary(ctx context.Context, s *stage, a *cluster.APIServer) *diary {
+	writing, cancel := context.WithCancel(ctx)
 	d := &diary{s: s, cancel: cancel}
 	d.done.Go(func() {
-		for i := 0; ctx.Err() == nil; i++ {
+		for i := 0; writing.Err() == nil; i++ {
 			name := fmt.Sprintf("diary-%d", i)
-			err := a.CreateSecret(s.t.Context(), name, value(name))
+			err := a.CreateSecret(ctx, name, value(name))
 			d.mu.Lock()
 			if err == nil {
 				d.names = append(d.names, name)
@@ -128,7 +128,7 @@ func startDiary(s *stage, a *cluster.APIServer) *diary {
 			}
 			d.mu.Unlock()
 			select {
-			case <-ctx.Done():
+			case <-writing.Done():
 			case <-time.After(250 * time.Millisecond):
 			}
 		}
@@ -157,7 +157,7 @@ func (d *diary) book() ledger {
 func (d *diary) waitForKeyID(p cluster.Provider, want string) {
 	d.s.t.Helper()
 	before := len(d.book())
-	d.s.eventually(3*time.Minute, "a write under key_id "+want, func(context.Context) error {
+	d.s.eventually(3*time.Minute, "a write under key_id "+want, func(ctx context.Context) error {
 		d.mu.Lock()
 		n := len(d.names)
 		d.mu.Unlock()
@@ -167,7 +167,7 @@ func (d *diary) waitForKeyID(p cluster.Provider, want string) {
 		if p.Version == "v1" {
 			return nil
 		}
-		ids := d.keyIDs()
+		ids := d.keyIDs(ctx)
 		if got := ids[len(ids)-1]; got != want {
 			return fmt.Errorf("the newest secret lies under key_id %q, want %q", got, want)
 		}
@@ -176,7 +176,7 @@ func (d *diary) waitForKeyID(p cluster.Provider, want string) {
 }
 
 // keyIDs are those of the entries in their order, repetitions left out.
-func (d *diary) keyIDs() []string {
+func (d *diary) keyIDs(ctx context.Context) []string {
 	d.s.t.Helper()
 	d.mu.Lock()
 	names := slices.Clone(d.names)
@@ -185,7 +185,7 @@ func (d *diary) keyIDs() []string {
 	for _, name := range names {
 		book[name] = ""
 	}
-	stored := d.s.stored(book)
+	stored := d.s.stored(ctx, book)
 	ids := make([]string, len(names))
 	for i, name := range names {
 		ids[i] = stored[name].KeyID
@@ -203,20 +203,20 @@ type checkWatch struct {
 }
 
 // watchCheck begins to demand that the check and /livez be ok.
-func watchCheck(s *stage, a *cluster.APIServer, check string) *checkWatch {
-	ctx, cancel := context.WithCancel(s.t.Context())
+func watchCheck(ctx context.Context, s *stage, a *cluster.APIServer, check string) *checkWatch {
+	watching, cancel := context.WithCancel(ctx)
 	w := &checkWatch{s: s, cancel: cancel}
 	start := time.Now()
 	w.done.Go(func() {
-		for ctx.Err() == nil {
+		for watching.Err() == nil {
 			for _, path := range []string{check, "/livez"} {
 				w.asked++
-				if err := expectCheck(s.t.Context(), a, path, http.StatusOK); err != nil && len(w.failed) < 10 {
+				if err := expectCheck(ctx, a, path, http.StatusOK); err != nil && len(w.failed) < 10 {
 					w.failed = append(w.failed, fmt.Sprintf("after %v: %v", time.Since(start).Round(time.Millisecond), err))
 				}
 			}
 			select {
-			case <-ctx.Done():
+			case <-watching.Done():
 			case <-time.After(250 * time.Millisecond):
 			}
 		}

@@ -28,18 +28,18 @@ type writers struct {
 }
 
 // startWriters starts n writers. Each pauses for this long after each write.
-func startWriters(s *stage, a *cluster.APIServer, n int, pause time.Duration) *writers {
-	ctx, cancel := context.WithCancel(s.t.Context())
+func startWriters(ctx context.Context, s *stage, a *cluster.APIServer, n int, pause time.Duration) *writers {
+	writing, cancel := context.WithCancel(ctx)
 	w := &writers{s: s, cancel: cancel, book: ledger{}}
 	for i := range n {
 		w.done.Go(func() {
-			for j := 0; ctx.Err() == nil; j++ {
+			for j := 0; writing.Err() == nil; j++ {
 				name := fmt.Sprintf("writer-%d-%d", i, j)
 				// The request outlives the stop, so that its end is known.
-				err := a.CreateSecret(s.t.Context(), name, value(name))
+				err := a.CreateSecret(ctx, name, value(name))
 				w.enter(name, err)
 				select {
-				case <-ctx.Done():
+				case <-writing.Done():
 				case <-time.After(pause):
 				}
 			}

@@ -32,7 +32,7 @@ func tiny(t *testing.T) (root string, s server) {
 
 func goEnv(t *testing.T, name string) string {
 	t.Helper()
-	out, err := exec.Command("go", "env", name).Output()
+	out, err := exec.CommandContext(t.Context(), "go", "env", name).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func TestFindBuildsOnce(t *testing.T) {
 	if built != 1 {
 		t.Errorf("%d of %d built it, want 1", built, len(paths))
 	}
-	if out, err := exec.Command(paths[0]).CombinedOutput(); err != nil || string(out) != "tiny\n" {
+	if out, err := exec.CommandContext(t.Context(), paths[0]).CombinedOutput(); err != nil || string(out) != "tiny\n" {
 		t.Errorf("it printed %q, %v", out, err)
 	}
 

@@ -14,8 +14,8 @@ import (
 // The Region and the caller that every plugin here uses: AWS's own examples.
 const (
 	Region          = "us-west-2"
-	accessKeyID     = "AKIAIOSFODNN7EXAMPLE"                     //nolint:gosec // an example
-	secretAccessKey = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY" //nolint:gosec // an example
+	accessKeyID     = "AKIAIOSFODNN7EXAMPLE"
+	secretAccessKey = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 )
 
 // A KMS is an emulated AWS KMS at an address of its own, in this process. It

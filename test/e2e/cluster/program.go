@@ -49,7 +49,7 @@ func (p *Program) Start() error {
 	defer func() { _ = log.Close() }() // the child has its own descriptor
 	fmt.Fprintf(log, "+ %s %s\n", p.Path, strings.Join(p.Args, " "))
 
-	cmd := exec.Command(p.Path, p.Args...)
+	cmd := exec.Command(p.Path, p.Args...) //nolint:noctx // it outlives the call that starts it
 	cmd.Env = p.Env
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = childAttr()
