@@ -63,6 +63,9 @@ type injection struct {
 	lastFault time.Time // of the last call that was hit; for good: of the removal
 }
 
+// hitsEvery is how often an injection is looked at: the error of its times.
+const hitsEvery = 20 * time.Millisecond
+
 // inject makes the n-th call from now fail, or all from the n-th on.
 func (m *machine) inject(f fault, n int, once bool) *injection {
 	in := &injection{skip: n - 1, calls: func() int { return m.kms.Calls("*") }, quit: make(chan struct{})}
@@ -73,7 +76,7 @@ func (m *machine) inject(f fault, n int, once bool) *injection {
 	in.before = in.calls()
 	in.take = m.kms.Inject(f.inject)
 	in.watching.Go(func() { // ends with remove
-		tick := time.NewTicker(pollEvery / 2)
+		tick := time.NewTicker(hitsEvery)
 		defer tick.Stop()
 		for {
 			select {

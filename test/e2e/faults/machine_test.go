@@ -33,7 +33,7 @@ const (
 	// recovery is how long after the last fault everything may take to be well.
 	recovery = 15 * time.Second
 	// pollEvery is how often a condition is looked at.
-	pollEvery = 20 * time.Millisecond
+	pollEvery = 50 * time.Millisecond
 )
 
 // A machine is a KMS and a plugin that uses it, in one life after another. All

@@ -496,7 +496,7 @@ func (c *nthCase) hold(in *injection, want form, call func() error) {
 	// It stays so while the fault lasts.
 	from, hits := time.Now(), in.hits()
 	c.eventually(recovery, "more calls fail", func(context.Context) error {
-		if failed := in.hits() - hits; failed < 3 {
+		if failed := in.hits() - hits; failed < 2 {
 			return fmt.Errorf("%d more", failed)
 		}
 		return nil

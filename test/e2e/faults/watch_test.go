@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	watchEvery = 50 * time.Millisecond
+	watchEvery = 100 * time.Millisecond
 	// statusLimit is ten times what Status may take while KMS fails, for the
 	// sake of a machine with 48 plugins on two cores, and then some.
 	statusLimit = time.Second
@@ -105,7 +105,7 @@ func (m *machine) watch() *watch {
 			w.mu.Lock()
 			w.answers = append(w.answers, a)
 			w.mu.Unlock()
-			if i%10 == 0 {
+			if i%5 == 0 {
 				m.alive(p)
 			}
 		}
