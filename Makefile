@@ -1,0 +1,152 @@
+# `make help` lists what there is. Continuous integration runs `make lint` and
+# `make test`, the same as anybody.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL: # what is heavy uses all cores by itself
+
+PROGRAM := bin/aws-encryption-provider
+ARGS ?=
+
+# The version is what the build info says: the commit, where there is a git
+# repository to ask.
+VCS := $(shell git rev-parse --git-dir >/dev/null 2>&1 && echo true || echo false)
+# grpc's request tracing pulls in html/template; nobody can see its pages here.
+TAGS := grpcnotrace
+BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=$(VCS) -tags $(TAGS) -ldflags '-s -w'
+
+# Every Go module of this checkout; these build other people's servers.
+MODULES := . $(patsubst ./%/go.mod,%,$(sort $(wildcard ./tools/go.mod ./test/*/go.mod ./test/cluster/*/go.mod)))
+SERVERS := $(filter test/cluster/%,$(MODULES))
+
+# Tools are built from tools/go.mod by the Go that is used, once for each.
+GOVERSION := $(shell go env GOVERSION)
+TOOLS := bin/tools/$(GOVERSION)
+LINT := $(CURDIR)/$(TOOLS)/golangci-lint
+
+FUZZTIME ?= 10s
+E2E_TIMEOUT ?= 30m
+# What the tests of `make test-unit` and `make test-e2e` are told besides, such
+# as TESTFLAGS='-run TestDemo -count=1'.
+TESTFLAGS ?=
+
+.PHONY: help
+help: ## Say what there is to make
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the program: bin/aws-encryption-provider
+	$(BUILD) -o $(PROGRAM) ./cmd/aws-encryption-provider
+
+.PHONY: run
+run: build ## Build and run it over an emulated AWS KMS (ARGS=...)
+	@exec $(PROGRAM) dev $(ARGS)
+
+.PHONY: demo
+demo: build servers ## A small real control plane that encrypts with it, until Ctrl-C
+	@cd test/e2e && PLUGIN=$(CURDIR)/$(PROGRAM) exec go run ./cmd/demo $(ARGS)
+
+.PHONY: bench
+bench: build ## Measure it and print the table of the README (ARGS=...)
+	@cd test/bench && exec go run . $(ARGS)
+
+.PHONY: test
+test: test-unit test-e2e ## All tests: unit with the race detector, then end to end
+
+.PHONY: test-unit race
+test-unit: ## Unit tests with the race detector
+	@echo '== unit tests with the race detector'
+	go test -race $(TESTFLAGS) ./...
+race: test-unit ## The same as test-unit
+
+.PHONY: test-e2e
+test-e2e: build servers $(TOOLS)/progress ## The built program under a real kube-apiserver and etcd
+	@echo '== end-to-end tests; about ten minutes'
+	cd test/e2e && PLUGIN=$(CURDIR)/$(PROGRAM) go test -json -timeout $(E2E_TIMEOUT) $(TESTFLAGS) ./... | $(CURDIR)/$(TOOLS)/progress
+
+.PHONY: servers
+servers: ## Build kube-apiserver and etcd for the tests, or find them in the cache
+	@echo '== kube-apiserver and etcd, built once for each version'
+	cd test/e2e && go run ./cmd/servers
+
+.PHONY: fuzz
+fuzz: ## Fuzz each target for FUZZTIME (10s)
+	@FUZZTIME=$(FUZZTIME) hack/fuzz.sh
+
+.PHONY: lint
+lint: lint-text lint-tidy lint-go lint-tools vulncheck ## All checks: linters, formatting, tidy modules, vulnerabilities
+
+.PHONY: lint-go
+# The servers are checked with the flags that they are built with, so that the
+# compiler's work is shared.
+lint-go: tools ## golangci-lint in every module, formatting included
+	@failed=; for dir in $(MODULES); do \
+		echo "== golangci-lint in $$dir"; \
+		case " $(SERVERS) " in \
+			*" $$dir "*) flags=-trimpath ;; \
+			*) flags= ;; \
+		esac; \
+		(cd $$dir && GOFLAGS="$${GOFLAGS:-} $$flags" $(LINT) run ./...) || failed="$$failed $$dir"; \
+	done; \
+	$(LINT) fmt --diff || failed="$$failed formatting"; \
+	if [ -n "$$failed" ]; then echo "lint-go failed:$$failed" >&2; exit 1; fi
+
+.PHONY: lint-tidy
+lint-tidy: ## Is each go.mod what `go mod tidy` would write?
+	@failed=; for dir in $(MODULES); do \
+		echo "== go mod tidy -diff in $$dir"; \
+		(cd $$dir && go mod tidy -diff) || failed="$$failed $$dir"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "lint-tidy failed, make tidy helps:$$failed" >&2; exit 1; fi
+
+.PHONY: lint-text
+lint-text: ## No tracked file names a directory of this machine or a package registry
+	@echo '== texts'
+	@hack/check-text.sh
+
+.PHONY: lint-tools
+lint-tools: ## The tools' own tests
+	@echo '== tests of the tools'
+	go -C tools test ./...
+
+.PHONY: vulncheck
+vulncheck: tools ## govulncheck: is a known vulnerability reached?
+	@echo '== govulncheck'
+	@$(TOOLS)/vulncheck -tags $(TAGS) .
+	@$(TOOLS)/vulncheck -test $(filter-out . $(SERVERS),$(MODULES))
+
+.PHONY: fmt
+fmt: tools ## Format all Go files
+	$(LINT) fmt
+
+.PHONY: generate
+generate: ## Write anew what is generated: docs/errors.md
+	go test ./internal/cause -update
+
+.PHONY: tidy
+tidy: ## go mod tidy in every module
+	@for dir in $(MODULES); do (cd $$dir && go mod tidy); done
+
+.PHONY: update-vulndb
+update-vulndb: tools ## Pin the newest vulnerability database
+	$(TOOLS)/vulncheck -update tools/vulncheck/vulndb.txt
+
+.PHONY: clean
+clean: ## Remove what was built here; the caches of Go and of the servers stay
+	rm -rf bin
+
+.PHONY: tools
+tools: $(addprefix $(TOOLS)/,golangci-lint vulncheck progress)
+
+# This one builds all that tools/go.mod names, gofumpt and govulncheck as well.
+$(TOOLS)/golangci-lint: tools/go.mod tools/go.sum
+	@echo '== building golangci-lint, gofumpt and govulncheck (two minutes the first time)'
+	go -C tools build -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/$(TOOLS)/ tool
+	@touch $@
+
+$(TOOLS)/vulncheck: $(wildcard tools/vulncheck/*)
+	go -C tools build -trimpath -buildvcs=false -o $(CURDIR)/$@ ./vulncheck
+$(TOOLS)/progress: $(wildcard tools/progress/*)
+	go -C tools build -trimpath -buildvcs=false -o $(CURDIR)/$@ ./progress
