@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -65,15 +66,22 @@ func (a *answering) problem() error {
 	return a.err
 }
 
-// ask asks a socket for its version over a new connection, as a caller would.
+// ask asks the socket for its version, as a caller would. Where the file is not
+// this process's own, nobody could know: keep looks after that.
+func (s *socket) ask(ctx context.Context) error {
+	if !s.owns() {
+		return nil
+	}
+	if err := ask(ctx, s.path); err != nil && s.owns() {
+		return err
+	}
+	return nil
+}
+
 func ask(ctx context.Context, path string) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	target := "unix:" + path
-	if path[0] == '@' {
-		target = "unix-abstract:" + path[1:]
-	}
-	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := Connect(path)
 	if err != nil {
 		return err
 	}
@@ -82,4 +90,13 @@ func ask(ctx context.Context, path string) error {
 		return fmt.Errorf("asking %s for its version: %w", path, err)
 	}
 	return nil
+}
+
+// Connect returns a client of a socket, of whatever name: gRPC's own targets are
+// URLs, which a path may not survive.
+func Connect(path string) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///localhost", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		}))
 }

@@ -47,6 +47,9 @@ type Daemon struct {
 	stop   context.CancelFunc // ends the background work
 	work   sync.WaitGroup
 	failed chan error // a socket that could not be had, or stopped accepting
+
+	serving chan struct{} // closed when every socket is served
+	missing atomic.Int64  // sockets that are not served yet
 }
 
 // served is one provider with its socket.
@@ -55,11 +58,12 @@ type served struct {
 	cfg       config.Provider
 	server    *grpc.Server
 	closeLog  func()
-	open      atomic.Int64 // connections
+	conns     connections
 	answering answering
 
 	mu     sync.Mutex
 	socket *socket // nil until it is claimed
+	ended  bool    // it must not be claimed any more
 }
 
 // Start makes everything and begins to serve. It does not wait: a socket whose
@@ -68,7 +72,8 @@ type served struct {
 func Start(cfg *config.Config, o Options) *Daemon { return start(cfg, o, usualTiming()) }
 
 func start(cfg *config.Config, o Options, t timing) *Daemon {
-	d := &Daemon{cfg: cfg, opts: o, time: t, log: o.Log, registry: prometheus.NewRegistry(), conns: awskms.NewConnections(), failed: make(chan error, len(cfg.Providers))}
+	d := &Daemon{cfg: cfg, opts: o, time: t, log: o.Log, registry: prometheus.NewRegistry(), conns: awskms.NewConnections(), failed: make(chan error, 1), serving: make(chan struct{})}
+	d.missing.Store(int64(len(cfg.Providers)))
 	d.metrics = metrics.New(d.registry, o.Version, o.Commit, o.GoVersion, words(cause.Classes()))
 	for _, p := range cfg.Providers {
 		d.providers = append(d.providers, d.newServed(p))
@@ -126,29 +131,55 @@ func (d *Daemon) serve(ctx context.Context, s *served) {
 	log := d.log.With("provider", s.cfg.Name)
 	sock, err := claim(ctx, socketOptions{path: s.cfg.Listen, mode: d.cfg.Socket.Mode, group: d.cfg.Socket.Group, log: log, time: d.time})
 	if err != nil {
-		if ctx.Err() == nil {
-			d.failed <- err
-		}
+		d.fail(ctx, err)
 		return
 	}
-	s.mu.Lock()
-	s.socket = sock
-	s.mu.Unlock()
+	if !s.hold(sock) {
+		sock.close()
+		return
+	}
 	accept := func(l net.Listener) {
-		g := newGate(l, d.cfg.Socket.AllowUIDs, &s.open, func(reason string) { d.metrics.Rejected(s.cfg.Name, reason) }, log)
+		g := newGate(l, d.cfg.Socket.AllowUIDs, &s.conns, func(reason string) { d.metrics.Rejected(s.cfg.Name, reason) }, log)
 		d.work.Go(func() {
-			if err := s.server.Serve(g); err != nil && l == sock.current() && ctx.Err() == nil {
-				d.failed <- fmt.Errorf("serving %s: %w", s.cfg.Listen, err)
+			if err := s.server.Serve(g); err != nil && l == sock.current() {
+				d.fail(ctx, fmt.Errorf("serving %s: %w", s.cfg.Listen, err))
 			}
 		})
 	}
 	accept(sock.current())
 	log.Info("serving", "socket", s.cfg.Listen, "key", s.cfg.Key)
-	d.work.Go(func() {
-		s.answering.watch(ctx, d.time.answer, func(ctx context.Context) error { return ask(ctx, s.cfg.Listen) }, log)
-	})
+	if d.missing.Add(-1) == 0 {
+		close(d.serving)
+	}
+	d.work.Go(func() { s.answering.watch(ctx, d.time.answer, sock.ask, log) })
 	sock.keep(ctx, accept)
 }
+
+// hold makes a socket the provider's own, and returns false where the end came
+// first.
+func (s *served) hold(sock *socket) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return false
+	}
+	s.socket = sock
+	return true
+}
+
+// fail delivers the first error; whatever follows is of no use to anybody.
+func (d *Daemon) fail(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	select {
+	case d.failed <- err:
+	default:
+	}
+}
+
+// Serving is closed when every socket is served.
+func (d *Daemon) Serving() <-chan struct{} { return d.serving }
 
 // Failed delivers an error that ends the process: a socket that cannot be had.
 func (d *Daemon) Failed() <-chan error { return d.failed }
@@ -175,10 +206,13 @@ func (d *Daemon) Shutdown(hurry context.Context) {
 
 func (s *served) shutdown(hurry context.Context, drain time.Duration) {
 	s.mu.Lock()
-	if s.socket != nil {
-		s.socket.close()
-	}
+	s.ended = true
+	sock := s.socket
 	s.mu.Unlock()
+	if sock != nil {
+		sock.close()
+	}
+	s.conns.closeSilent()
 	done := make(chan struct{})
 	go func() { // ends with GracefulStop, which Stop cuts short
 		s.server.GracefulStop()
@@ -192,6 +226,7 @@ func (s *served) shutdown(hurry context.Context, drain time.Duration) {
 	case <-timer.C:
 	case <-hurry.Done():
 	}
+	s.conns.closeAll()
 	s.server.Stop()
 	<-done
 }

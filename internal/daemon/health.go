@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,35 +19,45 @@ import (
 
 // httpServer serves health and metrics. It never keeps a socket from serving.
 type httpServer struct {
-	daemon *Daemon
-	server *http.Server
+	daemon  *Daemon
+	server  *http.Server
+	metrics http.Handler
 
 	mu   sync.Mutex
 	addr string // "" while there is no listener
 }
 
 func newHTTPServer(d *Daemon) *httpServer {
-	s := &httpServer{daemon: d}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.HandleFunc("GET /readyz/{provider}", s.readyzOne)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}))
-	for _, path := range slices.Compact([]string{d.cfg.Health.HealthzPath, d.cfg.Health.LivezPath}) {
-		mux.HandleFunc("GET "+path+exactly(path), s.livez)
-	}
+	s := &httpServer{daemon: d, metrics: promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{})}
 	s.server = &http.Server{
-		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		Handler: s, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelWarn), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
 		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 	}
 	return s
 }
 
-// exactly keeps a pattern that ends in a slash from matching all below it.
-func exactly(path string) string {
-	if strings.HasSuffix(path, "/") {
-		return "{$}"
+// ServeHTTP implements [http.Handler]. Paths are compared as they are: what an
+// operator may configure is no pattern of a mux.
+func (s *httpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	health := s.daemon.cfg.Health
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		answer(w, http.StatusMethodNotAllowed, "only GET and HEAD are answered here")
+		return
 	}
-	return ""
+	name, one := strings.CutPrefix(r.URL.Path, "/readyz/")
+	switch {
+	case r.URL.Path == health.HealthzPath, r.URL.Path == health.LivezPath:
+		s.livez(w)
+	case r.URL.Path == "/readyz":
+		s.readyz(w)
+	case one:
+		s.readyzOne(w, name)
+	case r.URL.Path == "/metrics":
+		s.metrics.ServeHTTP(w, r)
+	default:
+		answer(w, http.StatusNotFound, fmt.Sprintf("nothing is served here, but at %s, %s, /readyz, /readyz/<n> and /metrics", health.HealthzPath, health.LivezPath))
+	}
 }
 
 // run serves until ctx ends, and tries again while the port is taken.
@@ -94,7 +104,7 @@ func (s *httpServer) address() string {
 }
 
 // livez fails only where a restart could help.
-func (s *httpServer) livez(w http.ResponseWriter, _ *http.Request) {
+func (s *httpServer) livez(w http.ResponseWriter) {
 	var silent []string
 	for _, p := range s.daemon.providers {
 		if err := p.answering.problem(); err != nil {
@@ -109,7 +119,7 @@ func (s *httpServer) livez(w http.ResponseWriter, _ *http.Request) {
 }
 
 // readyz fails while any provider cannot encrypt.
-func (s *httpServer) readyz(w http.ResponseWriter, _ *http.Request) {
+func (s *httpServer) readyz(w http.ResponseWriter) {
 	lines := make([]string, 0, len(s.daemon.providers))
 	code := http.StatusOK
 	for _, p := range s.daemon.providers {
@@ -122,8 +132,7 @@ func (s *httpServer) readyz(w http.ResponseWriter, _ *http.Request) {
 	answer(w, code, strings.Join(lines, "\n"))
 }
 
-func (s *httpServer) readyzOne(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("provider")
+func (s *httpServer) readyzOne(w http.ResponseWriter, name string) {
 	for _, p := range s.daemon.providers {
 		if p.cfg.Name != name {
 			continue
@@ -144,11 +153,15 @@ func (s *served) readiness() (line string, ready bool) {
 	h := s.provider.Health()
 	prefix := "provider " + s.cfg.Name + ": "
 	s.mu.Lock()
-	serving := s.socket != nil
+	sock := s.socket
 	s.mu.Unlock()
-	switch {
-	case !serving:
+	if sock == nil {
 		return prefix + "its socket is not served yet", false
+	}
+	if err := sock.problem(); err != nil {
+		return prefix + "its socket file is gone: " + err.Error(), false
+	}
+	switch {
 	case h.CanEncrypt() && h.Suspect:
 		return prefix + "ok, but a call failed since it last worked: " + h.Err.Error() + readKeys(h), true
 	case h.CanEncrypt():

@@ -7,8 +7,6 @@ import (
 	"net"
 	"os"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,14 +24,24 @@ type gate struct {
 
 	allowed  []uint32 // empty: whoever the file's mode lets in
 	rejected func(reason string)
-	open     *atomic.Int64
+	conns    *connections
 	log      *slog.Logger
-	quiet    *rate.Limiter
+	quiet    map[string]*rate.Limiter // by reason
 }
 
-func newGate(l net.Listener, allowed []uint32, open *atomic.Int64, rejected func(string), log *slog.Logger) *gate {
-	return &gate{Listener: l, allowed: allowed, open: open, rejected: rejected, log: log, quiet: rate.NewLimiter(rate.Every(time.Minute), 1)}
+func newGate(l net.Listener, allowed []uint32, conns *connections, rejected func(string), log *slog.Logger) *gate {
+	quiet := map[string]*rate.Limiter{}
+	for _, reason := range []string{byUID, byLimit} {
+		quiet[reason] = rate.NewLimiter(rate.Every(time.Minute), 1)
+	}
+	return &gate{Listener: l, allowed: allowed, conns: conns, rejected: rejected, log: log, quiet: quiet}
 }
+
+// Why a connection is closed at once: the values of the metric's label.
+const (
+	byUID   = "uid"
+	byLimit = "limit"
+)
 
 // Accept returns the next connection that is let in.
 func (g *gate) Accept() (net.Conn, error) {
@@ -44,31 +52,27 @@ func (g *gate) Accept() (net.Conn, error) {
 		}
 		cred, err := peerOf(conn)
 		self := err == nil && int(cred.Pid) == os.Getpid()
-		switch {
-		case self:
-			return conn, nil
-		case len(g.allowed) > 0 && (err != nil || !slices.Contains(g.allowed, cred.Uid)):
-			g.reject(conn, "uid", cred)
-		case g.open.Add(1) > maxConnections:
-			g.open.Add(-1)
-			g.reject(conn, "limit", cred)
-		default:
-			return &countedConn{Conn: conn, open: g.open}, nil
+		if !self && len(g.allowed) > 0 && (err != nil || !slices.Contains(g.allowed, cred.Uid)) {
+			g.reject(conn, byUID, "connection closed at once: --allow-uid does not name its user", cred)
+			continue
 		}
+		if tracked := g.conns.admit(conn, self); tracked != nil {
+			return tracked, nil
+		}
+		g.reject(conn, byLimit, "connection closed at once: too many are open", cred, "limit", maxConnections)
 	}
 }
 
-func (g *gate) reject(conn net.Conn, reason string, cred *unix.Ucred) {
+func (g *gate) reject(conn net.Conn, reason, text string, cred *unix.Ucred, attrs ...any) {
 	_ = conn.Close()
 	g.rejected(reason)
-	if !g.quiet.Allow() {
+	if !g.quiet[reason].Allow() {
 		return
 	}
-	attrs := []any{"reason", reason, "limit", maxConnections}
 	if cred != nil {
 		attrs = append(attrs, "peer_uid", cred.Uid, "peer_pid", cred.Pid)
 	}
-	g.log.Warn("connection closed at once", attrs...)
+	g.log.Warn(text, attrs...)
 }
 
 // peerOf returns who is at the other end, as the kernel saw it when the
@@ -88,18 +92,4 @@ func peerOf(conn net.Conn) (*unix.Ucred, error) {
 	var credErr error
 	err = raw.Control(func(fd uintptr) { cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
 	return cred, errors.Join(err, credErr)
-}
-
-// countedConn gives its place back when it is closed.
-type countedConn struct {
-	net.Conn
-
-	once sync.Once
-	open *atomic.Int64
-}
-
-// Close closes the connection.
-func (c *countedConn) Close() error {
-	c.once.Do(func() { c.open.Add(-1) })
-	return c.Conn.Close()
 }

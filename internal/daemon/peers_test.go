@@ -1,0 +1,118 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// stranger is a uid other than this process's where that can be had.
+func stranger() int {
+	if os.Getuid() == 0 {
+		return 65534
+	}
+	return os.Getuid()
+}
+
+func rejected(reason string) string {
+	return fmt.Sprintf("aws_encryption_provider_connections_rejected_total{provider=%q,reason=%q}", "0", reason)
+}
+
+func TestAllowUIDDecidesByTheCallersUser(t *testing.T) {
+	for name, listen := range map[string]string{"file": "", "abstract": "@aep-uid-" + strconv.Itoa(os.Getpid())} {
+		for _, allowed := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s %t", name, allowed), func(t *testing.T) {
+				t.Parallel()
+				uid := stranger()
+				if !allowed {
+					uid++
+				}
+				if listen != "" {
+					listen += strconv.FormatBool(allowed)
+				}
+				r := run(t, setup{listen: listen, args: []string{"--allow-uid=1", "--allow-uid=" + strconv.Itoa(uid), "--socket-mode=0666"}}).serving()
+				p := another(t, role{Do: "connect", Path: r.path}, stranger())
+				p.ask("open")
+				said := p.line()
+				if in := said == "in"; in != allowed {
+					t.Errorf("uid %d, with %d allowed: %q, want let in: %t", stranger(), uid, said, allowed)
+				}
+				if err := ask(context.Background(), r.path); err != nil {
+					t.Errorf("the process itself: %v, want it let in", err)
+				}
+				want := ""
+				if !allowed {
+					want = "1"
+					line := fmt.Sprintf(`"peer_uid":%d,"peer_pid":%d`, stranger(), p.pid())
+					if !r.log.has(line) || !r.log.has("--allow-uid") {
+						t.Errorf("the log does not say who was refused and why; want %s:\n%s", line, r.log)
+					}
+				}
+				if got := r.metric(rejected("uid")); got != want {
+					t.Errorf("%s is %q, want %q", rejected("uid"), got, want)
+				}
+			})
+		}
+	}
+}
+
+func TestWithoutAllowUIDTheFileDecides(t *testing.T) {
+	t.Parallel()
+	r := run(t, setup{args: []string{"--socket-mode=0666"}}).serving()
+	another(t, role{Do: "connect", Path: r.path}, stranger()).expect("open", "in")
+}
+
+func TestConnectionsAreBounded(t *testing.T) {
+	t.Parallel()
+	r := run(t, setup{}).ready()
+	p := another(t, role{Do: "connect", Path: r.path}, os.Getuid())
+	for range maxConnections {
+		p.expect("open", "in")
+	}
+	for range 2 {
+		p.ask("open")
+		if said := p.line(); !strings.HasPrefix(said, "error: ") {
+			t.Fatalf("connection %d: %q, want it closed", maxConnections+1, said)
+		}
+	}
+	if got := r.metric(rejected("limit")); got != "2" {
+		t.Errorf("%s is %q, want 2", rejected("limit"), got)
+	}
+	if n := strings.Count(r.log.String(), "too many are open"); n != 1 {
+		t.Errorf("two refusals are logged in %d lines, want one a minute:\n%s", n, r.log)
+	}
+	if err := ask(context.Background(), r.path); err != nil {
+		t.Errorf("the process itself: %v, want it let in", err)
+	}
+	if err := os.Remove(r.path); err != nil { // a new listener knows of the old one's connections
+		t.Fatal(err)
+	}
+	until(t, "the socket is back", func() bool { return ask(context.Background(), r.path) == nil })
+	p.ask("open")
+	if said := p.line(); !strings.HasPrefix(said, "error: ") {
+		t.Errorf("connection %d to the socket that was put back: %q, want it closed", maxConnections+1, said)
+	}
+	p.expect("close", "closed")
+	until(t, "one that is closed makes room", func() bool { p.ask("open"); return p.line() == "in" })
+	p.ask("open")
+	if said := p.line(); !strings.HasPrefix(said, "error: ") {
+		t.Errorf("a second one after one was closed: %q, want it closed", said)
+	}
+	p.kill()
+	until(t, "a caller that died makes room", func() bool { return r.providers[0].conns.count() == 0 })
+}
+
+func TestConnectionsAreBoundedOfEachSocketAlone(t *testing.T) {
+	t.Parallel()
+	other := filepath.Join(directory(t), "s")
+	r := run(t, setup{args: []string{"--key=alias/other", "--listen=" + other}}).serving()
+	p := another(t, role{Do: "connect", Path: r.path}, os.Getuid())
+	for range maxConnections {
+		p.expect("open", "in")
+	}
+	another(t, role{Do: "connect", Path: other}, os.Getuid()).expect("open", "in")
+}

@@ -1,0 +1,272 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"k8s.io/kms/apis/v2"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
+)
+
+func TestPromisedTimes(t *testing.T) {
+	u := usualTiming()
+	if u.holderWait != 10*time.Second {
+		t.Errorf("a holder is waited for for %s, want 10s", u.holderWait)
+	}
+	if u.drain != 5*time.Second {
+		t.Errorf("running calls may take %s, want 5s", u.drain)
+	}
+	if u.keep+time.Second >= 5*time.Second { // a second for whom to ask who is there
+		t.Errorf("a socket file is looked after every %s, want it back within 5s", u.keep)
+	}
+}
+
+// underWay starts an Encrypt and returns when KMS has it.
+func (r *running) underWay() <-chan error {
+	r.t.Helper()
+	c, before := r.client(), r.kms.Calls("Encrypt")
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_, err := c.Encrypt(ctx, &v2.EncryptRequest{Plaintext: bytes.Repeat([]byte("k"), 32)})
+		done <- err
+	}()
+	until(r.t, "KMS has the call", func() bool { return r.kms.Calls("Encrypt") > before })
+	return done
+}
+
+// stopped fails the test when the daemon takes longer than a limit to stop.
+func (r *running) stopped(hurry context.Context, limit time.Duration) {
+	r.t.Helper()
+	began := time.Now()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.down.Do(func() { r.Shutdown(hurry) })
+	}()
+	select {
+	case <-done:
+	case <-time.After(limit):
+		r.t.Errorf("not stopped within %s", limit)
+		<-done
+		r.t.Logf("stopped after %s", time.Since(began))
+	}
+}
+
+func TestShutdownLetsRunningCallsFinishAndRefusesNewOnes(t *testing.T) {
+	t.Parallel()
+	r := run(t, setup{}).ready()
+	conn := connect(t, r.path)
+	r.encrypts(v2.NewKeyManagementServiceClient(conn)) // so that it is connected
+	r.kms.Inject(kmsemulator.Fault{Operation: "Encrypt", Kind: kmsemulator.Latency, Delay: time.Second})
+	running := r.underWay()
+	down := make(chan struct{})
+	go func() {
+		defer close(down)
+		r.stopped(context.Background(), patience)
+	}()
+	until(t, "the socket is gone", func() bool { return !r.exists() })
+	until(t, "new calls are refused", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_, err := v2.NewKeyManagementServiceClient(conn).Status(ctx, &v2.StatusRequest{}, grpc.WaitForReady(false))
+		return status.Code(err) == codes.Unavailable
+	})
+	select {
+	case err := <-running:
+		t.Fatalf("the running call has ended (%v) before new ones were refused: the test shows nothing", err)
+	default:
+	}
+	if err := <-running; err != nil {
+		t.Errorf("the running call: %v, want it finished", err)
+	}
+	<-down
+}
+
+func TestShutdownCutsWhatHangs(t *testing.T) {
+	for name, c := range map[string]struct {
+		drain time.Duration
+		hurry bool
+	}{"after the time to drain": {100 * time.Millisecond, false}, "at once when in a hurry": {10 * patience, true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			timing := shortTiming()
+			timing.drain = c.drain
+			r := run(t, setup{time: timing, args: []string{"--kms-timeout=10m"}}).ready()
+			r.kms.Inject(kmsemulator.Fault{Kind: kmsemulator.Hang})
+			running := r.underWay()
+			hurry, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			if c.hurry {
+				cancel()
+			}
+			r.stopped(hurry, patience/2)
+			if err := <-running; err == nil {
+				t.Error("a call that hangs in KMS has succeeded")
+			}
+			if r.exists() {
+				t.Error("the socket is still there")
+			}
+		})
+	}
+}
+
+func TestCallerThatSaysNothingDoesNotHoldUpShutdown(t *testing.T) {
+	for name, said := range map[string]string{"nothing": "", "half a greeting": "PRI * HTTP/2.0\r\n", "a greeting": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := run(t, setup{}).serving()
+			conn, err := net.Dial("unix", r.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			if _, err := conn.Write([]byte(said)); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "a later connection is served", func() bool { return ask(context.Background(), r.path) == nil })
+			r.stopped(context.Background(), patience/2)
+		})
+	}
+}
+
+func TestShutdownAtAnyMomentLeavesNoSocket(t *testing.T) {
+	t.Parallel()
+	dir := directory(t)
+	for i := range 40 {
+		path := filepath.Join(dir, fmt.Sprint(i))
+		d := start(parse(t, []string{"--key=alias/k", "--region=us-west-2", "--listen=" + path, "--kms-endpoint=http://127.0.0.1:1", "--health-port=127.0.0.1:0"}),
+			Options{Log: (&logBook{}).logger()}, shortTiming())
+		time.Sleep(time.Duration(i) * 30 * time.Microsecond) // a different moment each time
+		d.Shutdown(context.Background())
+		if exists(path) {
+			t.Fatalf("round %d: the socket outlives the process", i)
+		}
+	}
+}
+
+func TestShutdownWhileWaitingForAHolder(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(directory(t), "s")
+	p := holding(t, path)
+	timing := shortTiming()
+	timing.holderWait = 10 * patience
+	r := run(t, setup{listen: path, time: timing})
+	until(t, "it waits", func() bool { return r.log.has("waiting for its holder") })
+	r.stopped(context.Background(), patience/2)
+	select {
+	case err := <-r.Failed():
+		t.Errorf("failed with %v, want no failure of a process that was told to end", err)
+	default:
+	}
+	if pid, live := holder(path); !live || pid != p.pid() {
+		t.Errorf("holder is %d (%t), want still %d", pid, live, p.pid())
+	}
+}
+
+func TestHeldSocketEndsTheProcessAndNothingElseBefore(t *testing.T) {
+	t.Parallel()
+	dir := directory(t)
+	held, free := filepath.Join(dir, "held"), filepath.Join(dir, "free")
+	p := holding(t, held)
+	timing := shortTiming()
+	timing.holderWait = 2 * time.Second
+	r := run(t, setup{listen: free, time: timing, args: []string{"--key=alias/other", "--listen=" + held}})
+	if code, body := r.get("/livez"); code != http.StatusOK {
+		t.Errorf("/livez while it waits: %d %s, want 200", code, body)
+	}
+	if code, body := r.get("/readyz/1"); code != http.StatusServiceUnavailable || body != "provider 1: its socket is not served yet\n" {
+		t.Errorf("/readyz/1 while it waits: %d %s, want 503 and that its socket is not served yet", code, body)
+	}
+	r.encrypts(r.client())
+	select {
+	case err := <-r.Failed():
+		if !strings.Contains(err.Error(), fmt.Sprintf("pid %d ", p.pid())) || !strings.Contains(err.Error(), held) {
+			t.Errorf("failed with %v, want socket and holder", err)
+		}
+	case <-time.After(patience):
+		t.Error("a socket that cannot be had is no failure")
+	}
+}
+
+func TestSocketFileIsPutBackAndServes(t *testing.T) {
+	for name, remove := range map[string]func(path string) error{
+		"file removed":      os.Remove,
+		"file moved away":   func(p string) error { return os.Rename(p, p+".old") },
+		"directory removed": func(p string) error { return os.RemoveAll(filepath.Dir(p)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(directory(t), "run")
+			r := run(t, setup{listen: filepath.Join(dir, "s"), args: []string{"--socket-mode=0660"}}).ready()
+			for range 2 {
+				if err := remove(r.path); err != nil {
+					t.Fatal(err)
+				}
+				until(t, "the socket is back", func() bool { return ask(context.Background(), r.path) == nil })
+				r.encrypts(r.client())
+				if got := permissions(t, r.path); got != 0o660 {
+					t.Errorf("back with mode %04o, want 0660", got)
+				}
+			}
+			select {
+			case err := <-r.Failed():
+				t.Errorf("failed: %v", err)
+			default:
+			}
+			r.shutdown()
+			if r.exists() {
+				t.Error("the file that was put back is not removed at the end")
+			}
+		})
+	}
+}
+
+func TestNameThatAnotherProcessTookIsLeftToIt(t *testing.T) {
+	t.Parallel()
+	timing := shortTiming()
+	timing.keep = time.Second // the other process is faster
+	r := run(t, setup{time: timing}).ready()
+	other := another(t, role{Do: "claim", Path: r.path, Mode: 0o600, Group: -1, Wait: patience}, os.Getuid())
+	other.expect("", "ready")
+	if err := os.Remove(r.path); err != nil {
+		t.Fatal(err)
+	}
+	other.expect("go", "claimed")
+	until(t, "the loss is logged", func() bool { return r.log.has("socket file is gone and cannot be put back") })
+	want := fmt.Sprintf("the process with pid %d serves it", other.pid())
+	if !r.log.has(want) {
+		t.Errorf("log without %q:\n%s", want, r.log)
+	}
+	if pid, live := holder(r.path); !live || pid != other.pid() {
+		t.Errorf("holder is %d (%t), want still %d", pid, live, other.pid())
+	}
+	until(t, "/readyz says so", func() bool {
+		code, body := r.get("/readyz")
+		return code == http.StatusServiceUnavailable && strings.Contains(body, "its socket file is gone: "+want)
+	})
+	time.Sleep(20 * timing.answer) // enough for the process to give up on itself
+	if code, body := r.get("/livez"); code != http.StatusOK {
+		t.Errorf("/livez: %d %s, want 200: a restart gives no socket back", code, body)
+	}
+	other.leave()
+	until(t, "the socket is back", func() bool { return ask(context.Background(), r.path) == nil })
+	r.encrypts(r.client())
+	r.ready()
+	if n := strings.Count(r.log.String(), "cannot be put back"); n != 1 {
+		t.Errorf("the loss is logged %d times, want once:\n%s", n, r.log)
+	}
+}
