@@ -428,7 +428,7 @@ func TestCredentialProcessNeverShowsWhatItPrinted(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "config")
 	script := filepath.Join(dir, "creds.sh")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\necho '{\"Version\": 1, \"SecretAccessKey\": \"leak-me\" broken'\n"), 0o700); err != nil { //nolint:gosec // a script
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho '{\"Version\": 1, \"SecretAccessKey\": \"leak-me\" broken'\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(file, []byte("[default]\ncredential_process = "+script+"\n"), 0o600); err != nil {

@@ -109,8 +109,12 @@ var errAttemptHung error = hungError{}
 
 type hungError struct{}
 
-func (hungError) Error() string        { return "no answer within half of the call's time" }
-func (hungError) Timeout() bool        { return true }
+func (hungError) Error() string { return "no answer within half of the call's time" }
+
+// Timeout makes it a time-out for whoever asks as net.Error does.
+func (hungError) Timeout() bool { return true }
+
+// RetryableError tells the SDK to make the second attempt.
 func (hungError) RetryableError() bool { return true }
 
 // Do sends one attempt. It reads the whole answer, so that the limit of the
@@ -123,11 +127,11 @@ func (hungError) RetryableError() bool { return true }
 func (c *Connections) Do(req *http.Request) (*http.Response, error) {
 	ctx, cancel, transport, state := c.attempt(req)
 	defer cancel()
-	out, err := inMemory(req.Clone(ctx))
+	out, err := inMemory(req.Clone(ctx)) //nolint:contextcheck // ctx is the request's own, shortened
 	if err != nil {
 		return nil, err
 	}
-	c.openAhead(req)
+	c.openAhead(req) //nolint:contextcheck // outlives the call, and ends with the pool
 	resp, err := roundTrip(transport, out)
 	if err != nil && state != nil && state.made == 1 && errors.Is(ctx.Err(), context.DeadlineExceeded) && req.Context().Err() == nil {
 		state.hung = true

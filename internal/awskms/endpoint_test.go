@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	if key := os.Getenv(childCalls); key != "" {
 		conns := awskms.NewConnections()
 		_, err := awskms.New(awskms.Options{Connections: conns, Timeout: 2 * time.Second}).Encrypt(context.Background(), key, secret.Bytes("seed"))
-		fmt.Println(err)
+		fmt.Fprintln(os.Stdout, err)
 		os.Exit(0)
 	}
 	goleak.VerifyTestMain(m)

@@ -94,11 +94,13 @@ type Error struct {
 	Op        string   // the API's own name for the call, such as "Decrypt"; may be ""
 	Key       string   // ARN or name of the key; "" where no key was chosen
 	AlsoTried []string // further keys that answered the same
+	Note      string   // what else helps to find out, already safe to print; may be ""
 	AWSCode   string   // the error code of AWS, such as "DisabledException"; may be ""
 	RequestID string   // AWS's id of the request; may be ""
 	Said      string   // what the other side said, in its own words; may be ""
 	Principal string   // who was refused, where AWS said it
 	Action    string   // what was refused, where AWS said it
+	Later     *Error   // what failed since then, where that is something else; may be nil
 	Err       error    // what happened underneath; may be nil. Never printed: see Said
 }
 
@@ -131,17 +133,22 @@ func (e *Error) Error() string {
 		b.WriteString(" (" + said + ")")
 	}
 	b.WriteString("; " + e.Next())
+	if e.Note != "" {
+		b.WriteString("; " + e.Note)
+	}
+	if e.Later != nil {
+		b.WriteString("; since then: " + e.Later.Short())
+	}
 	return b.String()
 }
 
-// Short is the cause and the next step without the key and AWS's words, for
-// lists that have those in columns of their own.
+// Short is the cause and the next step without the key and AWS's words.
 func (e *Error) Short() string {
 	return e.Code.Info().ID + " " + e.Code.Info().What + "; " + e.Next()
 }
 
-// Next is the next step for a person, with the key, the action and the
-// principal filled in where they are known.
+// Next is the next step for a person, with the key (as text, and as arguments of
+// the AWS CLI), the action and the principal filled in where they are known.
 func (e *Error) Next() string {
 	orElse := func(s, other string) string {
 		if s == "" {
@@ -151,9 +158,19 @@ func (e *Error) Next() string {
 	}
 	return strings.NewReplacer(
 		"{key}", orElse(e.Key, "the key"),
+		"{cli}", "--key-id "+orElse(e.Key, "KEY")+regionArgument(e.Key),
 		"{action}", orElse(e.Action, "kms:"+orElse(e.Op, "Encrypt and kms:Decrypt")),
 		"{principal}", orElse(e.Principal, "the identity that this process runs as"),
 	).Replace(e.Code.Info().Next)
+}
+
+// regionArgument is what the AWS CLI needs beside an ARN: it does not look into it.
+func regionArgument(key string) string {
+	const regionPart = 3
+	if parts := strings.Split(key, ":"); strings.HasPrefix(key, "arn:") && len(parts) > regionPart && parts[regionPart] != "" {
+		return " --region " + clip(parts[regionPart])
+	}
+	return ""
 }
 
 func (e *Error) said() string {

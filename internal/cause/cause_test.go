@@ -2,14 +2,13 @@ package cause_test
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
-
-	"flag"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
@@ -109,7 +108,7 @@ func TestErrorsPageIsCurrent(t *testing.T) {
 	const page = "../../docs/errors.md"
 	want := cause.Page()
 	if *update {
-		if err := os.WriteFile(page, []byte(want), 0o644); err != nil { //nolint:gosec // a page of the docs, for everyone
+		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -68,7 +68,7 @@ type Info struct {
 	ID    string // "KMS0101": stable for ever
 	Class Class
 	What  string // what happened, in words that follow a colon
-	Next  string // the next step; {key}, {action} and {principal} are filled in
+	Next  string // the next step; {key}, {cli}, {action} and {principal} are filled in
 	Doc   string // what else an operator wants to know, for docs/errors.md
 }
 
@@ -99,12 +99,12 @@ const runbookDisabled = "kube-apiserver keeps what it has unwrapped in memory, s
 //nolint:gochecknoglobals // read-only: the table that the whole program speaks from
 var table = [...]Info{
 	KeyDisabled: {
-		"KMS0101", Refused, "the key is disabled", "enable the key: aws kms enable-key --key-id {key}",
+		"KMS0101", Refused, "the key is disabled", "enable the key: aws kms enable-key {cli}",
 		runbookDisabled,
 	},
 	KeyPendingDeletion: {
 		"KMS0102", Refused, "the key is scheduled for deletion",
-		"cancel it before the key is gone for ever: aws kms cancel-key-deletion --key-id {key}, then aws kms enable-key --key-id {key}",
+		"cancel it before the key is gone for ever: aws kms cancel-key-deletion {cli}, then aws kms enable-key {cli}",
 		"After the waiting period of 7 to 30 days everything that needs this key is lost, backups of etcd included. " + runbookDisabled,
 	},
 	KeyNotFound: {
@@ -159,7 +159,7 @@ var table = [...]Info{
 	},
 	KeyUnavailable: {
 		"KMS0208", Outage, "KMS cannot use the key at the moment",
-		"if it lasts, look at the key's state and at its custom or external key store: aws kms describe-key --key-id {key}",
+		"if it lasts, look at the key's state and at its custom or external key store: aws kms describe-key {cli}",
 		"KMS reports a failing CloudHSM cluster or external key store proxy this way, and a key whose creation or update is not finished.",
 	},
 	RegionUnknown: {

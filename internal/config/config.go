@@ -87,7 +87,7 @@ func (m Mistake) String() string {
 }
 
 // Mistakes are all that is wrong with a configuration.
-type Mistakes []Mistake
+type Mistakes []Mistake //nolint:errname // a list, and called what it is
 
 // Error returns a line for each mistake.
 func (m Mistakes) Error() string {

@@ -164,6 +164,8 @@ func TestEveryMistakeIsNamedWithItsFlag(t *testing.T) {
 		"mode too wide":                 {[]string{"--key=alias/a", "--socket-mode=1777"}, []string{`--socket-mode: "1777"`}},
 		"mode that locks the owner out": {[]string{"--key=alias/a", "--socket-mode=0060"}, []string{`--socket-mode: "0060"`}},
 		"no such group":                 {[]string{"--key=alias/a", "--socket-group=no-such-group-here"}, []string{"--socket-group: \"no-such-group-here\" is no group"}},
+		"empty uid list":                {[]string{"--key=alias/a", "--allow-uid="}, []string{"--allow-uid: is given and empty"}},
+		"empty read keys":               {[]string{"--key=alias/a", "--decrypt-key="}, []string{"--decrypt-key: is given and empty"}},
 		"bad uid":                       {[]string{"--key=alias/a", "--allow-uid=root"}, []string{`--allow-uid: "root" is no user id`}},
 		"Region contradicts":            {[]string{"--key=" + keyA, "--region=eu-central-1"}, []string{`--region: is "eu-central-1", but the key "` + keyA + `" is in us-west-2`}},
 		"bad Region":                    {[]string{"--key=alias/a", "--region=Oregon"}, []string{`--region: "Oregon" is no AWS Region`}},

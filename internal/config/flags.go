@@ -84,6 +84,7 @@ func (f *Flags) Parse(args []string, lookupEnv func(string) (string, bool)) (*Co
 		return nil, err
 	}
 	f.parseEnv(lookupEnv, &mistakes)
+	f.refuseEmptyLists(&mistakes)
 	cfg := f.build(&mistakes)
 	if len(mistakes) > 0 {
 		return nil, mistakes
@@ -165,6 +166,19 @@ func (f *Flags) parseEnv(lookup func(string) (string, bool), mistakes *Mistakes)
 			assign(f.set, EnvName(flag.Name), flag.Name, one, mistakes)
 		}
 	})
+}
+
+// refuseEmptyLists keeps a variable that nobody filled in from dropping what it
+// stands for: an empty --allow-uid would let everyone in.
+func (f *Flags) refuseEmptyLists(mistakes *Mistakes) {
+	for _, list := range []struct {
+		name   string
+		values []string
+	}{{"listen", f.listen}, {"decrypt-key", f.decryptKeys}, {"allow-uid", f.allowUIDs}} {
+		if f.set.Changed(list.name) && len(list.values) == 0 {
+			mistakes.add("--"+list.name, "is given and empty: leave it out, or give a value")
+		}
+	}
 }
 
 func assign(set *pflag.FlagSet, field, name, value string, mistakes *Mistakes) {

@@ -28,7 +28,9 @@ const (
 func (p *Provider) Run(ctx context.Context) {
 	for {
 		started := time.Now()
+		before := p.write.record.verdict()
 		p.check(ctx)
+		p.reportFirstFailure(ctx, before)
 		if p.write.record.verdict().confirm {
 			p.check(ctx)
 		}
@@ -37,6 +39,18 @@ func (p *Provider) Run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// reportFirstFailure writes a line when a check begins to fail, long before that
+// amounts to a state: whoever starts the process for the first time looks there.
+// Failures of traffic have lines of their own.
+func (p *Provider) reportFirstFailure(ctx context.Context, before verdict) {
+	after := p.write.record.verdict()
+	if before.suspect || !after.suspect || ctx.Err() != nil {
+		return
+	}
+	e := cause.Of(p.named(after.err))
+	p.log.WarnContext(ctx, "health check failed", "key", p.write.address(), "code", e.Code.String(), "class", e.Class(), "error", e.Error())
 }
 
 // waitForCheck returns when the next check is due, and false when ctx has ended.

@@ -207,7 +207,7 @@ func summary(refusals []*cause.Error, s Stored) *cause.Error {
 		}
 	}
 	if noted := s.Annotations[AnnotationKeyARN]; len(noted) > 0 {
-		none.Said = "its annotations name " + string(noted)
+		none.Note = "its annotations name " + cause.Quote(string(noted))
 	}
 	return &none
 }

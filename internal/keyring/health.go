@@ -87,7 +87,13 @@ func (r *record) failed(op operation, now time.Time, err *cause.Error, check boo
 	}
 	if refused || !t.confirmed {
 		t.err = err
+		return
 	}
+	// A refused key stays refused until it works, also when KMS can no longer be
+	// asked: what is told is the refusal, and that nobody knows whether it lasts.
+	told := *t.err
+	told.Later = err
+	t.err = &told
 }
 
 // A verdict is what the evidence amounts to at one moment.

@@ -128,6 +128,26 @@ func TestRefusalCountsOnceACheckConfirmedIt(t *testing.T) {
 	})
 }
 
+// A refused key must not be taken for an outage, which has a grace, only because
+// KMS can no longer be asked.
+func TestRefusedKeyStaysRefusedAmidAnOutage(t *testing.T) {
+	t.Parallel()
+	bubble(t, ringOptions{grace: time.Hour}, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {
+		f.fail("Encrypt", cause.KeyDisabled)
+		time.Sleep(31 * time.Second)
+		f.fail("Encrypt", cause.Unreachable)
+		time.Sleep(5 * time.Minute)
+		wantStatus(t, p, "error KMS0101")
+		_, err := p.Status(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "since then: KMS0204") {
+			t.Errorf("got %v, want also what fails now", err)
+		}
+		f.mend("Encrypt")
+		time.Sleep(7 * time.Second)
+		wantStatus(t, p, "ok")
+	})
+}
+
 func TestRefusalIsFoundWithoutTraffic(t *testing.T) {
 	t.Parallel()
 	bubble(t, ringOptions{}, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {

@@ -130,13 +130,30 @@ func (p *Provider) weigh(ctx context.Context, failed bool) {
 // logChange says at once, grace or not, that a provider's state changed.
 func (p *Provider) logChange(ctx context.Context, was State, v verdict) {
 	if v.state == Healthy || v.state == Unknown {
-		p.log.InfoContext(ctx, "key is "+string(v.state), "key", p.write.address(), "was", was)
+		p.log.InfoContext(ctx, v.state.words(), "key", p.write.address(), "state", v.state, "was", was)
 		return
 	}
 	e := cause.Of(p.named(v.err))
-	attrs := []any{"key", p.write.address(), "was", was, "code", e.Code.String(), "class", e.Class(), "since", v.since.UTC(), "error", e.Error()}
+	attrs := []any{"key", p.write.address(), "state", v.state, "was", was, "code", e.Code.String(), "class", e.Class(), "since", v.since.UTC(), "error", e.Error()}
 	if v.state != Refused && v.contacted {
 		attrs = append(attrs, "status_ok_until", v.lastOK.Add(p.opts.OutageGrace).UTC())
 	}
-	p.log.ErrorContext(ctx, "key is "+string(v.state), attrs...)
+	p.log.ErrorContext(ctx, v.state.words(), attrs...)
+}
+
+// words say a state as a line of the log does.
+func (s State) words() string {
+	switch s {
+	case Healthy:
+		return "key works"
+	case Refused:
+		return "key is refused"
+	case Outage:
+		return "key cannot be used: KMS fails or cannot be reached"
+	case Credentials:
+		return "key cannot be used: no valid AWS credentials"
+	case Unknown:
+		return "key has not been seen to encrypt and decrypt yet"
+	}
+	return string(s)
 }

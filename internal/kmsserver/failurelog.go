@@ -50,7 +50,7 @@ func (f *failureLog) record(ctx context.Context, c call, e *cause.Error, err err
 
 func (f *failureLog) write(ctx context.Context, level slog.Level, c call, e *cause.Error, err error, took time.Duration) {
 	f.log.Log(ctx, level, "call failed", "code", e.Code.String(), "class", e.Class(),
-		"api", c.api, "operation", c.operation, "took", took, "error", err.Error())
+		"api", c.api, "operation", c.operation, "took", took.String(), "error", err.Error())
 }
 
 // first says whether e opens a window, and counts it where it does not.

@@ -107,7 +107,7 @@ func (s *service) do(ctx context.Context, c call, work func(context.Context) err
 	if err == nil {
 		c.metrics.Done(metrics.Success, false, took)
 		if s.log.Enabled(ctx, slog.LevelDebug) {
-			s.log.DebugContext(ctx, "call served", "api", c.api, "operation", c.operation, "took", took)
+			s.log.DebugContext(ctx, "call served", "api", c.api, "operation", c.operation, "took", took.String())
 		}
 		return nil
 	}
