@@ -63,16 +63,17 @@ func (g *gate) Accept() (net.Conn, error) {
 	}
 }
 
+// reject closes a connection, once it has been counted: whoever sees it closed
+// finds it in the metrics.
 func (g *gate) reject(conn net.Conn, reason, text string, cred *unix.Ucred, attrs ...any) {
-	_ = conn.Close()
 	g.rejected(reason)
-	if !g.quiet[reason].Allow() {
-		return
+	if g.quiet[reason].Allow() {
+		if cred != nil {
+			attrs = append(attrs, "peer_uid", cred.Uid, "peer_pid", cred.Pid)
+		}
+		g.log.Warn(text, attrs...)
 	}
-	if cred != nil {
-		attrs = append(attrs, "peer_uid", cred.Uid, "peer_pid", cred.Pid)
-	}
-	g.log.Warn(text, attrs...)
+	_ = conn.Close()
 }
 
 // peerOf returns who is at the other end, as the kernel saw it when the
