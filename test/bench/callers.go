@@ -174,8 +174,8 @@ func cmpOr(first, err error) error {
 // callers are the role as the parent sees it.
 type callers struct{ *child }
 
-func startCallers() (callers, error) {
-	c, err := start("callers")
+func startCallers(ctx context.Context) (callers, error) {
+	c, err := start(ctx, "callers")
 	return callers{c}, err
 }
 

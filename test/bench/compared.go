@@ -67,7 +67,7 @@ func startBare(ctx context.Context, p *plugin, socket string) (*child, error) {
 		return nil, err
 	}
 	canned.Socket = socket
-	c, err := start("bare")
+	c, err := start(ctx, "bare")
 	if err != nil {
 		return nil, err
 	}

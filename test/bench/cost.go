@@ -71,7 +71,6 @@ func (b *bench) compare(ctx context.Context, contenders ...*contender) error {
 // is compared with.
 type field struct {
 	kms     *kms
-	key     string
 	plugin  *plugin
 	bare    *child
 	socket  string // of the bare server
@@ -92,19 +91,16 @@ func (b *bench) newField(ctx context.Context) (*field, error) {
 }
 
 func (f *field) start(ctx context.Context, b *bench) (err error) {
-	if f.kms, err = startKMS(); err != nil {
+	if f.kms, err = startKMS(ctx); err != nil {
 		return err
 	}
-	if f.key, err = f.kms.createKey(); err != nil {
-		return err
-	}
-	if f.plugin, err = b.startPlugin(ctx, f.kms.url, []string{f.key}); err != nil {
+	if f.plugin, err = b.startPlugin(ctx, f.kms.url, []string{f.kms.key}); err != nil {
 		return err
 	}
 	if f.bare, err = startBare(ctx, f.plugin, f.socket); err != nil {
 		return err
 	}
-	f.callers, err = startCallers()
+	f.callers, err = startCallers(ctx)
 	return err
 }
 
@@ -144,14 +140,14 @@ func measureCPU(ctx context.Context, b *bench) ([]row, error) {
 		return nil, err
 	}
 	defer f.end()
-	loop, err := start("sdk")
+	loop, err := start(ctx, "sdk")
 	if err != nil {
 		return nil, err
 	}
 	defer loop.end()
 	plugin, bare := f.pluginDoes(cryptOp), f.bareDoes(cryptOp)
 	sdk := &contender{name: "SDK in a loop", pid: loop.pid(), run: func(span time.Duration) (r Result, err error) {
-		return r, loop.call("Run", Loop{URL: f.kms.url, Key: f.key, Callers: manyCallers, For: span}, &r)
+		return r, loop.call("Run", Loop{URL: f.kms.url, Key: f.kms.key, Callers: manyCallers, For: span}, &r)
 	}}
 	if err := b.compare(ctx, plugin, sdk, bare); err != nil {
 		return nil, err
@@ -193,5 +189,7 @@ func measureStatus(ctx context.Context, b *bench) ([]row, error) {
 }
 
 func micro(d time.Duration) time.Duration { return d.Round(100 * time.Nanosecond) }
+
+func milli(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
 
 func ratio(a, b time.Duration) float64 { return float64(a) / float64(b) }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -41,15 +42,13 @@ func newEmulator() (*Emulator, error) {
 	return &Emulator{emulator: e, url: "http://" + l.Addr().String()}, nil
 }
 
-// URL tells the endpoint.
-func (e *Emulator) URL(_ None, url *string) error {
-	*url = e.url
-	return nil
-}
+// A Key is a key and where it is.
+type Key struct{ URL, ARN string }
 
-// CreateKey makes a key and tells its ARN.
-func (e *Emulator) CreateKey(_ None, arn *string) (err error) {
-	*arn, err = e.emulator.CreateKey(region, kmsemulator.KeyOptions{})
+// CreateKey makes a key.
+func (e *Emulator) CreateKey(_ None, k *Key) (err error) {
+	k.URL = e.url
+	k.ARN, err = e.emulator.CreateKey(region, kmsemulator.KeyOptions{})
 	return err
 }
 
@@ -82,20 +81,24 @@ func (e *Emulator) Disable(arn string, _ *None) error { return e.emulator.Disabl
 func (e *Emulator) Enable(arn string, _ *None) error { return e.emulator.EnableKey(arn) }
 
 // Deny denies everything on a key.
-func (e *Emulator) Deny(arn string, _ *None) error {
-	e.emulator.Deny(arn, "")
-	return nil
-}
+func (e *Emulator) Deny(arn string, _ *None) error { return e.permit(arn, e.emulator.Deny) }
 
 // Allow takes Deny back.
-func (e *Emulator) Allow(arn string, _ *None) error {
-	e.emulator.Allow(arn, "")
+func (e *Emulator) Allow(arn string, _ *None) error { return e.permit(arn, e.emulator.Allow) }
+
+func (e *Emulator) permit(arn string, say func(key, operation string)) error {
+	if !e.emulator.HasKey(arn) {
+		return errors.New("there is no such key")
+	}
+	say(arn, "")
 	return nil
 }
 
-// Calls tells how many KMS calls have arrived.
-func (e *Emulator) Calls(_ None, n *int) error {
-	*n = e.emulator.Calls("*")
+// Calls tells how many calls of a KMS operation have arrived, "*" of all.
+func (e *Emulator) Calls(operation string, n *int) error {
+	if *n = e.emulator.Calls(operation); *n == 0 {
+		return fmt.Errorf("no call of %s has arrived", operation)
+	}
 	return nil
 }
 
@@ -104,15 +107,17 @@ type kms struct {
 	*child
 
 	url string
+	key string // the first
 }
 
-func startKMS() (*kms, error) {
-	c, err := start("emulator")
+// startKMS starts an emulator with one key.
+func startKMS(ctx context.Context) (*kms, error) {
+	c, err := start(ctx, "emulator")
 	if err != nil {
 		return nil, err
 	}
 	k := &kms{child: c}
-	if err := k.call("URL", None{}, &k.url); err != nil {
+	if k.key, err = k.createKey(); err != nil {
 		k.end()
 		return nil, err
 	}
@@ -120,8 +125,10 @@ func startKMS() (*kms, error) {
 }
 
 func (k *kms) createKey() (arn string, err error) {
-	err = k.call("CreateKey", None{}, &arn)
-	return arn, err
+	var made Key
+	err = k.call("CreateKey", None{}, &made)
+	k.url = made.URL
+	return made.ARN, err
 }
 
 func (k *kms) inject(f kmsemulator.Fault) error { return k.call("Inject", f, &None{}) }
@@ -133,8 +140,5 @@ func (k *kms) slow(by time.Duration) error {
 }
 
 func (k *kms) calls() (n int, err error) {
-	if err = k.call("Calls", None{}, &n); err != nil {
-		return 0, fmt.Errorf("counting: %w", err)
-	}
-	return n, nil
+	return n, k.call("Calls", "*", &n)
 }

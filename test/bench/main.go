@@ -172,10 +172,10 @@ func measure(ctx context.Context, chosen []section, plugin string, short bool, o
 	}
 	fmt.Fprintf(out, "%s, %d CPUs, %s; load average %s before, %s after %v\n\n",
 		runtime.Version(), runtime.NumCPU(), cpuModel(), before, loadAverage(), time.Since(start).Round(time.Second))
-	return print(out, rows)
+	return printTable(out, rows)
 }
 
-func print(out io.Writer, rows []row) (held bool, err error) {
+func printTable(out io.Writer, rows []row) (held bool, err error) {
 	held = true
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "what\tmust be\tmeasured\t")

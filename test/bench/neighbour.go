@@ -26,11 +26,12 @@ func measureNeighbour(ctx context.Context, b *bench) ([]row, error) {
 		most      = 1.5
 		phase     = 3 * time.Second // a call that hangs fails after 2.5
 	)
-	k, bad, err := oneKey()
+	k, err := startKMS(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer k.end()
+	bad := k.key
 	good, err := k.createKey()
 	if err != nil {
 		return nil, err
@@ -43,7 +44,7 @@ func measureNeighbour(ctx context.Context, b *bench) ([]row, error) {
 		return nil, err
 	}
 	defer p.end()
-	c, err := startCallers()
+	c, err := startCallers(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +83,7 @@ func measureNeighbour(ctx context.Context, b *bench) ([]row, error) {
 			}
 			t.p99 = append(t.p99, r.P99)
 			t.callsInTotal += r.Calls
-			b.note("  cycle %d: other key %-8s p99 %v, max %v of %d", cycle+1, t.name, micro(r.P99), micro(r.Max), r.Calls)
+			b.note("  cycle %d: other key %-8s p99 %v, max %v of %d", cycle+1, t.name, milli(r.P99), milli(r.Max), r.Calls)
 		}
 	}
 	var rows []row
@@ -91,7 +92,7 @@ func measureNeighbour(ctx context.Context, b *bench) ([]row, error) {
 		rows = append(rows, row{
 			what:     fmt.Sprintf("two pairs, one key %s: p99 of %d callers on the other", t.name, manyCallers),
 			must:     "at most 1.5 times the control phases', no error",
-			measured: fmt.Sprintf("%v; control %v (%.2f times); %d calls", micro(ours), micro(normal), ratio(ours, normal), t.callsInTotal),
+			measured: fmt.Sprintf("%v; control %v (%.2f times); %d calls", milli(ours), milli(normal), ratio(ours, normal), t.callsInTotal),
 			pass:     ratio(ours, normal) <= most,
 		})
 	}

@@ -38,7 +38,7 @@ type plugin struct {
 
 // startPlugin starts the plugin and waits until every socket's Status is ok.
 func (b *bench) startPlugin(ctx context.Context, url string, keys []string, args ...string) (*plugin, error) {
-	p, err := b.execPlugin(url, keys, args...)
+	p, err := b.execPlugin(ctx, url, keys, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func (b *bench) startPlugin(ctx context.Context, url string, keys []string, args
 }
 
 // execPlugin starts the plugin and waits for nothing.
-func (b *bench) execPlugin(url string, keys []string, args ...string) (*plugin, error) {
+func (b *bench) execPlugin(ctx context.Context, url string, keys []string, args ...string) (*plugin, error) {
 	dir, err := os.MkdirTemp(b.dir, "plugin-")
 	if err != nil {
 		return nil, err
@@ -66,7 +66,7 @@ func (b *bench) execPlugin(url string, keys []string, args ...string) (*plugin, 
 		return nil, err
 	}
 	defer func() { _ = log.Close() }() // the child has its own descriptor
-	p.cmd = exec.Command(b.plugin, append([]string{
+	p.cmd = exec.CommandContext(ctx, b.plugin, append([]string{
 		"-key=" + strings.Join(keys, ","), "-region=" + region, "-listen=" + strings.Join(p.sockets, ","),
 		"--kms-endpoint=" + url, "--health-port=127.0.0.1:0",
 	}, args...)...)

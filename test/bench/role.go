@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -65,13 +66,13 @@ type child struct {
 }
 
 // start starts this binary in a role.
-func start(role string, env ...string) (*child, error) {
+func start(ctx context.Context, role string) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self)
-	cmd.Env = append(environment(), append(env, roleVariable+"="+role)...)
+	cmd := exec.CommandContext(ctx, self) // ends with its stdin
+	cmd.Env = append(environment(), roleVariable+"="+role)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = childAttr()
 	in, err := cmd.StdinPipe()
