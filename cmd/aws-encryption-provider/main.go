@@ -11,8 +11,12 @@ import (
 )
 
 func main() {
-	signals := make(chan os.Signal, 2)
+	signals := make(chan os.Signal, 16) // room for those that toggle, so that none that ends is lost
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR1)
+	if !signal.Ignored(syscall.SIGHUP) { // the terminal of dev was closed; under nohup it stays ignored
+		signal.Notify(signals, syscall.SIGHUP)
+	}
+	signal.Ignore(syscall.SIGPIPE) // whoever read the log may go: the API server still needs its keys
 	os.Exit(cli.Main(context.Background(), os.Args[1:], cli.Streams{
 		Out: os.Stdout, Err: os.Stderr, LookupEnv: os.LookupEnv, Signals: signals,
 	}))

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -49,7 +51,7 @@ func Main(ctx context.Context, args []string, s Streams) int {
 		for _, m := range mistakes {
 			fmt.Fprintf(s.Err, "  %s\n", m)
 		}
-		fmt.Fprintf(s.Err, "Run '%s --help' for the flags.\n", programName)
+		fmt.Fprintf(s.Err, "Run '%s --help' for the flags.\n", called(root, args))
 		return Usage
 	}
 	fmt.Fprintf(s.Err, "%s: %v\n", programName, err)
@@ -63,11 +65,45 @@ func newRoot(s Streams) *cobra.Command {
 	root.Use = programName
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})
 	serve := newServe(s)
 	serve.Use = "serve"
 	root.AddCommand(serve, newDev(s), newVersion(s))
+	root.SetHelpCommand(newHelp(root))
+	serveFlags := root.RunE
+	root.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 || strings.HasPrefix(args[0], "-") {
+			return serveFlags(cmd, args)
+		}
+		return noCommand(args[0])
+	}
 	return root
+}
+
+// newHelp makes "help dev" what "dev --help" is.
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{Use: "help", DisableFlagParsing: true, RunE: func(cmd *cobra.Command, args []string) error {
+		about := root
+		for _, name := range args {
+			i := slices.IndexFunc(root.Commands(), func(c *cobra.Command) bool { return c.Name() == name && c != cmd })
+			if i < 0 {
+				return noCommand(name)
+			}
+			about = root.Commands()[i]
+		}
+		return about.RunE(about, []string{"--help"})
+	}}
+}
+
+func noCommand(name string) error {
+	return config.Mistakes{{Text: fmt.Sprintf("there is no command %.64q: want serve, dev, version or help", name)}}
+}
+
+// called is the command that a command line names, for a hint at its help.
+func called(root *cobra.Command, args []string) string {
+	if len(args) > 0 && args[0] == "dev" {
+		return root.Name() + " dev"
+	}
+	return root.Name()
 }
 
 // parsed makes a command whose flags are read by config's own rules: one dash

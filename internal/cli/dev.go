@@ -11,12 +11,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"k8s.io/kms/apis/v2"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
@@ -35,6 +36,7 @@ const (
 
 type devFlags struct {
 	dir, listen, kmsListen, healthPort, logLevel string
+	temporary                                    bool // dir goes with the process
 }
 
 func newDev(s Streams) *cobra.Command {
@@ -51,24 +53,55 @@ func newDev(s Streams) *cobra.Command {
 		fmt.Fprintf(s.Out, "Runs a KMS emulator and the plugin in one process. Not for data that matters.\n\nUsage:\n  %s dev [flags]\n\nFlags:\n%s", programName, set.FlagUsages())
 	}
 	return parsed(cmd, help, func(ctx context.Context, args []string) error {
-		if err := config.ParseArgs(set, args); err != nil {
+		mistakes, err := f.parse(set, args)
+		switch {
+		case err != nil:
 			return err
+		case len(mistakes) > 0:
+			return mistakes
 		}
 		return dev(ctx, s, f)
 	})
 }
 
+// parse reads the command line, and finds every mistake before anything is made.
+func (f *devFlags) parse(set *pflag.FlagSet, args []string) (config.Mistakes, error) {
+	err := config.ParseArgs(set, args)
+	mistakes, ok := errors.AsType[config.Mistakes](err)
+	if err != nil && !ok {
+		return nil, err
+	}
+	tried := *f
+	if tried.dir == "" {
+		tried.dir = filepath.Join(os.TempDir(), tempName+"0123456789")
+	}
+	_, err = tried.config(&devEmulator{key: devAlias, url: "http://127.0.0.1"})
+	found, _ := errors.AsType[config.Mistakes](err)
+	for _, m := range found {
+		if m.Field == "--listen" && f.listen == "" {
+			m.Field = "--dir"
+		}
+		mistakes = append(mistakes, m)
+	}
+	if _, _, err := net.SplitHostPort(f.kmsListen); err != nil {
+		mistakes = append(mistakes, config.Mistake{Field: "--kms-listen", Text: fmt.Sprintf("%q is no address: want HOST:PORT", f.kmsListen)})
+	}
+	return mistakes, nil
+}
+
+const tempName = "aws-encryption-provider-dev-"
+
 // dev runs emulator and daemon until a signal ends them.
 func dev(ctx context.Context, s Streams, f devFlags) error {
 	if f.dir == "" {
-		dir, err := os.MkdirTemp("", "aws-encryption-provider-dev-")
+		dir, err := os.MkdirTemp("", tempName)
 		if err != nil {
 			return fmt.Errorf("making a temporary directory: %w", err)
 		}
 		defer func() { _ = os.RemoveAll(dir) }()
-		f.dir = dir
+		f.dir, f.temporary = dir, true
 	} else if err := os.MkdirAll(f.dir, 0o700); err != nil {
-		return fmt.Errorf("making the directory: %w", err)
+		return fmt.Errorf("making the directory of --dir: %w", err)
 	}
 	if err := leaveAWS(); err != nil {
 		return err
@@ -87,24 +120,36 @@ func dev(ctx context.Context, s Streams, f devFlags) error {
 	log := newLogger(s, cfg.Log, level)
 	logStart(log, cfg)
 	d := daemon.Start(cfg, daemonOptions(log))
-	took, err := roundTrip(ctx, d, cfg.Providers[0].Listen)
-	if err != nil {
-		hurry, cancel := context.WithCancel(ctx)
-		cancel()
-		d.Shutdown(hurry)
-		return err
-	}
-	f.introduce(s, cfg, emulator, healthAddress(ctx, d), took)
-	return wait(s, d, cfg, log, level)
+	tried := make(chan error, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	var trying sync.WaitGroup
+	defer trying.Wait()
+	defer cancel()
+	trying.Go(func() {
+		took, err := roundTrip(ctx, d, cfg.Providers[0].Listen)
+		if err == nil {
+			f.introduce(s, cfg, emulator, healthAddress(ctx, d), took)
+		}
+		tried <- err
+	})
+	return wait(s, d, cfg, log, level, tried)
 }
 
 // leaveAWS makes sure that no setting of the user's reaches AWS from here, or
 // keeps the emulator from being reached.
 func leaveAWS() error {
+	for _, pair := range os.Environ() {
+		name, _, _ := strings.Cut(pair, "=")
+		if !strings.HasPrefix(name, "AWS_") || strings.HasPrefix(name, config.EnvPrefix) {
+			continue
+		}
+		if err := os.Unsetenv(name); err != nil {
+			return fmt.Errorf("clearing %s: %w", name, err)
+		}
+	}
 	for name, value := range map[string]string{
-		"AWS_ACCESS_KEY_ID": "dev", "AWS_SECRET_ACCESS_KEY": "dev", "AWS_SESSION_TOKEN": "", "AWS_PROFILE": "", "AWS_CA_BUNDLE": "",
-		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_EC2_METADATA_DISABLED": "true",
-		"AWS_ENDPOINT_URL": "", "AWS_ENDPOINT_URL_KMS": "", "AWS_USE_FIPS_ENDPOINT": "", "AWS_USE_DUALSTACK_ENDPOINT": "",
+		"AWS_ACCESS_KEY_ID": "dev", "AWS_SECRET_ACCESS_KEY": "dev", "AWS_EC2_METADATA_DISABLED": "true",
+		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "NO_PROXY": "*", "no_proxy": "*",
 	} {
 		if err := os.Setenv(name, value); err != nil {
 			return fmt.Errorf("setting %s: %w", name, err)
@@ -113,20 +158,27 @@ func leaveAWS() error {
 	return nil
 }
 
-func (f devFlags) config(e *devEmulator) (*config.Config, error) {
+func (f *devFlags) config(e *devEmulator) (*config.Config, error) {
 	listen := f.listen
 	if listen == "" {
 		listen = filepath.Join(f.dir, "socket.sock")
 	}
-	listen, err := filepath.Abs(listen)
-	if err != nil {
-		return nil, fmt.Errorf("finding the socket's path: %w", err)
+	if !strings.HasPrefix(listen, "@") {
+		path, err := filepath.Abs(strings.TrimPrefix(listen, "unix://"))
+		if err != nil {
+			return nil, fmt.Errorf("finding the socket's path: %w", err)
+		}
+		listen = path
 	}
 	none := func(string) (string, bool) { return "", false }
-	return config.NewFlags(pflag.NewFlagSet("dev", pflag.ContinueOnError)).Parse([]string{
+	args := []string{
 		"--key=" + e.key, "--region=" + devRegion, "--listen=" + listen, "--kms-endpoint=" + e.url,
 		"--health-port=" + f.healthPort, "--log-level=" + f.logLevel, "--log-format=text",
-	}, none)
+	}
+	if strings.HasPrefix(listen, "@") { // a file's mode would say the same
+		args = append(args, fmt.Sprintf("--allow-uid=%d", os.Getuid()))
+	}
+	return config.NewFlags(pflag.NewFlagSet("dev", pflag.ContinueOnError)).Parse(args, none)
 }
 
 type devEmulator struct {
@@ -161,30 +213,30 @@ func startEmulator(ctx context.Context, f devFlags) (*devEmulator, error) {
 			return // the plugin's own health says what that means
 		}
 	}()
-	return &devEmulator{key: key, url: "http://" + l.Addr().String(), stop: func() {
+	return &devEmulator{key: key, url: "http://" + reachable(l.Addr().String()), stop: func() {
 		_ = server.Close()
 		<-done
 		_ = e.Close()
 	}}, nil
 }
 
-// roundTrip encrypts and decrypts over the socket, as an API server would, as
-// soon as that works.
+// roundTrip encrypts and decrypts over the socket, as an API server would, once
+// it is this process's: its holder may still be another one.
 func roundTrip(ctx context.Context, d *daemon.Daemon, path string) (time.Duration, error) {
-	conn, err := grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	ctx, cancel := context.WithTimeout(ctx, devPatience)
+	defer cancel()
+	select {
+	case <-d.Serving():
+	case <-ctx.Done():
+		return 0, fmt.Errorf("waiting for the socket: %w", ctx.Err())
+	}
+	conn, err := daemon.Connect(path)
 	if err != nil {
 		return 0, fmt.Errorf("making a client: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
-	ctx, cancel := context.WithTimeout(ctx, devPatience)
-	defer cancel()
 	client := v2.NewKeyManagementServiceClient(conn)
 	if _, err := client.Status(ctx, &v2.StatusRequest{}, grpc.WaitForReady(true)); err != nil {
-		select {
-		case failed := <-d.Failed():
-			return 0, failed
-		default:
-		}
 		return 0, fmt.Errorf("asking for Status over the socket: %w", err)
 	}
 	seed := make([]byte, 32)
@@ -218,12 +270,26 @@ func healthAddress(ctx context.Context, d *daemon.Daemon) string {
 	return d.HealthAddress()
 }
 
+// reachable is an address that a client on this machine can use where a server
+// listens on every one.
+func reachable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return addr
+}
+
 // introduce prints what was set up and how to use it.
-func (f devFlags) introduce(s Streams, cfg *config.Config, e *devEmulator, health string, took time.Duration) {
+func (f *devFlags) introduce(s Streams, cfg *config.Config, e *devEmulator, health string, took time.Duration) {
 	if health == "" {
 		health = "(the port is taken; trying again)"
 	} else {
-		health = fmt.Sprintf("http://%[1]s/readyz, http://%[1]s/metrics", health)
+		health = fmt.Sprintf("http://%[1]s/readyz, http://%[1]s/metrics", reachable(health))
+	}
+	state := f.dir
+	if f.temporary {
+		state += ", removed at the end; --dir keeps it"
 	}
 	fmt.Fprintf(s.Out, `The plugin runs over a KMS emulator: real keys, no AWS. Not for data that matters.
 
@@ -232,6 +298,7 @@ func (f devFlags) introduce(s Streams, cfg *config.Config, e *devEmulator, healt
   alias       %[3]s
   KMS         %[4]s
   health      %[5]s
+  state       %[8]s
   round trip  32 bytes encrypted and decrypted over the socket in %[6]s
 
 For an API server on this machine, --encryption-provider-config with:
@@ -254,5 +321,5 @@ The emulator speaks to any AWS client:
   AWS_ACCESS_KEY_ID=dev AWS_SECRET_ACCESS_KEY=dev aws kms describe-key --key-id %[3]s --region %[7]s --endpoint-url %[4]s
 
 Ctrl-C ends it.
-`, cfg.Providers[0].Listen, e.key, devAlias, e.url, health, took.Round(10*time.Microsecond), devRegion)
+`, cfg.Providers[0].Listen, e.key, devAlias, e.url, health, took.Round(10*time.Microsecond), devRegion, state)
 }

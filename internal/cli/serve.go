@@ -4,10 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
+	"net/url"
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -26,6 +27,10 @@ func newServe(s Streams) *cobra.Command {
 	cmd := &cobra.Command{Short: "Serve kube-apiserver's KMS v1 and v2 on unix sockets, backed by AWS KMS"}
 	cmd.Flags().AddFlagSet(set) // so that cobra knows which of them take a value
 	return parsed(cmd, func() { serveHelp(s, set) }, func(_ context.Context, args []string) error {
+		if len(args) == 1 && (args[0] == "--version" || args[0] == "-version") {
+			printVersion(s)
+			return nil
+		}
 		cfg, err := flags.Parse(args, s.LookupEnv)
 		if err != nil {
 			return err
@@ -41,9 +46,14 @@ Usage:
   %[1]s [serve] --key=ARN [flags]
   %[1]s dev [--dir DIR]      try it out: the same, over a KMS emulator
   %[1]s version
+  %[1]s help [COMMAND]
 
 One dash and two dashes mean the same. Each flag can be given as an environment
-variable: --kms-endpoint as %[2]s.
+variable: --kms-endpoint as %[2]s. The command line
+wins; a flag that repeats takes one occurrence a line.
+
+SIGTERM, SIGINT and SIGHUP end it in good order, a second one at once; SIGUSR1
+toggles debug logging. Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage.
 
 Flags:
 %[3]s`, programName, config.EnvName("kms-endpoint"), set.FlagUsages())
@@ -57,7 +67,7 @@ func serve(s Streams, cfg *config.Config) error {
 	log := newLogger(s, cfg.Log, level)
 	logStart(log, cfg)
 	d := daemon.Start(cfg, daemonOptions(log))
-	return wait(s, d, cfg, log, level)
+	return wait(s, d, cfg, log, level, nil)
 }
 
 func daemonOptions(log *slog.Logger) daemon.Options {
@@ -65,51 +75,62 @@ func daemonOptions(log *slog.Logger) daemon.Options {
 	return daemon.Options{Log: log, Version: v.Version, Commit: v.Commit, GoVersion: v.Go}
 }
 
-// wait serves signals: SIGTERM and SIGINT end the process, a second one at once;
-// SIGUSR1 toggles debug logging.
-func wait(s Streams, d *daemon.Daemon, cfg *config.Config, log *slog.Logger, level *slog.LevelVar) error {
+// wait serves signals: SIGTERM, SIGINT and SIGHUP end the process, a second one
+// at once; SIGUSR1 toggles debug logging. An error of tried ends it too; nil
+// never comes.
+func wait(s Streams, d *daemon.Daemon, cfg *config.Config, log *slog.Logger, level *slog.LevelVar, tried <-chan error) error {
 	for {
 		select {
 		case err := <-d.Failed():
-			hurry, cancel := context.WithCancel(context.Background())
-			defer cancel()
-			d.Shutdown(hurry)
+			end(s, d, 0, log)
 			return err
+		case err := <-tried:
+			if err != nil {
+				end(s, d, 0, log)
+				return err
+			}
+			tried = nil
 		case sig := <-s.Signals:
 			if sig == syscall.SIGUSR1 {
 				toggleDebug(log, level, cfg.Log.Level)
 				continue
 			}
-			end(s, d, cfg, log, sig)
+			log.Info("shutting down", "signal", sig.String(), "delay", cfg.ShutdownDelay.String())
+			end(s, d, cfg.ShutdownDelay, log)
+			log.Info("stopped")
 			return nil
 		}
 	}
 }
 
-func end(s Streams, d *daemon.Daemon, cfg *config.Config, log *slog.Logger, sig os.Signal) {
-	log.Info("shutting down", "signal", sig.String(), "delay", cfg.ShutdownDelay)
+// end serves for the delay and then shuts down. A signal cuts both short.
+func end(s Streams, d *daemon.Daemon, delay time.Duration, log *slog.Logger) {
 	hurry, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	done := make(chan struct{})
+	var hurrying sync.WaitGroup
+	defer hurrying.Wait()
 	defer close(done)
-	go func() { // ends with the shutdown
+	hurrying.Go(func() {
 		for {
 			select {
 			case again := <-s.Signals:
-				if again != syscall.SIGUSR1 {
+				if again != syscall.SIGUSR1 && hurry.Err() == nil {
+					log.Warn("second signal: running calls are cut", "signal", again.String())
 					cancel()
 				}
 			case <-done:
 				return
 			}
 		}
-	}()
+	})
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
 	select {
-	case <-time.After(cfg.ShutdownDelay):
+	case <-timer.C:
 	case <-hurry.Done():
 	}
 	d.Shutdown(hurry)
-	log.Info("stopped")
 }
 
 func toggleDebug(log *slog.Logger, level *slog.LevelVar, configured slog.Level) {
@@ -143,16 +164,26 @@ func logStart(log *slog.Logger, cfg *config.Config) {
 			decryptKeys = append(decryptKeys, k.Key)
 		}
 		providers = append(providers, slog.Group(p.Name,
-			"key", p.Key, "decrypt_keys", decryptKeys, "socket", p.Listen, "region", p.Region, "endpoint", p.Endpoint,
+			"key", p.Key, "decrypt_keys", decryptKeys, "socket", p.Listen, "region", p.Region, "endpoint", redacted(p.Endpoint),
 			"encryption_context", p.EncryptionContext, "assume_role_arn", p.AssumeRoleARN, "source_arn", p.SourceARN))
 	}
 	log.Info("starting", "version", v.Version, "commit", v.Commit, "go", v.Go,
-		"health_address", cfg.Health.Address, "socket_mode", fmt.Sprintf("%#o", cfg.Socket.Mode), "allow_uids", cfg.Socket.AllowUIDs,
+		"health_address", cfg.Health.Address, "healthz_path", cfg.Health.HealthzPath, "livez_path", cfg.Health.LivezPath,
+		"log_level", cfg.Log.Level.String(), "socket_mode", fmt.Sprintf("%#o", cfg.Socket.Mode), "allow_uids", cfg.Socket.AllowUIDs,
 		"kms_timeout", cfg.KMSTimeout.String(), "outage_grace", cfg.OutageGrace.String(), "shutdown_delay", cfg.ShutdownDelay.String(),
 		slog.Group("providers", providers...))
 	for _, w := range cfg.Warnings {
 		log.Warn(w)
 	}
+}
+
+// redacted is a URL without the password that it may carry.
+func redacted(endpoint string) string {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return ""
+	}
+	return u.Redacted()
 }
 
 // tuneRuntime sets what measurements favour, where the operator has set nothing:

@@ -44,8 +44,12 @@ func newVersion(s Streams) *cobra.Command {
 			}
 			return config.Mistakes{{Text: fmt.Sprintf("version takes no arguments, got %q", args[0])}}
 		}
-		v := version()
-		fmt.Fprintf(s.Out, "%s %s\ncommit %s\n%s\n", programName, v.Version, v.Commit, v.Go)
+		printVersion(s)
 		return nil
 	})
+}
+
+func printVersion(s Streams) {
+	v := version()
+	fmt.Fprintf(s.Out, "%s %s\ncommit %s\n%s\n", programName, v.Version, v.Commit, v.Go)
 }

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
-	dto "github.com/prometheus/client_model/go"
 	"k8s.io/kms/apis/v1beta1"
 	"k8s.io/kms/apis/v2"
 
@@ -128,11 +127,11 @@ func TestPredecessorsHistogramKeepsItsBuckets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(families, func(f *dto.MetricFamily) bool {
-		return f.GetName() == "aws_encryption_provider_kms_operation_latency_ms"
-	})
-	if i < 0 {
-		t.Fatal("it is not there")
+	i := 0
+	for families[i].GetName() != "aws_encryption_provider_kms_operation_latency_ms" {
+		if i++; i == len(families) {
+			t.Fatal("it is not there")
+		}
 	}
 	for _, m := range families[i].Metric {
 		var bounds []float64
