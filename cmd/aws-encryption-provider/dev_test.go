@@ -1,0 +1,186 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"google.golang.org/grpc"
+	"k8s.io/kms/apis/v2"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+)
+
+const ready = "Ctrl-C ends it."
+
+// value returns what dev printed beside a word.
+func value(t testing.TB, printed, word string) string {
+	t.Helper()
+	m := regexp.MustCompile(`(?m)^  ` + word + ` +(.*)$`).FindStringSubmatch(printed)
+	if m == nil {
+		t.Fatalf("dev prints no %s:\n%s", word, printed)
+	}
+	return m[1]
+}
+
+func TestDevSaysWhatItSetUpAndThatWorks(t *testing.T) {
+	tmp := directory(t)
+	p := launch(t, []string{"TMPDIR=" + tmp}, "dev")
+	printed := p.prints(ready)
+	socket := value(t, printed, "socket")
+	if want := "endpoint: unix://" + socket + "\n"; !strings.Contains(printed, want) {
+		t.Errorf("no EncryptionConfiguration with %q:\n%s", want, printed)
+	}
+	arn := "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+	if got := value(t, printed, "key"); got != arn {
+		t.Errorf("key %s, want the guide's, %s", got, arn)
+	}
+	kms := value(t, printed, "KMS")
+	if want := "aws kms describe-key --key-id alias/K8sKMSKey --region us-west-2 --endpoint-url " + kms + "\n"; !strings.Contains(printed, want) {
+		t.Errorf("no line to try with %q:\n%s", want, printed)
+	}
+	if got := value(t, printed, "round trip"); !strings.HasPrefix(got, "32 bytes encrypted and decrypted over the socket in ") {
+		t.Errorf("round trip: %s", got)
+	}
+	for url := range strings.SplitSeq(value(t, printed, "health"), ", ") {
+		if code, body := fetch(t, url); code != http.StatusOK {
+			t.Errorf("%s: %d %s, want 200", url, code, body)
+		}
+	}
+	sealed := seal(t, socket, []byte("secret"))
+	if sealed.KeyId != arn {
+		t.Errorf("key_id %s, want %s", sealed.KeyId, arn)
+	}
+	if got := open(t, socket, sealed); string(got) != "secret" {
+		t.Errorf("what went in came back as %q", got)
+	}
+	if p.err.String() != "" {
+		t.Errorf("a start without trouble logs:\n%s", p.err)
+	}
+	p.signal(os.Interrupt)
+	p.exits(0)
+	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+		t.Errorf("left in the temporary directory: %v (%v), want nothing", left, err)
+	}
+}
+
+func TestDevKeepsItsKeysThroughSIGKILL(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(directory(t), "made", "by dev")
+	listen := filepath.Join(dir, "socket.sock")
+	p := launch(t, nil, "dev", "--dir="+dir)
+	p.prints(ready)
+	sealed := seal(t, listen, []byte("from before"))
+	for range 2 {
+		p.signal(syscall.SIGKILL)
+		<-p.ended
+		p = launch(t, nil, "dev", "-dir", dir)
+		p.prints(ready)
+		if got := open(t, listen, sealed); string(got) != "from before" {
+			t.Errorf("what was sealed before comes back as %q", got)
+		}
+		if now := seal(t, listen, []byte("k")); now.KeyId != sealed.KeyId {
+			t.Errorf("key_id is %s, was %s", now.KeyId, sealed.KeyId)
+		}
+	}
+	p.signal(syscall.SIGTERM)
+	p.exits(0)
+	if !exists(dir) || exists(listen) {
+		t.Errorf("at the end, directory there: %t, socket there: %t; want true, false", exists(dir), exists(listen))
+	}
+}
+
+func TestDevTakesNothingFromTheUsersSettings(t *testing.T) {
+	t.Parallel()
+	p := launch(t, []string{
+		"AWS_PROFILE=none", "AWS_RETRY_MODE=nonsense", "AWS_DEFAULTS_MODE=nonsense", "AWS_CA_BUNDLE=/nowhere", "AWS_CONFIG_FILE=/nowhere",
+		"AWS_ENDPOINT_URL=http://127.0.0.1:1", "AWS_ENDPOINT_URL_KMS=http://127.0.0.1:1", "AWS_USE_FIPS_ENDPOINT=true",
+		"AWS_ROLE_ARN=arn:aws:iam::111122223333:role/r", "AWS_WEB_IDENTITY_TOKEN_FILE=/nowhere", "AWS_SESSION_TOKEN=t", "AWS_REGION=eu-west-1",
+		"HTTP_PROXY=http://127.0.0.1:1", "HTTPS_PROXY=http://127.0.0.1:1", "AWS_ENCRYPTION_PROVIDER_KEY=alias/none",
+	}, "dev", "--kms-listen=0.0.0.0:0", "--health-port=0.0.0.0:0")
+	printed := p.prints(ready)
+	for _, word := range []string{"KMS", "health"} {
+		if got := value(t, printed, word); !strings.HasPrefix(got, "http://127.0.0.1:") {
+			t.Errorf("%s at %s, want an address that a client can use", word, got)
+		}
+	}
+	p.signal(os.Interrupt)
+	p.exits(0)
+}
+
+func TestDevLeavesAnotherProcessItsSocket(t *testing.T) {
+	t.Parallel()
+	s := kmstest.Start(t)
+	listen := socketIn(t)
+	first := launch(t, s.Env(), "--key="+key(t, s), "--listen="+listen, "--health-port=127.0.0.1:0")
+	first.logs(`"msg":"serving"`)
+	tmp := directory(t)
+	p := launch(t, []string{"TMPDIR=" + tmp}, "dev", "--listen="+listen)
+	p.exits(1)
+	if p.out.String() != "" {
+		t.Errorf("it presents another process's socket as its own:\n%s", p.out)
+	}
+	if want := fmt.Sprintf("the process with pid %d serves it", first.cmd.Process.Pid); !strings.Contains(p.err.String(), want) {
+		t.Errorf("its last words lack %q:\n%s", want, p.err)
+	}
+	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+		t.Errorf("left in the temporary directory: %v (%v), want nothing", left, err)
+	}
+}
+
+func TestDevEndsWhileItStillStarts(t *testing.T) {
+	t.Parallel()
+	s := kmstest.Start(t)
+	listen := socketIn(t)
+	launch(t, s.Env(), "--key="+key(t, s), "--listen="+listen, "--health-port=127.0.0.1:0").logs(`"msg":"serving"`)
+	tmp := directory(t)
+	p := launch(t, []string{"TMPDIR=" + tmp}, "dev", "--listen="+listen)
+	p.logs("waiting for its holder to leave")
+	p.signal(os.Interrupt)
+	p.exits(0)
+	if p.out.String() != "" {
+		t.Errorf("prints\n%s\nwant nothing", p.out)
+	}
+	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+		t.Errorf("left in the temporary directory: %v (%v), want nothing", left, err)
+	}
+}
+
+func TestDevsDirectoryIsForOneAtATime(t *testing.T) {
+	t.Parallel()
+	dir := directory(t)
+	first := launch(t, nil, "dev", "--dir="+dir)
+	first.prints(ready)
+	second := launch(t, nil, "dev", "--dir="+dir)
+	second.exits(1)
+	if !strings.HasPrefix(second.err.String(), "aws-encryption-provider: starting the KMS emulator: ") {
+		t.Errorf("its words:\n%s", second.err)
+	}
+	if got := open(t, filepath.Join(dir, "socket.sock"), seal(t, filepath.Join(dir, "socket.sock"), []byte("k"))); !bytes.Equal(got, []byte("k")) {
+		t.Errorf("the first gives back %q", got)
+	}
+}
+
+func TestDevServesAnAbstractSocket(t *testing.T) {
+	t.Parallel()
+	listen := fmt.Sprintf("@aep-dev-%d", os.Getpid())
+	p := launch(t, nil, "dev", "--listen="+listen)
+	p.prints(ready)
+	conn, err := daemon.Connect(listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := v2.NewKeyManagementServiceClient(conn).Status(t.Context(), &v2.StatusRequest{}, grpc.WaitForReady(true)); err != nil {
+		t.Errorf("Status: %v", err)
+	}
+	p.signal(os.Interrupt)
+	p.exits(0)
+}
