@@ -551,3 +551,13 @@ func TestObserverHearsEveryCallOnce(t *testing.T) {
 		t.Errorf("heard %q, want %q", got, want)
 	}
 }
+
+// The SDK's own share is about 360, the emulator's about 100.
+func TestCallAllocatesLittleBesideTheSDK(t *testing.T) {
+	_, key := start(t)
+	c := newClient(t, awskms.Options{})
+	mustSeal(t, c, key)
+	if n := testing.AllocsPerRun(50, func() { mustSeal(t, c, key) }); n > 1000 {
+		t.Errorf("a call allocates %v times, emulator included, want at most 1,000", n)
+	}
+}

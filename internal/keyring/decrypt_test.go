@@ -298,3 +298,25 @@ func TestUnpinnedAnswerCountsOnlyFromHome(t *testing.T) {
 		}
 	}
 }
+
+// What a call costs beside KMS is next to nothing: a name that is parsed, or a
+// pattern compiled, in every call would be most of it.
+func TestCallsAllocateLittle(t *testing.T) {
+	f := newFake()
+	p := newRing(f, ringOptions{})
+	ctx := t.Context()
+	e, err := p.Encrypt(ctx, secret.Bytes("seed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed := secret.Bytes("seed")
+	for name, call := range map[string]func(){
+		"Encrypt": func() { _, _ = p.Encrypt(ctx, seed) },
+		"Decrypt": func() { _, _ = p.Decrypt(ctx, keyring.Stored{Ciphertext: e.Ciphertext, KeyID: e.KeyID}) },
+		"Status":  func() { _, _ = p.Status(ctx); f.taken() },
+	} {
+		if n := testing.AllocsPerRun(100, call); n > 50 {
+			t.Errorf("%s allocates %v times, want at most 50", name, n)
+		}
+	}
+}

@@ -185,7 +185,7 @@ func (p *Provider) encrypt(ctx context.Context, plaintext secret.Bytes, check bo
 		if err != nil {
 			return seal.Sealed{}, err
 		}
-		if k.resolved.CompareAndSwap(nil, identify(sealed.KeyARN)) {
+		if k.resolved.Load() == nil && k.resolved.CompareAndSwap(nil, identify(sealed.KeyARN)) {
 			p.log.InfoContext(ctx, "key resolved", "key", k.name, "key_arn", sealed.KeyARN, "key_id", k.keyID())
 		}
 		if k.address() == sealed.KeyARN {

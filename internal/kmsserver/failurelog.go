@@ -67,7 +67,7 @@ func (f *failureLog) first(e *cause.Error) bool {
 		return false
 	}
 	if !f.done {
-		f.open[k] = &failureWindow{timer: time.AfterFunc(window, func() { f.end(k) })}
+		f.open[k] = &failureWindow{timer: time.AfterFunc(window, func() { f.end(k) })} //nolint:contextcheck // outlives the call
 	}
 	return true
 }

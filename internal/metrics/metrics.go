@@ -71,8 +71,8 @@ func New(reg prometheus.Registerer, version, commit, goVersion string, classes [
 			Name: "aws_encryption_provider_kms_operations_total",
 			Help: "total aws encryption provider kms operations",
 		}, legacyLabels()),
-		legacyTime: factory.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "aws_encryption_provider_kms_operation_latency_ms", //nolint:promlinter // the predecessor's name
+		legacyTime: factory.NewHistogramVec(prometheus.HistogramOpts{ //nolint:promlinter // the predecessor's name
+			Name:    "aws_encryption_provider_kms_operation_latency_ms",
 			Help:    "Response latency in milliseconds for aws encryption provider kms operation ",
 			Buckets: prometheus.ExponentialBuckets(2, 2, 14),
 		}, legacyLabels()),

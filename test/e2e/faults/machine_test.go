@@ -57,7 +57,7 @@ func newMachine(t *testing.T, args ...string) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	m := &machine{t: t, dir: dir, kms: kmstest.Start(t), args: args}
 	m.key = m.newKey()
 	m.keys = []string{m.key}
@@ -174,7 +174,7 @@ func (p *plugin) healthAddress() (string, error) {
 
 func (p *plugin) close() {
 	for _, c := range p.conns {
-		c.Close()
+		_ = c.Close()
 	}
 }
 
@@ -273,7 +273,7 @@ func (p *plugin) encrypt(ctx context.Context, socket int, api string) (sealed, e
 }
 
 // errWrongPlaintext is a Decrypt that succeeded and lied.
-var errWrongPlaintext = errors.New("Decrypt succeeded with another plaintext")
+var errWrongPlaintext = errors.New("a Decrypt succeeded with another plaintext")
 
 // decrypt opens what encrypt sealed.
 func (p *plugin) decrypt(ctx context.Context, socket int, s sealed) error {
@@ -308,10 +308,10 @@ type ledger struct {
 }
 
 // write encrypts on the first socket and enters what was acknowledged.
-func (m *machine) write(ctx context.Context, api string) (sealed, error) {
+func (m *machine) write(ctx context.Context, api string) error {
 	s, err := m.encrypt(ctx, 0, api)
 	if err != nil {
-		return s, err
+		return err
 	}
 	if api == v2API && s.keyID != m.key {
 		m.t.Errorf("Encrypt answers key_id %q, want %q", s.keyID, m.key)
@@ -319,7 +319,7 @@ func (m *machine) write(ctx context.Context, api string) (sealed, error) {
 	m.ledger.mu.Lock()
 	defer m.ledger.mu.Unlock()
 	m.entries = append(m.entries, s)
-	return s, nil
+	return nil
 }
 
 // readsAll demands that everything that was ever acknowledged can be read.

@@ -23,7 +23,7 @@ import (
 const maxPlugins = "48"
 
 // binary is the plugin that every test runs.
-var binary string
+var binary string //nolint:gochecknoglobals // set once, before any test
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -36,7 +36,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	if err := flag.Set("test.parallel", maxPlugins); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

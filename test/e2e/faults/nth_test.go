@@ -161,7 +161,7 @@ func (c *nthCase) prepare() {
 	c.wellWithin(recovery)
 	for _, api := range []string{v1API, v2API} {
 		if !slices.ContainsFunc(c.entries, func(s sealed) bool { return s.api == api }) {
-			_, err := c.write(c.t.Context(), api)
+			err := c.write(c.t.Context(), api)
 			c.must(err)
 		}
 	}
@@ -204,7 +204,7 @@ func (c *nthCase) firstContact(n int) int {
 	defer apart()
 	c.relaunch()
 	c.eventually(recovery, "/readyz says that KMS cannot be reached", c.readyzSays(resetCause))
-	if a := c.ask(c.plugin, 0, "", false); a.form != refusal || !names(a.words, []string{resetCause}) {
+	if a := c.ask(c.t.Context(), c.plugin, 0, "", false); a.form != refusal || !names(a.words, []string{resetCause}) {
 		c.t.Errorf("before the first contact Status is %v, want an error that names %s", a, resetCause)
 	}
 	in := c.inject(c.fault, n, c.once)
@@ -275,7 +275,7 @@ func (c *nthCase) traffic(n int, call func() error) int {
 
 func (c *nthCase) encryptOnce(api string) func() error {
 	return func() error {
-		_, err := c.write(c.t.Context(), api)
+		err := c.write(c.t.Context(), api)
 		return err
 	}
 }
@@ -401,7 +401,7 @@ func (c *nthCase) shutdown(n int) int {
 // fault.
 func (c *nthCase) callRefused() {
 	c.t.Helper()
-	_, err := c.write(c.t.Context(), v2API)
+	err := c.write(c.t.Context(), v2API)
 	if err == nil {
 		c.t.Error("Encrypt with a disabled key succeeded")
 		return
@@ -417,7 +417,7 @@ func (c *nthCase) saysDisabled(ctx context.Context) error {
 	_, err := c.status(ctx, 0)
 	words := status.Convert(err).Message()
 	if err == nil || !strings.Contains(words, disabledCause) || !strings.Contains(words, c.key) {
-		return fmt.Errorf("Status is %v", err)
+		return fmt.Errorf("Status does not say it: code %v, %q", status.Code(err), words)
 	}
 	return c.readyzSays(disabledCause)(ctx)
 }
@@ -488,7 +488,7 @@ func (c *nthCase) hold(in *injection, want form, call func() error) {
 		if in.hits() < 3 {
 			return errors.New("too few calls have failed")
 		}
-		if a := c.ask(c.plugin, 0, c.key, true); a.form != want || a.form != ok && !names(a.words, causes) {
+		if a := c.ask(ctx, c.plugin, 0, c.key, true); a.form != want || a.form != ok && !names(a.words, causes) {
 			return fmt.Errorf("Status is %v, want %s", a, want)
 		}
 		return nil

@@ -48,13 +48,13 @@ func TestTwoPairs(t *testing.T) {
 				case <-tick.C:
 				}
 				start := time.Now()
-				s, err := m.encrypt(t.Context(), good, api)
+				s, err := m.encrypt(t.Context(), good, api) //nolint:contextcheck // a call that has begun is not cut by leave
 				clients.add(t, "Encrypt", start, err, limit)
 				if err != nil {
 					continue
 				}
 				start = time.Now()
-				clients.add(t, "Decrypt", start, m.decrypt(t.Context(), good, s), limit)
+				clients.add(t, "Decrypt", start, m.decrypt(t.Context(), good, s), limit) //nolint:contextcheck // as above
 			}
 		})
 	}
@@ -98,7 +98,7 @@ func TestTwoPairs(t *testing.T) {
 		after := time.Since(start)
 		clients.wait(m, phase)
 		m.must(m.onlyFirstFails(t.Context(), c.cause))
-		if a := m.ask(m.plugin, good, goodKey, true); a.form != ok {
+		if a := m.ask(t.Context(), m.plugin, good, goodKey, true); a.form != ok {
 			t.Errorf("the other key is %s, and Status of this one is %v", c.name, a)
 		}
 		t.Logf("the other key %s (said after %v): %s", c.name, after.Round(100*time.Millisecond), clients.take())

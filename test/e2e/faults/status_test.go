@@ -33,7 +33,7 @@ func TestStatusWhileKMSHangs(t *testing.T) {
 			m := newMachine(t, "--outage-grace=0")
 			m.launch()
 			m.eventually(recovery, "all is well", m.well)
-			_, err := m.write(t.Context(), v2API)
+			err := m.write(t.Context(), v2API)
 			m.must(err)
 			w := m.watch()
 			m.settle()
@@ -54,8 +54,8 @@ func TestStatusWhileKMSHangs(t *testing.T) {
 			}
 			var took []time.Duration
 			var named time.Duration
-			m.eventually(c.named, "the cause is named", func(context.Context) error {
-				a := m.ask(m.plugin, 0, m.key, true)
+			m.eventually(c.named, "the cause is named", func(ctx context.Context) error {
+				a := m.ask(ctx, m.plugin, 0, m.key, true)
 				took = append(took, a.end.Sub(a.start))
 				switch {
 				case a.form == text && named == 0:

@@ -44,10 +44,10 @@ func (a answer) String() string {
 // ask asks Status once and checks what holds at all times: a text leaves key_id
 // as it was, no answer is without one, the version never changes, and nobody
 // waits.
-func (m *machine) ask(p *plugin, socket int, want string, contacted bool) answer {
+func (m *machine) ask(ctx context.Context, p *plugin, socket int, want string, contacted bool) answer {
 	m.t.Helper()
 	a := answer{start: time.Now()}
-	st, err := p.status(context.Background(), socket)
+	st, err := p.status(ctx, socket)
 	a.end = time.Now()
 	a.code = status.Code(err)
 	switch {
@@ -100,7 +100,7 @@ func (m *machine) watch() *watch {
 				return
 			case <-tick.C:
 			}
-			a := m.ask(p, 0, m.key, contacted)
+			a := m.ask(context.Background(), p, 0, m.key, contacted)
 			contacted = contacted || a.form == ok
 			w.mu.Lock()
 			w.answers = append(w.answers, a)
