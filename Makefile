@@ -46,7 +46,7 @@ run: build ## Build and run it over an emulated AWS KMS (ARGS=...)
 
 .PHONY: demo
 demo: build servers ## A small real control plane that encrypts with it, until Ctrl-C
-	@cd test/e2e && PLUGIN=$(CURDIR)/$(PROGRAM) exec go run ./cmd/demo $(ARGS)
+	@cd test/e2e && go build -o $(CURDIR)/bin/demo ./cmd/demo && PLUGIN=$(CURDIR)/$(PROGRAM) exec $(CURDIR)/bin/demo $(ARGS)
 
 .PHONY: bench
 bench: build ## Measure it and print the table of the README (ARGS=...)
@@ -64,7 +64,7 @@ race: test-unit ## The same as test-unit
 .PHONY: test-e2e
 test-e2e: build servers $(TOOLS)/progress ## The built program under a real kube-apiserver and etcd
 	@echo '== end-to-end tests; about ten minutes'
-	cd test/e2e && PLUGIN=$(CURDIR)/$(PROGRAM) go test -json -timeout $(E2E_TIMEOUT) $(TESTFLAGS) ./... | $(CURDIR)/$(TOOLS)/progress
+	cd test/e2e && PLUGIN=$(CURDIR)/$(PROGRAM) go test -count=1 -json -timeout $(E2E_TIMEOUT) $(TESTFLAGS) ./... | $(CURDIR)/$(TOOLS)/progress
 
 .PHONY: servers
 servers: ## Build kube-apiserver and etcd for the tests, or find them in the cache
