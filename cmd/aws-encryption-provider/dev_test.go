@@ -18,8 +18,6 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 )
 
-const ready = "Ctrl-C ends it."
-
 // value returns what dev printed beside a word.
 func value(t testing.TB, printed, word string) string {
 	t.Helper()
@@ -33,7 +31,7 @@ func value(t testing.TB, printed, word string) string {
 func TestDevSaysWhatItSetUpAndThatWorks(t *testing.T) {
 	tmp := directory(t)
 	p := launch(t, []string{"TMPDIR=" + tmp}, "dev")
-	printed := p.prints(ready)
+	printed := p.introduces()
 	socket := value(t, printed, "socket")
 	if want := "endpoint: unix://" + socket + "\n"; !strings.Contains(printed, want) {
 		t.Errorf("no EncryptionConfiguration with %q:\n%s", want, printed)
@@ -76,13 +74,13 @@ func TestDevKeepsItsKeysThroughSIGKILL(t *testing.T) {
 	dir := filepath.Join(directory(t), "made", "by dev")
 	listen := filepath.Join(dir, "socket.sock")
 	p := launch(t, nil, "dev", "--dir="+dir)
-	p.prints(ready)
+	p.introduces()
 	sealed := seal(t, listen, []byte("from before"))
 	for range 2 {
 		p.signal(syscall.SIGKILL)
 		<-p.ended
 		p = launch(t, nil, "dev", "-dir", dir)
-		p.prints(ready)
+		p.introduces()
 		if got := open(t, listen, sealed); string(got) != "from before" {
 			t.Errorf("what was sealed before comes back as %q", got)
 		}
@@ -105,7 +103,7 @@ func TestDevTakesNothingFromTheUsersSettings(t *testing.T) {
 		"AWS_ROLE_ARN=arn:aws:iam::111122223333:role/r", "AWS_WEB_IDENTITY_TOKEN_FILE=/nowhere", "AWS_SESSION_TOKEN=t", "AWS_REGION=eu-west-1",
 		"HTTP_PROXY=http://127.0.0.1:1", "HTTPS_PROXY=http://127.0.0.1:1", "AWS_ENCRYPTION_PROVIDER_KEY=alias/none",
 	}, "dev", "--kms-listen=0.0.0.0:0", "--health-port=0.0.0.0:0")
-	printed := p.prints(ready)
+	printed := p.introduces()
 	for _, word := range []string{"KMS", "health"} {
 		if got := value(t, printed, word); !strings.HasPrefix(got, "http://127.0.0.1:") {
 			t.Errorf("%s at %s, want an address that a client can use", word, got)
@@ -157,7 +155,7 @@ func TestDevsDirectoryIsForOneAtATime(t *testing.T) {
 	t.Parallel()
 	dir := directory(t)
 	first := launch(t, nil, "dev", "--dir="+dir)
-	first.prints(ready)
+	first.introduces()
 	second := launch(t, nil, "dev", "--dir="+dir)
 	second.exits(1)
 	if !strings.HasPrefix(second.err.String(), "aws-encryption-provider: starting the KMS emulator: ") {
@@ -172,7 +170,7 @@ func TestDevServesAnAbstractSocket(t *testing.T) {
 	t.Parallel()
 	listen := fmt.Sprintf("@aep-dev-%d", os.Getpid())
 	p := launch(t, nil, "dev", "--listen="+listen)
-	p.prints(ready)
+	p.introduces()
 	conn, err := daemon.Connect(listen)
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -78,7 +79,7 @@ func command(t testing.TB, env []string, args ...string) *program {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &program{t: t, cmd: exec.Command(exe, args...), out: &pageTurner{}, err: &pageTurner{}, ended: make(chan struct{})}
+	p := &program{t: t, cmd: exec.CommandContext(context.Background(), exe, args...), out: &pageTurner{}, err: &pageTurner{}, ended: make(chan struct{})}
 	for _, pair := range os.Environ() {
 		if !strings.HasPrefix(pair, "AWS_") {
 			p.cmd.Env = append(p.cmd.Env, pair)
@@ -134,12 +135,13 @@ func (p *program) running() bool {
 	}
 }
 
-// prints waits until standard output contains a text.
-func (p *program) prints(text string) string {
+// introduces waits until dev has printed all that it prints, and returns that.
+func (p *program) introduces() string {
 	p.t.Helper()
-	until(p.t, "it prints "+text, func() bool { return strings.Contains(p.out.String(), text) || !p.running() })
-	if !strings.Contains(p.out.String(), text) {
-		p.t.Fatalf("ended without printing %q\n%s%s", text, p.out, p.err)
+	const last = "Ctrl-C ends it."
+	until(p.t, "it has printed everything", func() bool { return strings.Contains(p.out.String(), last) || !p.running() })
+	if !strings.Contains(p.out.String(), last) {
+		p.t.Fatalf("ended without printing %q\n%s%s", last, p.out, p.err)
 	}
 	return p.out.String()
 }
@@ -173,7 +175,10 @@ func directory(t testing.TB) string {
 	return dir
 }
 
-func socketIn(t testing.TB) string { return filepath.Join(directory(t), "s") }
+func socketIn(t testing.TB) string {
+	t.Helper()
+	return filepath.Join(directory(t), "s")
+}
 
 func exists(path string) bool {
 	_, err := os.Lstat(path)
@@ -193,7 +198,9 @@ func dial(t testing.TB, path string) *grpc.ClientConn {
 // seal encrypts over a socket, once somebody serves it.
 func seal(t testing.TB, path string, plaintext []byte) *v2.EncryptResponse {
 	t.Helper()
-	resp, err := v2.NewKeyManagementServiceClient(dial(t, path)).Encrypt(t.Context(), &v2.EncryptRequest{Plaintext: plaintext, Uid: "u"}, grpc.WaitForReady(true))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	resp, err := v2.NewKeyManagementServiceClient(dial(t, path)).Encrypt(ctx, &v2.EncryptRequest{Plaintext: plaintext, Uid: "u"}, grpc.WaitForReady(true))
 	if err != nil {
 		t.Fatalf("Encrypt over %s: %v", path, err)
 	}
@@ -202,7 +209,9 @@ func seal(t testing.TB, path string, plaintext []byte) *v2.EncryptResponse {
 
 func open(t testing.TB, path string, sealed *v2.EncryptResponse) []byte {
 	t.Helper()
-	resp, err := v2.NewKeyManagementServiceClient(dial(t, path)).Decrypt(t.Context(), &v2.DecryptRequest{
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	resp, err := v2.NewKeyManagementServiceClient(dial(t, path)).Decrypt(ctx, &v2.DecryptRequest{
 		Ciphertext: sealed.Ciphertext, KeyId: sealed.KeyId, Annotations: sealed.Annotations, Uid: "u",
 	}, grpc.WaitForReady(true))
 	if err != nil {
@@ -224,7 +233,11 @@ func key(t testing.TB, s *kmstest.Server) string {
 func fetch(t testing.TB, url string) (code int, body string) {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
-	resp, err := client.Get(url)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

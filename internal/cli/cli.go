@@ -37,7 +37,7 @@ type Streams struct {
 // Main runs a command line without the program's name, and returns the exit
 // code.
 func Main(ctx context.Context, args []string, s Streams) int {
-	root := newRoot(s)
+	root := newRoot(s) //nolint:contextcheck // each command is run with ctx
 	root.SetArgs(args)
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)

@@ -119,7 +119,7 @@ func dev(ctx context.Context, s Streams, f devFlags) error {
 	level.Set(cfg.Log.Level)
 	log := newLogger(s, cfg.Log, level)
 	logStart(log, cfg)
-	d := daemon.Start(cfg, daemonOptions(log))
+	d := daemon.Start(cfg, daemonOptions(log)) //nolint:contextcheck // Shutdown ends it
 	tried := make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	var trying sync.WaitGroup
@@ -132,7 +132,7 @@ func dev(ctx context.Context, s Streams, f devFlags) error {
 		}
 		tried <- err
 	})
-	return wait(s, d, cfg, log, level, tried)
+	return wait(s, d, cfg, log, level, tried) //nolint:contextcheck // a signal ends it
 }
 
 // leaveAWS makes sure that no setting of the user's reaches AWS from here, or

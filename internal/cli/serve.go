@@ -35,7 +35,7 @@ func newServe(s Streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return serve(s, cfg)
+		return serve(s, cfg) //nolint:contextcheck // a signal ends it
 	})
 }
 

@@ -135,7 +135,7 @@ func (d *Daemon) serve(ctx context.Context, s *served) {
 		return
 	}
 	if !s.hold(sock) {
-		sock.close()
+		sock.close() //nolint:contextcheck // it outlives ctx
 		return
 	}
 	accept := func(l net.Listener) {
@@ -210,7 +210,7 @@ func (s *served) shutdown(hurry context.Context, drain time.Duration) {
 	sock := s.socket
 	s.mu.Unlock()
 	if sock != nil {
-		sock.close()
+		sock.close() //nolint:contextcheck // it outlives ctx
 	}
 	s.conns.closeSilent()
 	done := make(chan struct{})

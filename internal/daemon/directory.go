@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -49,7 +50,7 @@ func (e *busyError) Error() string {
 
 // lockDir holds the directory while one process looks, removes and binds, so
 // that of two that start at once one wins. The lock needs no file of its own.
-func lockDir(dir string) (unlock func(), err error) {
+func lockDir(ctx context.Context, dir string) (unlock func(), err error) {
 	d, err := os.Open(dir) //nolint:gosec // the operator's own path
 	if err != nil {
 		return nil, err
@@ -66,6 +67,10 @@ func lockDir(dir string) (unlock func(), err error) {
 		case time.Now().After(deadline):
 			return nil, errors.Join(&busyError{dir}, d.Close())
 		}
-		time.Sleep(lockPoll)
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), d.Close())
+		case <-time.After(lockPoll):
+		}
 	}
 }

@@ -196,7 +196,11 @@ func (r *running) get(path string) (code int, body string) {
 	var addr string
 	until(r.t, "the health port is served", func() bool { addr = r.HealthAddress(); return addr != "" })
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
-	resp, err := client.Get("http://" + addr + path)
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://"+addr+path, http.NoBody)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		r.t.Fatalf("GET %s: %v", path, err)
 	}

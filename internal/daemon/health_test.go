@@ -216,7 +216,7 @@ func TestHealthIsReadOnly(t *testing.T) {
 
 func TestTakenHealthPortIsTriedAgainWhileSocketsServe(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func (s *socket) keep(ctx context.Context, serve func(net.Listener)) {
 			return
 		case <-ticker.C:
 		}
-		err := s.restore(serve)
+		err := s.restore(ctx, serve)
 		s.mu.Lock()
 		s.lost = err
 		s.mu.Unlock()
@@ -36,12 +36,12 @@ func (s *socket) keep(ctx context.Context, serve func(net.Listener)) {
 	}
 }
 
-func (s *socket) restore(serve func(net.Listener)) error {
+func (s *socket) restore(ctx context.Context, serve func(net.Listener)) error {
 	if s.owns() {
 		return nil
 	}
 	old := s.current()
-	err := s.bind()
+	err := s.bind(ctx)
 	switch {
 	case errors.Is(err, net.ErrClosed):
 		return nil

@@ -64,11 +64,11 @@ func (r role) play() {
 	in := bufio.NewScanner(os.Stdin)
 	switch r.Do {
 	case "claim":
-		fmt.Println("ready")
+		say(nil, "ready")
 		in.Scan()
 		r.claim(in)
 	case "listen":
-		l, err := listenUnix(r.Path, 0o600)
+		l, err := listenUnix(context.Background(), r.Path, 0o600)
 		say(err, "listening")
 		in.Scan()
 		_ = l.Close()
@@ -123,7 +123,7 @@ func (r role) connect(in *bufio.Scanner) {
 				open = append(open, conn)
 			}
 		case "silent":
-			conn, err := net.Dial("unix", r.Path)
+			conn, err := dialUnix(r.Path)
 			say(err, "connected")
 			open = append(open, conn)
 		case "close":
@@ -133,10 +133,14 @@ func (r role) connect(in *bufio.Scanner) {
 	}
 }
 
+func dialUnix(path string) (net.Conn, error) {
+	return (&net.Dialer{}).DialContext(context.Background(), "unix", path)
+}
+
 // greeted connects as an HTTP/2 client, and returns once the server has
 // answered the greeting: a connection that a gate closes fails.
 func greeted(path string) (net.Conn, error) {
-	conn, err := net.Dial("unix", path)
+	conn, err := dialUnix(path)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +160,7 @@ func say(err error, done string) {
 	if err != nil {
 		done = "error: " + err.Error()
 	}
-	fmt.Println(done)
+	_, _ = fmt.Fprintln(os.Stdout, done)
 }
 
 // A process is the other process of a test.
@@ -176,7 +180,7 @@ func another(t testing.TB, r role, uid int) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("/proc/self/exe") // by this name any user may run it
+	cmd := exec.CommandContext(context.Background(), "/proc/self/exe") // by this name any user may run it
 	cmd.Env = append(os.Environ(), roleVariable+"="+string(text), "GORACE=log_path=/dev/null", "GOCOVERDIR="+os.DevNull)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -98,10 +98,10 @@ func TestMetricsNameBuildHealthAndKeyID(t *testing.T) {
 		`aws_encryption_provider_calls_total{api="v2",class="outage",operation="encrypt",provider="0"}`:                      "1",
 		`aws_encryption_provider_call_seconds_count{api="v1",class="success",operation="encrypt",provider="0"}`:              "1",
 		`aws_encryption_provider_kms_calls_total{class="bad_data",operation="Decrypt",provider="0"}`:                         "1",
-		legacy("total", r.key, "success", "encrypt", "v2"):                                                                   "1",
-		legacy("total", r.key, "success", "decrypt", "v1"):                                                                   "1",
-		legacy("total", r.key, "failure-corruption", "decrypt", "v2"):                                                        "1",
-		legacy("total", r.key, "failure-throttle", "encrypt", "v2"):                                                          "1",
+		legacy(r.key, "success", "encrypt", "v2"):                                                                            "1",
+		legacy(r.key, "success", "decrypt", "v1"):                                                                            "1",
+		legacy(r.key, "failure-corruption", "decrypt", "v2"):                                                                 "1",
+		legacy(r.key, "failure-throttle", "encrypt", "v2"):                                                                   "1",
 	} {
 		if got := r.metric(series); got != want {
 			t.Errorf("%s is %q, want %q", series, got, want)
@@ -115,9 +115,9 @@ func TestMetricsNameBuildHealthAndKeyID(t *testing.T) {
 	}
 }
 
-func legacy(kind, key, status, operation, version string) string {
-	name := map[string]string{"total": "aws_encryption_provider_kms_operations_total", "count": "aws_encryption_provider_kms_operation_latency_ms_count"}[kind]
-	return fmt.Sprintf("%s{key_arn=%q,operation=%q,status=%q,version=%q}", name, key, operation, status, version)
+// legacy is a series of the predecessor's counter.
+func legacy(key, status, operation, version string) string {
+	return fmt.Sprintf("aws_encryption_provider_kms_operations_total{key_arn=%q,operation=%q,status=%q,version=%q}", key, operation, status, version)
 }
 
 func TestPredecessorsHistogramKeepsItsBuckets(t *testing.T) {

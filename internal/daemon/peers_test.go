@@ -70,7 +70,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	t.Parallel()
 	r := run(t, setup{}).ready()
 	p := another(t, role{Do: "connect", Path: r.path}, os.Getuid())
-	for range maxConnections {
+	for range 256 {
 		p.expect("open", "in")
 	}
 	for range 2 {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -125,16 +124,28 @@ func TestShutdownCutsWhatHangs(t *testing.T) {
 }
 
 func TestCallerThatSaysNothingDoesNotHoldUpShutdown(t *testing.T) {
-	for name, said := range map[string]string{"nothing": "", "half a greeting": "PRI * HTTP/2.0\r\n", "a greeting": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"} {
+	const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+	never := 10 * patience
+	for name, c := range map[string]struct {
+		said  string
+		drain time.Duration
+	}{
+		"nothing":               {"", never},
+		"half a preface":        {preface[:12], never},
+		"a preface":             {preface, never},
+		"all but some settings": {preface + "\x00\x00\x06\x04\x00\x00\x00\x00\x00", 100 * time.Millisecond},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := run(t, setup{}).serving()
-			conn, err := net.Dial("unix", r.path)
+			timing := shortTiming()
+			timing.drain = c.drain
+			r := run(t, setup{time: timing}).serving()
+			conn, err := dialUnix(r.path)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer func() { _ = conn.Close() }()
-			if _, err := conn.Write([]byte(said)); err != nil {
+			if _, err := conn.Write([]byte(c.said)); err != nil {
 				t.Fatal(err)
 			}
 			until(t, "a later connection is served", func() bool { return ask(context.Background(), r.path) == nil })
@@ -172,7 +183,7 @@ func TestShutdownWhileWaitingForAHolder(t *testing.T) {
 		t.Errorf("failed with %v, want no failure of a process that was told to end", err)
 	default:
 	}
-	if pid, live := holder(path); !live || pid != p.pid() {
+	if pid, live := holder(context.Background(), path); !live || pid != p.pid() {
 		t.Errorf("holder is %d (%t), want still %d", pid, live, p.pid())
 	}
 }
@@ -251,7 +262,7 @@ func TestNameThatAnotherProcessTookIsLeftToIt(t *testing.T) {
 	if !r.log.has(want) {
 		t.Errorf("log without %q:\n%s", want, r.log)
 	}
-	if pid, live := holder(r.path); !live || pid != other.pid() {
+	if pid, live := holder(context.Background(), r.path); !live || pid != other.pid() {
 		t.Errorf("holder is %d (%t), want still %d", pid, live, other.pid())
 	}
 	until(t, "/readyz says so", func() bool {

@@ -51,7 +51,7 @@ func claim(ctx context.Context, o socketOptions) (*socket, error) {
 	deadline := time.Now().Add(o.time.holderWait)
 	waiting, pid := false, 0
 	for {
-		err := s.bind()
+		err := s.bind(ctx)
 		held, isHeld := errors.AsType[*heldError](err)
 		_, isBusy := errors.AsType[*busyError](err)
 		switch {
@@ -95,23 +95,23 @@ func (e *heldError) Error() string {
 }
 
 // bind tries once to make the socket and to take it over as s.listener.
-func (s *socket) bind() error {
+func (s *socket) bind(ctx context.Context) error {
 	if s.abstract() {
-		return s.bindAbstract()
+		return s.bindAbstract(ctx)
 	}
 	dir := filepath.Dir(s.path)
 	if err := makeDirs(dir); err != nil {
 		return err
 	}
-	unlock, err := lockDir(dir)
+	unlock, err := lockDir(ctx, dir)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := clearStale(s.path); err != nil {
+	if err := clearStale(ctx, s.path); err != nil {
 		return err
 	}
-	listener, err := listenUnix(s.path, 0o600)
+	listener, err := listenUnix(ctx, s.path, 0o600)
 	if err != nil {
 		return err
 	}
@@ -124,10 +124,10 @@ func (s *socket) bind() error {
 	return nil
 }
 
-func (s *socket) bindAbstract() error {
-	listener, err := listenUnix(s.path, 0o600)
+func (s *socket) bindAbstract(ctx context.Context) error {
+	listener, err := listenUnix(ctx, s.path, 0o600)
 	if errors.Is(err, syscall.EADDRINUSE) { // also where the holder leaves just now, or does not listen yet
-		pid, _ := holder(s.path)
+		pid, _ := holder(ctx, s.path)
 		return &heldError{pid}
 	}
 	if err != nil {
@@ -171,13 +171,13 @@ func (s *socket) take(listener *net.UnixListener, file fileID) error {
 
 // listenUnix binds with the mode set before the file appears: on Linux the file
 // takes it from the socket's own inode.
-func listenUnix(path string, mode uint32) (*net.UnixListener, error) {
+func listenUnix(ctx context.Context, path string, mode uint32) (*net.UnixListener, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var chmodErr error
 		err := c.Control(func(fd uintptr) { chmodErr = unix.Fchmod(int(fd), mode) })
 		return errors.Join(err, chmodErr)
 	}}
-	l, err := lc.Listen(context.Background(), "unix", path)
+	l, err := lc.Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +190,7 @@ func listenUnix(path string, mode uint32) (*net.UnixListener, error) {
 
 // clearStale removes a socket that nobody serves. The caller holds the lock of
 // the directory.
-func clearStale(path string) error {
+func clearStale(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -200,7 +200,7 @@ func clearStale(path string) error {
 	case info.Mode().Type() != fs.ModeSocket:
 		return fmt.Errorf("%s is in its place, which is no socket: move it away, or give another --listen", nameOf(info.Mode()))
 	}
-	if pid, live := holder(path); live {
+	if pid, live := holder(ctx, path); live {
 		return &heldError{pid}
 	}
 	return os.Remove(path)
@@ -222,8 +222,8 @@ func nameOf(mode fs.FileMode) string {
 
 // holder says whether a process serves the socket, and its pid where that can
 // be seen: the peer of a connection is who called listen.
-func holder(path string) (pid int, live bool) {
-	conn, err := net.DialTimeout("unix", path, time.Second)
+func holder(ctx context.Context, path string) (pid int, live bool) {
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path)
 	if err != nil {
 		// A full backlog and a forbidden file are a live holder's; only a refusal is nobody's.
 		return 0, !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist)
@@ -256,7 +256,7 @@ func (s *socket) close() {
 		return
 	}
 	if !s.abstract() {
-		if unlock, err := lockDir(filepath.Dir(s.path)); err == nil {
+		if unlock, err := lockDir(context.Background(), filepath.Dir(s.path)); err == nil {
 			defer unlock()
 		} // else as well: a foreign lock is no reason to leave the file behind
 		if now, err := identify(s.path); err == nil && now == file {

@@ -192,7 +192,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 		t.Fatal("a killed holder left no socket: the test shows nothing")
 	}
 	mustClaim(t, path)
-	if pid, live := holder(path); !live || pid != os.Getpid() {
+	if pid, live := holder(context.Background(), path); !live || pid != os.Getpid() {
 		t.Errorf("holder is %d (%t), want this process, %d", pid, live, os.Getpid())
 	}
 }
@@ -215,7 +215,7 @@ func TestLiveSocketIsNeverTaken(t *testing.T) {
 			if n := strings.Count(log.String(), "waiting"); n != 1 {
 				t.Errorf("the wait is logged %d times, want once:\n%s", n, &log)
 			}
-			if pid, live := holder(path); !live || pid != p.pid() {
+			if pid, live := holder(context.Background(), path); !live || pid != p.pid() {
 				t.Errorf("holder is %d (%t) now, want still %d", pid, live, p.pid())
 			}
 		})
@@ -383,7 +383,7 @@ func TestClosingRemovesOnesOwnFileAndNoOther(t *testing.T) {
 		}
 		p := holding(t, path)
 		s.close()
-		if pid, live := holder(path); !live || pid != p.pid() {
+		if pid, live := holder(context.Background(), path); !live || pid != p.pid() {
 			t.Errorf("holder is %d (%t), want still %d", pid, live, p.pid())
 		}
 	})
@@ -393,7 +393,7 @@ func TestClosingRemovesOnesOwnFileAndNoOther(t *testing.T) {
 		s.close()
 		p := holding(t, path)
 		s.close()
-		if pid, live := holder(path); !live || pid != p.pid() {
+		if pid, live := holder(context.Background(), path); !live || pid != p.pid() {
 			t.Errorf("holder is %d (%t), want still %d", pid, live, p.pid())
 		}
 	})
@@ -425,7 +425,7 @@ func TestRestoringRacesWithClosing(t *testing.T) {
 		restored := make(chan struct{})
 		go func() {
 			defer close(restored)
-			_ = s.restore(func(net.Listener) {})
+			_ = s.restore(context.Background(), func(net.Listener) {})
 		}()
 		time.Sleep(time.Duration(i) * 2 * time.Microsecond) // a different moment each time
 		s.close()
