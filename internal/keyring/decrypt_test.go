@@ -309,6 +309,9 @@ func TestCallsAllocateLittle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := p.Decrypt(ctx, keyring.Stored{Ciphertext: e.Ciphertext}); err != nil { // now both have worked: Status does not wait
+		t.Fatal(err)
+	}
 	seed := secret.Bytes("seed")
 	for name, call := range map[string]func(){
 		"Encrypt": func() { _, _ = p.Encrypt(ctx, seed) },
