@@ -39,7 +39,7 @@ func newFailureLog(log *slog.Logger) *failureLog {
 }
 
 func (f *failureLog) record(ctx context.Context, c call, e *cause.Error, err error, took time.Duration) {
-	if !f.first(e) {
+	if !f.first(e) { //nolint:contextcheck // the window that it opens outlives the call
 		if f.log.Enabled(ctx, slog.LevelDebug) {
 			f.write(ctx, slog.LevelDebug, c, e, err, took)
 		}
@@ -67,7 +67,7 @@ func (f *failureLog) first(e *cause.Error) bool {
 		return false
 	}
 	if !f.done {
-		f.open[k] = &failureWindow{timer: time.AfterFunc(window, func() { f.end(k) })} //nolint:contextcheck // outlives the call
+		f.open[k] = &failureWindow{timer: time.AfterFunc(window, func() { f.end(k) })}
 	}
 	return true
 }
