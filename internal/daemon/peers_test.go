@@ -31,10 +31,11 @@ func TestAllowUIDDecidesByTheCallersUser(t *testing.T) {
 				if !allowed {
 					uid++
 				}
-				if listen != "" {
-					listen += strconv.FormatBool(allowed)
+				own := listen
+				if own != "" {
+					own += strconv.FormatBool(allowed)
 				}
-				r := run(t, setup{listen: listen, args: []string{"--allow-uid=1", "--allow-uid=" + strconv.Itoa(uid), "--socket-mode=0666"}}).serving()
+				r := run(t, setup{listen: own, args: []string{"--allow-uid=1", "--allow-uid=" + strconv.Itoa(uid), "--socket-mode=0666"}}).serving()
 				p := another(t, role{Do: "connect", Path: r.path}, stranger())
 				p.ask("open")
 				said := p.line()
