@@ -61,10 +61,11 @@ test-unit: ## Unit tests with the race detector
 	go test -race $(TESTFLAGS) ./...
 race: test-unit ## The same as test-unit
 
+# One package after the other (-p 1): some of its tests bound the time of a call.
 .PHONY: test-e2e
 test-e2e: build servers $(TOOLS)/progress ## The built program under a real kube-apiserver and etcd
 	@echo '== end-to-end tests; about ten minutes'
-	cd test/e2e && PLUGIN=$(CURDIR)/$(PROGRAM) go test -count=1 -json -timeout $(E2E_TIMEOUT) $(TESTFLAGS) ./... | $(CURDIR)/$(TOOLS)/progress
+	cd test/e2e && PLUGIN=$(CURDIR)/$(PROGRAM) go test -p 1 -count=1 -json -timeout $(E2E_TIMEOUT) $(TESTFLAGS) ./... | $(CURDIR)/$(TOOLS)/progress
 
 .PHONY: servers
 servers: ## Build kube-apiserver and etcd for the tests, or find them in the cache

@@ -103,9 +103,7 @@ func (f *Flags) shared(m *Mistakes) Provider {
 	if f.region != "" && !keyref.ValidRegion(f.region) {
 		m.add("--region", quote(f.region)+" is no AWS Region")
 	}
-	if u, err := url.Parse(f.endpoint); f.endpoint != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
-		m.add("--kms-endpoint", quote(f.endpoint)+" is no URL: want https://HOST")
-	}
+	f.checkEndpoint(m)
 	if f.assumeRoleARN != "" && !matches(`^arn:aws[a-z0-9-]*:iam::[0-9]{12}:role/.+$`, f.assumeRoleARN) {
 		m.add("--assume-role-arn", quote(f.assumeRoleARN)+" is no ARN of a role: want arn:aws:iam::ACCOUNT:role/NAME")
 	}
@@ -118,6 +116,16 @@ func (f *Flags) shared(m *Mistakes) Provider {
 	return Provider{
 		Region: f.region, Endpoint: f.endpoint, AssumeRoleARN: f.assumeRoleARN, ExternalID: f.externalID,
 		SourceARN: f.sourceARN, Retry: f.retry(m),
+	}
+}
+
+// checkEndpoint never repeats the URL: it may hold a password.
+func (f *Flags) checkEndpoint(m *Mistakes) {
+	if f.endpoint == "" {
+		return
+	}
+	if u, err := url.Parse(f.endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		m.add("--kms-endpoint", "is no URL: want https://HOST")
 	}
 }
 

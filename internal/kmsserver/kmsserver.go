@@ -32,6 +32,9 @@ const (
 	// maxUnderWay bounds the calls that wait for KMS at once, Status excepted.
 	// gRPC's own limit on streams would queue Status behind them.
 	maxUnderWay = 1024
+	// handshakeTime is what a new connection has for its first words: silent ones
+	// would use up the places of a socket.
+	handshakeTime = 10 * time.Second
 	// streamWorkers keep goroutines and their stacks between calls.
 	streamWorkers = 32
 )
@@ -59,6 +62,7 @@ func New(o Options) (server *grpc.Server, closeLog func()) {
 	server = grpc.NewServer(
 		grpc.MaxRecvMsgSize(MaxMessage),
 		grpc.NumStreamWorkers(streamWorkers),
+		grpc.ConnectionTimeout(handshakeTime),
 	)
 	s := &service{
 		provider: o.Provider, log: o.Log.With("provider", o.Name),
