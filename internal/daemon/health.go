@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/time/rate"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
@@ -22,16 +23,19 @@ type httpServer struct {
 	daemon  *Daemon
 	server  *http.Server
 	metrics http.Handler
+	conns   *httpConnections
 
 	mu   sync.Mutex
 	addr string // "" while there is no listener
 }
 
 func newHTTPServer(d *Daemon) *httpServer {
-	s := &httpServer{daemon: d, metrics: promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{})}
+	s := &httpServer{daemon: d, metrics: promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}), conns: newHTTPConnections(d.log)}
+	errorLog := slog.NewLogLogger(d.log.Handler(), slog.LevelWarn)
+	errorLog.SetOutput(&seldomWriter{Writer: errorLog.Writer(), quiet: rate.NewLimiter(rate.Every(time.Minute), 3)})
 	s.server = &http.Server{
-		Handler: s, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelWarn), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
-		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		Handler: s, ErrorLog: errorLog, ConnState: s.conns.changed, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		WriteTimeout: 30 * time.Second, IdleTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10,
 	}
 	return s
 }
