@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
@@ -52,15 +53,18 @@ func identify(e *cause.Error, err error) {
 	api, isAPI := errors.AsType[smithy.APIError](err)
 	switch {
 	case noSettings:
-		e.Code, e.Said = cause.SettingsUnreadable, err.Error()
+		e.Code, e.Said = cause.SettingsUnreadable, innermost(err)
 	case noIdentity:
 		identifyCredentials(e, credentials.err)
 	case noRegion:
-		e.Code, e.Said = cause.RegionUnknown, err.Error()
+		e.Code, e.Said = cause.RegionUnknown, innermost(err)
 	case isTimeout(err):
 		e.Code = cause.TimedOut
 	case isAPI:
 		identifyAPI(e, api, statusOf(err))
+	case strings.Contains(err.Error(), "Invalid Configuration: "):
+		// The SDK's rules for endpoints, such as FIPS with an endpoint of one's own.
+		e.Code, e.Said = cause.SettingsUnreadable, innermost(err)
 	default:
 		identifyNetwork(e, err)
 	}
@@ -159,16 +163,30 @@ func identifyCredentials(e *cause.Error, err error) {
 	switch {
 	case isAPI:
 		e.AWSCode, e.Said = api.ErrorCode(), api.ErrorMessage()
-		code, known := credentialsCode(api.ErrorCode())
-		if !known {
-			code = cause.RoleRefused
-		}
-		e.Code = code
-	case isTimeout(err):
-		e.Code = cause.CredentialsSilent
+		e.Code = credentialsRefusal(api.ErrorCode(), statusOf(err))
+	case isTimeout(err), askedAService(err):
+		e.Code, e.Said = cause.CredentialsSilent, innermost(err)
 	default:
-		e.Code, e.Said = cause.NoCredentials, err.Error()
+		e.Code, e.Said = cause.NoCredentials, innermost(err)
 	}
+}
+
+func credentialsRefusal(code string, status int) cause.Code {
+	if known, ok := credentialsCode(code); ok {
+		return known
+	}
+	if _, throttled := retry.DefaultThrottleErrorCodes[code]; throttled || status >= http.StatusInternalServerError {
+		return cause.CredentialsSilent
+	}
+	return cause.RoleRefused
+}
+
+// askedAService says whether credentials were to come from STS or another
+// service that was chosen by settings. An instance metadata service that is not
+// there is where every search without credentials ends.
+func askedAService(err error) bool {
+	op, ok := errors.AsType[*smithy.OperationError](err)
+	return ok && op.ServiceID != imds.ServiceID
 }
 
 func identifyNetwork(e *cause.Error, err error) {

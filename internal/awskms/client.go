@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -166,11 +167,15 @@ func answers(asked, got string) bool {
 func (c *Client) call(parent context.Context, op, key string, do func(context.Context, *kms.Client) error) error {
 	start := time.Now()
 	limit := limitOf(parent, c.opts.Timeout)
-	err := c.try(parent, limit, do)
+	err := c.try(parent, limit/time.Duration(shareOf(parent)), do)
 	class := cause.Class("")
 	if err != nil {
 		e := classify(err, situation{op: op, key: key, limit: limit, full: c.opts.Timeout, callerLeft: errors.Is(parent.Err(), context.Canceled)})
 		c.forget(e)
+		// The SDK's error holds the request, with the plaintext in it: what is
+		// remembered of a failure must not keep that alive.
+		e.Err = nil
+		e.Said, e.AWSCode = bounded(e.Said), bounded(e.AWSCode)
 		class, err = e.Class(), e
 	}
 	if c.opts.Observe != nil {
@@ -210,15 +215,46 @@ func limitOf(ctx context.Context, most time.Duration) time.Duration {
 	return most
 }
 
-// forget drops credentials that AWS no longer takes, so that the next call reads
-// them anew; what failed before a request was signed, identity has dealt with.
-// The SDK's client goes too: it keeps signing keys by access key id, which would
-// outlive a corrected secret.
+// bounded copies what is kept of a foreign text: more is never shown, and a part
+// of it would keep all of it in memory.
+func bounded(s string) string {
+	const most = 1024
+	return strings.Clone(s[:min(len(s), most)])
+}
+
+// shareKey is the context key of Share.
+type shareKey struct{}
+
+// Share makes calls take only an n-th part of their time, for a caller that
+// has n keys to try. A time-out is KMS's fault all the same.
+func Share(ctx context.Context, n int) context.Context {
+	if n < 2 {
+		return ctx
+	}
+	return context.WithValue(ctx, shareKey{}, n)
+}
+
+func shareOf(ctx context.Context) int {
+	if n, ok := ctx.Value(shareKey{}).(int); ok {
+		return n
+	}
+	return 1
+}
+
+// forget drops what AWS no longer takes, so that the next call reads it anew:
+// credentials that it refused (what failed before a request was signed, identity
+// has dealt with), and CA certificates that did not vouch for it. The SDK's
+// client goes too: it keeps signing keys by access key id, which would outlive a
+// corrected secret.
 func (c *Client) forget(e *cause.Error) {
-	if e.Class() != cause.Credentials || isA[*credentialsError](e.Err) {
+	refused := e.Class() == cause.Credentials && !isA[*credentialsError](e.Err) && !isA[*settingsError](e.Err)
+	untrusted := e.Code == cause.TLSFailed
+	if !refused && !untrusted || !c.identity.forget() {
 		return
 	}
-	c.identity.forget()
+	if untrusted {
+		c.opts.Connections.distrust()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.api = nil
@@ -236,11 +272,6 @@ func (c *Client) client(ctx context.Context) (*kms.Client, error) {
 	cfg, err := c.identity.settings(ctx)
 	if err != nil {
 		return nil, err
-	}
-	if cfg.Region == "" {
-		if cfg.Region, err = regionOfInstance(ctx, cfg); err != nil {
-			return nil, err
-		}
 	}
 	made := kms.NewFromConfig(cfg, c.configure(cfg))
 	c.mu.Lock()

@@ -3,12 +3,8 @@ package awskms_test
 import (
 	"bytes"
 	"context"
-	"errors"
-	"fmt"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -395,90 +391,6 @@ func TestRegionComesFromTheFirstThatKnowsIt(t *testing.T) {
 	})
 }
 
-func TestCredentialsThatComeLateAreFound(t *testing.T) {
-	s, key := start(t)
-	file := filepath.Join(t.TempDir(), "credentials")
-	t.Setenv("AWS_ACCESS_KEY_ID", "")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
-	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
-	c := newClient(t, awskms.Options{})
-	if _, err := c.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.NoCredentials {
-		t.Fatalf("without credentials: %v, want %s", err, cause.NoCredentials)
-	}
-	write := func(id, key string) {
-		text := fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", id, key)
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("AKIAUNKNOWN", "wrong")
-	if _, err := c.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.CredentialsRefused {
-		t.Fatalf("with unknown credentials: %v, want %s", err, cause.CredentialsRefused)
-	}
-	write(s.Credential.AccessKeyID, "wrong")
-	if _, err := c.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.SignatureRefused {
-		t.Fatalf("with a wrong secret: %v, want %s", err, cause.SignatureRefused)
-	}
-	write(s.Credential.AccessKeyID, s.Credential.SecretAccessKey)
-	mustSeal(t, c, key)
-}
-
-func TestCredentialProcessNeverShowsWhatItPrinted(t *testing.T) {
-	_, key := start(t)
-	dir := t.TempDir()
-	file := filepath.Join(dir, "config")
-	script := filepath.Join(dir, "creds.sh")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\necho '{\"Version\": 1, \"SecretAccessKey\": \"leak-me\" broken'\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, []byte("[default]\ncredential_process = "+script+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("AWS_ACCESS_KEY_ID", "")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
-	t.Setenv("AWS_CONFIG_FILE", file)
-	_, err := newClient(t, awskms.Options{}).Encrypt(t.Context(), key, secret.Bytes("seed"))
-	if cause.Of(err).Code != cause.NoCredentials || strings.Contains(err.Error(), "leak-me") || !strings.Contains(err.Error(), "credential_process") {
-		t.Errorf("got %v", err)
-	}
-	for e := err; e != nil; e = errors.Unwrap(e) {
-		if _, ours := e.(*cause.Error); ours && strings.Contains(e.Error(), "leak-me") { //nolint:errorlint // each layer is looked at
-			t.Errorf("a layer shows the secret: %v", e)
-		}
-	}
-}
-
-func TestBrokenSettingsAreNamedAndReadAgain(t *testing.T) {
-	_, key := start(t)
-	t.Setenv("AWS_PROFILE", "nobody")
-	c := newClient(t, awskms.Options{})
-	_, err := c.Encrypt(t.Context(), key, secret.Bytes("seed"))
-	if cause.Of(err).Code != cause.SettingsUnreadable || cause.ClassOf(err) != cause.Credentials {
-		t.Fatalf("got %v, want %s", err, cause.SettingsUnreadable)
-	}
-	t.Setenv("AWS_PROFILE", "")
-	mustSeal(t, c, key)
-}
-
-func TestRoleIsAssumedWithItsExternalID(t *testing.T) {
-	role := kmsemulator.Role{ARN: "arn:aws:iam::111122223333:role/kms", ExternalID: "external-1"}
-	s := kmstest.Start(t, kmsemulator.Options{Roles: []kmsemulator.Role{role}})
-	s.SetEnv(t)
-	t.Setenv("AWS_ENDPOINT_URL_STS", s.STSURL(t))
-	key, err := s.CreateKey(kmstest.Region, kmsemulator.KeyOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	mustSeal(t, newClient(t, awskms.Options{AssumeRoleARN: role.ARN, ExternalID: role.ExternalID}), key)
-	if s.Calls("AssumeRole") == 0 {
-		t.Error("no AssumeRole was made")
-	}
-	_, err = newClient(t, awskms.Options{AssumeRoleARN: role.ARN, ExternalID: "other"}).Encrypt(t.Context(), key, secret.Bytes("seed"))
-	if cause.Of(err).Code != cause.RoleRefused || cause.ClassOf(err) != cause.Credentials {
-		t.Errorf("with another external id: %v, want %s", err, cause.RoleRefused)
-	}
-}
-
 func TestConfusedDeputyHeadersAreSentAndSigned(t *testing.T) {
 	_, key := start(t)
 	var mu sync.Mutex
@@ -559,5 +471,29 @@ func TestCallAllocatesLittleBesideTheSDK(t *testing.T) {
 	mustSeal(t, c, key)
 	if n := testing.AllocsPerRun(50, func() { mustSeal(t, c, key) }); n > 1000 {
 		t.Errorf("a call allocates %v times, emulator included, want at most 1,000", n)
+	}
+}
+
+// A failure is remembered, in health and with bad ciphertexts: it must not keep
+// the request alive, with its plaintext and context.
+func TestErrorsKeepNothingOfTheRequest(t *testing.T) {
+	s, key := start(t)
+	defer s.Inject(kmsemulator.Fault{Kind: kmsemulator.Error, Code: "InvalidCiphertextException", Message: strings.Repeat("m", 100_000)})()
+	_, err := newClient(t, awskms.Options{}).Decrypt(t.Context(), key, []byte{1, 2, 3})
+	e := cause.Of(err)
+	if e.Err != nil || len(e.Said) > 2000 {
+		t.Errorf("keeps %v and %d bytes of text", e.Err, len(e.Said))
+	}
+}
+
+func TestShareLeavesTimeForOtherKeys(t *testing.T) {
+	s, key := start(t)
+	c := newClient(t, awskms.Options{})
+	mustSeal(t, c, key)
+	defer s.Inject(kmsemulator.Fault{Operation: "Decrypt", Kind: kmsemulator.Hang})()
+	began := time.Now()
+	_, err := c.Decrypt(awskms.Share(t.Context(), 5), key, []byte{1, 2, 3})
+	if took := time.Since(began); cause.Of(err).Code != cause.TimedOut || took > 2*time.Second {
+		t.Errorf("got %v after %v, want KMS's own time-out after a fifth of 2.5 s", err, took)
 	}
 }

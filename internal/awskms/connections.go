@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -24,6 +25,12 @@ const (
 	// openAhead is how many connections are opened beside the first request: a
 	// v1 list decrypts ten objects at a time.
 	openAhead = 16
+	// openAheadPause is the time between tries while the host cannot be reached.
+	openAheadPause = 30 * time.Second
+	// idleTime keeps connections through the quiet of a v2 cluster, whose next
+	// burst is its cold start. KMS closes them when it likes.
+	idleTime = 15 * time.Minute
+	forever  = 100 * 365 * 24 * time.Hour
 	// maxAnswer bounds what is read of an answer. KMS's are below 20 kB.
 	maxAnswer = 1 << 20
 
@@ -41,16 +48,21 @@ type Connections struct {
 	stop context.CancelFunc
 	wait sync.WaitGroup
 
-	mu     sync.Mutex
-	pooled *http.Transport // nil until the SDK's settings (CA bundle, proxy) are known
+	mu         sync.Mutex
+	transports atomic.Pointer[transports] // nil until the SDK's settings (CA bundle, proxy) are known
+	distrusted bool                       // the next client's settings replace the transports
+	opened     map[string]time.Time       // scheme://host → when connections were last opened ahead
+}
+
+type transports struct {
+	pooled *http.Transport
 	fresh  *http.Transport // never reuses a connection
-	opened map[string]bool // scheme://host → opened ahead
 }
 
 // NewConnections returns an empty pool.
 func NewConnections() *Connections {
 	ctx, stop := context.WithCancel(context.Background())
-	return &Connections{ctx: ctx, stop: stop, opened: map[string]bool{}}
+	return &Connections{ctx: ctx, stop: stop, opened: map[string]time.Time{}}
 }
 
 // Close closes idle connections and waits for the pool's own goroutines. Calls
@@ -58,37 +70,63 @@ func NewConnections() *Connections {
 func (c *Connections) Close() {
 	c.stop()
 	c.wait.Wait()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.pooled != nil {
-		c.pooled.CloseIdleConnections()
-		c.fresh.CloseIdleConnections()
+	if t := c.transports.Load(); t != nil {
+		t.pooled.CloseIdleConnections()
+		t.fresh.CloseIdleConnections()
 	}
 }
 
+// background runs work beside the calls, for at most limit, until Close.
+func (c *Connections) background(limit time.Duration, work func(ctx context.Context)) {
+	c.wait.Go(func() {
+		ctx, cancel := context.WithTimeout(c.ctx, limit)
+		defer cancel()
+		work(ctx)
+	})
+}
+
+// distrust makes the next client bring new CA certificates.
+func (c *Connections) distrust() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.distrusted = true
+}
+
 // client returns the pool as the SDK's HTTP client. The settings of the first
-// caller count: they come from one environment.
+// caller count, as they come from one environment, until what they trust failed.
 func (c *Connections) client(cfg aws.Config) aws.HTTPClient {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.pooled == nil {
-		builder, ok := cfg.HTTPClient.(*awshttp.BuildableClient)
-		if !ok {
-			builder = awshttp.NewBuildableClient()
-		}
-		c.pooled = builder.WithDialerOptions(func(d *net.Dialer) { d.Timeout = dialTimeout }).GetTransport()
-		c.pooled.MaxIdleConns = 0 // per host counts
-		c.pooled.MaxIdleConnsPerHost = idlePerHost
-		c.pooled.MaxConnsPerHost = 0 // a limit would queue callers behind hanging calls
-		c.pooled.TLSHandshakeTimeout = dialTimeout
-		// One multiplexed connection that went silent would hang every caller at once.
-		c.pooled.ForceAttemptHTTP2 = false
-		c.pooled.Protocols = new(http.Protocols)
-		c.pooled.Protocols.SetHTTP1(true)
-		c.fresh = c.pooled.Clone()
-		c.fresh.DisableKeepAlives = true
+	old := c.transports.Load()
+	if old != nil && !c.distrusted {
+		return c
+	}
+	c.distrusted = false
+	c.transports.Store(newTransports(cfg))
+	if old != nil {
+		old.pooled.CloseIdleConnections()
 	}
 	return c
+}
+
+func newTransports(cfg aws.Config) *transports {
+	builder, ok := cfg.HTTPClient.(*awshttp.BuildableClient)
+	if !ok {
+		builder = awshttp.NewBuildableClient()
+	}
+	pooled := builder.WithDialerOptions(func(d *net.Dialer) { d.Timeout = dialTimeout }).GetTransport()
+	pooled.MaxIdleConns = 0 // per host counts
+	pooled.MaxIdleConnsPerHost = idlePerHost
+	pooled.IdleConnTimeout = idleTime
+	pooled.MaxConnsPerHost = 0 // a limit would queue callers behind hanging calls
+	pooled.TLSHandshakeTimeout = dialTimeout
+	// One multiplexed connection that went silent would hang every caller at once.
+	pooled.ForceAttemptHTTP2 = false
+	pooled.Protocols = new(http.Protocols)
+	pooled.Protocols.SetHTTP1(true)
+	fresh := pooled.Clone()
+	fresh.DisableKeepAlives = true
+	return &transports{pooled: pooled, fresh: fresh}
 }
 
 // attempts is the state of one call's attempts; it lives in their context.
@@ -141,20 +179,21 @@ func (c *Connections) Do(req *http.Request) (*http.Response, error) {
 }
 
 func (c *Connections) attempt(req *http.Request) (context.Context, context.CancelFunc, *http.Transport, *attempts) {
+	t := c.transports.Load()
 	state, _ := req.Context().Value(attemptsKey{}).(*attempts)
 	if state == nil {
-		return req.Context(), func() {}, c.pooled, nil
+		return req.Context(), func() {}, t.pooled, nil
 	}
 	state.made++
 	switch {
 	case state.made == 1:
 		ctx, cancel := context.WithTimeout(req.Context(), state.first)
-		return ctx, cancel, c.pooled, state
+		return ctx, cancel, t.pooled, state
 	case state.hung:
 		// Whatever swallowed the first attempt may swallow all that the pool holds.
-		return req.Context(), func() {}, c.fresh, state
+		return req.Context(), func() {}, t.fresh, state
 	}
-	return req.Context(), func() {}, c.pooled, state
+	return req.Context(), func() {}, t.pooled, state
 }
 
 var errClosedConnections = errors.New("one connection after the other was closed before it answered")
@@ -196,30 +235,34 @@ func roundTrip(transport http.RoundTripper, req *http.Request) (*http.Response, 
 }
 
 // openAhead opens connections to a host when it is first called, so that later
-// callers find them. What the host answers does not matter.
+// callers find them. What the host answers does not matter. Where it could not
+// be reached, a later call tries again.
 func (c *Connections) openAhead(req *http.Request) {
 	host := req.URL.Scheme + "://" + req.URL.Host
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.opened[host] || c.ctx.Err() != nil {
+	if time.Since(c.opened[host]) < openAheadPause || c.ctx.Err() != nil {
 		return
 	}
-	c.opened[host] = true
+	c.opened[host] = time.Now()
 	for range openAhead {
-		c.wait.Go(func() { c.openOne(host) })
+		c.background(2*dialTimeout, func(ctx context.Context) { c.openOne(ctx, host) })
 	}
 }
 
-func (c *Connections) openOne(host string) {
-	ctx, cancel := context.WithTimeout(c.ctx, 2*dialTimeout)
-	defer cancel()
+func (c *Connections) openOne(ctx context.Context, host string) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, host+"/", nil) //nolint:gosec // the endpoint that the SDK chose
 	if err != nil {
 		return
 	}
-	if resp, err := roundTrip(c.pooled, req); err == nil {
-		_ = resp.Body.Close()
+	resp, err := roundTrip(c.transports.Load().pooled, req)
+	if err != nil {
+		return
 	}
+	_ = resp.Body.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opened[host] = time.Now().Add(forever)
 }
 
 func setHeaders(request any, headers map[string]string) {

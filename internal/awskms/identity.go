@@ -12,80 +12,189 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
 
-// identity is who a Client calls as. The SDK decides once, when its settings
-// are loaded, where credentials come from; identity loads them again after a
-// failure, so that a file, a variable's file or a metadata service that comes
-// late is found without a restart. It is safe for concurrent use.
+const (
+	// lookUpTime bounds a look-up of settings and credentials: it goes on when
+	// the call that began it has left, and must end for another to begin.
+	lookUpTime = 10 * time.Second
+	// failureRemembered is how long a failed look-up answers for the next ones:
+	// a thousand callers must not become a thousand calls of STS or forks of a
+	// credential_process.
+	failureRemembered = 2 * time.Second
+	// forgetPause is the least time between two fresh starts because AWS, or the
+	// TLS handshake with it, refused what there was.
+	forgetPause = 4 * time.Second
+	// renewBefore is how long before their end credentials are looked up again,
+	// while the old ones are still used.
+	renewBefore = 5 * time.Minute
+	renewPause  = 30 * time.Second
+)
+
+// identity is who a Client calls as, and in which Region. The SDK decides once,
+// when its settings are loaded, where credentials come from; identity loads them
+// again after a failure, so that a file or a metadata service that comes late is
+// found without a restart. Look-ups run one at a time, beside the calls that
+// wait for them. It is safe for concurrent use.
 type identity struct {
 	region, role, externalID string
+	conns                    *Connections // owns the look-ups' goroutines
 
-	mu      sync.Mutex
-	loaded  *aws.Config
-	current aws.CredentialsProvider // a cache of its own; nil: to be made from loaded
+	mu         sync.Mutex
+	loaded     *aws.Config             // with its Region; nil: to be loaded
+	provider   aws.CredentialsProvider // of loaded
+	value      *aws.Credentials        // nil: none yet, or refused
+	renewAt    time.Time
+	underWay   chan struct{} // closed when the look-up under way has ended; nil: none is
+	failure    error         // of the last look-up
+	failedAt   time.Time
+	forgotten  time.Time
+	generation int // grows when everything is forgotten
 }
 
 func newIdentity(o Options) *identity {
-	return &identity{region: o.Region, role: o.AssumeRoleARN, externalID: o.ExternalID}
+	return &identity{region: o.Region, role: o.AssumeRoleARN, externalID: o.ExternalID, conns: o.Connections}
 }
 
-// settings loads the SDK's settings. It reads files, and no network.
+// settings returns the SDK's settings, with the Region in them. Errors are those
+// of Retrieve, a *settingsError or a *regionError.
 func (i *identity) settings(ctx context.Context) (aws.Config, error) {
+	cfg, _, err := i.ready(ctx)
+	return cfg, err
+}
+
+// Retrieve returns credentials, from memory while they are valid. Errors are a
+// *credentialsError, or those of settings.
+func (i *identity) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	_, value, err := i.ready(ctx)
+	return value, err
+}
+
+// ready returns both, and waits for a look-up only where there is nothing valid.
+func (i *identity) ready(ctx context.Context) (aws.Config, aws.Credentials, error) {
+	for {
+		i.mu.Lock()
+		now := time.Now()
+		usable := i.loaded != nil && i.value != nil && !i.value.Expired()
+		if usable && now.Before(i.renewAt) {
+			defer i.mu.Unlock()
+			return *i.loaded, *i.value, nil
+		}
+		recently := i.failure != nil && now.Sub(i.failedAt) < failureRemembered
+		if i.underWay == nil && !recently {
+			i.beginLocked() //nolint:contextcheck // outlives the call that begins it
+		}
+		if usable { // renewed beside the calls, which go on with the old ones
+			defer i.mu.Unlock()
+			return *i.loaded, *i.value, nil
+		}
+		if i.underWay == nil {
+			defer i.mu.Unlock()
+			return aws.Config{}, aws.Credentials{}, i.failure
+		}
+		underWay := i.underWay
+		i.mu.Unlock()
+		select {
+		case <-underWay:
+		case <-ctx.Done():
+			return aws.Config{}, aws.Credentials{}, &credentialsError{ctx.Err()}
+		}
+	}
+}
+
+// beginLocked starts a look-up, which ends with the pool of connections at the
+// latest.
+func (i *identity) beginLocked() {
+	done := make(chan struct{})
+	i.underWay = done
+	loaded, provider, generation := i.loaded, i.provider, i.generation
+	i.conns.background(lookUpTime, func(ctx context.Context) {
+		defer close(done)
+		var value aws.Credentials
+		var err error
+		if loaded == nil {
+			loaded, provider, err = i.load(ctx)
+		}
+		if err == nil {
+			if value, err = provider.Retrieve(ctx); err != nil {
+				err = &credentialsError{err}
+			}
+		}
+		i.end(generation, loaded, provider, value, err)
+	})
+}
+
+// end takes over what a look-up found, unless it was forgotten meanwhile.
+func (i *identity) end(generation int, loaded *aws.Config, provider aws.CredentialsProvider, value aws.Credentials, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.settingsLocked(ctx)
+	i.underWay = nil
+	if generation != i.generation {
+		return
+	}
+	now := time.Now()
+	i.failure, i.failedAt = err, now
+	if err != nil {
+		i.renewAt = now.Add(renewPause)
+		i.loaded, i.provider = i.stillValid(), nil // read everything anew next time
+		return
+	}
+	i.loaded, i.provider, i.value = loaded, provider, &value
+	i.renewAt = now.Add(365 * 24 * time.Hour)
+	if value.CanExpire {
+		i.renewAt = value.Expires.Add(-renewBefore)
+		if earliest := now.Add(renewPause); i.renewAt.Before(earliest) {
+			i.renewAt = earliest
+		}
+	}
 }
 
-func (i *identity) settingsLocked(ctx context.Context) (aws.Config, error) {
-	if i.loaded != nil {
-		return *i.loaded, nil
+// stillValid keeps the settings of credentials that outlive a failed renewal.
+func (i *identity) stillValid() *aws.Config {
+	if i.value != nil && !i.value.Expired() {
+		return i.loaded
 	}
+	return nil
+}
+
+// forget makes the next look-up begin anew, because AWS refused what there was.
+// It says whether it did: not again within seconds.
+func (i *identity) forget() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	now := time.Now()
+	if now.Sub(i.forgotten) < forgetPause {
+		return false
+	}
+	i.forgotten = now
+	i.generation++
+	i.loaded, i.provider, i.value, i.failure = nil, nil, nil, nil
+	return true
+}
+
+// load reads the SDK's settings, finds the Region, and says where credentials
+// come from.
+func (i *identity) load(ctx context.Context) (*aws.Config, aws.CredentialsProvider, error) {
 	var options []func(*config.LoadOptions) error
 	if i.region != "" {
 		options = append(options, config.WithRegion(i.region))
 	}
 	cfg, err := config.LoadDefaultConfig(ctx, options...)
 	if err != nil {
-		return aws.Config{}, &settingsError{err}
+		return nil, nil, &settingsError{err}
 	}
-	i.loaded = &cfg
-	return cfg, nil
-}
-
-// Retrieve returns credentials, from memory while they are valid. Errors are a
-// *credentialsError.
-func (i *identity) Retrieve(ctx context.Context) (aws.Credentials, error) {
-	provider, err := i.provider(ctx)
-	if err != nil {
-		return aws.Credentials{}, err
-	}
-	value, err := provider.Retrieve(ctx)
-	if err != nil {
-		if ctx.Err() == nil { // a look-up that merely takes long goes on behind the cache
-			i.drop(provider)
+	if cfg.Region == "" { // the SDK's own chain does not ask the instance
+		out, err := imds.NewFromConfig(cfg).GetRegion(ctx, &imds.GetRegionInput{})
+		if err != nil {
+			return nil, nil, &regionError{err}
 		}
-		return aws.Credentials{}, &credentialsError{err}
+		// Loaded again with it, for the SDK's own calls of STS.
+		if cfg, err = config.LoadDefaultConfig(ctx, config.WithRegion(out.Region)); err != nil {
+			return nil, nil, &settingsError{err}
+		}
 	}
-	return value, nil
-}
-
-func (i *identity) provider(ctx context.Context) (aws.CredentialsProvider, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.current != nil {
-		return i.current, nil
+	if i.role == "" {
+		return &cfg, cfg.Credentials, nil
 	}
-	cfg, err := i.settingsLocked(ctx)
-	if err != nil {
-		return nil, err
-	}
-	i.current = cfg.Credentials
-	if i.role != "" {
-		i.current = aws.NewCredentialsCache(
-			stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), i.role, i.roleOptions),
-			func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = 5 * time.Minute },
-		)
-	}
-	return i.current, nil
+	return &cfg, stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), i.role, i.roleOptions), nil
 }
 
 func (i *identity) roleOptions(o *stscreds.AssumeRoleOptions) {
@@ -93,33 +202,6 @@ func (i *identity) roleOptions(o *stscreds.AssumeRoleOptions) {
 	if i.externalID != "" {
 		o.ExternalID = &i.externalID
 	}
-}
-
-// forget makes the next Retrieve read everything anew.
-func (i *identity) forget() {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.loaded, i.current = nil, nil
-}
-
-// drop is forget for a caller that saw failed fail, unless another has already
-// replaced it.
-func (i *identity) drop(failed aws.CredentialsProvider) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.current == failed {
-		i.loaded, i.current = nil, nil
-	}
-}
-
-// regionOfInstance asks the instance metadata service, which the SDK's own
-// chain does not.
-func regionOfInstance(ctx context.Context, cfg aws.Config) (string, error) {
-	out, err := imds.NewFromConfig(cfg).GetRegion(ctx, &imds.GetRegionInput{})
-	if err != nil {
-		return "", &regionError{err}
-	}
-	return out.Region, nil
 }
 
 // credentialsError marks that there was nothing to sign a request with.

@@ -191,12 +191,12 @@ var table = [...]Info{
 		"check the role's trust policy, --assume-role-arn and --external-id", "",
 	},
 	CredentialsSilent: {
-		"KMS0306", Credentials, "the source of the AWS credentials did not answer in time",
-		"check the instance metadata service (hop limit), STS endpoint, or credential_process", "",
+		"KMS0306", Credentials, "the source of the AWS credentials does not answer",
+		"check the way to it: STS endpoint, instance metadata service (hop limit), credential_process", "",
 	},
 	SettingsUnreadable: {
 		"KMS0307", Credentials, "the AWS settings cannot be read",
-		"mend the shared config and credentials files, AWS_PROFILE and AWS_CA_BUNDLE", "",
+		"mend the shared config and credentials files, AWS_PROFILE, AWS_CA_BUNDLE, and FIPS or dual-stack with an endpoint of your own", "",
 	},
 	EmptyCiphertext: {
 		"KMS0401", BadData, "the ciphertext is empty", "restore the object from a backup, or delete it", "",

@@ -109,7 +109,9 @@ func (p *Provider) reopen(ctx context.Context, sealed seal.Sealed, want secret.B
 		return &e
 	case err != nil:
 		return err
-	case !bytes.Equal(opened.Plaintext, want):
+	}
+	defer opened.Plaintext.Clear()
+	if !bytes.Equal(opened.Plaintext, want) {
 		return &cause.Error{Code: cause.RoundTripBroken, Op: "Decrypt", Key: sealed.KeyARN, RequestID: opened.RequestID}
 	}
 	return nil

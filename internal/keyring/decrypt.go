@@ -3,6 +3,7 @@ package keyring
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
@@ -11,8 +12,9 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
-// maxLearned bounds the earlier keys of an alias that are remembered.
-const maxLearned = 16
+// maxLearned bounds the earlier keys of an alias that are remembered. More are
+// read all the same, by an unpinned Decrypt each time.
+const maxLearned = 256
 
 // A Stored DEK is what kube-apiserver read out of etcd. All of it may be chosen
 // by whoever can write there.
@@ -49,23 +51,17 @@ func (p *Provider) Decrypt(ctx context.Context, s Stored) (secret.Bytes, error) 
 
 func (p *Provider) open(ctx context.Context, blob []byte, s Stored) (secret.Bytes, *cause.Error) {
 	chosen, others := p.candidates(s)
-	var refusals []*cause.Error
-	for _, k := range chosen {
-		plaintext, refusal := p.openWith(ctx, k, blob)
-		if refusal == nil {
-			return plaintext, nil
-		}
-		refusals = append(refusals, refusal)
+	plaintext, refusals := p.openWithAny(ctx, chosen, blob)
+	if plaintext != nil {
+		return plaintext, nil
 	}
 	// A key that is named and cannot be asked leaves nothing for the others to find.
 	if worst := cause.Worst(refusals); worst == nil || worst.Class() == cause.BadData {
-		for _, k := range others {
-			plaintext, refusal := p.openWith(ctx, k, blob)
-			if refusal == nil {
-				return plaintext, nil
-			}
-			refusals = append(refusals, refusal)
+		plaintext, more := p.openWithAny(ctx, others, blob)
+		if plaintext != nil {
+			return plaintext, nil
 		}
+		refusals = append(refusals, more...)
 	}
 	if p.aliasMayHaveMoved(refusals) {
 		plaintext, refusal := p.openMoved(ctx, blob)
@@ -77,39 +73,56 @@ func (p *Provider) open(ctx context.Context, blob []byte, s Stored) (secret.Byte
 	return nil, summary(refusals, s)
 }
 
-func (p *Provider) openWith(ctx context.Context, k *key, blob []byte) (secret.Bytes, *cause.Error) {
-	opened, err := k.kms.Decrypt(ctx, k.address(), blob)
-	p.tell(ctx, k, decrypt, err, false)
-	if err != nil {
-		return nil, cause.Of(err)
+// openWithAny tries keys in turn. Each has an equal share of the time that is
+// left: one that hangs must not use up the time of one that works.
+func (p *Provider) openWithAny(ctx context.Context, keys []*key, blob []byte) (secret.Bytes, []*cause.Error) {
+	var refusals []*cause.Error
+	for i, k := range keys {
+		opened, err := k.kms.Decrypt(awskms.Share(ctx, len(keys)-i), k.address(), blob)
+		p.tell(ctx, k, decrypt, err, false)
+		if err == nil {
+			p.resolve(ctx, k, opened.KeyARN)
+			p.remember(k)
+			return opened.Plaintext, nil
+		}
+		refusals = append(refusals, cause.Of(err))
 	}
+	return nil, refusals
+}
+
+// remember makes k the key that is tried first.
+func (p *Provider) remember(k *key) {
 	if p.lastWorked.Load() != k {
 		p.lastWorked.Store(k)
 	}
-	return opened.Plaintext, nil
 }
 
 // candidates returns the keys that key_id and annotations choose, and the
 // others, each in the order in which they are tried: what last worked first,
-// what fails at the moment last.
+// what fails at the moment last. Of an alias's earlier keys only those count
+// that are chosen or worked last: an unpinned Decrypt finds the others sooner.
 func (p *Provider) candidates(s Stored) (chosen, others []*key) {
 	learned := *p.learned.Load()
 	all := make([]*key, 0, 1+len(p.read)+len(learned))
 	all = append(all, p.write)
 	all = append(all, p.read...)
+	configured := len(all)
 	all = append(all, learned...)
 	if len(all) == 1 {
 		return nil, all
 	}
 	last := p.lastWorked.Load()
-	slices.SortStableFunc(all, func(a, b *key) int { return preference(a, last) - preference(b, last) })
 	noted := string(s.Annotations[AnnotationKeyARN])
-	for _, k := range all {
-		if k.is(s.KeyID) || k.is(noted) {
+	for i, k := range all {
+		switch {
+		case k.is(s.KeyID) || k.is(noted):
 			chosen = append(chosen, k)
-		} else {
+		case i < configured || k == last:
 			others = append(others, k)
 		}
+	}
+	for _, keys := range [][]*key{chosen, others} {
+		slices.SortStableFunc(keys, func(a, b *key) int { return preference(a, last) - preference(b, last) })
 	}
 	return chosen, others
 }
@@ -158,27 +171,32 @@ func (p *Provider) openMoved(ctx context.Context, blob []byte) (secret.Bytes, *c
 
 // unpinnedRefusal reads an unpinned Decrypt's failure. That the caller may not
 // use a key it did not name, or that it is not there, says whose blob it is and
-// nothing about a configured key: no key that may read made it.
+// nothing about a configured key: no key that may read made it. What KMS said is
+// kept, for the case that the key is the operator's own.
 func unpinnedRefusal(e *cause.Error) *cause.Error {
-	if e.Code == cause.AccessDenied || e.Code == cause.KeyNotFound {
-		e.Code = cause.NoKeyMadeIt
+	if e.Code != cause.AccessDenied && e.Code != cause.KeyNotFound {
+		return e
 	}
-	return e
+	note := "asked without a key, KMS says " + e.AWSCode + " " + cause.Quote(e.Said) + ": if it is an earlier key of the alias, kms:Decrypt has to be granted on it"
+	return &cause.Error{Code: cause.NoKeyMadeIt, Op: e.Op, Note: note}
 }
 
 // learn makes an earlier key of the alias a read key for the life of the
-// process.
+// process, and the one that worked last.
 func (p *Provider) learn(ctx context.Context, arn string) {
 	for {
 		old := p.learned.Load()
-		if slices.ContainsFunc(*old, func(k *key) bool { return k.name == arn }) {
+		if i := slices.IndexFunc(*old, func(k *key) bool { return k.name == arn }); i >= 0 {
+			p.remember((*old)[i])
 			return
 		}
-		next := append(slices.Clone(*old), newKey(KeyConfig{Name: arn, KMS: p.write.kms}))
-		if len(next) > maxLearned {
-			next = next[1:]
+		if len(*old) == maxLearned {
+			return
 		}
+		k := newKey(KeyConfig{Name: arn, KMS: p.write.kms})
+		next := append(slices.Clone(*old), k)
 		if p.learned.CompareAndSwap(old, &next) {
+			p.remember(k)
 			p.log.WarnContext(ctx, "data of an earlier key of the alias was read: list it with --decrypt-key, so that reading does not depend on the alias",
 				"key", p.write.name, "key_arn", p.write.address(), "decrypt_key", arn)
 			return
@@ -195,6 +213,9 @@ func summary(refusals []*cause.Error, s Stored) *cause.Error {
 	none := *worst
 	none.Key = ""
 	for _, e := range refusals {
+		if e.Note != "" {
+			none.Note = e.Note
+		}
 		// A key that made the ciphertext and cannot open it knows more than those that did not make it.
 		if e.Code != cause.NoKeyMadeIt {
 			return e
@@ -207,7 +228,7 @@ func summary(refusals []*cause.Error, s Stored) *cause.Error {
 		}
 	}
 	if noted := s.Annotations[AnnotationKeyARN]; len(noted) > 0 {
-		none.Note = "its annotations name " + cause.Quote(string(noted))
+		none.Note = strings.TrimSuffix("its annotations name "+cause.Quote(string(noted))+"; "+none.Note, "; ")
 	}
 	return &none
 }

@@ -2,6 +2,7 @@ package keyring_test
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -45,7 +46,7 @@ func TestAliasIsResolvedOnceAndTheARNNamedThen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.move(keyB)
+	f.moveAlias()
 	second, err := p.Encrypt(t.Context(), secret.Bytes("seed"))
 	if err != nil || first.KeyID != keyA || second.KeyID != keyA {
 		t.Errorf("key_ids %q and %q, error %v; want %s for the life of the process", first.KeyID, second.KeyID, err, keyA)
@@ -73,7 +74,7 @@ func TestAliasOnTheMoveAtFirstContactGivesOneKeyID(t *testing.T) {
 		}
 		go encrypt()
 		time.Sleep(500 * time.Millisecond)
-		f.move(keyB)
+		f.moveAlias()
 		go encrypt()
 		one, two := <-results, <-results
 		if one.KeyID != two.KeyID {
@@ -241,7 +242,7 @@ func TestMovedAliasStillReads(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	f := newFake()
-	f.move(keyB)
+	f.moveAlias()
 	p := newRing(f, ringOptions{write: alias, log: &log})
 	if _, err := p.Encrypt(t.Context(), secret.Bytes("seed")); err != nil {
 		t.Fatal(err)
@@ -321,5 +322,50 @@ func TestCallsAllocateLittle(t *testing.T) {
 		if n := testing.AllocsPerRun(100, call); n > 50 {
 			t.Errorf("%s allocates %v times, want at most 50", name, n)
 		}
+	}
+}
+
+// The alias of a read key is resolved like the write key's: its move must not
+// make stored data unreadable under a running process.
+func TestAliasOfAReadKeyIsResolvedOnce(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	p := newRing(f, ringOptions{write: keyC, read: []string{alias}})
+	for range 2 {
+		if _, err := p.Decrypt(t.Context(), stored(keyA, "seed", "")); err != nil {
+			t.Fatal(err)
+		}
+		f.moveAlias()
+	}
+	if last := f.taken(); last[len(last)-1] != "Decrypt "+keyA {
+		t.Errorf("calls %q, want the ARN named at the end", last)
+	}
+}
+
+// More earlier keys than are remembered read all the same, and are not advised
+// of again and again.
+func TestManyEarlierKeysOfAnAliasStayReadable(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	f := newFake()
+	p := newRing(f, ringOptions{write: alias, log: &log})
+	if _, err := p.Encrypt(t.Context(), secret.Bytes("seed")); err != nil {
+		t.Fatal(err)
+	}
+	f.taken()
+	const keys = 300
+	for range 2 {
+		for i := range keys {
+			arn := fmt.Sprintf("arn:aws:kms:us-west-2:111122223333:key/00000000-0000-0000-0000-%012d", i)
+			if _, err := p.Decrypt(t.Context(), stored(arn, "seed", "")); err != nil {
+				t.Fatalf("key %d: %v", i, err)
+			}
+		}
+	}
+	if calls := f.taken(); len(calls) > 2*keys*3 {
+		t.Errorf("%d calls for %d reads, want at most three each", len(calls), 2*keys)
+	}
+	if n := strings.Count(log.String(), "--decrypt-key"); n != 256 {
+		t.Errorf("advised %d times, want once for each key that is remembered", n)
 	}
 }

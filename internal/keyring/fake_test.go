@@ -63,10 +63,11 @@ func (f *fakeKMS) hang(delay time.Duration) {
 	f.delay = delay
 }
 
-func (f *fakeKMS) move(to string) {
+// moveAlias makes the alias, which names key A at first, name key B.
+func (f *fakeKMS) moveAlias() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.aliases[alias] = to
+	f.aliases[alias] = keyB
 }
 
 // begin notes a call and returns the key's ARN, or how it fails.

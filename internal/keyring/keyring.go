@@ -185,14 +185,19 @@ func (p *Provider) encrypt(ctx context.Context, plaintext secret.Bytes, check bo
 		if err != nil {
 			return seal.Sealed{}, err
 		}
-		if k.resolved.Load() == nil && k.resolved.CompareAndSwap(nil, identify(sealed.KeyARN)) {
-			p.log.InfoContext(ctx, "key resolved", "key", k.name, "key_arn", sealed.KeyARN, "key_id", k.keyID())
-		}
+		p.resolve(ctx, k, sealed.KeyARN)
 		if k.address() == sealed.KeyARN {
 			return sealed, nil
 		}
 	}
 	return seal.Sealed{}, &cause.Error{Code: cause.WrongAnswer, Op: "Encrypt", Key: k.name, Said: "the ARN of the key changes from call to call"}
+}
+
+// resolve notes what a key's name stands for, at the first answer of KMS.
+func (p *Provider) resolve(ctx context.Context, k *key, arn string) {
+	if k.resolved.Load() == nil && k.resolved.CompareAndSwap(nil, identify(arn)) {
+		p.log.InfoContext(ctx, "key resolved", "key", k.name, "key_arn", arn, "key_id", k.keyID())
+	}
 }
 
 // tell enters a call's outcome into the key's record, and looks at what changed

@@ -109,15 +109,15 @@ func (p *Provider) weigh(ctx context.Context, failed bool) {
 	if !failed && p.healthy.Load() {
 		return
 	}
-	v := p.write.record.verdict()
+	p.stateMu.Lock()
+	defer p.stateMu.Unlock()
+	v := p.write.record.verdict() // under the lock, so that an older one cannot overtake it
 	if v.suspect {
 		select {
 		case p.wake <- struct{}{}:
 		default:
 		}
 	}
-	p.stateMu.Lock()
-	defer p.stateMu.Unlock()
 	was := p.state
 	p.state = v.state
 	// A success while a failure of the other operation is outstanding must be weighed.

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -65,7 +66,7 @@ func New(o Options) (server *grpc.Server, closeLog func()) {
 		grpc.ConnectionTimeout(handshakeTime),
 	)
 	s := &service{
-		provider: o.Provider, log: o.Log.With("provider", o.Name),
+		name: o.Name, provider: o.Provider, log: o.Log.With("provider", o.Name), panics: rate.Sometimes{Interval: window},
 		failures: newFailureLog(o.Log.With("provider", o.Name)),
 	}
 	bind := func(api, operation, key string) *metrics.Call { return o.Metrics.Call(o.Name, api, operation, key) }
@@ -83,8 +84,10 @@ func New(o Options) (server *grpc.Server, closeLog func()) {
 // service is what both translators share: admission, panics, metrics, logs and
 // the form of errors.
 type service struct {
+	name     string
 	provider Provider
 	log      *slog.Logger
+	panics   rate.Sometimes // stacks in the log
 	failures *failureLog
 	underWay atomic.Int64
 }
@@ -100,7 +103,7 @@ type call struct {
 func (s *service) do(ctx context.Context, c call, work func(context.Context) error) (err error) {
 	start := time.Now()
 	if c.uid != "" {
-		ctx = context.WithValue(ctx, uidKey{}, c.uid)
+		ctx = withUID(ctx, c.uid)
 	}
 	if c.free {
 		err = s.guard(ctx, work)
@@ -125,7 +128,7 @@ func (s *service) do(ctx context.Context, c call, work func(context.Context) err
 func (s *service) admit(ctx context.Context, work func(context.Context) error) error {
 	if s.underWay.Add(1) > maxUnderWay {
 		s.underWay.Add(-1)
-		return &cause.Error{Code: cause.TooManyCalls, Said: fmt.Sprintf("the limit is %d", maxUnderWay)}
+		return &cause.Error{Code: cause.TooManyCalls, Provider: s.name, Said: fmt.Sprintf("the limit is %d", maxUnderWay)}
 	}
 	defer s.underWay.Add(-1)
 	return s.guard(ctx, work)
@@ -136,8 +139,10 @@ func (s *service) admit(ctx context.Context, work func(context.Context) error) e
 func (s *service) guard(ctx context.Context, work func(context.Context) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.ErrorContext(ctx, "panic in a call", "panic", cause.Quote(fmt.Sprint(p)), "stack", string(debug.Stack()))
-			err = &cause.Error{Code: cause.Panicked}
+			s.panics.Do(func() {
+				s.log.ErrorContext(ctx, "panic in a call", "panic", cause.Quote(fmt.Sprint(p)), "stack", string(debug.Stack()))
+			})
+			err = &cause.Error{Code: cause.Panicked, Provider: s.name}
 		}
 	}()
 	return work(ctx)

@@ -334,6 +334,7 @@ func TestCallsAreCountedUnderOurNamesAndThePredecessors(t *testing.T) {
 	next := 0
 	f := serve(t, &fakeProvider{
 		decrypt: func(context.Context, keyring.Stored) (secret.Bytes, error) { next++; return nil, answers[next-1] },
+		status:  func() (keyring.Status, error) { return keyring.Status{}, answers[1] },
 	}, slog.LevelError+4)
 	for range answers {
 		_, _ = f.v1.Decrypt(t.Context(), &v1beta1.DecryptRequest{Version: "v1beta1", Cipher: []byte("x")})
@@ -358,6 +359,7 @@ aws_encryption_provider_kms_operations_total{key_arn="alias/k",operation="decryp
 	if n, err := testutil.GatherAndCount(f.reg, "aws_encryption_provider_kms_operation_latency_ms"); err != nil || n != 4 {
 		t.Errorf("%d series of the predecessor's histogram (%v), want 4", n, err)
 	}
+	_, _ = f.v2.Status(t.Context(), &v2.StatusRequest{}) // throttled, too
 	families, err := f.reg.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -377,7 +379,7 @@ aws_encryption_provider_kms_operations_total{key_arn="alias/k",operation="decryp
 			}
 		}
 	}
-	wantCounted := map[string]float64{"v1 success decrypt 0": 1, "v1 outage decrypt 0": 1, "v1 bad_data decrypt 0": 1, "v1 refused decrypt 0": 1}
+	wantCounted := map[string]float64{"v1 success decrypt 0": 1, "v1 outage decrypt 0": 1, "v1 bad_data decrypt 0": 1, "v1 refused decrypt 0": 1, "v2 outage status 0": 1}
 	if diff := cmp.Diff(wantCounted, counted); diff != "" {
 		t.Errorf("calls (-want +got):\n%s", diff)
 	}

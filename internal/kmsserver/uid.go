@@ -3,12 +3,20 @@ package kmsserver
 import (
 	"context"
 	"log/slog"
+	"strings"
 )
 
 type uidKey struct{}
 
 // maxUID bounds what a caller can make this program write.
 const maxUID = 64
+
+func withUID(ctx context.Context, uid string) context.Context {
+	if len(uid) > maxUID {
+		uid = strings.Clone(uid[:maxUID]) + "..."
+	}
+	return context.WithValue(ctx, uidKey{}, uid)
+}
 
 // NamingCalls returns a handler that adds the uid of the API server's call to
 // every line that is written for it, in whatever room: the two logs can then be
@@ -20,9 +28,6 @@ type uidHandler struct{ slog.Handler }
 // Handle implements [slog.Handler].
 func (h uidHandler) Handle(ctx context.Context, r slog.Record) error {
 	if uid, ok := ctx.Value(uidKey{}).(string); ok {
-		if len(uid) > maxUID {
-			uid = uid[:maxUID] + "..."
-		}
 		r.AddAttrs(slog.String("uid", uid))
 	}
 	return h.Handler.Handle(ctx, r)

@@ -35,7 +35,7 @@ func (s *v1Server) Encrypt(ctx context.Context, req *v1beta1.EncryptRequest) (*v
 	defer secret.Bytes(req.Plain).Clear()
 	var resp *v1beta1.EncryptResponse
 	err := s.do(ctx, call{api: "v1", operation: "encrypt", metrics: s.encrypt}, func(ctx context.Context) error {
-		if err := checkVersion(req.Version); err != nil {
+		if err := s.checkVersion(req.Version); err != nil {
 			return err
 		}
 		e, err := s.provider.Encrypt(ctx, req.Plain)
@@ -52,7 +52,7 @@ func (s *v1Server) Encrypt(ctx context.Context, req *v1beta1.EncryptRequest) (*v
 func (s *v1Server) Decrypt(ctx context.Context, req *v1beta1.DecryptRequest) (*v1beta1.DecryptResponse, error) {
 	var resp *v1beta1.DecryptResponse
 	err := s.do(ctx, call{api: "v1", operation: "decrypt", metrics: s.decrypt}, func(ctx context.Context) error {
-		if err := checkVersion(req.Version); err != nil {
+		if err := s.checkVersion(req.Version); err != nil {
 			return err
 		}
 		plain, err := s.provider.Decrypt(ctx, keyring.Stored{Ciphertext: req.Cipher, Bare: true})
@@ -65,9 +65,9 @@ func (s *v1Server) Decrypt(ctx context.Context, req *v1beta1.DecryptRequest) (*v
 	return resp, nil
 }
 
-func checkVersion(version string) error {
+func (s *v1Server) checkVersion(version string) error {
 	if version != v1Version {
-		return &cause.Error{Code: cause.WrongVersion, Said: version}
+		return &cause.Error{Code: cause.WrongVersion, Provider: s.name, Said: version}
 	}
 	return nil
 }

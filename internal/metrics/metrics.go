@@ -158,10 +158,10 @@ func LegacyStatus(class string, throttled bool) string {
 // Done counts a call that has ended. class is Success or one of the classes;
 // throttled says that KMS throttled it.
 func (c *Call) Done(class string, throttled bool, took time.Duration) {
-	if throttled {
-		class += throttledSuffix
-	}
 	s, ok := c.byClass[class]
+	if legacy, differs := c.byClass[class+throttledSuffix]; throttled && differs {
+		s, ok = legacy, true
+	}
 	if !ok {
 		return
 	}
