@@ -87,7 +87,7 @@ func (f *Flags) providers(m *Mistakes) []Provider {
 			p.Region = ref.Region
 		}
 		if i < len(f.listen) {
-			p.Listen = strings.TrimPrefix(f.listen[i], "unix://")
+			p.Listen = socketPath(f.listen[i])
 		}
 		if i < len(f.contexts) {
 			p.EncryptionContext = parseContext(f.contexts[i], m)
@@ -202,12 +202,21 @@ func parseContext(s string, m *Mistakes) map[string]string {
 	return out
 }
 
+// socketPath takes an endpoint as the EncryptionConfiguration writes it for the
+// path that it is.
+func socketPath(listen string) string {
+	if path, ok := strings.CutPrefix(listen, "unix://"); ok {
+		return path
+	}
+	return strings.TrimPrefix(listen, "unix:")
+}
+
 // checkListen looks at what only all sockets together show.
 func (f *Flags) checkListen(cfg *Config, m *Mistakes) {
 	const field = "--listen"
 	seen := map[string]bool{}
 	for i, listen := range f.listen {
-		path := strings.TrimPrefix(listen, "unix://")
+		path := socketPath(listen)
 		abstract := strings.HasPrefix(path, "@")
 		switch {
 		case path == "" || path == "@":

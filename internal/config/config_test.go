@@ -47,11 +47,12 @@ func TestSeedsCommandLineWorksUnchanged(t *testing.T) {
 		Log:       config.Log{Level: slog.LevelInfo, JSON: true}, KMSTimeout: 2500 * time.Millisecond, OutageGrace: 3 * time.Minute,
 	}
 	for name, args := range map[string][]string{
-		"one dash":   {"-key=" + keyA, "-region=us-west-2", "-listen=/var/run/kmsplugin/socket.sock"},
-		"two dashes": {"--key=" + keyA, "--region=us-west-2", "--listen=/var/run/kmsplugin/socket.sock"},
-		"no equals":  {"-key", keyA, "--region", "us-west-2", "-listen", "/var/run/kmsplugin/socket.sock"},
-		"defaults":   {"-key=" + keyA},
-		"unix URL":   {"-key=" + keyA, "-listen=unix:///var/run/kmsplugin/socket.sock"},
+		"one dash":    {"-key=" + keyA, "-region=us-west-2", "-listen=/var/run/kmsplugin/socket.sock"},
+		"two dashes":  {"--key=" + keyA, "--region=us-west-2", "--listen=/var/run/kmsplugin/socket.sock"},
+		"no equals":   {"-key", keyA, "--region", "us-west-2", "-listen", "/var/run/kmsplugin/socket.sock"},
+		"defaults":    {"-key=" + keyA},
+		"unix target": {"-key=" + keyA, "-listen=unix:/var/run/kmsplugin/socket.sock"},
+		"unix URL":    {"-key=" + keyA, "-listen=unix:///var/run/kmsplugin/socket.sock"},
 	} {
 		if diff := cmp.Diff(want, mustParse(t, nil, args...)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
