@@ -11,7 +11,7 @@ import (
 const greeting = 24 + 9
 
 // connections are those of one socket, over all the listeners that it has had.
-// gRPC waits for up to two minutes for a connection that says nothing, and waits
+// gRPC waits for ten seconds for a connection that says nothing, and waits
 // for that at the end too: so they are known here, to be closed then.
 type connections struct {
 	mu      sync.Mutex

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// lockWait bounds the wait for a directory's lock, which this program holds
-	// for moments. Anyone who can read the directory can hold it for longer.
+	// lockWait bounds the wait for a socket's lock, which this program holds for
+	// moments.
 	lockWait = time.Second
 	lockPoll = 5 * time.Millisecond
 )
@@ -41,36 +41,125 @@ func makeDirs(dir string) error {
 	return os.Chmod(dir, 0o700) //nolint:gosec // a directory
 }
 
-// busyError is a directory that somebody else keeps locked.
-type busyError struct{ dir string }
+// busyError is a socket whose lock another process of this user keeps.
+type busyError struct{ file string }
 
-func (e *busyError) Error() string {
-	return "another process holds a lock on the directory " + e.dir
+func (e *busyError) Error() string { return "another process holds a lock on " + e.file }
+
+// errNotOurs is a lock file that others can lock, or that this user cannot. Only
+// a process of another user can have made it in good faith.
+var errNotOurs = errors.New("it is not a file of this user alone")
+
+// lockFile is where a socket's lock is. Not the directory itself: whoever can
+// read that can lock it for ever.
+func lockFile(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".lock")
 }
 
-// lockDir holds the directory while one process looks, removes and binds, so
-// that of two that start at once one wins. The lock needs no file of its own.
-func lockDir(ctx context.Context, dir string) (unlock func(), err error) {
-	d, err := os.Open(dir) //nolint:gosec // the operator's own path
-	if err != nil {
-		return nil, err
-	}
+// lock holds a socket's name while one process looks, removes and binds, so that
+// of two that start at once one wins. The file is gone after unlock.
+//
+// A file that is not this user's alone has been left by another user's process,
+// or is meant to be in the way: none is needed for long, so it is removed.
+func lock(ctx context.Context, path string) (unlock func(), err error) {
+	file := lockFile(path)
 	for deadline := time.Now().Add(lockWait); ; {
-		err = unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		unlock, err := tryLock(file)
+		late := time.Now().After(deadline)
+		_, busy := errors.AsType[*busyError](err)
 		switch {
 		case err == nil:
-			return func() { _ = d.Close() }, nil
-		case errors.Is(err, syscall.EINTR):
-			continue
-		case !errors.Is(err, syscall.EWOULDBLOCK):
-			return nil, errors.Join(fmt.Errorf("locking %s: %w", dir, err), d.Close())
-		case time.Now().After(deadline):
-			return nil, errors.Join(&busyError{dir}, d.Close())
+			return unlock, nil
+		case !busy && !errors.Is(err, errNotOurs):
+			return nil, err
+		case late && errors.Is(err, errNotOurs):
+			if err := unix.Unlink(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, fmt.Errorf("%s is in the way, %w, and cannot be removed: %w", file, errNotOurs, err)
+			}
+			deadline = time.Now().Add(lockWait)
+		case late:
+			return nil, err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), d.Close())
+			return nil, ctx.Err()
 		case <-time.After(lockPoll):
 		}
 	}
+}
+
+// tryLock locks the file, which it makes.
+func tryLock(file string) (unlock func(), err error) {
+	fd, err := openLock(file)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, syscall.EINTR) {
+			break
+		}
+	}
+	if err == nil {
+		err = isNamed(fd, file)
+	}
+	switch {
+	case err == nil:
+		return func() {
+			_ = unix.Unlink(file) // before the lock goes: afterwards it may be another's
+			_ = unix.Close(fd)
+		}, nil
+	case errors.Is(err, syscall.EWOULDBLOCK), errors.Is(err, fs.ErrNotExist): // or its holder has just removed it
+		err = &busyError{file}
+	default:
+		err = fmt.Errorf("locking %s: %w", file, err)
+	}
+	_ = unix.Close(fd)
+	return nil, err
+}
+
+// openLock opens the file, and makes it where it is missing. What is there
+// already must be a file that nobody else can lock.
+func openLock(file string) (fd int, err error) {
+	const flags = unix.O_RDWR | unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK
+	fd, err = unix.Open(file, flags|unix.O_CREAT|unix.O_EXCL, 0o600)
+	if err == nil {
+		if err := unix.Fchmod(fd, 0o600); err != nil { // whatever the umask
+			_ = unix.Close(fd)
+			return 0, fmt.Errorf("making %s: %w", file, err)
+		}
+		return fd, nil
+	}
+	if !errors.Is(err, fs.ErrExist) {
+		return 0, fmt.Errorf("making %s: %w", file, err)
+	}
+	fd, err = unix.Open(file, flags, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // its holder has just removed it
+		return 0, &busyError{file}
+	case err != nil: // a link, a directory, a device, or forbidden
+		return 0, errNotOurs
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
+		_ = unix.Close(fd)
+		return 0, errNotOurs
+	}
+	return fd, nil
+}
+
+// isNamed returns fs.ErrNotExist where the open file is no longer the one of
+// that name.
+func isNamed(fd int, file string) error {
+	var opened, named unix.Stat_t
+	if err := unix.Fstat(fd, &opened); err != nil {
+		return err
+	}
+	if err := unix.Lstat(file, &named); err != nil {
+		return err
+	}
+	if opened.Dev != named.Dev || opened.Ino != named.Ino {
+		return fs.ErrNotExist
+	}
+	return nil
 }

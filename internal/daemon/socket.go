@@ -99,11 +99,10 @@ func (s *socket) bind(ctx context.Context) error {
 	if s.abstract() {
 		return s.bindAbstract(ctx)
 	}
-	dir := filepath.Dir(s.path)
-	if err := makeDirs(dir); err != nil {
+	if err := makeDirs(filepath.Dir(s.path)); err != nil {
 		return err
 	}
-	unlock, err := lockDir(ctx, dir)
+	unlock, err := lock(ctx, s.path)
 	if err != nil {
 		return err
 	}
@@ -188,8 +187,7 @@ func listenUnix(ctx context.Context, path string, mode uint32) (*net.UnixListene
 	return listener, nil
 }
 
-// clearStale removes a socket that nobody serves. The caller holds the lock of
-// the directory.
+// clearStale removes a socket that nobody serves. The caller holds its lock.
 func clearStale(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	switch {
@@ -245,8 +243,8 @@ func identify(path string) (fileID, error) {
 }
 
 // close stops accepting and removes the file, unless another process has taken
-// its name. Connections stay. It holds no lock of its own while it waits for the
-// directory's: bind takes them in the other order.
+// its name. Connections stay. It holds no mutex while it waits for the
+// lock of the name: bind takes them in the other order.
 func (s *socket) close() {
 	s.mu.Lock()
 	listener, file, closed := s.listener, s.file, s.closed
@@ -256,9 +254,9 @@ func (s *socket) close() {
 		return
 	}
 	if !s.abstract() {
-		if unlock, err := lockDir(context.Background(), filepath.Dir(s.path)); err == nil {
+		if unlock, err := lock(context.Background(), s.path); err == nil {
 			defer unlock()
-		} // else as well: a foreign lock is no reason to leave the file behind
+		} // else as well: a lock is no reason to leave the file behind
 		if now, err := identify(s.path); err == nil && now == file {
 			_ = os.Remove(s.path)
 		}
