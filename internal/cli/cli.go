@@ -42,19 +42,21 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
 	err := root.ExecuteContext(ctx)
+	errs := newLineWriter(s.Err, func(int64) {}) // the end must not wait for a reader either
+	defer errs.Close()
 	mistakes, wrongUsage := errors.AsType[config.Mistakes](err)
 	switch {
 	case err == nil:
 		return Done
 	case wrongUsage:
-		fmt.Fprintf(s.Err, "%s: %s\n", programName, plural(len(mistakes), "mistake in the configuration", "mistakes in the configuration"))
+		fmt.Fprintf(errs, "%s: %s\n", programName, plural(len(mistakes), "mistake in the configuration", "mistakes in the configuration"))
 		for _, m := range mistakes {
-			fmt.Fprintf(s.Err, "  %s\n", m)
+			fmt.Fprintf(errs, "  %s\n", m)
 		}
-		fmt.Fprintf(s.Err, "Run '%s --help' for the flags.\n", called(root, args))
+		fmt.Fprintf(errs, "Run '%s --help' for the flags.\n", called(root, args))
 		return Usage
 	}
-	fmt.Fprintf(s.Err, "%s: %v\n", programName, err)
+	fmt.Fprintf(errs, "%s: %v\n", programName, err)
 	return Failed
 }
 

@@ -117,7 +117,8 @@ func dev(ctx context.Context, s Streams, f devFlags) error {
 	}
 	level := new(slog.LevelVar)
 	level.Set(cfg.Log.Level)
-	log := newLogger(s, cfg.Log, level)
+	log, closeLog := newLogger(s, cfg.Log, level)
+	defer closeLog()
 	logStart(log, cfg)
 	d := daemon.Start(cfg, daemonOptions(log)) //nolint:contextcheck // Shutdown ends it
 	tried := make(chan error, 1)

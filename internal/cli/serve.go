@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/url"
 	"runtime"
@@ -64,7 +65,8 @@ func serve(s Streams, cfg *config.Config) error {
 	tuneRuntime(s.LookupEnv)
 	level := new(slog.LevelVar)
 	level.Set(cfg.Log.Level)
-	log := newLogger(s, cfg.Log, level)
+	log, closeLog := newLogger(s, cfg.Log, level)
+	defer closeLog()
 	logStart(log, cfg)
 	d := daemon.Start(cfg, daemonOptions(log))
 	return wait(s, d, cfg, log, level, nil)
@@ -145,13 +147,19 @@ func toggleDebug(log *slog.Logger, level *slog.LevelVar, configured slog.Level) 
 	log.Log(context.Background(), level.Level(), "log level changed by SIGUSR1", "level", level.Level().String())
 }
 
-func newLogger(s Streams, c config.Log, level slog.Leveler) *slog.Logger {
-	options := &slog.HandlerOptions{Level: level}
-	var handler slog.Handler = slog.NewTextHandler(s.Err, options)
-	if c.JSON {
-		handler = slog.NewJSONHandler(s.Err, options)
+// newLogger returns the log, and what writes the rest of it at the end.
+func newLogger(s Streams, c config.Log, level slog.Leveler) (log *slog.Logger, closeLog func()) {
+	handler := func(w io.Writer) slog.Handler {
+		if c.JSON {
+			return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})
+		}
+		return slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})
 	}
-	return slog.New(kmsserver.NamingCalls(handler))
+	direct := slog.New(handler(s.Err))
+	w := newLineWriter(s.Err, func(dropped int64) {
+		direct.Warn("log lines were dropped: standard error was not read", "lines", dropped)
+	})
+	return slog.New(kmsserver.NamingCalls(handler(w))), w.Close
 }
 
 // logStart writes the one line that tells what runs and by which configuration.
