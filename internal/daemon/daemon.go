@@ -56,6 +56,7 @@ type Daemon struct {
 type served struct {
 	provider  *keyring.Provider
 	cfg       config.Provider
+	began     time.Time // when the process started
 	server    *grpc.Server
 	closeLog  func()
 	conns     connections
@@ -115,7 +116,7 @@ func (d *Daemon) newServed(p config.Provider) *served {
 		}
 		read = append(read, keyring.KeyConfig{Name: k.Key, KMS: regions[k.Region]})
 	}
-	s := &served{cfg: p}
+	s := &served{cfg: p, began: time.Now()}
 	s.provider = keyring.New(keyring.Options{
 		Name: p.Name, Write: keyring.KeyConfig{Name: p.Key, KMS: write}, Read: read,
 		Timeout: d.cfg.KMSTimeout, OutageGrace: d.cfg.OutageGrace, Log: d.log,

@@ -160,10 +160,10 @@ func (s *served) readiness() (line string, ready bool) {
 	sock := s.socket
 	s.mu.Unlock()
 	if sock == nil {
-		return prefix + "its socket is not served yet", false
+		return prefix + "its socket has not been served since the start at " + stamp(s.began), false
 	}
-	if err := sock.problem(); err != nil {
-		return prefix + "its socket file is gone: " + err.Error(), false
+	if since, err := sock.problem(); err != nil {
+		return fmt.Sprintf("%sits socket file is gone since %s: %v", prefix, stamp(since), err), false
 	}
 	switch {
 	case h.CanEncrypt() && h.Suspect:
@@ -171,14 +171,16 @@ func (s *served) readiness() (line string, ready bool) {
 	case h.CanEncrypt():
 		return prefix + "ok, key_id " + h.KeyID + readKeys(h), true
 	case h.Err == nil:
-		return prefix + string(h.State) + ": " + (&cause.Error{Code: cause.NoContact, Key: h.Key}).Error(), false
+		return fmt.Sprintf("%s%s since %s: %v", prefix, h.State, stamp(s.began), &cause.Error{Code: cause.NoContact, Key: h.Key}), false
 	}
-	line = fmt.Sprintf("%s%s since %s: %v", prefix, h.State, h.Since.UTC().Format(time.RFC3339), h.Err)
+	line = fmt.Sprintf("%s%s since %s: %v", prefix, h.State, stamp(h.Since), h.Err)
 	if !h.GraceEnds.IsZero() {
-		line += "; Status stays ok until " + h.GraceEnds.UTC().Format(time.RFC3339)
+		line += "; Status stays ok until " + stamp(h.GraceEnds)
 	}
 	return line + readKeys(h), false
 }
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // readKeys names the read keys that fail. They decide nothing: what they can
 // still open is between them and the data.

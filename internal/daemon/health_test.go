@@ -101,7 +101,23 @@ func TestStartBeforeKMSRecoversByItself(t *testing.T) {
 func TestReadinessBeforeTheFirstAnswer(t *testing.T) {
 	t.Parallel()
 	r := run(t, setup{kms: emulator(t, kmsemulator.Hang), args: []string{"--kms-timeout=10m"}}).serving()
-	r.waitFor("/readyz", http.StatusServiceUnavailable, "^provider 0: unknown: KMS0210 .*: KMS has not been reached since this process started")
+	r.waitFor("/readyz", http.StatusServiceUnavailable, "^provider 0: unknown since [0-9TZ:-]{20}: KMS0210 .*: KMS has not been reached since this process started")
+}
+
+func TestReadinessTellsSinceWhenASocketIsNotServed(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(directory(t), "s")
+	holding(t, path)
+	timing := shortTiming()
+	timing.holderWait = 10 * patience
+	before := time.Now().Truncate(time.Second)
+	r := run(t, setup{listen: path, time: timing})
+	line := r.waitFor("/readyz", http.StatusServiceUnavailable, `^provider 0: its socket has not been served since the start at [0-9TZ:-]{20}\n$`)
+	_, text, _ := strings.Cut(line, " at ")
+	since, err := time.Parse(time.RFC3339, strings.TrimSpace(text))
+	if err != nil || since.Before(before) || since.After(time.Now()) {
+		t.Errorf("since %s (%v), want since the start, after %s", since, err, before)
+	}
 }
 
 func TestReadinessTellsARefusalAndItsEnd(t *testing.T) {

@@ -23,9 +23,7 @@ func (s *socket) keep(ctx context.Context, serve func(net.Listener)) {
 		case <-ticker.C:
 		}
 		err := s.restore(ctx, serve)
-		s.mu.Lock()
-		s.lost = err
-		s.mu.Unlock()
+		s.note(err)
 		if err != nil && err.Error() != reported {
 			s.log.Error("socket file is gone and cannot be put back: trying again", "socket", s.path, "error", err.Error())
 		}
@@ -65,11 +63,22 @@ func (s *socket) owns() bool {
 	return err == nil && file == s.file
 }
 
-// problem returns why callers cannot find the socket, nil where they can.
-func (s *socket) problem() error {
+// note keeps why callers cannot find the socket, and since when.
+func (s *socket) note(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.lost
+	if s.lost == nil {
+		s.lostAt = time.Now()
+	}
+	s.lost = err
+}
+
+// problem returns why callers cannot find the socket and since when, nil where
+// they can.
+func (s *socket) problem() (since time.Time, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lostAt, s.lost
 }
 
 func (s *socket) current() net.Listener {

@@ -38,6 +38,7 @@ type socket struct {
 	listener *net.UnixListener
 	file     fileID
 	lost     error // why the file is gone and could not be put back
+	lostAt   time.Time
 	closed   bool
 }
 
