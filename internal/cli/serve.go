@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -173,11 +174,20 @@ func logStart(log *slog.Logger, cfg *config.Config) {
 		}
 		providers = append(providers, slog.Group(p.Name,
 			"key", p.Key, "decrypt_keys", decryptKeys, "socket", p.Listen, "region", p.Region, "endpoint", redacted(p.Endpoint),
-			"encryption_context", p.EncryptionContext, "assume_role_arn", p.AssumeRoleARN, "source_arn", p.SourceARN))
+			"encryption_context", p.EncryptionContext, "assume_role_arn", p.AssumeRoleARN, "external_id_set", p.ExternalID != "", "source_arn", p.SourceARN,
+			"retry_token_capacity", p.Retry.Tokens, "retry_flat_cost", p.Retry.Flat))
+	}
+	group, format := "", "text"
+	if cfg.Socket.Group >= 0 {
+		group = strconv.Itoa(cfg.Socket.Group)
+	}
+	if cfg.Log.JSON {
+		format = "json"
 	}
 	log.Info("starting", "version", v.Version, "commit", v.Commit, "go", v.Go,
 		"health_address", cfg.Health.Address, "healthz_path", cfg.Health.HealthzPath, "livez_path", cfg.Health.LivezPath,
-		"log_level", cfg.Log.Level.String(), "socket_mode", fmt.Sprintf("%#o", cfg.Socket.Mode), "allow_uids", cfg.Socket.AllowUIDs,
+		"log_level", cfg.Log.Level.String(), "log_format", format,
+		"socket_mode", fmt.Sprintf("%#o", cfg.Socket.Mode), "socket_group", group, "allow_uids", cfg.Socket.AllowUIDs,
 		"kms_timeout", cfg.KMSTimeout.String(), "outage_grace", cfg.OutageGrace.String(), "shutdown_delay", cfg.ShutdownDelay.String(),
 		slog.Group("providers", providers...))
 	for _, w := range cfg.Warnings {
