@@ -160,7 +160,7 @@ func (s *served) readiness() (line string, ready bool) {
 	sock := s.socket
 	s.mu.Unlock()
 	if sock == nil {
-		return prefix + "its socket has not been served since the start at " + stamp(s.began), false
+		return prefix + "its socket is not served yet, since the start at " + stamp(s.began), false
 	}
 	if since, err := sock.problem(); err != nil {
 		return fmt.Sprintf("%sits socket file is gone since %s: %v", prefix, stamp(since), err), false

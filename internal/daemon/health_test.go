@@ -112,7 +112,7 @@ func TestReadinessTellsSinceWhenASocketIsNotServed(t *testing.T) {
 	timing.holderWait = 10 * patience
 	before := time.Now().Truncate(time.Second)
 	r := run(t, setup{listen: path, time: timing})
-	line := r.waitFor("/readyz", http.StatusServiceUnavailable, `^provider 0: its socket has not been served since the start at [0-9TZ:-]{20}\n$`)
+	line := r.waitFor("/readyz", http.StatusServiceUnavailable, `^provider 0: its socket is not served yet, since the start at [0-9TZ:-]{20}\n$`)
 	_, text, _ := strings.Cut(line, " at ")
 	since, err := time.Parse(time.RFC3339, strings.TrimSpace(text))
 	if err != nil || since.Before(before) || since.After(time.Now()) {
