@@ -200,7 +200,7 @@ func TestHeldSocketEndsTheProcessAndNothingElseBefore(t *testing.T) {
 	if code, body := r.get("/livez"); code != http.StatusOK {
 		t.Errorf("/livez while it waits: %d %s, want 200", code, body)
 	}
-	if code, body := r.get("/readyz/1"); code != http.StatusServiceUnavailable || body != "provider 1: its socket is not served yet\n" {
+	if code, body := r.get("/readyz/1"); code != http.StatusServiceUnavailable || !strings.HasPrefix(body, "provider 1: its socket is not served yet, since the start at ") {
 		t.Errorf("/readyz/1 while it waits: %d %s, want 503 and that its socket is not served yet", code, body)
 	}
 	r.encrypts(r.client())
