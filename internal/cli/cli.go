@@ -25,6 +25,7 @@ const (
 	Done   = 0
 	Failed = 1
 	Usage  = 2
+	Found  = 3
 )
 
 // Streams are what a command reads and writes, handed in by main and by tests.
@@ -48,6 +49,8 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	switch {
 	case err == nil:
 		return Done
+	case errors.Is(err, errFound):
+		return Found
 	case wrongUsage:
 		fmt.Fprintf(errs, "%s: %s\n", programName, plural(len(mistakes), "mistake in the configuration", "mistakes in the configuration"))
 		for _, m := range mistakes {
@@ -69,7 +72,7 @@ func newRoot(s Streams) *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	serve := newServe(s)
 	serve.Use = "serve"
-	root.AddCommand(serve, newDev(s), newVersion(s))
+	root.AddCommand(serve, newDev(s), newStatus(s), newVersion(s))
 	root.SetHelpCommand(newHelp(root))
 	serveFlags := root.RunE
 	root.RunE = func(cmd *cobra.Command, args []string) error {
@@ -97,13 +100,13 @@ func newHelp(root *cobra.Command) *cobra.Command {
 }
 
 func noCommand(name string) error {
-	return config.Mistakes{{Text: fmt.Sprintf("there is no command %.64q: want serve, dev, version or help", name)}}
+	return config.Mistakes{{Text: fmt.Sprintf("there is no command %.64q: want serve, dev, status, version or help", name)}}
 }
 
 // called is the command that a command line names, for a hint at its help.
 func called(root *cobra.Command, args []string) string {
-	if len(args) > 0 && args[0] == "dev" {
-		return root.Name() + " dev"
+	if len(args) > 0 && (args[0] == "dev" || args[0] == "status") {
+		return root.Name() + " " + args[0]
 	}
 	return root.Name()
 }

@@ -47,6 +47,7 @@ func serveHelp(s Streams, set *pflag.FlagSet) {
 Usage:
   %[1]s [serve] --key=ARN [flags]
   %[1]s dev [--dir DIR]      try it out: the same, over a KMS emulator
+  %[1]s status [--socket S]  ask a running one over its socket
   %[1]s version
   %[1]s help [COMMAND]
 

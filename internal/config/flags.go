@@ -14,6 +14,9 @@ import (
 // occurrence a line. The command line wins.
 const EnvPrefix = "AWS_ENCRYPTION_PROVIDER_"
 
+// DefaultSocket is where kube-apiserver's guides expect the plugin.
+const DefaultSocket = "/var/run/kmsplugin/socket.sock"
+
 // EnvName returns the variable that sets a flag.
 func EnvName(flag string) string {
 	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
@@ -42,7 +45,7 @@ func NewFlags(set *pflag.FlagSet) *Flags {
 
 func (f *Flags) defineKeys(set *pflag.FlagSet) {
 	set.StringSliceVar(&f.keys, "key", nil, "KMS `KEY` that encrypts: ARN, key id, alias ARN or alias/name; several as a comma list, paired with --listen by position")
-	set.StringSliceVar(&f.listen, "listen", []string{"/var/run/kmsplugin/socket.sock"}, "unix `SOCKET` to serve on: a path, or @name for an abstract one; a comma list as for --key")
+	set.StringSliceVar(&f.listen, "listen", []string{DefaultSocket}, "unix `SOCKET` to serve on: a path, or @name for an abstract one; a comma list as for --key")
 	set.StringSliceVar(&f.decryptKeys, "decrypt-key", nil, "further `KEY` that may decrypt and never encrypts; repeats; with one pair only")
 	set.StringArrayVar(&f.contexts, "encryption-context", nil, "encryption context `a=b,c=d` (brackets allowed); repeats: the n-th belongs to the n-th key")
 	set.StringVar(&f.region, "region", "", "AWS `REGION`; default: the key ARN's, the SDK's settings, the instance metadata service")
@@ -120,6 +123,9 @@ func parseArgs(set *pflag.FlagSet, args []string, mistakes *Mistakes) error {
 			return pflag.ErrHelp
 		}
 		flag := set.Lookup(name)
+		if flag == nil && len(name) == 1 {
+			flag = set.ShorthandLookup(name)
+		}
 		if flag == nil {
 			mistakes.add("--"+cut(name), "unknown flag"+didYouMean(set, name))
 			if !hasValue && len(args) > 0 && !strings.HasPrefix(args[0], "-") {
@@ -137,7 +143,7 @@ func parseArgs(set *pflag.FlagSet, args []string, mistakes *Mistakes) error {
 		default:
 			value, args = args[0], args[1:]
 		}
-		assign(set, "--"+name, name, value, mistakes)
+		assign(set, "--"+flag.Name, flag.Name, value, mistakes)
 	}
 	return nil
 }

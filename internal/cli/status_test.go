@@ -1,0 +1,128 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/cli"
+	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
+)
+
+// running starts a plugin over an emulated KMS and returns its socket and key.
+func running(t *testing.T) (s *kmstest.Server, socket, key string) {
+	t.Helper()
+	s = kmstest.Start(t)
+	s.SetEnv(t)
+	key, err := s.CreateKey(kmstest.Region, kmsemulator.KeyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "aep") // t.TempDir's paths may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket = filepath.Join(dir, "s")
+	cfg, err := config.NewFlags(pflag.NewFlagSet("test", pflag.ContinueOnError)).Parse(
+		[]string{"--key=" + key, "--listen=" + socket, "--health-port=127.0.0.1:0"}, func(string) (string, bool) { return "", false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := daemon.Start(cfg, daemon.Options{Log: slog.New(slog.DiscardHandler), Version: "v1", Commit: "c", GoVersion: "go"})
+	t.Cleanup(func() {
+		hurry, cancel := context.WithCancel(context.Background())
+		cancel()
+		d.Shutdown(hurry)
+	})
+	return s, socket, key
+}
+
+// status runs the command until its exit code is the wanted one.
+func status(t *testing.T, want int, args ...string) string {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for {
+		var out bytes.Buffer
+		code := cli.Main(t.Context(), append([]string{"status"}, args...), cli.Streams{
+			Out: &out, Err: &out, LookupEnv: func(string) (string, bool) { return "", false },
+		})
+		if code == want {
+			return out.String()
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("status %q exits %d, want %d:\n%s", args, code, want, out.String())
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func TestStatusShowsWhatAnAPIServerSees(t *testing.T) {
+	_, socket, key := running(t)
+	text := status(t, cli.Done, "--socket="+socket)
+	for _, want := range []string{"healthz       ok", "key_id        " + key, metrics.KeyIDHash(key), "v2beta1, round trip in", "v1beta1, round trip in", "AWSKMS v1", "result        ok"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("want %q in:\n%s", want, text)
+		}
+	}
+	var report struct {
+		Version                int
+		OK                     bool
+		Healthz, KeyID, Socket string
+		Problems               []string
+		V1RoundTripSeconds     float64
+		V2RoundTripSeconds     float64
+		V1Version, V2Version   string
+		KeyIDHash, V1Runtime   string
+	}
+	decoder := json.NewDecoder(strings.NewReader(status(t, cli.Done, "-socket", socket, "-o", "json")))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&report); err != nil {
+		t.Fatal(err)
+	}
+	if !report.OK || report.Version != 1 || report.KeyID != key || report.KeyIDHash != metrics.KeyIDHash(key) || report.Problems == nil ||
+		report.V1RoundTripSeconds <= 0 || report.V2RoundTripSeconds <= 0 {
+		t.Errorf("report %+v", report)
+	}
+}
+
+func TestStatusExitsWith3WhereSomethingIsWrong(t *testing.T) {
+	s, socket, key := running(t)
+	status(t, cli.Done, "--socket="+socket, "--expect-key-id="+key)
+	status(t, cli.Done, "--socket="+socket, "--expect-key-id="+metrics.KeyIDHash(key))
+	if text := status(t, cli.Found, "--socket="+socket, "--expect-key-id=other"); !strings.Contains(text, `problem       key_id: want "other"`) {
+		t.Errorf("another key_id is expected:\n%s", text)
+	}
+	if text := status(t, cli.Found, "--socket="+socket+"-none", "--timeout=1s"); !strings.Contains(text, "problem") || strings.Contains(text, "result") {
+		t.Errorf("nobody serves the socket:\n%s", text)
+	}
+	if err := s.DisableKey(key); err != nil {
+		t.Fatal(err)
+	}
+	text := status(t, cli.Found, "--socket="+socket)
+	if !strings.Contains(text, "KMS0101") || !strings.Contains(text, "enable the key") {
+		t.Errorf("the key is disabled:\n%s", text)
+	}
+}
+
+func TestStatusRefusesWrongUsage(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"-o", "yaml"}, {"--timeout=0s"}, {"--sokcet=x"}, {"extra"}} {
+		status(t, cli.Usage, args...)
+	}
+	if text := status(t, cli.Done, "--help"); !strings.Contains(text, "--expect-key-id") || !strings.Contains(text, "Exit codes") {
+		t.Errorf("help:\n%s", text)
+	}
+}
