@@ -164,6 +164,8 @@ func identifyCredentials(e *cause.Error, err error) {
 	case isAPI:
 		e.AWSCode, e.Said = api.ErrorCode(), api.ErrorMessage()
 		e.Code = credentialsRefusal(api.ErrorCode(), statusOf(err))
+	case errors.Is(err, errExpiredAlready):
+		e.Code, e.Said = cause.CredentialsExpired, innermost(err)
 	case isTimeout(err), askedAService(err):
 		e.Code, e.Said = cause.CredentialsSilent, innermost(err)
 	default:

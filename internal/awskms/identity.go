@@ -2,6 +2,7 @@ package awskms
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -39,8 +40,8 @@ type identity struct {
 	conns                    *Connections // owns the look-ups' goroutines
 
 	mu         sync.Mutex
-	loaded     *aws.Config             // with its Region; nil: to be loaded
-	provider   aws.CredentialsProvider // of loaded
+	loaded     *aws.Config             // with its Region; nil: not known
+	provider   aws.CredentialsProvider // of loaded; nil: to be loaded anew
 	value      *aws.Credentials        // nil: none yet, or refused
 	renewAt    time.Time
 	underWay   chan struct{} // closed when the look-up under way has ended; nil: none is
@@ -110,16 +111,27 @@ func (i *identity) beginLocked() {
 		defer close(done)
 		var value aws.Credentials
 		var err error
-		if loaded == nil {
+		if provider == nil {
 			loaded, provider, err = i.load(ctx)
 		}
 		if err == nil {
-			if value, err = provider.Retrieve(ctx); err != nil {
-				err = &credentialsError{err}
-			}
+			value, err = retrieve(ctx, provider)
 		}
 		i.end(generation, loaded, provider, value, err)
 	})
+}
+
+// retrieve refuses credentials that are of no use: to look again at once would
+// find the same.
+func retrieve(ctx context.Context, provider aws.CredentialsProvider) (aws.Credentials, error) {
+	value, err := provider.Retrieve(ctx)
+	if err == nil && value.Expired() {
+		err = errExpiredAlready
+	}
+	if err != nil {
+		return aws.Credentials{}, &credentialsError{err}
+	}
+	return value, nil
 }
 
 // end takes over what a look-up found, unless it was forgotten meanwhile.
@@ -203,6 +215,9 @@ func (i *identity) roleOptions(o *stscreds.AssumeRoleOptions) {
 		o.ExternalID = &i.externalID
 	}
 }
+
+// errExpiredAlready is a source that hands out what is no longer valid.
+var errExpiredAlready = errors.New("the credentials that were found have expired already")
 
 // credentialsError marks that there was nothing to sign a request with.
 type credentialsError struct{ err error }
