@@ -37,7 +37,7 @@ func classify(err error, s situation) *cause.Error {
 	switch {
 	case s.callerLeft:
 		e.Code = cause.CallerLeft
-	case isTimeout(err) && s.limit < min(fairTime, s.full):
+	case isTimeout(err) && s.limit < min(fairTime, s.full-fairSlack):
 		e.Code = cause.TooLittleTime
 	default:
 		identify(e, err)

@@ -35,6 +35,8 @@ const (
 	reply = 300 * time.Millisecond
 	// fairTime is what a caller has to give for a time-out to be KMS's fault.
 	fairTime = time.Second
+	// fairSlack is what a limit of this program's own may have lost on its way here.
+	fairSlack = 50 * time.Millisecond
 	// maxAttempts is two: a third would only come after the API server left.
 	maxAttempts = 2
 )
@@ -248,12 +250,16 @@ func shareOf(ctx context.Context) int {
 // corrected secret.
 func (c *Client) forget(e *cause.Error) {
 	refused := e.Class() == cause.Credentials && !isA[*credentialsError](e.Err) && !isA[*settingsError](e.Err)
-	untrusted := e.Code == cause.TLSFailed
-	if !refused && !untrusted || !c.identity.forget() {
-		return
-	}
-	if untrusted {
+	switch {
+	case refused:
+		if !c.identity.forget() {
+			return
+		}
+	case e.Code == cause.TLSFailed:
 		c.opts.Connections.distrust()
+		c.identity.reload()
+	default:
+		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

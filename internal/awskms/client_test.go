@@ -497,3 +497,18 @@ func TestShareLeavesTimeForOtherKeys(t *testing.T) {
 		t.Errorf("got %v after %v, want KMS's own time-out after a fifth of 2.5 s", err, took)
 	}
 }
+
+// A short --kms-timeout is the operator's choice, not a caller in a hurry.
+func TestShortTimeoutStillBlamesKMS(t *testing.T) {
+	s, key := start(t)
+	defer s.Inject(kmsemulator.Fault{Kind: kmsemulator.Hang})()
+	for _, timeout := range []time.Duration{300 * time.Millisecond, time.Second} {
+		c := newClient(t, awskms.Options{Timeout: timeout})
+		ctx, cancel := awskms.WithLimit(t.Context(), timeout)
+		_, err := c.Encrypt(ctx, key, secret.Bytes("seed"))
+		cancel()
+		if cause.Of(err).Code != cause.TimedOut {
+			t.Errorf("with %v: %v, want %s", timeout, err, cause.TimedOut)
+		}
+	}
+}

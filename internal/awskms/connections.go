@@ -55,6 +55,7 @@ type Connections struct {
 }
 
 type transports struct {
+	from   aws.HTTPClient // of the settings that they were made of
 	pooled *http.Transport
 	fresh  *http.Transport // never reuses a connection
 }
@@ -98,7 +99,7 @@ func (c *Connections) client(cfg aws.Config) aws.HTTPClient {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.transports.Load()
-	if old != nil && !c.distrusted {
+	if old != nil && (!c.distrusted || old.from == cfg.HTTPClient) {
 		return c
 	}
 	c.distrusted = false
@@ -126,7 +127,7 @@ func newTransports(cfg aws.Config) *transports {
 	pooled.Protocols.SetHTTP1(true)
 	fresh := pooled.Clone()
 	fresh.DisableKeepAlives = true
-	return &transports{pooled: pooled, fresh: fresh}
+	return &transports{from: cfg.HTTPClient, pooled: pooled, fresh: fresh}
 }
 
 // attempts is the state of one call's attempts; it lives in their context.

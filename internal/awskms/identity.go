@@ -3,11 +3,13 @@ package awskms
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -28,6 +30,9 @@ const (
 	// while the old ones are still used.
 	renewBefore = 5 * time.Minute
 	renewPause  = 30 * time.Second
+	// slowPatience is how many look-ups in a row may end late before the settings
+	// are read anew: a slow source is waited for, a silent one not for ever.
+	slowPatience = 3
 )
 
 // identity is who a Client calls as, and in which Region. The SDK decides once,
@@ -48,6 +53,7 @@ type identity struct {
 	failure    error         // of the last look-up
 	failedAt   time.Time
 	forgotten  time.Time
+	slow       int // look-ups in a row that did not end in time
 	generation int // grows when everything is forgotten
 }
 
@@ -106,19 +112,37 @@ func (i *identity) ready(ctx context.Context) (aws.Config, aws.Credentials, erro
 func (i *identity) beginLocked() {
 	done := make(chan struct{})
 	i.underWay = done
-	loaded, provider, generation := i.loaded, i.provider, i.generation
+	loaded, provider, old, generation := i.loaded, i.provider, i.value, i.generation
 	i.conns.background(lookUpTime, func(ctx context.Context) {
 		defer close(done)
 		var value aws.Credentials
 		var err error
+		defer func() {
+			if p := recover(); p != nil { // in the SDK: an error of some calls, not the end of the process
+				err = &credentialsError{fmt.Errorf("panic: %v", p)}
+				provider = nil
+			}
+			i.end(generation, loaded, provider, value, err, ctx.Err() != nil)
+		}()
+		if old != nil {
+			bypassCache(provider, *old)
+		}
 		if provider == nil {
 			loaded, provider, err = i.load(ctx)
 		}
 		if err == nil {
 			value, err = retrieve(ctx, provider)
 		}
-		i.end(generation, loaded, provider, value, err)
 	})
+}
+
+// bypassCache makes a renewal ask the source: the SDK's cache answers with what
+// it has until that has ended. The source of an instance's role renews early by
+// itself, and needs its cache to live through an outage of the metadata service.
+func bypassCache(provider aws.CredentialsProvider, old aws.Credentials) {
+	if cache, ok := provider.(*aws.CredentialsCache); ok && old.Source != ec2rolecreds.ProviderName {
+		cache.Invalidate()
+	}
 }
 
 // retrieve refuses credentials that are of no use: to look again at once would
@@ -126,6 +150,10 @@ func (i *identity) beginLocked() {
 func retrieve(ctx context.Context, provider aws.CredentialsProvider) (aws.Credentials, error) {
 	value, err := provider.Retrieve(ctx)
 	if err == nil && value.Expired() {
+		if value.Source == ec2rolecreds.ProviderName { // the service may lag behind; KMS decides
+			value.Expires = time.Now().Add(renewBefore)
+			return value, nil
+		}
 		err = errExpiredAlready
 	}
 	if err != nil {
@@ -135,7 +163,7 @@ func retrieve(ctx context.Context, provider aws.CredentialsProvider) (aws.Creden
 }
 
 // end takes over what a look-up found, unless it was forgotten meanwhile.
-func (i *identity) end(generation int, loaded *aws.Config, provider aws.CredentialsProvider, value aws.Credentials, err error) {
+func (i *identity) end(generation int, loaded *aws.Config, provider aws.CredentialsProvider, value aws.Credentials, err error, late bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.underWay = nil
@@ -146,9 +174,18 @@ func (i *identity) end(generation int, loaded *aws.Config, provider aws.Credenti
 	i.failure, i.failedAt = err, now
 	if err != nil {
 		i.renewAt = now.Add(renewPause)
-		i.loaded, i.provider = i.stillValid(), nil // read everything anew next time
+		i.provider = nil // read everything anew next time
+		if i.slow++; late && i.slow < slowPatience {
+			i.provider = provider // its look-up goes on behind it: join that
+		} else {
+			i.slow = 0
+		}
+		if i.loaded == nil {
+			i.loaded = loaded
+		}
 		return
 	}
+	i.slow = 0
 	i.loaded, i.provider, i.value = loaded, provider, &value
 	i.renewAt = now.Add(365 * 24 * time.Hour)
 	if value.CanExpire {
@@ -157,14 +194,6 @@ func (i *identity) end(generation int, loaded *aws.Config, provider aws.Credenti
 			i.renewAt = earliest
 		}
 	}
-}
-
-// stillValid keeps the settings of credentials that outlive a failed renewal.
-func (i *identity) stillValid() *aws.Config {
-	if i.value != nil && !i.value.Expired() {
-		return i.loaded
-	}
-	return nil
 }
 
 // forget makes the next look-up begin anew, because AWS refused what there was.
@@ -180,6 +209,19 @@ func (i *identity) forget() bool {
 	i.generation++
 	i.loaded, i.provider, i.value, i.failure = nil, nil, nil, nil
 	return true
+}
+
+// reload makes the next look-up read the settings anew, for other CA
+// certificates. Credentials that are valid stay.
+func (i *identity) reload() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	now := time.Now()
+	if now.Sub(i.forgotten) < forgetPause {
+		return
+	}
+	i.forgotten = now
+	i.provider, i.renewAt, i.failure = nil, time.Time{}, nil
 }
 
 // load reads the SDK's settings, finds the Region, and says where credentials

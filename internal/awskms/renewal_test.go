@@ -86,6 +86,43 @@ func TestValidCredentialsOutliveFailedRenewals(t *testing.T) {
 	}
 }
 
+// The SDK's own cache would answer a renewal with what is about to end.
+func TestRenewalAsksTheSource(t *testing.T) {
+	i, says := process(t)
+	says(session("first", time.Now().Add(3*time.Minute)))
+	if v, err := i.Retrieve(t.Context()); err != nil || v.AccessKeyID != "first" {
+		t.Fatalf("got %q, %v", v.AccessKeyID, err)
+	}
+	says(session("second", time.Now().Add(time.Hour)))
+	renew(t, i)
+	if v, err := i.Retrieve(t.Context()); err != nil || v.AccessKeyID != "second" {
+		t.Errorf("after a renewal: %q, %v; want the second credentials", v.AccessKeyID, err)
+	}
+}
+
+// A source that needs longer than one look-up is waited for by the next.
+func TestSlowSourceIsJoinedAndNotAskedAgain(t *testing.T) {
+	i, says := process(t)
+	dir := t.TempDir()
+	says("echo x >> " + dir + "/count; sleep 12; " + session("slow", time.Now().Add(time.Hour)))
+	deadline := time.Now().Add(time.Minute)
+	for {
+		if v, err := i.Retrieve(t.Context()); err == nil {
+			if v.AccessKeyID != "slow" {
+				t.Errorf("got %q", v.AccessKeyID)
+			}
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	forks, err := os.ReadFile(dir + "/count")
+	if err != nil || len(forks) != 2 {
+		t.Errorf("%d bytes of forks (%v), want one fork", len(forks), err)
+	}
+}
+
 func TestCredentialsThatHaveExpiredAlreadyAreNamedSo(t *testing.T) {
 	i, says := process(t)
 	says(session("old", time.Now().Add(-time.Hour)))

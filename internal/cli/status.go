@@ -59,6 +59,8 @@ Flags:
 		if f.timeout <= 0 {
 			return config.Mistakes{{Field: "--timeout", Text: "must be longer than 0"}}
 		}
+		ctx, stop := untilSignal(ctx, s)
+		defer stop()
 		r := askPlugin(ctx, f)
 		if err := r.print(s, f.output); err != nil {
 			return fmt.Errorf("printing the result: %w", err)
@@ -68,6 +70,19 @@ Flags:
 		}
 		return nil
 	})
+}
+
+// untilSignal returns a context that the first signal ends.
+func untilSignal(ctx context.Context, s Streams) (context.Context, context.CancelFunc) {
+	ctx, stop := context.WithCancel(ctx)
+	go func() { // ends with the context
+		select {
+		case <-s.Signals:
+			stop()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, stop
 }
 
 // errFound ends a command that did its work and found something: it has said so.
@@ -106,11 +121,9 @@ func askPlugin(ctx context.Context, f statusFlags) *statusReport {
 		return r
 	}
 	defer func() { _ = conn.Close() }()
-	for _, ask := range []func(context.Context, *grpc.ClientConn, statusFlags) error{r.askStatus, r.askV2, r.askV1} {
-		limited, cancel := context.WithTimeout(ctx, f.timeout)
-		err := ask(limited, conn, f)
-		cancel()
-		if err != nil {
+	each := &limited{conn, f.timeout}
+	for _, ask := range []func(context.Context, grpc.ClientConnInterface, statusFlags) error{r.askStatus, r.askV2, r.askV1} {
+		if err := ask(ctx, each, f); err != nil {
 			break // nobody is there: the others would only say it again
 		}
 	}
@@ -118,8 +131,22 @@ func askPlugin(ctx context.Context, f statusFlags) *statusReport {
 	return r
 }
 
+// limited is a connection whose every call has its own time, as an API server's.
+type limited struct {
+	grpc.ClientConnInterface
+
+	each time.Duration
+}
+
+// Invoke makes one call.
+func (l *limited) Invoke(ctx context.Context, method string, in, out any, options ...grpc.CallOption) error {
+	ctx, cancel := context.WithTimeout(ctx, l.each)
+	defer cancel()
+	return l.ClientConnInterface.Invoke(ctx, method, in, out, options...)
+}
+
 // askStatus returns an error where the socket gives no answer at all.
-func (r *statusReport) askStatus(ctx context.Context, conn *grpc.ClientConn, f statusFlags) error {
+func (r *statusReport) askStatus(ctx context.Context, conn grpc.ClientConnInterface, f statusFlags) error {
 	st, err := v2.NewKeyManagementServiceClient(conn).Status(ctx, &v2.StatusRequest{})
 	if err != nil {
 		r.problem("Status", err)
@@ -139,7 +166,7 @@ func (r *statusReport) askStatus(ctx context.Context, conn *grpc.ClientConn, f s
 	return nil
 }
 
-func (r *statusReport) askV2(ctx context.Context, conn *grpc.ClientConn, _ statusFlags) error {
+func (r *statusReport) askV2(ctx context.Context, conn grpc.ClientConnInterface, _ statusFlags) error {
 	client := v2.NewKeyManagementServiceClient(conn)
 	seed := randomSeed()
 	start := time.Now()
@@ -159,7 +186,7 @@ func (r *statusReport) askV2(ctx context.Context, conn *grpc.ClientConn, _ statu
 	return nil
 }
 
-func (r *statusReport) askV1(ctx context.Context, conn *grpc.ClientConn, _ statusFlags) error {
+func (r *statusReport) askV1(ctx context.Context, conn grpc.ClientConnInterface, _ statusFlags) error {
 	client := v1beta1.NewKeyManagementServiceClient(conn)
 	version, err := client.Version(ctx, &v1beta1.VersionRequest{Version: "v1beta1"})
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -124,5 +125,29 @@ func TestStatusRefusesWrongUsage(t *testing.T) {
 	}
 	if text := status(t, cli.Done, "--help"); !strings.Contains(text, "--expect-key-id") || !strings.Contains(text, "Exit codes") {
 		t.Errorf("help:\n%s", text)
+	}
+}
+
+// A socket that accepts and never answers must not hold a terminal.
+func TestStatusEndsAtASignal(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "aep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	signals := make(chan os.Signal, 1)
+	signals <- os.Interrupt
+	began := time.Now()
+	code := cli.Main(t.Context(), []string{"status", "--socket=" + filepath.Join(dir, "s"), "--timeout=10m"}, cli.Streams{
+		Out: new(bytes.Buffer), Err: new(bytes.Buffer), Signals: signals, LookupEnv: func(string) (string, bool) { return "", false },
+	})
+	if took := time.Since(began); code != cli.Found || took > time.Minute {
+		t.Errorf("exit code %d after %v, want %d at once", code, took, cli.Found)
 	}
 }

@@ -59,9 +59,9 @@ func (p *Provider) waitForCheck(ctx context.Context, started time.Time) bool {
 	for {
 		due := p.write.record.freshUntil(checkInterval)
 		switch v := p.write.record.verdict(); {
-		case v.confirm:
+		case v.confirm && v.refusedAt.After(started): // by traffic, since the last check
 			due = started.Add(checkPause)
-		case v.suspect, !v.contacted:
+		case v.suspect, !v.contacted, !due.After(started): // the last: a check that told nothing
 			due = recheck
 		}
 		timer := time.NewTimer(time.Until(due))
@@ -86,12 +86,22 @@ func (p *Provider) check(ctx context.Context) {
 	limited, cancel := awskms.WithLimit(ctx, p.opts.Timeout)
 	defer cancel()
 	sealed, err := p.encrypt(limited, probe, true)
-	if err != nil {
+	switch {
+	case err == nil:
+		p.lastProbe = &sealedProbe{sealed, probe}
+	case p.lastProbe == nil || !p.write.record.verdict().confirm:
 		return
 	}
+	// Where Encrypt fails, a refused Decrypt is confirmed with what was sealed before.
 	limited, cancel = awskms.WithLimit(ctx, p.opts.Timeout)
 	defer cancel()
-	p.tell(ctx, p.write, decrypt, p.reopen(limited, sealed, probe), true)
+	p.tell(ctx, p.write, decrypt, p.reopen(limited, p.lastProbe.sealed, p.lastProbe.want), true)
+}
+
+// A sealedProbe is what a check has encrypted: random bytes, of no other use.
+type sealedProbe struct {
+	sealed seal.Sealed
+	want   secret.Bytes
 }
 
 // reopen decrypts what was just encrypted. That it cannot be opened is no bad

@@ -55,7 +55,9 @@ type track struct {
 	first, last time.Time    // of those failures
 	err         *cause.Error // the last of them
 	refusals    int          // of those failures
-	confirmed   bool         // a refusal was confirmed by a check of its own
+	refusal     *cause.Error // the last of them
+	refusedAt   time.Time
+	confirmed   bool // a refusal was confirmed by a check of its own
 }
 
 // succeeded tells that a call worked. It ends whatever was wrong.
@@ -84,6 +86,7 @@ func (r *record) failed(op operation, now time.Time, err *cause.Error, check boo
 	if refused {
 		t.confirmed = t.confirmed || check && t.refusals > 0
 		t.refusals++
+		t.refusal, t.refusedAt = err, now
 	}
 	if refused || !t.confirmed {
 		t.err = err
@@ -105,6 +108,7 @@ type verdict struct {
 	contacted bool         // both operations have worked once
 	suspect   bool         // a failure is outstanding
 	confirm   bool         // a refusal waits for a check of its own
+	refusedAt time.Time    // when that came
 }
 
 // verdict weighs the evidence.
@@ -116,7 +120,10 @@ func (r *record) verdict() verdict {
 		t := &r.tracks[i]
 		v.contacted = v.contacted && !t.lastOK.IsZero()
 		v.suspect = v.suspect || t.failures > 0
-		v.confirm = v.confirm || t.unconfirmed()
+		if t.unconfirmed() {
+			v.confirm = true
+			v.refusedAt = later(v.refusedAt, t.refusedAt)
+		}
 		if i == 0 || t.lastOK.Before(v.lastOK) {
 			v.lastOK = t.lastOK
 		}
@@ -142,9 +149,10 @@ func (r *record) worstLocked() *track {
 	return worst
 }
 
-// unconfirmed says that the last word was a refusal which no check has confirmed.
+// unconfirmed says that there was a refusal which no check has confirmed, and no
+// success since.
 func (t *track) unconfirmed() bool {
-	return t.refusals > 0 && !t.confirmed && t.err.Class() == cause.Refused
+	return t.refusals > 0 && !t.confirmed
 }
 
 func (t *track) state() State {
@@ -157,6 +165,13 @@ func (t *track) state() State {
 		return Credentials
 	}
 	return Outage
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func rank(s State) int {
@@ -192,7 +207,11 @@ func (r *record) reading() (State, *cause.Error) {
 	t := &r.tracks[decrypt]
 	switch {
 	case t.refusals > 0:
-		return Refused, t.err
+		told := *t.refusal
+		if t.err.Class() != cause.Refused {
+			told.Later = t.err
+		}
+		return Refused, &told
 	case t.failures == 0 && t.lastOK.IsZero():
 		return Unknown, nil
 	}

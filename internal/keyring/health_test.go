@@ -148,6 +148,26 @@ func TestRefusedKeyStaysRefusedAmidAnOutage(t *testing.T) {
 	})
 }
 
+// Encrypt is throttled while Decrypt is refused: the refusal must come out, and
+// the checks must not storm an account that is throttled.
+func TestRefusedDecryptIsConfirmedWhileEncryptFails(t *testing.T) {
+	t.Parallel()
+	bubble(t, ringOptions{grace: time.Hour}, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {
+		f.fail("Encrypt", cause.Throttled)
+		f.fail("Decrypt", cause.AccessDenied)
+		if _, err := p.Decrypt(t.Context(), stored(keyA, "seed", "")); err == nil {
+			t.Fatal("want a refusal")
+		}
+		time.Sleep(10 * time.Second)
+		wantStatus(t, p, "error KMS0104")
+		f.taken()
+		time.Sleep(10 * time.Minute)
+		if calls := f.taken(); len(calls) > 400 {
+			t.Errorf("%d calls in 10 minutes, want a check every 5 s", len(calls))
+		}
+	})
+}
+
 func TestRefusalIsFoundWithoutTraffic(t *testing.T) {
 	t.Parallel()
 	bubble(t, ringOptions{}, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {

@@ -64,6 +64,7 @@ type Provider struct {
 	lastWorked atomic.Pointer[key]
 	bad        *badMemory
 
+	lastProbe *sealedProbe  // of Run's own goroutine
 	wake      chan struct{} // evidence came that the checks should know of
 	concluded chan struct{} // closed when the first check has ended, either way
 	conclude  sync.Once
