@@ -1,0 +1,158 @@
+package daemon
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestMissingParentsAreTheOwnersAlone(t *testing.T) {
+	for _, umask := range umasks() {
+		t.Run(fmt.Sprintf("umask %04o", umask), func(t *testing.T) {
+			t.Parallel()
+			dir := directory(t)
+			path := filepath.Join(dir, "a", "b", "s")
+			p := another(t, role{Do: "claim", Path: path, Mode: 0o600, Group: -1, Umask: umask}, os.Getuid())
+			p.expect("", "ready")
+			p.expect("go", "claimed")
+			for _, made := range []string{"a", "a/b"} {
+				if got := permissions(t, filepath.Join(dir, made)); got != 0o700 {
+					t.Errorf("%s made with mode %04o, want 0700", made, got)
+				}
+			}
+			if got := permissions(t, dir); got != 0o755 {
+				t.Errorf("the parent that was there has mode %04o now, want 0755 as before", got)
+			}
+		})
+	}
+}
+
+func TestForeignLockOnTheDirectoryChangesNothing(t *testing.T) {
+	dir := directory(t)
+	another(t, role{Do: "lock", Path: dir}, os.Getuid()).expect("", "locked")
+	path := filepath.Join(dir, "s")
+	began := time.Now()
+	mustClaim(t, path).close()
+	if took := time.Since(began); took > lockWait/2 {
+		t.Errorf("claimed and closed within %s, want nothing to be waited for", took)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v (%v), want nothing", left, err)
+	}
+}
+
+func TestLockIsOfThisUserAlone(t *testing.T) {
+	path := filepath.Join(directory(t), "s")
+	unlock, err := lock(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := permissions(t, lockFile(path)); got != 0o600 {
+		t.Errorf("its file has mode %04o, want 0600", got)
+	}
+	if _, err := tryLock(lockFile(path)); err == nil {
+		t.Error("it can be had twice")
+	}
+	unlock()
+	if exists(lockFile(path)) {
+		t.Error("its file stays")
+	}
+}
+
+func TestLockFileInTheWayIsRemoved(t *testing.T) {
+	lockable := func(mode fs.FileMode, uid int) func(t *testing.T, file string) {
+		return func(t *testing.T, file string) {
+			t.Helper()
+			err := os.WriteFile(file, nil, 0o600)
+			if err == nil {
+				err = os.Chmod(file, mode)
+			}
+			if err == nil && uid >= 0 {
+				err = os.Chown(file, uid, uid)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			another(t, role{Do: "lock", Path: file}, os.Getuid()).expect("", "locked")
+		}
+	}
+	ways := map[string]func(t *testing.T, file string){
+		"others can read it": lockable(0o644, -1),
+		"link": func(t *testing.T, file string) {
+			t.Helper()
+			if err := os.Symlink("precious", file); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"fifo": func(t *testing.T, file string) {
+			t.Helper()
+			if err := unix.Mkfifo(file, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+	}
+	if os.Geteuid() == 0 { // nobody else can make a file of another user's
+		ways["another user's"] = lockable(0o600, 65534)
+	}
+	for name, put := range ways {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := directory(t)
+			path := filepath.Join(dir, "s")
+			put(t, lockFile(path))
+			mustClaim(t, path)
+			if exists(lockFile(path)) {
+				t.Error("it is still there")
+			}
+			if exists(filepath.Join(dir, "precious")) {
+				t.Error("what a link points to has been made")
+			}
+		})
+	}
+}
+
+func TestLockFileThatCannotBeRemovedIsNamed(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(directory(t), "s")
+	if err := os.Mkdir(lockFile(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := claim(t.Context(), options(path, &logBook{}))
+	if err == nil || !strings.HasPrefix(err.Error(), "listening on "+path+": "+lockFile(path)+" is in the way") {
+		t.Errorf("claim: %v, want the file in the way", err)
+	}
+}
+
+func TestLeftLockFileIsUsed(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(directory(t), "s")
+	if err := os.WriteFile(lockFile(path), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	mustClaim(t, path)
+	if took := time.Since(began); took > lockWait/2 {
+		t.Errorf("claimed after %s, want at once", took)
+	}
+}
+
+func TestLockOfThisUserIsWaitedForAndNamed(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(directory(t), "s")
+	if err := os.WriteFile(lockFile(path), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	another(t, role{Do: "lock", Path: lockFile(path)}, os.Getuid()).expect("", "locked")
+	_, err := claim(t.Context(), options(path, &logBook{}))
+	want := "listening on " + path + ": another process holds a lock on " + lockFile(path)
+	if err == nil || err.Error() != want {
+		t.Errorf("claim: %v\nwant %s", err, want)
+	}
+}
