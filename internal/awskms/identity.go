@@ -52,9 +52,9 @@ type identity struct {
 	underWay   chan struct{} // closed when the look-up under way has ended; nil: none is
 	failure    error         // of the last look-up
 	failedAt   time.Time
-	forgotten  time.Time
-	slow       int // look-ups in a row that did not end in time
-	generation int // grows when everything is forgotten
+	forgotten  time.Time // when something was last dropped because of a refusal
+	slow       int       // look-ups in a row that did not end in time
+	generation int       // grows when everything is forgotten
 }
 
 func newIdentity(o Options) *identity {
@@ -174,12 +174,11 @@ func (i *identity) end(generation int, loaded *aws.Config, provider aws.Credenti
 	i.failure, i.failedAt = err, now
 	if err != nil {
 		i.renewAt = now.Add(renewPause)
-		i.provider = nil // read everything anew next time
-		if i.slow++; late && i.slow < slowPatience {
-			i.provider = provider // its look-up goes on behind it: join that
-		} else {
-			i.slow = 0
+		i.slow++
+		if !late || i.slow >= slowPatience {
+			provider, i.slow = nil, 0 // read everything anew next time
 		}
+		i.provider = provider // of a late one the look-up goes on behind it: the next joins that
 		if i.loaded == nil {
 			i.loaded = loaded
 		}
@@ -201,11 +200,9 @@ func (i *identity) end(generation int, loaded *aws.Config, provider aws.Credenti
 func (i *identity) forget() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	now := time.Now()
-	if now.Sub(i.forgotten) < forgetPause {
+	if !i.mayForgetLocked() {
 		return false
 	}
-	i.forgotten = now
 	i.generation++
 	i.loaded, i.provider, i.value, i.failure = nil, nil, nil, nil
 	return true
@@ -216,12 +213,21 @@ func (i *identity) forget() bool {
 func (i *identity) reload() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	now := time.Now()
-	if now.Sub(i.forgotten) < forgetPause {
+	if !i.mayForgetLocked() {
 		return
 	}
-	i.forgotten = now
 	i.provider, i.renewAt, i.failure = nil, time.Time{}, nil
+}
+
+// mayForgetLocked says whether it is long enough since the last time, and notes
+// this one.
+func (i *identity) mayForgetLocked() bool {
+	now := time.Now()
+	if now.Sub(i.forgotten) < forgetPause {
+		return false
+	}
+	i.forgotten = now
+	return true
 }
 
 // load reads the SDK's settings, finds the Region, and says where credentials
