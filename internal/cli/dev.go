@@ -165,7 +165,7 @@ func (f *devFlags) config(e *devEmulator) (*config.Config, error) {
 		listen = filepath.Join(f.dir, "socket.sock")
 	}
 	if !strings.HasPrefix(listen, "@") {
-		path, err := filepath.Abs(strings.TrimPrefix(listen, "unix://"))
+		path, err := filepath.Abs(config.SocketPath(listen))
 		if err != nil {
 			return nil, fmt.Errorf("finding the socket's path: %w", err)
 		}

@@ -59,6 +59,7 @@ Flags:
 		if f.timeout <= 0 {
 			return config.Mistakes{{Field: "--timeout", Text: "must be longer than 0"}}
 		}
+		f.socket = config.SocketPath(f.socket)
 		ctx, stop := untilSignal(ctx, s)
 		defer stop()
 		r := askPlugin(ctx, f)

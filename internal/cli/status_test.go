@@ -101,7 +101,7 @@ func TestStatusShowsWhatAnAPIServerSees(t *testing.T) {
 
 func TestStatusExitsWith3WhereSomethingIsWrong(t *testing.T) {
 	s, socket, key := running(t)
-	status(t, cli.Done, "--socket="+socket, "--expect-key-id="+key)
+	status(t, cli.Done, "--socket=unix://"+socket, "--expect-key-id="+key)
 	status(t, cli.Done, "--socket="+socket, "--expect-key-id="+metrics.KeyIDHash(key))
 	if text := status(t, cli.Found, "--socket="+socket, "--expect-key-id=other"); !strings.Contains(text, `problem       key_id: want "other"`) {
 		t.Errorf("another key_id is expected:\n%s", text)

@@ -87,7 +87,7 @@ func (f *Flags) providers(m *Mistakes) []Provider {
 			p.Region = ref.Region
 		}
 		if i < len(f.listen) {
-			p.Listen = socketPath(f.listen[i])
+			p.Listen = SocketPath(f.listen[i])
 		}
 		if i < len(f.contexts) {
 			p.EncryptionContext = parseContext(f.contexts[i], m)
@@ -202,9 +202,9 @@ func parseContext(s string, m *Mistakes) map[string]string {
 	return out
 }
 
-// socketPath takes an endpoint as the EncryptionConfiguration writes it for the
+// SocketPath takes an endpoint as the EncryptionConfiguration writes it for the
 // path that it is.
-func socketPath(listen string) string {
+func SocketPath(listen string) string {
 	if path, ok := strings.CutPrefix(listen, "unix://"); ok {
 		return path
 	}
@@ -216,7 +216,7 @@ func (f *Flags) checkListen(cfg *Config, m *Mistakes) {
 	const field = "--listen"
 	seen := map[string]bool{}
 	for i, listen := range f.listen {
-		path := socketPath(listen)
+		path := SocketPath(listen)
 		abstract := strings.HasPrefix(path, "@")
 		switch {
 		case path == "" || path == "@":

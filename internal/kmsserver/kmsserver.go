@@ -65,9 +65,9 @@ func New(o Options) (server *grpc.Server, closeLog func()) {
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.ConnectionTimeout(handshakeTime),
 	)
+	log := o.Log.With("provider", o.Name)
 	s := &service{
-		name: o.Name, provider: o.Provider, log: o.Log.With("provider", o.Name), panics: rate.Sometimes{Interval: window},
-		failures: newFailureLog(o.Log.With("provider", o.Name)),
+		name: o.Name, provider: o.Provider, log: log, panics: rate.Sometimes{Interval: window}, failures: newFailureLog(log),
 	}
 	bind := func(api, operation, key string) *metrics.Call { return o.Metrics.Call(o.Name, api, operation, key) }
 	v1beta1.RegisterKeyManagementServiceServer(server, &v1Server{
