@@ -96,6 +96,7 @@ type Sealed struct {
 type Opened struct {
 	Plaintext secret.Bytes
 	KeyARN    string // the key that opened it
+	Material  string // id of the key material that opened it; "": KMS names none
 	RequestID string
 }
 
@@ -139,7 +140,7 @@ func (c *Client) Decrypt(ctx context.Context, key string, blob []byte) (Opened, 
 	if err != nil {
 		return Opened{}, err
 	}
-	o := Opened{Plaintext: out.Plaintext, KeyARN: aws.ToString(out.KeyId)}
+	o := Opened{Plaintext: out.Plaintext, KeyARN: aws.ToString(out.KeyId), Material: material(aws.ToString(out.KeyMaterialId))}
 	o.RequestID, _ = awsmiddleware.GetRequestIDMetadata(out.ResultMetadata)
 	if len(o.Plaintext) == 0 || !answers(key, o.KeyARN) {
 		o.Plaintext.Clear()
@@ -163,6 +164,25 @@ func answers(asked, got string) bool {
 	}
 	ref, err := keyref.Parse(asked)
 	return err != nil || !ref.IsARN() || ref.IsAlias()
+}
+
+// material returns the id of key material where it may stand in a key_id, and ""
+// where it is none that KMS would give. KMS's own are 64 hexadecimal digits;
+// custom key stores have none, and emulators may make up what they like. An
+// answer that opened the ciphertext is not refused for it.
+//
+// https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html
+func material(id string) string {
+	const most = 128
+	if len(id) > most {
+		return ""
+	}
+	for _, c := range []byte(id) {
+		if c != '-' && c != '_' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
+			return ""
+		}
+	}
+	return id
 }
 
 // call makes one KMS call within its limit and classifies what fails.

@@ -62,6 +62,9 @@ func TestRoundTripTellsKeyAndRequest(t *testing.T) {
 		if err != nil || !bytes.Equal(opened.Plaintext, []byte("a seed of thirty-two bytes, sure")) {
 			t.Fatalf("Decrypt with %s: %v", name, err)
 		}
+		if opened.Material == "" || opened.Material != s.CurrentMaterial(key) {
+			t.Errorf("with %s: material %q, want %q", name, opened.Material, s.CurrentMaterial(key))
+		}
 		if sealed.KeyARN != key || opened.KeyARN != key || sealed.RequestID == "" || opened.RequestID == "" {
 			t.Errorf("with %s: key %q and %q, request %q and %q; want %s and two ids", name, sealed.KeyARN, opened.KeyARN, sealed.RequestID, opened.RequestID, key)
 		}
@@ -319,6 +322,31 @@ func TestWrongAnswersAreNotTaken(t *testing.T) {
 		c := newClient(t, awskms.Options{Endpoint: serveText(t, body)})
 		if _, err := c.Decrypt(t.Context(), key, []byte{1, 2}); cause.Of(err).Code != cause.WrongAnswer {
 			t.Errorf("%s: %v, want %s", name, err, cause.WrongAnswer)
+		}
+	}
+}
+
+// It becomes part of a key_id: what could not stand there counts as none, and
+// the plaintext is answered all the same.
+func TestMaterialIsTakenOnlyWhereItIsOne(t *testing.T) {
+	_, key := start(t)
+	long := strings.Repeat("a", 128)
+	for name, c := range map[string]struct{ member, want string }{
+		"of KMS":              {`,"KeyMaterialId":"0123456789abcdef"`, "0123456789abcdef"},
+		"of another emulator": {`,"KeyMaterialId":"Key_1-B"`, "Key_1-B"},
+		"none":                {"", ""},
+		"null":                {`,"KeyMaterialId":null`, ""},
+		"empty":               {`,"KeyMaterialId":""`, ""},
+		"as long as may be":   {`,"KeyMaterialId":"` + long + `"`, long},
+		"too long":            {`,"KeyMaterialId":"` + long + `a"`, ""},
+		"a parameter more":    {`,"KeyMaterialId":"a&epoch=9"`, ""},
+		"a line":              {`,"KeyMaterialId":"a\n"`, ""},
+		"another alphabet":    {`,"KeyMaterialId":"\u0430"`, ""},
+	} {
+		body := `{"Plaintext":"AQID","KeyId":"` + key + `"` + c.member + `}`
+		opened, err := newClient(t, awskms.Options{Endpoint: serveText(t, body)}).Decrypt(t.Context(), key, []byte{1, 2})
+		if err != nil || opened.Material != c.want || len(opened.Plaintext) != 3 {
+			t.Errorf("%s: material %q, %d bytes, %v; want %q and 3 bytes", name, opened.Material, len(opened.Plaintext), err, c.want)
 		}
 	}
 }
