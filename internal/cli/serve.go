@@ -169,13 +169,12 @@ func logStart(log *slog.Logger, cfg *config.Config) {
 	v := version()
 	providers := make([]any, 0, len(cfg.Providers))
 	for _, p := range cfg.Providers {
-		decryptKeys := make([]string, 0, len(p.DecryptKeys))
-		for _, k := range p.DecryptKeys {
-			decryptKeys = append(decryptKeys, k.Key)
+		keys := make([]any, 0, len(p.Keys))
+		for i, k := range p.Keys {
+			keys = append(keys, slog.Group(strconv.Itoa(i), "key", k.Key, "region", k.Region, "endpoint", redacted(k.Endpoint),
+				"encryption_context", k.EncryptionContext, "assume_role_arn", k.AssumeRoleARN, "external_id_set", k.ExternalID != "", "source_arn", k.SourceARN))
 		}
-		providers = append(providers, slog.Group(p.Name,
-			"key", p.Key, "decrypt_keys", decryptKeys, "socket", p.Listen, "region", p.Region, "endpoint", redacted(p.Endpoint),
-			"encryption_context", p.EncryptionContext, "assume_role_arn", p.AssumeRoleARN, "external_id_set", p.ExternalID != "", "source_arn", p.SourceARN,
+		providers = append(providers, slog.Group(p.Name, "socket", p.Listen, slog.Group("keys", keys...), "epoch", p.Epoch,
 			"retry_token_capacity", p.Retry.Tokens, "retry_flat_cost", p.Retry.Flat))
 	}
 	group, format := "", "text"

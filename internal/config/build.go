@@ -71,35 +71,35 @@ func (f *Flags) providers(m *Mistakes) []Provider {
 	if len(f.decryptKeys) > 0 && len(f.keys) > 1 {
 		m.add("--decrypt-key", "works with one pair of --key and --listen only: which of several it belongs to could not be said")
 	}
-	shared := f.shared(m)
+	shared, retry := f.shared(m), f.retry(m)
 	providers := make([]Provider, len(f.keys))
-	for i, key := range f.keys {
-		p := shared
-		p.Name, p.Key = strconv.Itoa(i), key
-		ref, err := keyref.Parse(key)
+	for i, name := range f.keys {
+		k := shared
+		k.Key = name
+		ref, err := keyref.Parse(name)
 		if err != nil {
-			m.add("--key", f.nth(i, key, err))
+			m.add("--key", f.nth(i, name, err))
 		}
 		if ref.Region != "" && f.region != "" && ref.Region != f.region {
-			m.add("--region", fmt.Sprintf("is %s, but the key %s is in %s", quote(f.region), quote(key), ref.Region))
+			m.add("--region", fmt.Sprintf("is %s, but the key %s is in %s", quote(f.region), quote(name), ref.Region))
 		}
-		if p.Region == "" {
-			p.Region = ref.Region
+		if k.Region == "" {
+			k.Region = ref.Region
 		}
+		if i < len(f.contexts) {
+			k.EncryptionContext = parseContext(f.contexts[i], m)
+		}
+		p := Provider{Name: strconv.Itoa(i), Keys: append([]Key{k}, f.readKeys(k, m)...), Retry: retry}
 		if i < len(f.listen) {
 			p.Listen = SocketPath(f.listen[i])
 		}
-		if i < len(f.contexts) {
-			p.EncryptionContext = parseContext(f.contexts[i], m)
-		}
-		p.DecryptKeys = f.readKeys(key, m)
 		providers[i] = p
 	}
 	return providers
 }
 
-// shared is what all pairs have in common.
-func (f *Flags) shared(m *Mistakes) Provider {
+// shared is what the keys of all pairs have in common.
+func (f *Flags) shared(m *Mistakes) Key {
 	if f.region != "" && !keyref.ValidRegion(f.region) {
 		m.add("--region", quote(f.region)+" is no AWS Region")
 	}
@@ -113,9 +113,9 @@ func (f *Flags) shared(m *Mistakes) Provider {
 	if f.sourceARN != "" && !matches(`^arn:aws[a-z0-9-]*:[^:]+:[^:]*:[0-9]{12}:.+$`, f.sourceARN) {
 		m.add("--source-arn", quote(f.sourceARN)+" is no ARN with an account")
 	}
-	return Provider{
-		Region: f.region, Endpoint: f.endpoint, AssumeRoleARN: f.assumeRoleARN, ExternalID: f.externalID,
-		SourceARN: f.sourceARN, Retry: f.retry(m),
+	return Key{
+		Region: f.region, Endpoint: f.endpoint, AssumeRoleARN: f.assumeRoleARN,
+		ExternalID: f.externalID, SourceARN: f.sourceARN,
 	}
 }
 
@@ -152,17 +152,23 @@ func (f *Flags) retry(m *Mistakes) Retry {
 	return Retry{}
 }
 
-func (f *Flags) readKeys(writeKey string, m *Mistakes) []ReadKey {
-	var keys []ReadKey
-	for i, key := range f.decryptKeys {
-		ref, err := keyref.Parse(key)
+// readKeys are called as the key that writes is, in the Region of their own ARN.
+func (f *Flags) readKeys(write Key, m *Mistakes) []Key {
+	var keys []Key
+	for i, name := range f.decryptKeys {
+		ref, err := keyref.Parse(name)
 		switch {
 		case err != nil:
-			m.add("--decrypt-key", quote(key)+" "+err.Error())
-		case key == writeKey || slices.Contains(f.decryptKeys[:i], key):
-			m.add("--decrypt-key", quote(key)+" is given twice")
+			m.add("--decrypt-key", quote(name)+" "+err.Error())
+		case name == write.Key || slices.Contains(f.decryptKeys[:i], name):
+			m.add("--decrypt-key", quote(name)+" is given twice")
 		}
-		keys = append(keys, ReadKey{Key: key, Region: ref.Region})
+		k := write
+		k.Key = name
+		if ref.Region != "" {
+			k.Region = ref.Region
+		}
+		keys = append(keys, k)
 	}
 	return keys
 }

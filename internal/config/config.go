@@ -20,30 +20,28 @@ type Config struct {
 	OutageGrace   time.Duration // 0: an outage is reported when it is declared
 	ShutdownDelay time.Duration // 0: shutdown begins at the signal
 
+	File     string   // of --config; "" with flags
 	Warnings []string // what was accepted and has no effect, for the log
 }
 
-// A Provider is one socket, the key that writes behind it, and what it calls KMS
-// with.
+// A Provider is one socket and the keys behind it.
 type Provider struct {
-	Name        string // of the pair's position: "0", "1" ...
-	Listen      string // path, or @name in the abstract namespace
-	Key         string // as KMS takes it
-	DecryptKeys []ReadKey
+	Name   string // of the pair's position with flags: "0", "1" ...
+	Listen string // path, or @name in the abstract namespace
+	Keys   []Key  // the first writes, all read; never empty
+	Epoch  uint32 // part of the key_id: another one makes API servers take a new DEK seed; 0: none
+	Retry  Retry
+}
 
+// A Key is a KMS key and how it is called.
+type Key struct {
+	Key               string // as KMS takes it
 	Region            string // "": to be found out
 	Endpoint          string // "": the SDK's
-	EncryptionContext map[string]string
 	AssumeRoleARN     string
 	ExternalID        string
 	SourceARN         string
-	Retry             Retry
-}
-
-// A ReadKey may decrypt and never encrypts.
-type ReadKey struct {
-	Key    string
-	Region string // "": the provider's
+	EncryptionContext map[string]string
 }
 
 // Retry sizes the token bucket that retries draw from.

@@ -41,7 +41,7 @@ func mustParse(t *testing.T, env map[string]string, args ...string) *config.Conf
 func TestSeedsCommandLineWorksUnchanged(t *testing.T) {
 	t.Parallel()
 	want := &config.Config{
-		Providers: []config.Provider{{Name: "0", Listen: "/var/run/kmsplugin/socket.sock", Key: keyA, Region: "us-west-2"}},
+		Providers: []config.Provider{{Name: "0", Listen: "/var/run/kmsplugin/socket.sock", Keys: []config.Key{{Key: keyA, Region: "us-west-2"}}}},
 		Socket:    config.Socket{Mode: 0o600, Group: -1},
 		Health:    config.Health{Address: ":8080", HealthzPath: "/healthz", LivezPath: "/livez"},
 		Log:       config.Log{Level: slog.LevelInfo, JSON: true}, KMSTimeout: 2500 * time.Millisecond, OutageGrace: 3 * time.Minute,
@@ -65,24 +65,25 @@ func TestPairsGoByPosition(t *testing.T) {
 	cfg := mustParse(t, nil, "--key="+keyA+","+keyB+",alias/c", "--listen=/a,/b", "--listen=/c",
 		"--encryption-context=[a=b,c=d]", "--encryption-context=", "--encryption-context=e=f=g")
 	want := []config.Provider{
-		{Name: "0", Listen: "/a", Key: keyA, Region: "us-west-2", EncryptionContext: map[string]string{"a": "b", "c": "d"}},
-		{Name: "1", Listen: "/b", Key: keyB, Region: "eu-central-1"},
-		{Name: "2", Listen: "/c", Key: "alias/c", EncryptionContext: map[string]string{"e": "f=g"}},
+		{Name: "0", Listen: "/a", Keys: []config.Key{{Key: keyA, Region: "us-west-2", EncryptionContext: map[string]string{"a": "b", "c": "d"}}}},
+		{Name: "1", Listen: "/b", Keys: []config.Key{{Key: keyB, Region: "eu-central-1"}}},
+		{Name: "2", Listen: "/c", Keys: []config.Key{{Key: "alias/c", EncryptionContext: map[string]string{"e": "f=g"}}}},
 	}
 	if diff := cmp.Diff(want, cfg.Providers); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	short := mustParse(t, nil, "--key="+keyA+","+keyB, "--listen=/a,/b", "--encryption-context=a=b")
-	if short.Providers[0].EncryptionContext["a"] != "b" || short.Providers[1].EncryptionContext != nil {
-		t.Errorf("contexts %v and %v: want them never merged", short.Providers[0].EncryptionContext, short.Providers[1].EncryptionContext)
+	first, second := short.Providers[0].Keys[0].EncryptionContext, short.Providers[1].Keys[0].EncryptionContext
+	if first["a"] != "b" || second != nil {
+		t.Errorf("contexts %v and %v: want them never merged", first, second)
 	}
 }
 
 func TestDecryptKeysHaveTheirOwnRegion(t *testing.T) {
 	t.Parallel()
 	cfg := mustParse(t, nil, "--key="+keyA, "--region=us-west-2", "--decrypt-key="+keyB+",alias/old", "--decrypt-key=alias/older")
-	want := []config.ReadKey{{Key: keyB, Region: "eu-central-1"}, {Key: "alias/old"}, {Key: "alias/older"}}
-	if diff := cmp.Diff(want, cfg.Providers[0].DecryptKeys); diff != "" {
+	want := []config.Key{{Key: keyA, Region: "us-west-2"}, {Key: keyB, Region: "eu-central-1"}, {Key: "alias/old", Region: "us-west-2"}, {Key: "alias/older", Region: "us-west-2"}}
+	if diff := cmp.Diff(want, cfg.Providers[0].Keys); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
@@ -123,10 +124,10 @@ func TestEnvironmentSetsEveryFlag(t *testing.T) {
 		"AWS_ENCRYPTION_PROVIDER_SERVICE_HOST":       "10.0.0.1", // Kubernetes' own, of a Service of that name
 	}
 	cfg := mustParse(t, env, "--listen=/x,/y")
-	if len(cfg.Providers) != 2 || cfg.Providers[0].Listen != "/x" || cfg.Providers[1].Key != keyB {
+	if len(cfg.Providers) != 2 || cfg.Providers[0].Listen != "/x" || cfg.Providers[1].Keys[0].Key != keyB {
 		t.Errorf("providers %+v: want the command line to win over the environment", cfg.Providers)
 	}
-	if cfg.Providers[0].EncryptionContext["c"] != "d" || cfg.Providers[1].EncryptionContext["e"] != "f" {
+	if cfg.Providers[0].Keys[0].EncryptionContext["c"] != "d" || cfg.Providers[1].Keys[0].EncryptionContext["e"] != "f" {
 		t.Errorf("contexts %+v", cfg.Providers)
 	}
 	if cfg.OutageGrace != 0 || cfg.Log.Level != slog.LevelDebug || cfg.Health.Address != ":9090" || len(cfg.Socket.AllowUIDs) != 2 {

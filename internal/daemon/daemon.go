@@ -92,39 +92,36 @@ func start(cfg *config.Config, o Options, t timing) *Daemon {
 }
 
 func (d *Daemon) newServed(p config.Provider) *served {
-	client := func(region string) *awskms.Client {
-		observe := d.metrics.KMS(p.Name)
-		return awskms.New(awskms.Options{
-			Connections: d.conns, Timeout: d.cfg.KMSTimeout,
-			Region: region, Endpoint: p.Endpoint, AssumeRoleARN: p.AssumeRoleARN, ExternalID: p.ExternalID,
-			SourceARN: p.SourceARN, EncryptionContext: p.EncryptionContext,
-			Retry: awskms.RetryBudget(p.Retry), UserAgent: d.opts.Version,
-			Observe: func(op string, class cause.Class, took time.Duration) {
-				if class == "" {
-					class = metrics.Success
-				}
-				observe(op, string(class), took)
-			},
-		})
-	}
-	write := client(p.Region)
-	regions := map[string]*awskms.Client{"": write, p.Region: write}
-	var read []keyring.KeyConfig
-	for _, k := range p.DecryptKeys {
-		if regions[k.Region] == nil {
-			regions[k.Region] = client(k.Region)
-		}
-		read = append(read, keyring.KeyConfig{Name: k.Key, KMS: regions[k.Region]})
+	var keys []keyring.KeyConfig
+	for _, k := range p.Keys {
+		keys = append(keys, keyring.KeyConfig{Name: k.Key, KMS: d.newClient(p, k)})
 	}
 	s := &served{cfg: p, began: time.Now()}
 	s.provider = keyring.New(keyring.Options{
-		Name: p.Name, Write: keyring.KeyConfig{Name: p.Key, KMS: write}, Read: read,
+		Name: p.Name, Write: keys[0], Read: keys[1:],
 		Timeout: d.cfg.KMSTimeout, OutageGrace: d.cfg.OutageGrace, Log: d.log,
 	})
 	s.server, s.closeLog = kmsserver.New(kmsserver.Options{
-		Name: p.Name, Key: p.Key, Version: d.opts.Version, Provider: s.provider, Metrics: d.metrics, Log: d.log,
+		Name: p.Name, Key: p.Keys[0].Key, Version: d.opts.Version, Provider: s.provider, Metrics: d.metrics, Log: d.log,
 	})
 	return s
+}
+
+// newClient returns the client of one key: each has retry tokens of its own.
+func (d *Daemon) newClient(p config.Provider, k config.Key) *awskms.Client {
+	observe := d.metrics.KMS(p.Name)
+	return awskms.New(awskms.Options{
+		Connections: d.conns, Timeout: d.cfg.KMSTimeout,
+		Region: k.Region, Endpoint: k.Endpoint, AssumeRoleARN: k.AssumeRoleARN, ExternalID: k.ExternalID,
+		SourceARN: k.SourceARN, EncryptionContext: k.EncryptionContext,
+		Retry: awskms.RetryBudget(p.Retry), UserAgent: d.opts.Version,
+		Observe: func(op string, class cause.Class, took time.Duration) {
+			if class == "" {
+				class = metrics.Success
+			}
+			observe(op, string(class), took)
+		},
+	})
 }
 
 // serve claims the provider's socket and looks after it until ctx ends.
@@ -148,7 +145,7 @@ func (d *Daemon) serve(ctx context.Context, s *served) {
 		})
 	}
 	accept(sock.current())
-	log.Info("serving", "socket", s.cfg.Listen, "key", s.cfg.Key)
+	log.Info("serving", "socket", s.cfg.Listen, "key", s.cfg.Keys[0].Key)
 	if d.missing.Add(-1) == 0 {
 		close(d.serving)
 	}
