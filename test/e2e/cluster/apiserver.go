@@ -101,10 +101,7 @@ func (a *APIServer) StartUnready(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if err := a.Program.Start(); err != nil {
-		return err
-	}
-	err := Poll(ctx, startPoll, 2*time.Minute, a.Exited(), func(ctx context.Context) error {
+	err := a.serve(ctx, 2*time.Minute, func(ctx context.Context) error {
 		_, _, err := a.Check(ctx, "/livez/ping")
 		return err
 	})

@@ -57,10 +57,7 @@ func (h *Host) Etcd(ctx context.Context, dir string) (*Etcd, error) {
 
 // Start starts etcd, also again after its end, and waits until it answers.
 func (e *Etcd) Start(ctx context.Context) error {
-	if err := e.Program.Start(); err != nil {
-		return err
-	}
-	err := Poll(ctx, startPoll, time.Minute, e.Exited(), func(ctx context.Context) error {
+	err := e.serve(ctx, time.Minute, func(ctx context.Context) error {
 		return expectOK(ctx, http.DefaultClient, e.URL+"/health")
 	})
 	if err != nil {

@@ -5,18 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"os"
 	"sync"
 	"time"
-)
-
-// Ports come from below the range that kernels give to outgoing connections, so
-// that a port stays free while its server is down between two lives.
-const (
-	firstPort = 20000
-	ports     = 10000
 )
 
 // maxStarting bounds how many API servers start at once: a start is a second of
@@ -33,6 +24,8 @@ type Host struct {
 
 	starting chan struct{} // a token for each API server that is starting
 
+	ports []int // to choose from
+
 	mu    sync.Mutex
 	taken map[int]bool // ports given out
 }
@@ -47,32 +40,9 @@ func NewHost(ctx context.Context, dir string, progress io.Writer) (*Host, error)
 	return &Host{
 		Bin:      bin,
 		starting: make(chan struct{}, maxStarting),
+		ports:    portsBeside(outgoing()),
 		taken:    map[int]bool{},
 	}, nil
-}
-
-// Address returns a free address of the form 127.0.0.1:PORT and gives it out
-// only once.
-func (h *Host) Address(ctx context.Context) (string, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for range 100 {
-		port := firstPort + rand.IntN(ports) //nolint:gosec // a port is no secret
-		if h.taken[port] {
-			continue
-		}
-		address := fmt.Sprintf("127.0.0.1:%d", port)
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
-		if err != nil {
-			continue
-		}
-		if err := l.Close(); err != nil {
-			return "", err
-		}
-		h.taken[port] = true
-		return address, nil
-	}
-	return "", fmt.Errorf("no free port between %d and %d in 100 tries", firstPort, firstPort+ports-1)
 }
 
 // environment is what every program gets: enough to run, and nothing of the

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"sync"
 
@@ -26,7 +25,8 @@ type KMS struct {
 	address string
 
 	mu     sync.Mutex
-	server *http.Server // nil while off the network
+	server *http.Server  // nil while off the network
+	served chan struct{} // closed when server has let go of the address
 }
 
 // KMS starts an empty KMS.
@@ -55,13 +55,16 @@ func (k *KMS) Listen(ctx context.Context) error {
 	if k.server != nil {
 		return errors.New("the KMS is on the network already")
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", k.address)
+	l, err := listen(ctx, k.address)
 	if err != nil {
 		return fmt.Errorf("KMS: %w", err)
 	}
-	server := k.Server()
-	k.server = server
-	go func() { _ = server.Serve(l) }() // ends with Unlisten
+	server, served := k.Server(), make(chan struct{})
+	k.server, k.served = server, served
+	go func() { // ends with Unlisten
+		defer close(served)
+		_ = server.Serve(l)
+	}()
 	return nil
 }
 
@@ -72,6 +75,7 @@ func (k *KMS) Unlisten() {
 	defer k.mu.Unlock()
 	if k.server != nil {
 		_ = k.server.Close()
+		<-k.served
 		k.server = nil
 	}
 }

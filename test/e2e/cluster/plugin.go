@@ -67,7 +67,7 @@ func (p *Plugin) Start(ctx context.Context) error {
 	if err := p.Program.Start(); err != nil {
 		return err
 	}
-	return p.WaitReady(ctx, time.Minute)
+	return p.WaitReady(ctx, time.Minute+addressLimit) // it waits for its address by itself
 }
 
 // WaitReady waits until the plugin's own /readyz is ok.

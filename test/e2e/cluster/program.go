@@ -30,6 +30,7 @@ type Program struct {
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when cmd has ended; nil before the first Start
 	err    error         // how cmd ended; read it after exited is closed
+	born   int           // length of the log when this life began
 }
 
 // Start runs the program. It returns as soon as the process exists.
@@ -47,6 +48,10 @@ func (p *Program) Start() error {
 		return err
 	}
 	defer func() { _ = log.Close() }() // the child has its own descriptor
+	before, err := log.Stat()
+	if err != nil {
+		return err
+	}
 	fmt.Fprintf(log, "+ %s %s\n", p.Path, strings.Join(p.Args, " "))
 
 	cmd := exec.Command(p.Path, p.Args...) //nolint:noctx // it outlives the call that starts it
@@ -57,7 +62,7 @@ func (p *Program) Start() error {
 		return fmt.Errorf("start %s: %w", p.Name, err)
 	}
 	exited := make(chan struct{})
-	p.cmd, p.exited, p.err = cmd, exited, nil
+	p.cmd, p.exited, p.err, p.born = cmd, exited, nil, int(before.Size())
 	go func() { // ends with the process
 		err := cmd.Wait()
 		p.mu.Lock()
