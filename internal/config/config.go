@@ -1,15 +1,24 @@
 // Package config makes one validated, immutable [Config] of flags and
-// environment. Every mistake is found at once and named with its flag.
+// environment, or of a file. Every mistake is found at once and named with its
+// flag, or with its field and line.
+//
+// Both become one document with the file's fields, which is checked and built in
+// one place; they differ in the words by which a mistake names a field.
 package config
 
 import (
 	"io/fs"
 	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
-// A Config is what the process runs by. It is made by [Parse] and never changed.
+// A Config is what the process runs by. It is made by [Flags.Parse] or
+// [Source.Load], and never changed.
 type Config struct {
 	Providers []Provider
 	Socket    Socket
@@ -21,6 +30,7 @@ type Config struct {
 	ShutdownDelay time.Duration // 0: shutdown begins at the signal
 
 	File     string   // of --config; "" with flags
+	Hash     string   // first 16 hex digits of the SHA-256 of its bytes; "" with flags
 	Warnings []string // what was accepted and has no effect, for the log
 }
 
@@ -42,6 +52,19 @@ type Key struct {
 	ExternalID        string
 	SourceARN         string
 	EncryptionContext map[string]string
+}
+
+// Equal says whether both are the same key, called in the same way.
+func (k Key) Equal(o Key) bool {
+	context := maps.Equal(k.EncryptionContext, o.EncryptionContext)
+	k.EncryptionContext, o.EncryptionContext = nil, nil
+	return context && reflect.DeepEqual(k, o)
+}
+
+// Equal says whether nothing differs, the order of the keys included.
+func (p Provider) Equal(o Provider) bool {
+	return p.Name == o.Name && p.Listen == o.Listen && p.Epoch == o.Epoch && p.Retry == o.Retry &&
+		slices.EqualFunc(p.Keys, o.Keys, Key.Equal)
 }
 
 // Retry sizes the token bucket that retries draw from.
@@ -72,16 +95,25 @@ type Log struct {
 
 // A Mistake is something wrong with one setting.
 type Mistake struct {
-	Field string // such as "--key"; "" for the command line as a whole
+	File  string // "" where it is not of a file
+	Line  int    // of File, from 1; 0 where it is not of one line
+	Field string // such as "--key" or "providers[0].keys[1].region"; "" for the whole
 	Text  string
 }
 
-// String returns field and text in one line.
+// String returns where and what in one line.
 func (m Mistake) String() string {
-	if m.Field == "" {
-		return m.Text
+	var where string
+	switch {
+	case m.File != "" && m.Line > 0:
+		where = m.File + ":" + strconv.Itoa(m.Line) + ": "
+	case m.File != "":
+		where = m.File + ": "
 	}
-	return m.Field + ": " + m.Text
+	if m.Field != "" {
+		where += m.Field + ": "
+	}
+	return where + m.Text
 }
 
 // Mistakes are all that is wrong with a configuration.
@@ -96,4 +128,4 @@ func (m Mistakes) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-func (m *Mistakes) add(field, text string) { *m = append(*m, Mistake{field, text}) }
+func (m *Mistakes) add(field, text string) { *m = append(*m, Mistake{Field: field, Text: text}) }

@@ -159,7 +159,7 @@ func TestEveryMistakeIsNamedWithItsFlag(t *testing.T) {
 		"context key twice":             {[]string{"--key=alias/a", "--encryption-context=a=b,a=c"}, []string{`--encryption-context: "a" is given twice`}},
 		"same socket":                   {[]string{"--key=alias/a,alias/b", "--listen=/s,/x/../s"}, []string{`--listen: "/s" is given twice`}},
 		"long socket":                   {[]string{"--key=alias/a", "--listen=" + long}, []string{"has 108 bytes: a socket's path may have 107"}},
-		"empty socket":                  {[]string{"--key=alias/a,alias/b", "--listen=/a,"}, []string{"--listen: socket 2 is empty"}},
+		"empty socket":                  {[]string{"--key=alias/a,alias/b", "--listen=/a,"}, []string{`--listen: socket 2, "", is no socket`}},
 		"directory":                     {[]string{"--key=alias/a", "--listen=/run/"}, []string{`--listen: "/run/" is a directory`}},
 		"abstract without uid":          {[]string{"--key=alias/a", "--listen=@kms"}, []string{`--listen: "@kms" is an abstract socket`}},
 		"bad mode":                      {[]string{"--key=alias/a", "--socket-mode=999"}, []string{`--socket-mode: "999" is no octal mode`}},
@@ -187,10 +187,10 @@ func TestEveryMistakeIsNamedWithItsFlag(t *testing.T) {
 		"path taken":                    {[]string{"--key=alias/a", "--livez-path=/metrics"}, []string{`--livez-path: "/metrics" is taken`}},
 		"no path":                       {[]string{"--key=alias/a", "--healthz-path=healthz"}, []string{`--healthz-path: "healthz" is no path`}},
 		"log level":                     {[]string{"--key=alias/a", "--log-level=loud"}, []string{`--log-level: "loud" is none of`}},
-		"log format":                    {[]string{"--key=alias/a", "--log-format=xml"}, []string{`--log-format: "xml" is neither`}},
+		"log format":                    {[]string{"--key=alias/a", "--log-format=xml"}, []string{`--log-format: "xml" is none of json and text`}},
 		"several at once": {
 			[]string{"--key=foo", "--regoin=x", "--socket-mode=x", "--listen=/a,/b"},
-			[]string{"--regoin: unknown flag; did you mean --region?", "--socket-mode:", "--listen: 1 key and 2 sockets", `--key: "foo"`},
+			[]string{"--regoin: unknown flag; did you mean --region?", "--listen: 1 key and 2 sockets", "--socket-mode:", `--key: "foo"`},
 		},
 	} {
 		_, err := parse(t, nil, c.args...)

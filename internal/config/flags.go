@@ -1,7 +1,9 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,12 +33,16 @@ type Flags struct {
 	qpsLimit, burstLimit, retryTokens                      int
 	kmsTimeout, outageGrace, shutdownDelay                 time.Duration
 	debug                                                  bool
+	config                                                 string
 	set                                                    *pflag.FlagSet
+	fromEnv                                                map[string]bool // flag → its variable gave it
+	source                                                 *Source
 }
 
 // NewFlags defines the flags of serving in a set.
 func NewFlags(set *pflag.FlagSet) *Flags {
-	f := &Flags{set: set}
+	f := &Flags{set: set, fromEnv: map[string]bool{}}
+	set.StringVar(&f.config, "config", "", "`FILE` that says all this instead, and is read again when it changes; only flags of log and health may stand beside it")
 	f.defineKeys(set)
 	f.defineServing(set)
 	f.definePredecessors(set)
@@ -53,21 +59,22 @@ func (f *Flags) defineKeys(set *pflag.FlagSet) {
 	set.StringVar(&f.assumeRoleARN, "assume-role-arn", "", "`ARN` of a role to assume for calling KMS")
 	set.StringVar(&f.externalID, "external-id", "", "external `ID` for --assume-role-arn")
 	set.StringVar(&f.sourceARN, "source-arn", "", "`ARN` for the confused-deputy headers x-amz-source-arn and x-amz-source-account")
-	set.DurationVar(&f.kmsTimeout, "kms-timeout", 2500*time.Millisecond, "most `TIME` that a call may take, retry included; the caller's deadline less 300ms if that is shorter")
+	set.DurationVar(&f.kmsTimeout, "kms-timeout", newDocument().KMSTimeout, "most `TIME` that a call may take, retry included; the caller's deadline less 300ms if that is shorter")
 	set.IntVar(&f.retryTokens, "retry-token-capacity", 0, "`TOKENS` in the bucket that retries, and only retries, draw from; 0: the SDK's 500")
 }
 
 func (f *Flags) defineServing(set *pflag.FlagSet) {
-	set.DurationVar(&f.outageGrace, "outage-grace", 3*time.Minute, "`TIME` since the last success during which Status stays ok although KMS cannot be reached; 0 allowed")
-	set.DurationVar(&f.shutdownDelay, "shutdown-delay", 0, "`TIME` to go on serving after SIGTERM or SIGINT")
-	set.StringVar(&f.socketMode, "socket-mode", "0600", "octal `MODE` of the sockets, from their first instant")
+	d := newDocument()
+	set.DurationVar(&f.outageGrace, "outage-grace", d.OutageGrace, "`TIME` since the last success during which Status stays ok although KMS cannot be reached; 0 allowed")
+	set.DurationVar(&f.shutdownDelay, "shutdown-delay", d.ShutdownDelay, "`TIME` to go on serving after SIGTERM or SIGINT")
+	set.StringVar(&f.socketMode, "socket-mode", d.Socket.Mode, "octal `MODE` of the sockets, from their first instant")
 	set.StringVar(&f.socketGroup, "socket-group", "", "`GROUP` of the sockets, a name or a number; default: the process's")
 	set.StringSliceVar(&f.allowUIDs, "allow-uid", nil, "`UID` that may connect, by the peer credentials of the connection; repeats; default: whoever may open the file")
-	set.StringVar(&f.healthPort, "health-port", ":8080", "`ADDRESS` of health paths and /metrics, such as :8080 or 127.0.0.1:8080")
-	set.StringVar(&f.healthzPath, "healthz-path", "/healthz", "`PATH` that fails where a restart of this process could help")
-	set.StringVar(&f.livezPath, "livez-path", "/livez", "`PATH` that says the same as --healthz-path")
-	set.StringVar(&f.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error; SIGUSR1 toggles debug")
-	set.StringVar(&f.logFormat, "log-format", "json", "`FORMAT` of the log: json or text")
+	set.StringVar(&f.healthPort, "health-port", d.Health.Address, "`ADDRESS` of health paths and /metrics, such as :8080 or 127.0.0.1:8080")
+	set.StringVar(&f.healthzPath, "healthz-path", d.Health.HealthzPath, "`PATH` that fails where a restart of this process could help")
+	set.StringVar(&f.livezPath, "livez-path", d.Health.LivezPath, "`PATH` that says the same as --healthz-path")
+	set.StringVar(&f.logLevel, "log-level", string(d.Log.Level), "`LEVEL` of the log: debug, info, warn or error; SIGUSR1 toggles debug")
+	set.StringVar(&f.logFormat, "log-format", string(d.Log.Format), "`FORMAT` of the log: json or text")
 	set.BoolVar(&f.debug, "debug", false, "the same as --log-level=debug")
 }
 
@@ -79,8 +86,9 @@ func (f *Flags) definePredecessors(set *pflag.FlagSet) {
 	set.StringVar(&f.healthKMSVersion, "health-kms-version", "v1", "ignored: health is the same for both (`VERSION`s)")
 }
 
-// Parse reads a command line and the environment. One dash and two dashes mean
-// the same. The error is [pflag.ErrHelp] or [Mistakes], all of them.
+// Parse reads a command line and the environment, and the file of --config where
+// there is one. One dash and two dashes mean the same. The error is
+// [pflag.ErrHelp] or [Mistakes], all of them.
 func (f *Flags) Parse(args []string, lookupEnv func(string) (string, bool)) (*Config, error) {
 	var mistakes Mistakes
 	if err := parseArgs(f.set, args, &mistakes); err != nil {
@@ -93,6 +101,64 @@ func (f *Flags) Parse(args []string, lookupEnv func(string) (string, bool)) (*Co
 		return nil, mistakes
 	}
 	return cfg, nil
+}
+
+// Source returns the file of --config after [Flags.Parse], to be read again;
+// nil where the flags say all.
+func (f *Flags) Source() *Source { return f.source }
+
+func (f *Flags) build(m *Mistakes) *Config {
+	if f.set.Changed("config") {
+		return f.load(m)
+	}
+	doc := f.document(m)
+	b := &builder{words: f, mistakes: *m}
+	cfg := b.build(doc)
+	*m = b.mistakes
+	cfg.Warnings = f.warnings()
+	return cfg
+}
+
+// load makes a Config of the file, and names the flags that it excludes.
+func (f *Flags) load(m *Mistakes) *Config {
+	f.refuseBesideFile(m)
+	if f.config == "" {
+		m.add(f.given("config"), "is given and empty: leave it out, or give the path of a file")
+		return nil
+	}
+	f.source = &Source{path: f.config, overrides: f.overrides(), warnings: f.warnings()}
+	data, err := ReadFile(f.config)
+	if err != nil {
+		m.add(f.given("config"), err.Error())
+		return nil
+	}
+	cfg, err := f.source.Load(data)
+	if found, ok := errors.AsType[Mistakes](err); ok {
+		*m = append(*m, found...)
+	}
+	return cfg
+}
+
+// refuseBesideFile names each flag that a file says too, with the field that
+// does. What says how this process is watched may be given twice.
+func (f *Flags) refuseBesideFile(m *Mistakes) {
+	for _, t := range translation() {
+		if f.set.Changed(t.flag) && !besideFile(t.flag) {
+			m.add(f.given(t.flag), "cannot be given with --config: say it as "+t.field)
+		}
+	}
+}
+
+func besideFile(flag string) bool {
+	return slices.Contains([]string{"health-port", "healthz-path", "livez-path", "log-level", "log-format", "debug"}, flag)
+}
+
+// given is how a flag was given: as such, or as a variable.
+func (f *Flags) given(flag string) string {
+	if f.fromEnv[flag] {
+		return EnvName(flag)
+	}
+	return "--" + flag
 }
 
 // ParseArgs reads the command line of a set of flags by the rules of this
@@ -164,6 +230,7 @@ func (f *Flags) parseEnv(lookup func(string) (string, bool), mistakes *Mistakes)
 		if !ok || flag.Changed {
 			return
 		}
+		f.fromEnv[flag.Name] = true
 		occurrences := []string{value}
 		if strings.HasPrefix(flag.Value.Type(), "string") && flag.Value.Type() != "string" {
 			occurrences = strings.Split(strings.TrimSuffix(value, "\n"), "\n")
@@ -182,7 +249,7 @@ func (f *Flags) refuseEmptyLists(mistakes *Mistakes) {
 		values []string
 	}{{"listen", f.listen}, {"decrypt-key", f.decryptKeys}, {"allow-uid", f.allowUIDs}} {
 		if f.set.Changed(list.name) && len(list.values) == 0 {
-			mistakes.add("--"+list.name, "is given and empty: leave it out, or give a value")
+			mistakes.add(f.given(list.name), "is given and empty: leave it out, or give a value")
 		}
 	}
 }
@@ -195,16 +262,23 @@ func assign(set *pflag.FlagSet, field, name, value string, mistakes *Mistakes) {
 
 // didYouMean names the flag that is nearest, where one is near.
 func didYouMean(set *pflag.FlagSet, name string) string {
-	best, nearest := "", 3
-	set.VisitAll(func(flag *pflag.Flag) {
-		if d := distance(name, flag.Name); d < nearest {
-			best, nearest = flag.Name, d
-		}
-	})
-	if best == "" {
-		return ""
+	var names []string
+	set.VisitAll(func(flag *pflag.Flag) { names = append(names, flag.Name) })
+	if best := nearest(name, names); best != "" {
+		return "; did you mean --" + best + "?"
 	}
-	return "; did you mean --" + best + "?"
+	return ""
+}
+
+// nearest is the name that was meant; "" where none is near.
+func nearest(name string, names []string) string {
+	best, least := "", 3
+	for _, one := range names {
+		if d := distance(name, one); d < least {
+			best, least = one, d
+		}
+	}
+	return best
 }
 
 // distance is Levenshtein's, bounded by what a person would call a typo.

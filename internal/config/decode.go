@@ -1,0 +1,343 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// maxFile bounds a file. One with a hundred keys has some 30 kB.
+const maxFile = 1 << 20
+
+// A decoder turns the text of a file into a document. It goes on after a
+// mistake, and takes only what every reader of YAML understands in one way.
+type decoder struct {
+	file     string
+	mistakes Mistakes
+	lines    map[string]int // path → line of its field
+}
+
+// decode reads data into doc, over the defaults that stand there. It is strict:
+// an unknown or doubled field is a mistake. It says whether there is a document
+// to look at.
+func (d *decoder) decode(data []byte, doc *document) bool {
+	root := d.parse(data)
+	if root == nil || !d.knows(root) {
+		return false
+	}
+	d.value(root, reflect.ValueOf(doc).Elem(), "")
+	return true
+}
+
+func (d *decoder) add(line int, path, text string) {
+	d.mistakes = append(d.mistakes, Mistake{File: d.file, Line: line, Field: path, Text: text})
+}
+
+// parse returns the one document of a file; nil where there is none to look at.
+func (d *decoder) parse(data []byte) *yaml.Node {
+	if len(data) > maxFile {
+		d.add(0, "", fmt.Sprintf("is longer than %d bytes (1 MiB)", maxFile))
+		return nil
+	}
+	if !utf8.Valid(data) {
+		d.add(badLine(data), "", "is not UTF-8")
+		return nil
+	}
+	var first, second yaml.Node
+	parser := yaml.NewDecoder(bytes.NewReader(data))
+	err := parser.Decode(&first)
+	switch {
+	case errors.Is(err, io.EOF):
+		d.add(0, "", "is empty: want apiVersion, kind and providers")
+		return nil
+	case err != nil:
+		d.syntax(err, data)
+		return nil
+	}
+	if err := parser.Decode(&second); err == nil {
+		d.add(second.Content[0].Line, "", "a second YAML document begins here: want one")
+	} else if !errors.Is(err, io.EOF) {
+		d.syntax(err, data)
+	}
+	return first.Content[0]
+}
+
+func badLine(data []byte) int {
+	for i, line := range bytes.Split(data, []byte("\n")) {
+		if !utf8.Valid(line) {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// syntax takes the line out of the YAML parser's words.
+func (d *decoder) syntax(err error, data []byte) {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	line := 0
+	if m := regexp.MustCompile(`^(?:while .* at )?line ([0-9]+)[:,] *`).FindStringSubmatch(text); m != nil {
+		line, _ = strconv.Atoi(m[1])
+		text = strings.TrimPrefix(text, m[0])
+	}
+	if line > 0 {
+		lines := bytes.Split(data, []byte("\n"))
+		if line <= len(lines) && regexp.MustCompile(`^ *\t`).Match(lines[line-1]) {
+			text += ": indent with spaces, YAML takes no tabs"
+		}
+	}
+	d.add(line, "", "is no YAML: "+cut(text))
+}
+
+// knows looks at the head alone: of a file that is meant for another program or
+// release, each further mistake would mislead.
+func (d *decoder) knows(root *yaml.Node) bool {
+	if root.Kind != yaml.MappingNode {
+		return true
+	}
+	before := len(d.mistakes)
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		name, value := root.Content[i], root.Content[i+1]
+		if value.Kind != yaml.ScalarNode || value.Value == "" {
+			continue
+		}
+		switch {
+		case name.Value == "apiVersion" && value.Value != apiVersion:
+			text := fmt.Sprintf("is %s: want %s", quote(value.Value), apiVersion)
+			if version, ok := strings.CutPrefix(value.Value, apiGroup+"/"); ok {
+				text = fmt.Sprintf("this release does not know %s of %s: want %s", quote(version), apiGroup, apiVersion)
+			}
+			d.add(value.Line, "apiVersion", text)
+		case name.Value == "kind" && value.Value != kind:
+			d.add(value.Line, "kind", fmt.Sprintf("is %s: want %s", quote(value.Value), kind))
+		}
+	}
+	return len(d.mistakes) == before
+}
+
+// value reads a node into a field. Of what is wrong it leaves the field as it is.
+func (d *decoder) value(n *yaml.Node, to reflect.Value, path string) {
+	switch {
+	case n.Kind == yaml.AliasNode || n.Anchor != "":
+		d.add(n.Line, path, "YAML's anchors and aliases are not taken: write it out")
+	case n.Style&yaml.TaggedStyle != 0:
+		d.add(n.Line, path, "YAML's tags are not taken: leave "+quote(n.Tag)+" out")
+	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null":
+		d.add(n.Line, path, "has no value: give one, or leave the field out")
+	case to.Kind() == reflect.Struct:
+		d.object(n, to, path)
+	case to.Kind() == reflect.Slice:
+		d.list(n, to, path)
+	case to.Kind() == reflect.Map:
+		d.texts(n, to, path)
+	case n.Kind != yaml.ScalarNode:
+		d.add(n.Line, path, "is "+called(n)+": want "+wanted(to.Type()))
+	default:
+		d.scalar(n, to, path)
+	}
+}
+
+func (d *decoder) object(n *yaml.Node, to reflect.Value, path string) {
+	if n.Kind != yaml.MappingNode {
+		d.add(n.Line, path, "is "+called(n)+": want "+wanted(to.Type()))
+		return
+	}
+	fields := fieldsOf(to.Type())
+	seen := map[string]bool{}
+	d.pairs(n, path, func(name *yaml.Node, value *yaml.Node, at string) {
+		seen[name.Value] = true
+		i := slices.IndexFunc(fields, func(f field) bool { return f.name == name.Value })
+		if i < 0 {
+			text := "unknown field"
+			if meant := nearest(name.Value, namesOf(fields)); meant != "" {
+				text += "; did you mean " + meant + "?"
+			}
+			d.add(name.Line, at, text)
+			return
+		}
+		d.value(value, to.Field(fields[i].index), at)
+	})
+	for _, f := range fields {
+		if f.required && !seen[f.name] {
+			d.add(n.Line, join(path, f.name), "is missing")
+		}
+	}
+}
+
+// pairs visits each field of a mapping once, and names the doubled ones.
+func (d *decoder) pairs(n *yaml.Node, path string, visit func(name, value *yaml.Node, at string)) {
+	lines := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name, value := n.Content[i], n.Content[i+1]
+		if name.Kind != yaml.ScalarNode || name.Anchor != "" || name.Style&yaml.TaggedStyle != 0 || !isText(name) {
+			d.add(name.Line, path, "has a field whose name is no plain text: put it in quotes")
+			continue
+		}
+		at := join(path, name.Value)
+		if first, twice := lines[name.Value]; twice {
+			d.add(name.Line, at, fmt.Sprintf("is given twice, first on line %d", first))
+			continue
+		}
+		lines[name.Value] = name.Line
+		d.lines[at] = name.Line
+		visit(name, value, at)
+	}
+}
+
+func (d *decoder) list(n *yaml.Node, to reflect.Value, path string) {
+	if n.Kind != yaml.SequenceNode {
+		d.add(n.Line, path, "is "+called(n)+": want "+wanted(to.Type()))
+		return
+	}
+	to.Set(reflect.MakeSlice(to.Type(), len(n.Content), len(n.Content)))
+	for i, one := range n.Content {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		d.lines[at] = one.Line
+		d.value(one, to.Index(i), at)
+	}
+}
+
+// texts reads a mapping of texts with names of the operator's own.
+func (d *decoder) texts(n *yaml.Node, to reflect.Value, path string) {
+	if n.Kind != yaml.MappingNode {
+		d.add(n.Line, path, "is "+called(n)+": want "+wanted(to.Type()))
+		return
+	}
+	out := map[string]string{}
+	d.pairs(n, path, func(name, value *yaml.Node, at string) {
+		text := reflect.New(to.Type().Elem()).Elem()
+		d.value(value, text, at)
+		out[name.Value] = text.String()
+	})
+	to.Set(reflect.ValueOf(out))
+}
+
+func (d *decoder) scalar(n *yaml.Node, to reflect.Value, path string) {
+	quoted := n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0
+	switch {
+	case to.Type() == reflect.TypeFor[time.Duration]():
+		took, err := time.ParseDuration(n.Value)
+		if err != nil || !isDuration(n.Value) || !isText(n) {
+			d.add(n.Line, path, quote(n.Value)+" is no duration: want a number and its unit, such as 2.5s or 3m")
+			return
+		}
+		to.SetInt(int64(took))
+	case to.Kind() == reflect.String:
+		if !isText(n) {
+			d.add(n.Line, path, "is "+called(n)+": want text, put it in quotes")
+			return
+		}
+		to.SetString(n.Value)
+	default:
+		number, err := strconv.ParseUint(n.Value, 10, to.Type().Bits())
+		if err != nil || quoted || strconv.FormatUint(number, 10) != n.Value {
+			d.add(n.Line, path, quote(n.Value)+" is no "+wanted(to.Type()))
+			return
+		}
+		to.SetUint(number)
+	}
+}
+
+// isDuration takes what time.ParseDuration takes and the JSON schema can say.
+func isDuration(s string) bool {
+	return matches(`^-?([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$`, s)
+}
+
+// isText says whether all readers of YAML take a scalar for text: 0600 is a
+// number and yes is true, to some.
+func isText(n *yaml.Node) bool {
+	if n.ShortTag() != "!!str" {
+		return false
+	}
+	return n.Style != 0 || !matches(`^(?i:y|n|yes|no|on|off)$`, n.Value)
+}
+
+// called says what a node is, in plain words and without its value, which may be
+// a secret.
+func called(n *yaml.Node) string {
+	tag := n.ShortTag()
+	switch {
+	case n.Kind == yaml.MappingNode:
+		return "a mapping"
+	case n.Kind == yaml.SequenceNode:
+		return "a list"
+	case tag == "!!int" || tag == "!!float":
+		return "a number"
+	case tag == "!!timestamp":
+		return "a date"
+	case !isText(n):
+		return "true or false"
+	}
+	return "text"
+}
+
+func wanted(t reflect.Type) string {
+	switch {
+	case t == reflect.TypeFor[time.Duration]():
+		return "a duration such as 2.5s or 3m"
+	case t.Kind() == reflect.Struct:
+		return "a mapping with " + enumerated(namesOf(fieldsOf(t)), "and")
+	case t.Kind() == reflect.Slice:
+		return "a list"
+	case t.Kind() == reflect.Map:
+		return "a mapping of names to texts"
+	case t.Kind() == reflect.String:
+		return "text"
+	}
+	return fmt.Sprintf("whole number from 0 to %d, without quotes", uint64(1)<<t.Bits()-1)
+}
+
+// A field is one of a document's structs.
+type field struct {
+	name     string
+	index    int
+	required bool
+}
+
+func fieldsOf(t reflect.Type) []field {
+	var fields []field
+	for i := range t.NumField() {
+		if tag, ok := t.Field(i).Tag.Lookup("file"); ok {
+			name, required := strings.CutSuffix(tag, ",required")
+			fields = append(fields, field{name, i, required})
+		}
+	}
+	return fields
+}
+
+func namesOf(fields []field) []string {
+	names := make([]string, len(fields))
+	for i, f := range fields {
+		names[i] = f.name
+	}
+	return names
+}
+
+// join appends a field's name to a path; one that is no word is quoted.
+func join(path, name string) string {
+	switch {
+	case !matches(`^[A-Za-z0-9_-]+$`, name):
+		return path + "[" + quote(name) + "]"
+	case path == "":
+		return cut(name)
+	}
+	return path + "." + cut(name)
+}
+
+// enumerated is a list as a sentence has it: a, b and c.
+func enumerated(words []string, and string) string {
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " " + and + " " + words[last]
+}

@@ -1,0 +1,116 @@
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// A Source is the file of --config and what the command line says besides it.
+// It is never changed, and may be used by several goroutines at once.
+type Source struct {
+	path      string
+	overrides []override
+	warnings  []string
+}
+
+// An override is a setting of the file that the command line gives too.
+type override struct {
+	path  string // of the file's field
+	field string // how it was given: --log-level, or its variable
+	set   func(*document)
+}
+
+// Path returns the file's path, as it was given.
+func (s *Source) Path() string { return s.path }
+
+// Load makes a Config of the bytes of the file, as it is now or as it was. The
+// error is [Mistakes], all of them.
+func (s *Source) Load(data []byte) (*Config, error) {
+	doc := newDocument()
+	d := &decoder{file: s.path, lines: map[string]int{}}
+	if !d.decode(data, doc) {
+		return nil, d.mistakes
+	}
+	words := &fileWords{file: s.path, lines: d.lines, broken: map[string]bool{}, overridden: map[string]string{}}
+	for _, m := range d.mistakes {
+		words.broken[m.Field] = true
+	}
+	for _, o := range s.overrides {
+		o.set(doc)
+		words.overridden[o.path] = o.field
+	}
+	b := &builder{words: words, mistakes: d.mistakes}
+	cfg := b.build(doc)
+	if len(b.mistakes) > 0 {
+		return nil, b.mistakes
+	}
+	sum := sha256.Sum256(data)
+	cfg.File, cfg.Hash, cfg.Warnings = s.path, hex.EncodeToString(sum[:8]), s.warnings
+	return cfg, nil
+}
+
+// ReadFile returns the bytes of a configuration file, and a little more than
+// what is allowed of one that is too long.
+func ReadFile(path string) ([]byte, error) {
+	// Without O_NONBLOCK a named pipe would hold the caller up.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) //nolint:gosec // the operator names the file
+	if err != nil {
+		return nil, fmt.Errorf("opening the configuration: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // only read
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("looking at the configuration: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file, so it could not be read again", path)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	return data, nil
+}
+
+// fileWords names mistakes in the words of a file.
+type fileWords struct {
+	file       string
+	lines      map[string]int    // path → line
+	broken     map[string]bool   // paths of which a mistake is known
+	overridden map[string]string // path → flag or variable that wins
+}
+
+func (w *fileWords) mistake(path, text string) (Mistake, bool) {
+	if field, ok := w.overridden[path]; ok {
+		return Mistake{Field: field, Text: text}, true
+	}
+	line := 0
+	for p := path; ; p = parent(p) {
+		if w.broken[p] { // what follows from a known mistake is no news
+			return Mistake{}, false
+		}
+		if line == 0 {
+			line = w.lines[p]
+		}
+		if p == "" {
+			return Mistake{File: w.file, Line: line, Field: path, Text: text}, true
+		}
+	}
+}
+
+func (*fileWords) name(field string) string { return field[strings.LastIndexByte(field, '.')+1:] }
+
+func (*fileWords) subject(_, value string) string { return quote(value) }
+
+// parent cuts the last field or index off a path.
+func parent(path string) string {
+	if strings.HasSuffix(path, `"]`) { // a quoted name, which may hold anything
+		return path[:strings.Index(path, `["`)]
+	}
+	return path[:max(0, strings.LastIndexAny(path, ".["))]
+}
