@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
@@ -57,8 +56,7 @@ type served struct {
 	provider  *keyring.Provider
 	cfg       config.Provider
 	began     time.Time // when the process started
-	server    *grpc.Server
-	closeLog  func()
+	server    *kmsserver.Server
 	conns     connections
 	answering answering
 
@@ -101,9 +99,9 @@ func (d *Daemon) newServed(p config.Provider) *served {
 		Name: p.Name, Write: keys[0], Read: keys[1:],
 		Timeout: d.cfg.KMSTimeout, OutageGrace: d.cfg.OutageGrace, Log: d.log,
 	})
-	s.server, s.closeLog = kmsserver.New(kmsserver.Options{
-		Name: p.Name, Key: p.Keys[0].Key, Version: d.opts.Version, Provider: s.provider, Metrics: d.metrics, Log: d.log,
-	})
+	s.server = kmsserver.New(d.opts.Version, kmsserver.NewTarget(kmsserver.TargetOptions{
+		Name: p.Name, Key: p.Keys[0].Key, Provider: s.provider, Metrics: d.metrics, Log: d.log,
+	}))
 	return s
 }
 
@@ -196,10 +194,10 @@ func (d *Daemon) Shutdown(hurry context.Context) {
 	}
 	drained.Wait()
 	d.work.Wait()
-	d.conns.Close()
 	for _, s := range d.providers {
-		s.closeLog()
+		s.server.Target().Retire() //nolint:contextcheck // its last lines are no call's
 	}
+	d.conns.Close()
 }
 
 func (s *served) shutdown(hurry context.Context, drain time.Duration) {

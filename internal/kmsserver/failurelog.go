@@ -38,19 +38,20 @@ func newFailureLog(log *slog.Logger) *failureLog {
 	return &failureLog{log: log, open: map[failureKey]*failureWindow{}}
 }
 
-func (f *failureLog) record(ctx context.Context, c call, e *cause.Error, err error, took time.Duration) {
+func (f *failureLog) record(ctx context.Context, op operation, e *cause.Error, err error, took time.Duration) {
 	if !f.first(e) { //nolint:contextcheck // the window that it opens outlives the call
 		if f.log.Enabled(ctx, slog.LevelDebug) {
-			f.write(ctx, slog.LevelDebug, c, e, err, took)
+			f.write(ctx, slog.LevelDebug, op, e, err, took)
 		}
 		return
 	}
-	f.write(ctx, e.Class().Level(), c, e, err, took)
+	f.write(ctx, e.Class().Level(), op, e, err, took)
 }
 
-func (f *failureLog) write(ctx context.Context, level slog.Level, c call, e *cause.Error, err error, took time.Duration) {
+func (f *failureLog) write(ctx context.Context, level slog.Level, op operation, e *cause.Error, err error, took time.Duration) {
+	api, name := op.words()
 	f.log.Log(ctx, level, "call failed", "code", e.Code.String(), "class", e.Class(),
-		"api", c.api, "operation", c.operation, "took", took.String(), "error", err.Error())
+		"api", api, "operation", name, "took", took.String(), "error", err.Error())
 }
 
 // first says whether e opens a window, and counts it where it does not.

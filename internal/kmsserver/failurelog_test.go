@@ -19,7 +19,7 @@ func TestFailuresOfAMinuteAreCounted(t *testing.T) {
 		fail := func(code cause.Code, key string, times int) {
 			e := &cause.Error{Code: code, Key: key}
 			for range times {
-				f.record(t.Context(), call{api: "v2", operation: "encrypt"}, e, e, time.Second)
+				f.record(t.Context(), v2Encrypt, e, e, time.Second)
 			}
 		}
 		fail(cause.KeyDisabled, "a", 3)

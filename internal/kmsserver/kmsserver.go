@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -22,9 +21,7 @@ import (
 	"k8s.io/kms/apis/v2"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
-	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
 const (
@@ -40,112 +37,99 @@ const (
 	streamWorkers = 32
 )
 
-// Provider is what a socket serves; see [keyring.Provider].
-type Provider interface {
-	Encrypt(ctx context.Context, plaintext secret.Bytes) (keyring.Encrypted, error)
-	Decrypt(ctx context.Context, stored keyring.Stored) (secret.Bytes, error)
-	Status(ctx context.Context) (keyring.Status, error)
-}
+// A Server serves both APIs on one socket, for the target that it is set to. It
+// outlives its targets: connections stay when the target changes.
+type Server struct {
+	*grpc.Server
 
-// Options configure a Server. All fields are required.
-type Options struct {
-	Name     string // of the provider
-	Key      string // as configured: the label of the predecessor's metrics
-	Version  string // of this program
-	Provider Provider
-	Metrics  *metrics.Metrics
-	Log      *slog.Logger
-}
-
-// New returns a gRPC server that serves both APIs for one provider. close stops
-// what New started; call it when the server has stopped.
-func New(o Options) (server *grpc.Server, closeLog func()) {
-	server = grpc.NewServer(
-		grpc.MaxRecvMsgSize(MaxMessage),
-		grpc.NumStreamWorkers(streamWorkers),
-		grpc.ConnectionTimeout(handshakeTime),
-	)
-	log := o.Log.With("provider", o.Name)
-	s := &service{
-		name: o.Name, provider: o.Provider, log: log, panics: rate.Sometimes{Interval: window}, failures: newFailureLog(log),
-	}
-	bind := func(api, operation, key string) *metrics.Call { return o.Metrics.Call(o.Name, api, operation, key) }
-	v1beta1.RegisterKeyManagementServiceServer(server, &v1Server{
-		service: s, version: o.Version,
-		encrypt: bind("v1", "encrypt", o.Key), decrypt: bind("v1", "decrypt", o.Key),
-	})
-	v2.RegisterKeyManagementServiceServer(server, &v2Server{
-		service: s,
-		encrypt: bind("v2", "encrypt", o.Key), decrypt: bind("v2", "decrypt", o.Key), status: bind("v2", "status", ""),
-	})
-	return server, s.failures.close
-}
-
-// service is what both translators share: admission, panics, metrics, logs and
-// the form of errors.
-type service struct {
-	name     string
-	provider Provider
-	log      *slog.Logger
-	panics   rate.Sometimes // stacks in the log
-	failures *failureLog
+	target   atomic.Pointer[Target]
 	underWay atomic.Int64
 }
 
-// A call is one call's name in logs and its handles in metrics.
-type call struct {
-	api, operation, uid string
-	metrics             *metrics.Call
-	free                bool // never refused for load
+// New returns a Server that is set to a target. version is this program's.
+func New(version string, t *Target) *Server {
+	s := &Server{Server: grpc.NewServer(
+		grpc.MaxRecvMsgSize(MaxMessage),
+		grpc.NumStreamWorkers(streamWorkers),
+		grpc.ConnectionTimeout(handshakeTime),
+	)}
+	s.target.Store(t)
+	v1beta1.RegisterKeyManagementServiceServer(s, &v1Server{server: s, version: version})
+	v2.RegisterKeyManagementServiceServer(s, &v2Server{server: s})
+	return s
+}
+
+// Set makes new calls go to a target. Calls under way end where they began.
+func (s *Server) Set(t *Target) { s.target.Store(t) }
+
+// Target returns what the server is set to.
+func (s *Server) Target() *Target { return s.target.Load() }
+
+// enter returns the target of a new call, which has to leave it. A call that
+// meets a change begins anew, so that none enters a target once that has been
+// retired.
+func (s *Server) enter() *Target {
+	for {
+		t := s.target.Load()
+		t.calls.Add(1)
+		if s.target.Load() == t {
+			return t
+		}
+		t.leave()
+	}
 }
 
 // do runs one call.
-func (s *service) do(ctx context.Context, c call, work func(context.Context) error) (err error) {
+func (s *Server) do(ctx context.Context, op operation, uid string, work func(context.Context, *Target) error) (err error) {
 	start := time.Now()
-	if c.uid != "" {
-		ctx = withUID(ctx, c.uid)
+	t := s.enter()
+	defer t.leave()
+	if uid != "" {
+		ctx = withUID(ctx, uid)
 	}
-	if c.free {
-		err = s.guard(ctx, work)
+	if op == v2Status { // never refused for load
+		err = t.guard(ctx, work)
 	} else {
-		err = s.admit(ctx, work)
+		err = s.admit(ctx, t, work)
 	}
 	took := time.Since(start)
 	if err == nil {
-		c.metrics.Done(metrics.Success, false, took)
-		if s.log.Enabled(ctx, slog.LevelDebug) {
-			s.log.DebugContext(ctx, "call served", "api", c.api, "operation", c.operation, "took", took.String())
+		t.counts[op].Done(metrics.Success, false, took)
+		if t.log.Enabled(ctx, slog.LevelDebug) {
+			api, name := op.words()
+			t.log.DebugContext(ctx, "call served", "api", api, "operation", name, "took", took.String())
 		}
 		return nil
 	}
 	e := cause.Of(err)
-	c.metrics.Done(string(e.Class()), e.Code == cause.Throttled, took)
-	s.failures.record(ctx, c, e, err, took)
+	t.counts[op].Done(string(e.Class()), e.Code == cause.Throttled, took)
+	t.failures.record(ctx, op, e, err, took)
 	return status.Error(codeOf(e), strings.ToValidUTF8(err.Error(), "?"))
 }
 
-// admit refuses work when too much is under way.
-func (s *service) admit(ctx context.Context, work func(context.Context) error) error {
+// admit refuses work when too much is under way on this socket, over all the
+// targets that it has had.
+func (s *Server) admit(ctx context.Context, t *Target, work func(context.Context, *Target) error) error {
 	if s.underWay.Add(1) > maxUnderWay {
 		s.underWay.Add(-1)
-		return &cause.Error{Code: cause.TooManyCalls, Provider: s.name, Said: fmt.Sprintf("the limit is %d", maxUnderWay)}
+		return &cause.Error{Code: cause.TooManyCalls, Provider: t.name, Said: fmt.Sprintf("the limit is %d", maxUnderWay)}
 	}
 	defer s.underWay.Add(-1)
-	return s.guard(ctx, work)
+	return t.guard(ctx, work)
 }
 
 // guard turns a panic into an error: one call must not take down the process
 // that an API server hangs on.
-func (s *service) guard(ctx context.Context, work func(context.Context) error) (err error) {
+func (t *Target) guard(ctx context.Context, work func(context.Context, *Target) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.panics.Do(func() {
-				s.log.ErrorContext(ctx, "panic in a call", "panic", cause.Quote(fmt.Sprint(p)), "stack", string(debug.Stack()))
+			t.panics.Do(func() {
+				t.log.ErrorContext(ctx, "panic in a call", "panic", cause.Quote(fmt.Sprint(p)), "stack", string(debug.Stack()))
 			})
-			err = &cause.Error{Code: cause.Panicked, Provider: s.name}
+			err = &cause.Error{Code: cause.Panicked, Provider: t.name}
 		}
 	}()
-	return work(ctx)
+	return work(ctx, t)
 }
 
 // codeOf is the gRPC code of an error: its class's, except that a deadline has a

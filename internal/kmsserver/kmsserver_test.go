@@ -75,6 +75,15 @@ type fixture struct {
 	raw *grpc.ClientConn
 	reg *prometheus.Registry
 	log *logBuffer
+
+	server  *kmsserver.Server
+	metrics *metrics.Metrics
+	logger  *slog.Logger
+}
+
+// target returns one for the fixture's server.
+func (f *fixture) target(name string, p kmsserver.Provider) *kmsserver.Target {
+	return kmsserver.NewTarget(kmsserver.TargetOptions{Name: name, Key: "alias/k", Provider: p, Metrics: f.metrics, Log: f.logger})
 }
 
 // serve runs a server over a unix socket, with a client of it.
@@ -85,24 +94,22 @@ func serve(t *testing.T, p kmsserver.Provider, level slog.Level) fixture {
 	for _, c := range cause.Classes() {
 		classes = append(classes, string(c))
 	}
-	server, closeLog := kmsserver.New(kmsserver.Options{
-		Name: "0", Key: "alias/k", Version: "v1.2.3", Provider: p,
-		Metrics: metrics.New(f.reg, "v", "c", "go", classes),
-		Log:     slog.New(kmsserver.NamingCalls(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: level}))),
-	})
+	f.metrics = metrics.New(f.reg, "v", "c", "go", classes)
+	f.logger = slog.New(kmsserver.NamingCalls(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: level})))
+	f.server = kmsserver.New("v1.2.3", f.target("0", p))
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = server.Serve(l) })
+	wg.Go(func() { _ = f.server.Serve(l) })
 	conn, err := grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(64<<20)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close(); server.Stop(); wg.Wait(); closeLog() })
+	t.Cleanup(func() { _ = conn.Close(); f.server.Stop(); wg.Wait(); f.server.Target().Retire() })
 	f.raw, f.v1, f.v2 = conn, v1beta1.NewKeyManagementServiceClient(conn), v2.NewKeyManagementServiceClient(conn)
 	return f
 }

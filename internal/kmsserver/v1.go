@@ -7,7 +7,6 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
-	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
@@ -20,9 +19,9 @@ const (
 // the ciphertext to remember anything by.
 type v1Server struct {
 	v1beta1.UnimplementedKeyManagementServiceServer
-	*service
-	version          string
-	encrypt, decrypt *metrics.Call
+
+	server  *Server
+	version string
 }
 
 // Version implements [v1beta1.KeyManagementServiceServer].
@@ -34,11 +33,11 @@ func (s *v1Server) Version(context.Context, *v1beta1.VersionRequest) (*v1beta1.V
 func (s *v1Server) Encrypt(ctx context.Context, req *v1beta1.EncryptRequest) (*v1beta1.EncryptResponse, error) {
 	defer secret.Bytes(req.Plain).Clear()
 	var resp *v1beta1.EncryptResponse
-	err := s.do(ctx, call{api: "v1", operation: "encrypt", metrics: s.encrypt}, func(ctx context.Context) error {
-		if err := s.checkVersion(req.Version); err != nil {
+	err := s.server.do(ctx, v1Encrypt, "", func(ctx context.Context, t *Target) error {
+		if err := t.checkVersion(req.Version); err != nil {
 			return err
 		}
-		e, err := s.provider.Encrypt(ctx, req.Plain)
+		e, err := t.provider.Encrypt(ctx, req.Plain)
 		resp = &v1beta1.EncryptResponse{Cipher: e.Ciphertext}
 		return err
 	})
@@ -51,11 +50,11 @@ func (s *v1Server) Encrypt(ctx context.Context, req *v1beta1.EncryptRequest) (*v
 // Decrypt implements [v1beta1.KeyManagementServiceServer].
 func (s *v1Server) Decrypt(ctx context.Context, req *v1beta1.DecryptRequest) (*v1beta1.DecryptResponse, error) {
 	var resp *v1beta1.DecryptResponse
-	err := s.do(ctx, call{api: "v1", operation: "decrypt", metrics: s.decrypt}, func(ctx context.Context) error {
-		if err := s.checkVersion(req.Version); err != nil {
+	err := s.server.do(ctx, v1Decrypt, "", func(ctx context.Context, t *Target) error {
+		if err := t.checkVersion(req.Version); err != nil {
 			return err
 		}
-		plain, err := s.provider.Decrypt(ctx, keyring.Stored{Ciphertext: req.Cipher, Bare: true})
+		plain, err := t.provider.Decrypt(ctx, keyring.Stored{Ciphertext: req.Cipher, Bare: true})
 		resp = &v1beta1.DecryptResponse{Plain: plain}
 		return err
 	})
@@ -65,9 +64,9 @@ func (s *v1Server) Decrypt(ctx context.Context, req *v1beta1.DecryptRequest) (*v
 	return resp, nil
 }
 
-func (s *v1Server) checkVersion(version string) error {
+func (t *Target) checkVersion(version string) error {
 	if version != v1Version {
-		return &cause.Error{Code: cause.WrongVersion, Provider: s.name, Said: version}
+		return &cause.Error{Code: cause.WrongVersion, Provider: t.name, Said: version}
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"k8s.io/kms/apis/v2"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
-	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
@@ -18,15 +17,15 @@ const v2Version = "v2beta1"
 // v2Server speaks KMS v2: one call for each DEK seed.
 type v2Server struct {
 	v2.UnimplementedKeyManagementServiceServer
-	*service
-	encrypt, decrypt, status *metrics.Call
+
+	server *Server
 }
 
 // Status implements [v2.KeyManagementServiceServer].
 func (s *v2Server) Status(ctx context.Context, _ *v2.StatusRequest) (*v2.StatusResponse, error) {
 	var resp *v2.StatusResponse
-	err := s.do(ctx, call{api: "v2", operation: "status", metrics: s.status, free: true}, func(ctx context.Context) error {
-		st, err := s.provider.Status(ctx)
+	err := s.server.do(ctx, v2Status, "", func(ctx context.Context, t *Target) error {
+		st, err := t.provider.Status(ctx)
 		resp = &v2.StatusResponse{Version: v2Version, Healthz: st.Healthz, KeyId: st.KeyID}
 		return err
 	})
@@ -40,8 +39,8 @@ func (s *v2Server) Status(ctx context.Context, _ *v2.StatusRequest) (*v2.StatusR
 func (s *v2Server) Encrypt(ctx context.Context, req *v2.EncryptRequest) (*v2.EncryptResponse, error) {
 	defer secret.Bytes(req.Plaintext).Clear()
 	var resp *v2.EncryptResponse
-	err := s.do(ctx, call{api: "v2", operation: "encrypt", uid: req.Uid, metrics: s.encrypt}, func(ctx context.Context) error {
-		e, err := s.provider.Encrypt(ctx, req.Plaintext)
+	err := s.server.do(ctx, v2Encrypt, req.Uid, func(ctx context.Context, t *Target) error {
+		e, err := t.provider.Encrypt(ctx, req.Plaintext)
 		resp = &v2.EncryptResponse{Ciphertext: e.Ciphertext, KeyId: e.KeyID, Annotations: e.Annotations}
 		return err
 	})
@@ -54,8 +53,8 @@ func (s *v2Server) Encrypt(ctx context.Context, req *v2.EncryptRequest) (*v2.Enc
 // Decrypt implements [v2.KeyManagementServiceServer].
 func (s *v2Server) Decrypt(ctx context.Context, req *v2.DecryptRequest) (*v2.DecryptResponse, error) {
 	var resp *v2.DecryptResponse
-	err := s.do(ctx, call{api: "v2", operation: "decrypt", uid: req.Uid, metrics: s.decrypt}, func(ctx context.Context) error {
-		plaintext, err := s.provider.Decrypt(ctx, keyring.Stored{
+	err := s.server.do(ctx, v2Decrypt, req.Uid, func(ctx context.Context, t *Target) error {
+		plaintext, err := t.provider.Decrypt(ctx, keyring.Stored{
 			Ciphertext: req.Ciphertext, KeyID: req.KeyId, Annotations: req.Annotations,
 		})
 		resp = &v2.DecryptResponse{Plaintext: plaintext}
