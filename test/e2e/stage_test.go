@@ -36,6 +36,12 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
+	return newStageWith(t, kmsemulator.Options{})
+}
+
+// newStageWith is newStage with a KMS of this kind.
+func newStageWith(t *testing.T, o kmsemulator.Options) *stage {
+	t.Helper()
 	// Not t.TempDir: its paths are too long for a unix socket.
 	dir, err := os.MkdirTemp("", "kms-e2e-")
 	if err != nil {
@@ -43,7 +49,7 @@ func newStage(t *testing.T) *stage {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	s := &stage{t: t, dir: dir}
-	if s.kms, err = host.KMS(t.Context()); err != nil {
+	if s.kms, err = host.KMS(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.kms.Close() })

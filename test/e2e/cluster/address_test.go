@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 )
 
 // listenEnv makes this test binary a server that tells its process id, and ends
@@ -134,7 +136,7 @@ func TestKMSWaitsForItsAddress(t *testing.T) {
 	for name, take := range takers() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			kms, err := testHost().KMS(t.Context())
+			kms, err := testHost().KMS(t.Context(), kmsemulator.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}

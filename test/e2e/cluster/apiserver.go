@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"os"
@@ -27,6 +29,7 @@ type APIServer struct {
 	Kubeconfig string // file
 
 	encryption string // file
+	loads      string // what was last written into it
 	starting   chan struct{}
 }
 
@@ -139,13 +142,33 @@ func (a *APIServer) kmsChecks(ctx context.Context) string {
 	return strings.Join(texts, "; ")
 }
 
-// SetEncryption replaces the EncryptionConfiguration in one step.
+// SetEncryption replaces the EncryptionConfiguration in one step. A running API
+// server that reloads it does so within a minute or two; WaitLoaded tells when.
 func (a *APIServer) SetEncryption(yaml string) error {
-	next := a.encryption + ".next"
-	if err := os.WriteFile(next, []byte(yaml), 0o600); err != nil {
-		return err
+	a.loads = yaml
+	return replaceFile(a.encryption, yaml)
+}
+
+// WaitLoaded waits until the API server says by its metrics that it works with
+// the EncryptionConfiguration that was set last.
+func (a *APIServer) WaitLoaded(ctx context.Context, limit time.Duration) error {
+	const name = "apiserver_encryption_config_controller_last_config_info"
+	sum := sha256.Sum256([]byte(a.loads))
+	labels := map[string]string{"hash": "sha256:" + hex.EncodeToString(sum[:])}
+	err := Poll(ctx, time.Second, limit, a.Exited(), func(ctx context.Context) error {
+		samples, err := a.Metrics(ctx)
+		if err != nil {
+			return err
+		}
+		if v, ok := samples.Value(name, labels); !ok || v != 1 {
+			return fmt.Errorf("%s is %v, want %v", name, samples.Named(name), labels)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("kube-apiserver has not loaded its EncryptionConfiguration: %w; its log ends:\n%s", err, a.Tail(20))
 	}
-	return os.Rename(next, a.encryption)
+	return nil
 }
 
 // kubeconfig lets kubectl in.

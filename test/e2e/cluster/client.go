@@ -99,6 +99,12 @@ func (c *Client) Check(ctx context.Context, path string) (code int, text string,
 	return code, string(bytes.TrimSpace(body)), err
 }
 
+// Metrics returns the API server's own metrics.
+func (c *Client) Metrics(ctx context.Context) (Samples, error) {
+	page, err := c.do(ctx, http.MethodGet, "/metrics", nil)
+	return ParseMetrics(string(page)), err
+}
+
 type secret struct {
 	APIVersion string            `json:"apiVersion"`
 	Kind       string            `json:"kind"`
@@ -199,21 +205,27 @@ func (c *Client) RewriteSecrets(ctx context.Context) error {
 
 // expectOK fails unless url answers 200.
 func expectOK(ctx context.Context, client *http.Client, url string) error {
+	_, err := getOK(ctx, client, url)
+	return err
+}
+
+// getOK returns what url answers, and fails unless that is 200.
+func getOK(ctx context.Context, client *http.Client, url string) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return err
+		return "", err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s is %d: %s", url, resp.StatusCode, bytes.TrimSpace(text))
+		return "", fmt.Errorf("%s is %d: %s", url, resp.StatusCode, bytes.TrimSpace(text))
 	}
-	return nil
+	return string(text), nil
 }

@@ -51,6 +51,15 @@ func environment(dir string, more ...string) []string {
 	return append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + os.TempDir()}, more...)
 }
 
+// replaceFile writes a file in one step.
+func replaceFile(path, text string) error {
+	next := path + ".next"
+	if err := os.WriteFile(next, []byte(text), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, path)
+}
+
 // Poll calls try again and again until it returns nil, and gives up with its
 // last error after limit, when ctx ends, or when gone is closed. A nil gone
 // never is.

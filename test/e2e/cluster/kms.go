@@ -29,15 +29,14 @@ type KMS struct {
 	served chan struct{} // closed when server has let go of the address
 }
 
-// KMS starts an empty KMS.
-func (h *Host) KMS(ctx context.Context) (*KMS, error) {
+// KMS starts an empty KMS. It knows one caller, whatever o says.
+func (h *Host) KMS(ctx context.Context, o kmsemulator.Options) (*KMS, error) {
 	address, err := h.Address(ctx)
 	if err != nil {
 		return nil, err
 	}
-	emulator, err := kmsemulator.New(kmsemulator.Options{
-		Credentials: []kmsemulator.Credential{{AccessKeyID: accessKeyID, SecretAccessKey: secretAccessKey}},
-	})
+	o.Credentials = []kmsemulator.Credential{{AccessKeyID: accessKeyID, SecretAccessKey: secretAccessKey}}
+	emulator, err := kmsemulator.New(o)
 	if err != nil {
 		return nil, err
 	}

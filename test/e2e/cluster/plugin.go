@@ -10,6 +10,8 @@ import (
 	"time"
 )
 
+const pluginName = "aws-encryption-provider"
+
 // PluginConfig says how a plugin is to run.
 type PluginConfig struct {
 	Dir     string   // for its log
@@ -24,7 +26,7 @@ func (c PluginConfig) program(path string, args ...string) Program {
 	return Program{
 		Name: c.Name,
 		Path: path,
-		Args: append(append(args, "--kms-endpoint="+c.KMS), c.Args...),
+		Args: append(args, c.Args...),
 		Env: environment(c.Dir,
 			"AWS_ACCESS_KEY_ID="+accessKeyID,
 			"AWS_SECRET_ACCESS_KEY="+secretAccessKey,
@@ -39,13 +41,16 @@ type Plugin struct {
 	Program
 
 	Health string // URL of its health port
+
+	file  string // that PluginByFile gave it
+	loads string // what was last written into it
 }
 
 // Plugin starts a plugin from the seed's own command line and waits until it is
 // ready.
 func (h *Host) Plugin(ctx context.Context, c PluginConfig) (*Plugin, error) {
 	if c.Name == "" {
-		c.Name = "aws-encryption-provider"
+		c.Name = pluginName
 	}
 	health, err := h.Address(ctx)
 	if err != nil {
@@ -56,6 +61,7 @@ func (h *Host) Plugin(ctx context.Context, c PluginConfig) (*Plugin, error) {
 		"-key="+strings.Join(c.Keys, ","),
 		"-region="+Region,
 		"-listen="+strings.Join(c.Sockets, ","),
+		"--kms-endpoint="+c.KMS,
 		"--health-port="+health,
 	)
 	return p, p.Start(ctx)
@@ -95,7 +101,7 @@ func (h *Host) Predecessor(ctx context.Context, c PluginConfig) (*Predecessor, e
 		c.Name = "predecessor"
 	}
 	p := &Predecessor{socket: c.Sockets[0]}
-	p.Program = c.program(h.Bin.Predecessor, "-key="+c.Keys[0], "-region="+Region, "-listen="+c.Sockets[0])
+	p.Program = c.program(h.Bin.Predecessor, "-key="+c.Keys[0], "-region="+Region, "-listen="+c.Sockets[0], "--kms-endpoint="+c.KMS)
 	return p, p.Start(ctx)
 }
 

@@ -62,7 +62,7 @@ func run(ctx context.Context, out, progress io.Writer) (err error) {
 		return err
 	}
 	fmt.Fprintln(progress, "starting an emulated AWS KMS, etcd, aws-encryption-provider and kube-apiserver")
-	kms, err := host.KMS(ctx)
+	kms, err := host.KMS(ctx, kmsemulator.Options{})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,33 @@
+package cluster
+
+import "testing"
+
+func TestProviderConfiguration(t *testing.T) {
+	t.Parallel()
+	got := ProviderConfiguration("http://127.0.0.1:5000",
+		Keyring{Name: "aws", Socket: "/run/a.sock", Keys: []string{"arn:new", "arn:old"}},
+		Keyring{Name: "other", Socket: "/run/b.sock", Keys: []string{"arn:third"}},
+	)
+	const want = `apiVersion: aws-encryption-provider.sigs.k8s.io/v1alpha1
+kind: ProviderConfiguration
+providers:
+- name: aws
+  listen: /run/a.sock
+  keys:
+  - key: arn:new
+    region: us-west-2
+    endpoint: http://127.0.0.1:5000
+  - key: arn:old
+    region: us-west-2
+    endpoint: http://127.0.0.1:5000
+- name: other
+  listen: /run/b.sock
+  keys:
+  - key: arn:third
+    region: us-west-2
+    endpoint: http://127.0.0.1:5000
+`
+	if got != want {
+		t.Errorf("ProviderConfiguration is\n%s\nwant\n%s", got, want)
+	}
+}
