@@ -23,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -42,7 +43,7 @@ type Server struct {
 	// Credential is one that the emulator knows.
 	Credential kmsemulator.Credential
 	// CAPEM is the certificate to trust and CAFile a file with it, for
-	// AWS_CA_BUNDLE; both are empty without TLS.
+	// AWS_CA_BUNDLE; both are empty without TLS. They are those of Start.
 	CAPEM  []byte
 	CAFile string
 
@@ -51,6 +52,10 @@ type Server struct {
 	dir         string
 	connections atomic.Int64
 	handshakes  atomic.Int64
+	certificate atomic.Pointer[tls.Certificate]
+
+	mu   sync.Mutex
+	open map[net.Conn]struct{}
 }
 
 // Start runs an emulator over plain HTTP until the test ends. At most one
@@ -77,9 +82,14 @@ func StartEmulator(t testing.TB, e *kmsemulator.Emulator) *Server {
 func StartTLS(t testing.TB, options ...kmsemulator.Options) *Server {
 	t.Helper()
 	s := newServer(t, options)
-	cert := s.certify(t)
+	s.CAPEM = s.ReplaceCertificate(t)
+	s.CAFile = filepath.Join(s.dir, "ca.pem")
+	if err := os.WriteFile(s.CAFile, s.CAPEM, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	s.server.TLSConfig = &tls.Config{
-		Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.certificate.Load(), nil },
+		MinVersion:     tls.VersionTLS12, NextProtos: []string{"http/1.1"},
 		VerifyConnection: func(tls.ConnectionState) error {
 			s.handshakes.Add(1)
 			return nil
@@ -91,6 +101,22 @@ func StartTLS(t testing.TB, options ...kmsemulator.Options) *Server {
 
 // Connections returns how many TCP connections the KMS endpoint has accepted.
 func (s *Server) Connections() int { return int(s.connections.Load()) }
+
+// Open returns how many TCP connections to the KMS endpoint are open.
+func (s *Server) Open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.open)
+}
+
+// Disconnect closes every open connection, whatever it is used for.
+func (s *Server) Disconnect() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.open {
+		_ = c.Close()
+	}
+}
 
 // Handshakes returns how many TLS handshakes it has done, resumed ones included.
 func (s *Server) Handshakes() int { return int(s.handshakes.Load()) }
@@ -181,18 +207,31 @@ func newServer(t testing.TB, options []kmsemulator.Options) *Server {
 // around prepares a server for an emulator, and the end of both.
 func around(t testing.TB, e *kmsemulator.Emulator) *Server {
 	t.Helper()
-	s := &Server{Emulator: e, server: e.Server(), dir: t.TempDir()}
+	s := &Server{Emulator: e, server: e.Server(), dir: t.TempDir(), open: map[net.Conn]struct{}{}}
 	t.Cleanup(func() {
 		if err := e.Close(); err != nil {
 			t.Errorf("closing the emulator: %v", err)
 		}
 	})
+	s.server.ConnState = s.track
 	inner := s.server.ConnContext
 	s.server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		s.connections.Add(1)
 		return inner(ctx, c)
 	}
 	return s
+}
+
+func (s *Server) track(c net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch state {
+	case http.StateNew:
+		s.open[c] = struct{}{}
+	case http.StateClosed, http.StateHijacked:
+		delete(s.open, c)
+	case http.StateActive, http.StateIdle:
+	}
 }
 
 func startHandler(t testing.TB, h http.Handler) string {
@@ -220,8 +259,9 @@ func run(t testing.TB, server *http.Server, serve func(net.Listener) error) stri
 	return l.Addr().String()
 }
 
-// certify makes a self-signed certificate and leaves it where CAFile says.
-func (s *Server) certify(t testing.TB) tls.Certificate {
+// ReplaceCertificate makes new connections meet another certificate, of another
+// CA, and returns that CA's. CAPEM and CAFile stay as they are.
+func (s *Server) ReplaceCertificate(t testing.TB) (caPEM []byte) {
 	t.Helper()
 	priv, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -238,10 +278,6 @@ func (s *Server) certify(t testing.TB) tls.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.CAPEM = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	s.CAFile = filepath.Join(s.dir, "ca.pem")
-	if err := os.WriteFile(s.CAFile, s.CAPEM, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: priv}
+	s.certificate.Store(&tls.Certificate{Certificate: [][]byte{der}, PrivateKey: priv})
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }

@@ -1,11 +1,16 @@
 package kmstest_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -68,5 +73,62 @@ func TestGivenCredentialsAreKept(t *testing.T) {
 	}
 	if s := kmstest.Start(t); s.Credential != kmstest.Credential() {
 		t.Errorf("the server has %v", s.Credential)
+	}
+}
+
+func TestOpenConnectionsAreCountedAndCanBeClosed(t *testing.T) {
+	s := kmstest.Start(t)
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	get := func() {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+	}
+	get()
+	if s.Open() != 1 || s.Connections() != 1 {
+		t.Fatalf("%d open of %d connections, want one", s.Open(), s.Connections())
+	}
+	s.Disconnect()
+	for deadline := time.Now().Add(20 * time.Second); s.Open() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d open after Disconnect", s.Open())
+		}
+	}
+	get()
+	if s.Open() != 1 || s.Connections() != 2 {
+		t.Errorf("%d open of %d connections, want one of two", s.Open(), s.Connections())
+	}
+}
+
+func TestReplacedCertificateIsOfAnotherCA(t *testing.T) {
+	s := kmstest.StartTLS(t)
+	shake := func(caPEM []byte) error {
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(caPEM)
+		dialer := tls.Dialer{Config: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
+		conn, err := dialer.DialContext(t.Context(), "tcp", strings.TrimPrefix(s.URL, "https://"))
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err
+	}
+	if err := shake(s.CAPEM); err != nil {
+		t.Fatal(err)
+	}
+	after := s.ReplaceCertificate(t)
+	if err := shake(s.CAPEM); err == nil {
+		t.Error("the CA of before is still good")
+	}
+	if err := shake(after); err != nil {
+		t.Error(err)
 	}
 }
