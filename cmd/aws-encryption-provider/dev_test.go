@@ -53,8 +53,8 @@ func TestDevSaysWhatItSetUpAndThatWorks(t *testing.T) {
 		}
 	}
 	sealed := seal(t, socket, []byte("secret"))
-	if sealed.KeyId != arn {
-		t.Errorf("key_id %s, want %s", sealed.KeyId, arn)
+	if !strings.HasPrefix(sealed.KeyId, arn+"?material=") {
+		t.Errorf("key_id %s, want %s with its key material", sealed.KeyId, arn)
 	}
 	if got := open(t, socket, sealed); string(got) != "secret" {
 		t.Errorf("what went in came back as %q", got)

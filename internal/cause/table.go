@@ -109,7 +109,7 @@ var table = [...]Info{
 	},
 	KeyNotFound: {
 		"KMS0103", Refused, "KMS knows no such key in this account and Region",
-		"check --key and --region; a key that was deleted cannot be brought back",
+		"check the key and its Region; a key that was deleted cannot be brought back",
 		"A key id or alias is looked up in the account of the caller; a key of another account must be named by its ARN.",
 	},
 	AccessDenied: {
@@ -210,16 +210,16 @@ var table = [...]Info{
 	},
 	CiphertextInvalid: {
 		"KMS0404", BadData, "the ciphertext is damaged, or its encryption context is another one",
-		"compare --encryption-context with what it was when the data was written; if it is the same, restore the object from a backup",
+		"compare the encryption context with what it was when the data was written, and list the key with that one below as well; if it is the same, restore the object from a backup",
 		"The encryption context must match exactly at Decrypt.",
 	},
 	NoKeyMadeIt: {
-		"KMS0405", BadData, "no configured key made the ciphertext", "add the key that made it with --decrypt-key",
+		"KMS0405", BadData, "no configured key made the ciphertext", "list the key that made it among those that read: --decrypt-key, or below in the file's keys",
 		"KMS does not say which key made a ciphertext when a Decrypt names another. CloudTrail, the annotations of KMS v2 and a list of all keys ever used help to find it.",
 	},
 	ForeignKey: {
 		"KMS0406", BadData, "the ciphertext was made by a key of another account or Region that is not configured",
-		"if the key is yours, add it with --decrypt-key; if not, somebody wrote this object into etcd", "",
+		"if the key is yours, list it among those that read (--decrypt-key, or below in the file's keys); if not, somebody wrote this object into etcd", "",
 	},
 	PlaintextSize: {
 		"KMS0407", BadData, "the plaintext is empty or longer than KMS takes (4,096 bytes)", "the caller is no kube-apiserver: it sends 32 bytes", "",

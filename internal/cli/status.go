@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
 )
 
@@ -33,7 +34,7 @@ func newStatus(s Streams) *cobra.Command {
 	set.SortFlags = false
 	set.StringVar(&f.socket, "socket", config.DefaultSocket, "unix `SOCKET` of the plugin: a path, or @name for an abstract one")
 	set.StringVarP(&f.output, "output", "o", "text", "`FORM` of the output: text or json")
-	set.StringVar(&f.expectKeyID, "expect-key-id", "", "`KEY_ID` that the plugin has to answer, as it is or as sha256:HEX")
+	set.StringVar(&f.expectKeyID, "expect-key-id", "", "`KEY_ID` that the plugin has to answer: as it is, as sha256:HEX, or the key's ARN alone")
 	set.DurationVar(&f.timeout, "timeout", 3*time.Second, "`TIME` that each call may take, as in an EncryptionConfiguration")
 	cmd := &cobra.Command{Use: "status", Short: "Ask a running plugin over its socket, as an API server does"}
 	cmd.Flags().AddFlagSet(set)
@@ -161,7 +162,7 @@ func (r *statusReport) askStatus(ctx context.Context, conn grpc.ClientConnInterf
 	if r.Healthz != keyring.OK {
 		r.Problems = append(r.Problems, "healthz: "+r.Healthz)
 	}
-	if want := f.expectKeyID; want != "" && want != r.KeyID && want != r.KeyIDHash {
+	if want := f.expectKeyID; want != "" && want != r.KeyID && want != r.KeyIDHash && want != keyref.ParseState(r.KeyID).Key {
 		r.Problems = append(r.Problems, fmt.Sprintf("key_id: want %q", want))
 	}
 	return nil

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsserver"
 	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
@@ -90,13 +91,13 @@ func start(cfg *config.Config, o Options, t timing) *Daemon {
 }
 
 func (d *Daemon) newServed(p config.Provider) *served {
-	var keys []keyring.KeyConfig
+	keys := make([]*keyring.Key, 0, len(p.Keys))
 	for _, k := range p.Keys {
-		keys = append(keys, keyring.KeyConfig{Name: k.Key, KMS: d.newClient(p, k)})
+		keys = append(keys, keyring.NewKey(keyring.KeyConfig{Name: k.Key, Context: keyref.ContextHash(k.EncryptionContext), KMS: d.newClient(p, k)}))
 	}
 	s := &served{cfg: p, began: time.Now()}
 	s.provider = keyring.New(keyring.Options{
-		Name: p.Name, Write: keys[0], Read: keys[1:],
+		Name: p.Name, Keys: keys, Epoch: p.Epoch,
 		Timeout: d.cfg.KMSTimeout, OutageGrace: d.cfg.OutageGrace, Log: d.log,
 	})
 	s.server = kmsserver.New(d.opts.Version, kmsserver.NewTarget(kmsserver.TargetOptions{

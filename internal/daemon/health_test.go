@@ -136,7 +136,7 @@ func TestReadinessTellsARefusalAndItsEnd(t *testing.T) {
 	r.waitFor("/readyz", http.StatusServiceUnavailable, refused)
 	r.waitFor("/readyz", http.StatusServiceUnavailable, `(?m)^provider 1: ok, key_id `+regexp.QuoteMeta(other))
 	r.waitFor("/readyz/0", http.StatusServiceUnavailable, refused)
-	r.waitFor("/readyz/1", http.StatusOK, `^provider 1: ok, key_id `+regexp.QuoteMeta(other)+`\n$`)
+	r.waitFor("/readyz/1", http.StatusOK, `^provider 1: ok, key_id `+regexp.QuoteMeta(other)+`\?material=[0-9a-f]{64}\n$`)
 	if code, body := r.get("/livez"); code != http.StatusOK {
 		t.Errorf("/livez: %d %s, want 200", code, body)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	mathrand "math/rand/v2"
+	"sync"
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
@@ -23,15 +24,27 @@ const (
 	checkPause = time.Second
 )
 
-// Run checks the write key until ctx ends: at once, then whenever there is no
-// recent evidence from traffic, and right after a refusal.
+// Run looks after the write key until ctx ends: it checks that it works, and
+// watches which key and key material its name stands for.
 func (p *Provider) Run(ctx context.Context) {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { p.watch(ctx) })
+	p.keepChecking(ctx)
+}
+
+// keepChecking checks at once where nothing is known, then whenever there is no
+// recent evidence from traffic, and right after a refusal.
+func (p *Provider) keepChecking(ctx context.Context) {
+	if p.verdict().contacted && !p.waitForCheck(ctx, time.Now()) {
+		return
+	}
 	for {
 		started := time.Now()
-		before := p.write.record.verdict()
+		before := p.verdict()
 		p.check(ctx)
 		p.reportFirstFailure(ctx, before)
-		if p.write.record.verdict().confirm {
+		if p.verdict().confirm {
 			p.check(ctx)
 		}
 		p.conclude.Do(func() { close(p.concluded) })
@@ -45,7 +58,7 @@ func (p *Provider) Run(ctx context.Context) {
 // amounts to a state: whoever starts the process for the first time looks there.
 // Failures of traffic have lines of their own.
 func (p *Provider) reportFirstFailure(ctx context.Context, before verdict) {
-	after := p.write.record.verdict()
+	after := p.verdict()
 	if before.suspect || !after.suspect || ctx.Err() != nil {
 		return
 	}
@@ -58,7 +71,7 @@ func (p *Provider) waitForCheck(ctx context.Context, started time.Time) bool {
 	recheck := started.Add(recheckInterval - recheckJitter + mathrand.N(2*recheckJitter)) //nolint:gosec // jitter is no secret
 	for {
 		due := p.write.record.freshUntil(checkInterval)
-		switch v := p.write.record.verdict(); {
+		switch v := p.verdict(); {
 		case v.confirm && v.refusedAt.After(started): // by traffic, since the last check
 			due = started.Add(checkPause)
 		case v.suspect, !v.contacted, !due.After(started): // the last: a check that told nothing
@@ -70,7 +83,7 @@ func (p *Provider) waitForCheck(ctx context.Context, started time.Time) bool {
 			timer.Stop()
 			return false
 		case <-timer.C:
-			if v := p.write.record.verdict(); v.suspect || !v.contacted || !time.Now().Before(p.write.record.freshUntil(checkInterval)) {
+			if v := p.verdict(); v.suspect || !v.contacted || !time.Now().Before(p.write.record.freshUntil(checkInterval)) {
 				return true
 			}
 		case <-p.wake:
@@ -79,50 +92,95 @@ func (p *Provider) waitForCheck(ctx context.Context, started time.Time) bool {
 	}
 }
 
-// check encrypts random bytes under the write key and decrypts them again.
+// check encrypts random bytes under the write key and decrypts them again. The
+// first time, what that shows is the key_id's beginning.
 func (p *Provider) check(ctx context.Context) {
-	probe := make(secret.Bytes, 32)
-	_, _ = rand.Read(probe) // never fails, by its contract
-	limited, cancel := awskms.WithLimit(ctx, p.opts.Timeout)
-	defer cancel()
-	sealed, err := p.encrypt(limited, probe, true)
+	t := p.trip(ctx, p.write.address())
+	p.tell(ctx, p.write, encrypt, t.encryptErr, true)
 	switch {
-	case err == nil:
-		p.lastProbe = &sealedProbe{sealed, probe}
-	case p.lastProbe == nil || !p.write.record.verdict().confirm:
-		return
+	case t.encryptErr == nil:
+		p.lastProbe = &t.probe
+		p.tell(ctx, p.write, decrypt, t.decryptErr, true)
+		if t.decryptErr == nil && p.written() == nil {
+			p.see(ctx, t.sighting(), false)
+		}
+	case p.lastProbe != nil && p.verdict().confirm:
+		// Where Encrypt fails, a refused Decrypt is confirmed with what was sealed before.
+		limited, cancel := awskms.WithLimit(ctx, p.opts.Timeout)
+		defer cancel()
+		_, err := p.reopen(limited, *p.lastProbe)
+		p.tell(ctx, p.write, decrypt, err, true)
 	}
-	// Where Encrypt fails, a refused Decrypt is confirmed with what was sealed before.
-	limited, cancel = awskms.WithLimit(ctx, p.opts.Timeout)
-	defer cancel()
-	p.tell(ctx, p.write, decrypt, p.reopen(limited, p.lastProbe.sealed, p.lastProbe.want), true)
 }
 
-// A sealedProbe is what a check has encrypted: random bytes, of no other use.
+// Verify says whether a provider that is not in use yet could be: nil once its
+// write key has encrypted and decrypted, now. What it shows counts at once, since
+// no caller depends on what was known before; the log is told only what that is.
+// Errors are [cause.Error]s.
+func (p *Provider) Verify(ctx context.Context) error {
+	t := p.trip(ctx, p.write.config.Name)
+	p.write.record.enter(encrypt, time.Now(), t.encryptErr, true)
+	if t.encryptErr != nil {
+		return p.named(t.encryptErr)
+	}
+	p.write.record.enter(decrypt, time.Now(), t.decryptErr, true)
+	if t.decryptErr != nil {
+		return p.named(t.decryptErr)
+	}
+	p.see(ctx, t.sighting(), true)
+	return nil
+}
+
+// A trip is what encrypting random bytes under the write key and decrypting them
+// again came to.
+type trip struct {
+	probe                  sealedProbe
+	material               string
+	encryptErr, decryptErr error // the second is of use where the first is nil
+}
+
+func (t trip) sighting() sighting { return sighting{t.probe.sealed.KeyARN, t.material} }
+
+// trip makes a round trip. Either call has the time of a call of its own.
+func (p *Provider) trip(ctx context.Context, name string) trip {
+	t := trip{probe: sealedProbe{want: make(secret.Bytes, 32)}}
+	_, _ = rand.Read(t.probe.want) // never fails, by its contract
+	limited, cancel := awskms.WithLimit(ctx, p.opts.Timeout)
+	defer cancel()
+	if t.probe.sealed, t.encryptErr = seal.Direct(limited, p.write.config.KMS, name, t.probe.want); t.encryptErr != nil {
+		return t
+	}
+	limited, cancel = awskms.WithLimit(ctx, p.opts.Timeout)
+	defer cancel()
+	t.material, t.decryptErr = p.reopen(limited, t.probe)
+	return t
+}
+
+// A sealedProbe is what was encrypted, and what has to come out of it.
 type sealedProbe struct {
 	sealed seal.Sealed
 	want   secret.Bytes
 }
 
-// reopen decrypts what was just encrypted. That it cannot be opened is no bad
-// data: these bytes are our own.
-func (p *Provider) reopen(ctx context.Context, sealed seal.Sealed, want secret.Bytes) error {
-	blob, err := seal.Blob(sealed.Ciphertext, false)
+// reopen decrypts what was just encrypted, and returns the key material that it
+// is under. That it cannot be opened is no bad data: these bytes are our own.
+func (p *Provider) reopen(ctx context.Context, probe sealedProbe) (material string, err error) {
+	blob, err := seal.Blob(probe.sealed.Ciphertext, false)
 	if err != nil {
-		return err
+		return "", err
 	}
-	opened, err := p.write.kms.Decrypt(ctx, sealed.KeyARN, blob)
+	opened, err := p.write.config.KMS.Decrypt(ctx, probe.sealed.KeyARN, blob)
 	switch {
 	case err != nil && cause.ClassOf(err) == cause.BadData:
 		e := *cause.Of(err)
 		e.Code = cause.RoundTripBroken
-		return &e
+		return "", &e
 	case err != nil:
-		return err
+		return "", err
 	}
 	defer opened.Plaintext.Clear()
-	if !bytes.Equal(opened.Plaintext, want) {
-		return &cause.Error{Code: cause.RoundTripBroken, Op: "Decrypt", Key: sealed.KeyARN, RequestID: opened.RequestID}
+	if !bytes.Equal(opened.Plaintext, probe.want) {
+		return "", &cause.Error{Code: cause.RoundTripBroken, Op: "Decrypt", Key: probe.sealed.KeyARN, RequestID: opened.RequestID}
 	}
-	return nil
+	return opened.Material, nil
 }

@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -11,10 +12,6 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/seal"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
-
-// maxLearned bounds the earlier keys of an alias that are remembered. More are
-// read all the same, by an unpinned Decrypt each time.
-const maxLearned = 256
 
 // A Stored DEK is what kube-apiserver read out of etcd. All of it may be chosen
 // by whoever can write there.
@@ -46,6 +43,9 @@ func (p *Provider) Decrypt(ctx context.Context, s Stored) (secret.Bytes, error) 
 	if refusal.Class() == cause.BadData {
 		p.bad.remember(blob, cause.Of(err))
 	}
+	if refusal.Code == cause.NoKeyMadeIt || refusal.Code == cause.ForeignKey {
+		p.reportMissing(ctx, s, refusal)
+	}
 	return nil, err
 }
 
@@ -63,8 +63,8 @@ func (p *Provider) open(ctx context.Context, blob []byte, s Stored) (secret.Byte
 		}
 		refusals = append(refusals, more...)
 	}
-	if p.aliasMayHaveMoved(refusals) {
-		plaintext, refusal := p.openMoved(ctx, blob)
+	for _, k := range p.movedAliases(refusals) {
+		plaintext, refusal := p.openMoved(ctx, k, blob)
 		if refusal == nil {
 			return plaintext, nil
 		}
@@ -75,13 +75,13 @@ func (p *Provider) open(ctx context.Context, blob []byte, s Stored) (secret.Byte
 
 // openWithAny tries keys in turn. Each has an equal share of the time that is
 // left: one that hangs must not use up the time of one that works.
-func (p *Provider) openWithAny(ctx context.Context, keys []*key, blob []byte) (secret.Bytes, []*cause.Error) {
+func (p *Provider) openWithAny(ctx context.Context, keys []*Key, blob []byte) (secret.Bytes, []*cause.Error) {
 	var refusals []*cause.Error
 	for i, k := range keys {
-		opened, err := k.kms.Decrypt(awskms.Share(ctx, len(keys)-i), k.address(), blob)
+		opened, err := k.config.KMS.Decrypt(awskms.Share(ctx, len(keys)-i), k.address(), blob)
 		p.tell(ctx, k, decrypt, err, false)
 		if err == nil {
-			p.resolve(ctx, k, opened.KeyARN)
+			k.resolve(opened.KeyARN)
 			p.remember(k)
 			return opened.Plaintext, nil
 		}
@@ -91,117 +91,89 @@ func (p *Provider) openWithAny(ctx context.Context, keys []*key, blob []byte) (s
 }
 
 // remember makes k the key that is tried first.
-func (p *Provider) remember(k *key) {
+func (p *Provider) remember(k *Key) {
 	if p.lastWorked.Load() != k {
 		p.lastWorked.Store(k)
 	}
+}
+
+// A candidate is a key that may have made a ciphertext.
+type candidate struct {
+	key  *Key
+	fits int // how well it is what key_id names
+	last int // the higher, the later it is tried
 }
 
 // candidates returns the keys that key_id and annotations choose, and the
 // others, each in the order in which they are tried: what last worked first,
 // what fails at the moment last. Of an alias's earlier keys only those count
 // that are chosen or worked last: an unpinned Decrypt finds the others sooner.
-func (p *Provider) candidates(s Stored) (chosen, others []*key) {
-	learned := *p.learned.Load()
-	all := make([]*key, 0, 1+len(p.read)+len(learned))
-	all = append(all, p.write)
-	all = append(all, p.read...)
-	configured := len(all)
-	all = append(all, learned...)
-	if len(all) == 1 {
-		return nil, all
+func (p *Provider) candidates(s Stored) (chosen, others []*Key) {
+	earlier := 0
+	for _, k := range p.keys {
+		earlier += len(*k.earlier.Load())
 	}
-	last := p.lastWorked.Load()
-	noted := string(s.Annotations[AnnotationKeyARN])
-	for i, k := range all {
-		switch {
-		case k.is(s.KeyID) || k.is(noted):
-			chosen = append(chosen, k)
-		case i < configured || k == last:
-			others = append(others, k)
+	if len(p.keys)+earlier == 1 {
+		return nil, p.keys
+	}
+	c := choice{last: p.lastWorked.Load(), keyID: s.KeyID, state: keyref.ParseState(s.KeyID), noted: string(s.Annotations[AnnotationKeyARN])}
+	for _, k := range p.keys {
+		c.consider(k, true)
+	}
+	for _, k := range p.keys {
+		for _, e := range *k.earlier.Load() {
+			c.consider(e, false)
 		}
 	}
-	for _, keys := range [][]*key{chosen, others} {
-		slices.SortStableFunc(keys, func(a, b *key) int { return preference(a, last) - preference(b, last) })
-	}
-	return chosen, others
+	return c.ordered()
 }
 
-func preference(k, last *key) int {
+// A choice among the keys for one ciphertext.
+type choice struct {
+	last  *Key // that worked last
+	keyID string
+	state keyref.State
+	noted string // ARN in the annotations
+
+	chosen, others []candidate
+}
+
+func (c *choice) consider(k *Key, configured bool) {
+	fits := k.fits(c.keyID, c.state)
+	if fits == otherKey && c.noted != "" && k.is(c.noted) {
+		fits = otherContext // no annotation tells the context
+	}
+	one := candidate{k, fits, c.preference(k)}
 	switch {
-	case k.record.verdict().suspect:
+	case fits != otherKey:
+		c.chosen = append(c.chosen, one)
+	case configured || k == c.last:
+		c.others = append(c.others, one)
+	}
+}
+
+func (c *choice) preference(k *Key) int {
+	switch {
+	case k.record.fails(decrypt):
 		return 2
-	case k == last:
+	case k == c.last:
 		return 0
 	}
 	return 1
 }
 
-// aliasMayHaveMoved says whether the ciphertext may be of an earlier key of the
-// alias that --key names: the predecessor never pinned, so its users could move
-// an alias and still read.
-func (p *Provider) aliasMayHaveMoved(refusals []*cause.Error) bool {
-	if !p.write.ref.IsAlias() {
-		return false
-	}
-	return slices.ContainsFunc(refusals, func(e *cause.Error) bool {
-		return e.Code == cause.NoKeyMadeIt && (e.Key == p.write.name || e.Key == p.write.address())
-	})
-}
-
-// openMoved lets KMS choose the key, once, and takes the answer only from a key
-// of the same partition, account and Region as the alias.
-func (p *Provider) openMoved(ctx context.Context, blob []byte) (secret.Bytes, *cause.Error) {
-	home, err := keyref.Parse(p.write.address())
-	if err != nil || !home.IsARN() {
-		return nil, &cause.Error{Code: cause.NoContact, Op: "Decrypt", Key: p.write.name}
-	}
-	opened, err := p.write.kms.Decrypt(ctx, "", blob)
-	if err != nil {
-		return nil, unpinnedRefusal(cause.Of(err))
-	}
-	ref, err := keyref.Parse(opened.KeyARN)
-	if err != nil || !home.SameHome(ref) {
-		opened.Plaintext.Clear()
-		return nil, &cause.Error{Code: cause.ForeignKey, Op: "Decrypt", Key: opened.KeyARN, RequestID: opened.RequestID}
-	}
-	p.learn(ctx, opened.KeyARN)
-	return opened.Plaintext, nil
-}
-
-// unpinnedRefusal reads an unpinned Decrypt's failure. That the caller may not
-// use a key it did not name, or that it is not there, says whose blob it is and
-// nothing about a configured key: no key that may read made it. What KMS said is
-// kept, for the case that the key is the operator's own.
-func unpinnedRefusal(e *cause.Error) *cause.Error {
-	if e.Code != cause.AccessDenied && e.Code != cause.KeyNotFound {
-		return e
-	}
-	note := "asked without a key, KMS says " + e.AWSCode + " " + cause.Quote(e.Said) + ": if it is an earlier key of the alias, kms:Decrypt has to be granted on it"
-	return &cause.Error{Code: cause.NoKeyMadeIt, Op: e.Op, Note: note}
-}
-
-// learn makes an earlier key of the alias a read key for the life of the
-// process, and the one that worked last.
-func (p *Provider) learn(ctx context.Context, arn string) {
-	for {
-		old := p.learned.Load()
-		if i := slices.IndexFunc(*old, func(k *key) bool { return k.name == arn }); i >= 0 {
-			p.remember((*old)[i])
-			return
+func (c *choice) ordered() (chosen, others []*Key) {
+	order := func(list []candidate) []*Key {
+		slices.SortStableFunc(list, func(a, b candidate) int {
+			return cmp.Or(b.fits-a.fits, a.last-b.last)
+		})
+		keys := make([]*Key, len(list))
+		for i, one := range list {
+			keys[i] = one.key
 		}
-		if len(*old) == maxLearned {
-			return
-		}
-		k := newKey(KeyConfig{Name: arn, KMS: p.write.kms})
-		next := append(slices.Clone(*old), k)
-		if p.learned.CompareAndSwap(old, &next) {
-			p.remember(k)
-			p.log.WarnContext(ctx, "data of an earlier key of the alias was read: list it with --decrypt-key, so that reading does not depend on the alias",
-				"key", p.write.name, "key_arn", p.write.address(), "decrypt_key", arn)
-			return
-		}
+		return keys
 	}
+	return order(c.chosen), order(c.others)
 }
 
 // summary is the one error of a read that no key could serve.

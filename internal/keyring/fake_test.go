@@ -31,18 +31,27 @@ const (
 	alias  = "alias/K8sKMSKey"
 )
 
-// fakeKMS is a KMS without a wire: keys, an alias that can be moved, and
-// failures by operation and key. Its blobs are "ARN|plaintext".
+// fakeKMS is a KMS without a wire: keys, an alias that can be moved, key material
+// that can be rotated, and failures by operation and key. Its blobs are
+// "ARN|plaintext", or "ARN#material|plaintext".
 type fakeKMS struct {
 	mu      sync.Mutex
 	aliases map[string]string // alias → ARN
+	current map[string]string // ARN → material; missing: KMS names none
 	fails   map[string]error  // "Encrypt ARN", "Decrypt ARN" or "Decrypt" for all → what it answers
 	delay   time.Duration
 	calls   []string
 }
 
 func newFake() *fakeKMS {
-	return &fakeKMS{aliases: map[string]string{alias: keyA}, fails: map[string]error{}}
+	return &fakeKMS{aliases: map[string]string{alias: keyA}, current: map[string]string{}, fails: map[string]error{}}
+}
+
+// rotate makes a key encrypt with other material; "" is a KMS that names none.
+func (f *fakeKMS) rotate(arn, material string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.current[arn] = material
 }
 
 func (f *fakeKMS) fail(what string, code cause.Code) {
@@ -64,10 +73,12 @@ func (f *fakeKMS) hang(delay time.Duration) {
 }
 
 // moveAlias makes the alias, which names key A at first, name key B.
-func (f *fakeKMS) moveAlias() {
+func (f *fakeKMS) moveAlias() { f.moveAliasTo(keyB) }
+
+func (f *fakeKMS) moveAliasTo(arn string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.aliases[alias] = keyB
+	f.aliases[alias] = arn
 }
 
 // begin notes a call and returns the key's ARN, or how it fails.
@@ -104,7 +115,13 @@ func (f *fakeKMS) Encrypt(ctx context.Context, key string, plaintext secret.Byte
 	if err != nil {
 		return awskms.Sealed{}, err
 	}
-	return awskms.Sealed{Blob: blobOf(arn, string(plaintext)), KeyARN: arn, RequestID: "r-9"}, nil
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	by := arn
+	if material := f.current[arn]; material != "" {
+		by += "#" + material
+	}
+	return awskms.Sealed{Blob: blobOf(by, string(plaintext)), KeyARN: arn, RequestID: "r-9"}, nil
 }
 
 func (f *fakeKMS) Decrypt(ctx context.Context, key string, blob []byte) (awskms.Opened, error) {
@@ -112,18 +129,19 @@ func (f *fakeKMS) Decrypt(ctx context.Context, key string, blob []byte) (awskms.
 	if err != nil {
 		return awskms.Opened{}, err
 	}
-	madeBy, plaintext, ok := bytes.Cut(blob, []byte("|"))
+	by, plaintext, ok := bytes.Cut(blob, []byte("|"))
+	madeBy, material, _ := strings.Cut(string(by), "#")
 	refuse := func(code cause.Code) (awskms.Opened, error) {
 		return awskms.Opened{}, &cause.Error{Code: code, Op: "Decrypt", Key: key}
 	}
 	switch {
 	case !ok:
 		return refuse(cause.CiphertextInvalid)
-	case key != "" && string(madeBy) != arn:
+	case key != "" && madeBy != arn:
 		return refuse(cause.NoKeyMadeIt)
 	case key == "":
 		f.mu.Lock()
-		err := f.fails["Decrypt "+string(madeBy)]
+		err := f.fails["Decrypt "+madeBy]
 		f.mu.Unlock()
 		if err != nil {
 			e := *cause.Of(err)
@@ -131,7 +149,7 @@ func (f *fakeKMS) Decrypt(ctx context.Context, key string, blob []byte) (awskms.
 			return awskms.Opened{}, &e
 		}
 	}
-	return awskms.Opened{Plaintext: bytes.Clone(plaintext), KeyARN: string(madeBy), RequestID: "r-8"}, nil
+	return awskms.Opened{Plaintext: bytes.Clone(plaintext), KeyARN: madeBy, Material: material, RequestID: "r-8"}, nil
 }
 
 // taken returns the calls since it was last called.
@@ -153,23 +171,34 @@ func stored(arn, plaintext, keyID string) keyring.Stored {
 type ringOptions struct {
 	write string
 	read  []string
+	epoch uint32
 	grace time.Duration
 	log   io.Writer
+
+	before *keyring.Provider
 }
 
 func newRing(f *fakeKMS, o ringOptions) *keyring.Provider {
 	if o.write == "" {
 		o.write = keyA
 	}
+	keys := []*keyring.Key{newKey(f, o.write)}
+	for _, name := range o.read {
+		keys = append(keys, newKey(f, name))
+	}
+	return ringOf(o, keys...)
+}
+
+func newKey(f *fakeKMS, name string) *keyring.Key {
+	return keyring.NewKey(keyring.KeyConfig{Name: name, KMS: f})
+}
+
+func ringOf(o ringOptions, keys ...*keyring.Key) *keyring.Provider {
 	if o.log == nil {
 		o.log = io.Discard
 	}
-	var read []keyring.KeyConfig
-	for _, name := range o.read {
-		read = append(read, keyring.KeyConfig{Name: name, KMS: f})
-	}
 	return keyring.New(keyring.Options{
-		Name: "0", Write: keyring.KeyConfig{Name: o.write, KMS: f}, Read: read,
+		Name: "0", Keys: keys, Epoch: o.epoch, Before: o.before,
 		Timeout: 2500 * time.Millisecond, OutageGrace: o.grace,
 		Log: slog.New(slog.NewTextHandler(o.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})

@@ -60,6 +60,15 @@ type track struct {
 	confirmed   bool // a refusal was confirmed by a check of its own
 }
 
+// enter tells how a call ended.
+func (r *record) enter(op operation, now time.Time, err error, check bool) {
+	if err == nil {
+		r.succeeded(op, now)
+		return
+	}
+	r.failed(op, now, cause.Of(err), check)
+}
+
 // succeeded tells that a call worked. It ends whatever was wrong.
 func (r *record) succeeded(op operation, now time.Time) {
 	r.mu.Lock()
@@ -197,6 +206,13 @@ func (r *record) freshUntil(interval time.Duration) time.Time {
 		oldest = d
 	}
 	return oldest.Add(interval)
+}
+
+// fails says that an operation's failure is outstanding.
+func (r *record) fails(op operation) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.tracks[op].failures > 0
 }
 
 // reading is how a key that only reads is doing. Traffic alone tells: nothing

@@ -6,6 +6,10 @@
 // a key of their own. They select among the configured keys and never name
 // another.
 //
+// The key_id is a state: the write key's ARN, its current key material, context,
+// format and epoch ([keyref.State]). What the first two are is seen in round trips
+// of this process's own, on a timer of their own, and never in stored data.
+//
 // Health is evidence: every KMS call tells the record of its key how it went,
 // and a background check runs where there was no recent evidence. Status and
 // Health read the record and never wait for the network; only a Status before
@@ -24,7 +28,6 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/seal"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
@@ -36,20 +39,15 @@ const (
 	AnnotationRequestID = "request-id.aws-encryption-provider.sigs.k8s.io"
 )
 
-// A KeyConfig names a key and says how to reach it.
-type KeyConfig struct {
-	Name string // as KMS takes it: ARN, key id, alias ARN or alias/name
-	KMS  seal.KMS
-}
-
-// Options configure a Provider. All fields are required but Read.
+// Options configure a Provider. All fields are required but Epoch and Before.
 type Options struct {
 	Name        string
-	Write       KeyConfig
-	Read        []KeyConfig   // further keys that may decrypt, in the order in which they are tried
+	Keys        []*Key        // the first writes, all read, in the order in which they are tried
+	Epoch       uint32        // the operator's part of the key_id; 0: none
 	Timeout     time.Duration // limit of one call over all keys that it tries
 	OutageGrace time.Duration // how long Status stays ok in an outage, since the last success
 	Log         *slog.Logger
+	Before      *Provider // which this one replaces, under the same name; nil: none
 }
 
 // A Provider serves one provider entry of an EncryptionConfiguration. It is safe
@@ -57,12 +55,17 @@ type Options struct {
 type Provider struct {
 	opts  Options
 	log   *slog.Logger
-	write *key
-	read  []*key
+	write *Key   // the first of keys
+	keys  []*Key // of the configuration; those that an alias named before come with it
 
-	learned    atomic.Pointer[[]*key] // earlier keys of the alias, newest last; never nil
-	lastWorked atomic.Pointer[key]
+	lastWorked atomic.Pointer[Key]
 	bad        *badMemory
+	missing    *missingKeys
+
+	current    atomic.Pointer[written] // of the write key's present sight
+	answered   atomic.Pointer[written] // what the last caller was told
+	said       *answers
+	generation int // one more than that of the provider before
 
 	lastProbe *sealedProbe  // of Run's own goroutine
 	wake      chan struct{} // evidence came that the checks should know of
@@ -77,76 +80,23 @@ type Provider struct {
 // New returns a Provider. It does no I/O.
 func New(o Options) *Provider {
 	p := &Provider{
-		opts: o, log: o.Log.With("provider", o.Name), write: newKey(o.Write), bad: newBadMemory(),
+		opts: o, log: o.Log.With("provider", o.Name), write: o.Keys[0], keys: o.Keys,
+		bad: newBadMemory(), missing: newMissingKeys(),
 		wake: make(chan struct{}, 1), concluded: make(chan struct{}), state: Unknown,
+		said: &answers{told: map[string]bool{}},
 	}
-	for _, r := range o.Read {
-		p.read = append(p.read, newKey(r))
+	if b := o.Before; b != nil {
+		p.state, p.said, p.generation = b.loggedState(), b.said, b.generation+1
+		p.opts.Before = nil // else every generation would keep all before it
 	}
-	p.learned.Store(new([]*key))
+	if p.verdict().contacted {
+		p.conclude.Do(func() { close(p.concluded) })
+	}
 	return p
 }
 
 // Name returns the provider's name.
 func (p *Provider) Name() string { return p.opts.Name }
-
-// A key is one KMS key of the provider.
-type key struct {
-	name     string
-	ref      keyref.Ref
-	kms      seal.KMS
-	resolved atomic.Pointer[identity] // nil until KMS resolved the name
-	record   record
-}
-
-// An identity is what a key's name resolved to.
-type identity struct {
-	arn    string
-	keyID  string // the ARN, without the Region of a multi-Region key
-	region string
-}
-
-func identify(arn string) *identity {
-	ref, err := keyref.Parse(arn)
-	if err != nil { // KMS is not AWS's: whatever it calls its key names it
-		return &identity{arn: arn, keyID: arn}
-	}
-	return &identity{arn: arn, keyID: ref.KeyID(), region: ref.Region}
-}
-
-func newKey(c KeyConfig) *key {
-	k := &key{name: c.Name, kms: c.KMS}
-	k.ref, _ = keyref.Parse(c.Name) // the configuration has refused what is none
-	if k.ref.IsARN() && !k.ref.IsAlias() {
-		k.resolved.Store(identify(k.name))
-	}
-	return k
-}
-
-// address is the name by which KMS is asked: the ARN once it is known, so that
-// a moved alias changes nothing under a running process.
-func (k *key) address() string {
-	if id := k.resolved.Load(); id != nil {
-		return id.arn
-	}
-	return k.name
-}
-
-// keyID is the key's part of a provider's key_id, "" while it is unresolved.
-func (k *key) keyID() string {
-	if id := k.resolved.Load(); id != nil {
-		return id.keyID
-	}
-	return ""
-}
-
-// is says whether a name out of etcd means this key.
-func (k *key) is(name string) bool {
-	if name == "" {
-		return false
-	}
-	return name == k.name || name == k.address() || name == k.keyID()
-}
 
 // An Encrypted DEK, as KMS v2 stores it. KMS v1 stores the Ciphertext only.
 type Encrypted struct {
@@ -160,14 +110,14 @@ type Encrypted struct {
 func (p *Provider) Encrypt(ctx context.Context, plaintext secret.Bytes) (Encrypted, error) {
 	ctx, cancel := awskms.WithLimit(ctx, p.opts.Timeout)
 	defer cancel()
-	sealed, err := p.encrypt(ctx, plaintext, false)
+	sealed, w, err := p.encrypt(ctx, plaintext)
 	if err != nil {
-		return Encrypted{}, p.named(err)
+		return Encrypted{}, p.named(p.advised(err))
 	}
-	id := p.write.resolved.Load()
-	e := Encrypted{Ciphertext: sealed.Ciphertext, KeyID: id.keyID, Annotations: map[string][]byte{AnnotationKeyARN: []byte(id.arn)}}
-	if id.region != "" {
-		e.Annotations[AnnotationRegion] = []byte(id.region)
+	p.answer(ctx, w)
+	e := Encrypted{Ciphertext: sealed.Ciphertext, KeyID: w.keyID, Annotations: map[string][]byte{AnnotationKeyARN: []byte(w.arn)}}
+	if w.region != "" {
+		e.Annotations[AnnotationRegion] = []byte(w.region)
 	}
 	if sealed.RequestID != "" {
 		e.Annotations[AnnotationRequestID] = []byte(sealed.RequestID)
@@ -175,41 +125,51 @@ func (p *Provider) Encrypt(ctx context.Context, plaintext secret.Bytes) (Encrypt
 	return e, nil
 }
 
-// encrypt seals under the write key, and resolves it at the first time. Of two
-// first calls that met an alias on the move, one wins: the other encrypts anew,
-// so that no ciphertext leaves under a key that key_id does not name.
-func (p *Provider) encrypt(ctx context.Context, plaintext secret.Bytes, check bool) (seal.Sealed, error) {
+// encrypt seals under the write key, and says what that key_id is. What it is, is
+// known before the call: a change in between belongs to later calls. At the first
+// time the result is opened at once, to see. Of two first calls that met an alias
+// on the move, one wins: the other encrypts anew, so that no ciphertext leaves
+// under a key that key_id does not name.
+func (p *Provider) encrypt(ctx context.Context, plaintext secret.Bytes) (seal.Sealed, *written, error) {
 	k := p.write
 	for range 2 {
-		sealed, err := seal.Direct(ctx, k.kms, k.address(), plaintext)
-		p.tell(ctx, k, encrypt, err, check)
-		if err != nil {
-			return seal.Sealed{}, err
+		w, address := p.written(), k.address()
+		if w != nil {
+			address = w.arn
 		}
-		p.resolve(ctx, k, sealed.KeyARN)
-		if k.address() == sealed.KeyARN {
-			return sealed, nil
+		sealed, err := seal.Direct(ctx, k.config.KMS, address, plaintext)
+		p.tell(ctx, k, encrypt, err, false)
+		if err != nil {
+			return seal.Sealed{}, nil, err
+		}
+		if w == nil {
+			if err := p.firstSight(ctx, sealed, plaintext); err != nil {
+				return seal.Sealed{}, nil, err
+			}
+			w = p.written()
+		}
+		if w.arn == sealed.KeyARN {
+			return sealed, w, nil
 		}
 	}
-	return seal.Sealed{}, &cause.Error{Code: cause.WrongAnswer, Op: "Encrypt", Key: k.name, Said: "the ARN of the key changes from call to call"}
+	return seal.Sealed{}, nil, &cause.Error{Code: cause.WrongAnswer, Op: "Encrypt", Key: k.config.Name, Said: "the ARN of the key changes from call to call"}
 }
 
-// resolve notes what a key's name stands for, at the first answer of KMS.
-func (p *Provider) resolve(ctx context.Context, k *key, arn string) {
-	if k.resolved.Load() == nil && k.resolved.CompareAndSwap(nil, identify(arn)) {
-		p.log.InfoContext(ctx, "key resolved", "key", k.name, "key_arn", arn, "key_id", k.keyID())
+// firstSight opens what was just sealed, and takes what that shows for the
+// key_id's beginning.
+func (p *Provider) firstSight(ctx context.Context, sealed seal.Sealed, plaintext secret.Bytes) error {
+	material, err := p.reopen(ctx, sealedProbe{sealed, plaintext})
+	p.tell(ctx, p.write, decrypt, err, false)
+	if err == nil {
+		p.see(ctx, sighting{sealed.KeyARN, material}, false)
 	}
+	return err
 }
 
 // tell enters a call's outcome into the key's record, and looks at what changed
 // where the key decides the provider's health.
-func (p *Provider) tell(ctx context.Context, k *key, op operation, err error, check bool) {
-	now := time.Now()
-	if err == nil {
-		k.record.succeeded(op, now)
-	} else {
-		k.record.failed(op, now, cause.Of(err), check)
-	}
+func (p *Provider) tell(ctx context.Context, k *Key, op operation, err error, check bool) {
+	k.record.enter(op, time.Now(), err, check)
 	if k == p.write {
 		p.weigh(ctx, err != nil)
 	}

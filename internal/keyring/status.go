@@ -3,7 +3,7 @@ package keyring
 import (
 	"context"
 	"fmt"
-	"slices"
+	"strings"
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
@@ -27,21 +27,58 @@ type Status struct {
 // running API server needs no KMS meanwhile. Before the first contact with KMS
 // there is no key_id, so it is an error too. Errors are, or wrap, [cause.Error]s.
 func (p *Provider) Status(ctx context.Context) (Status, error) {
-	v := p.write.record.verdict()
+	v := p.verdict()
 	if !v.contacted && v.state != Refused {
 		p.awaitFirstCheck(ctx)
-		v = p.write.record.verdict()
+		v = p.verdict()
 	}
 	switch {
 	case v.state == Refused:
-		return Status{}, p.named(v.err)
+		return Status{}, p.named(p.advised(v.err))
 	case !v.contacted:
 		return Status{}, p.notContacted(v)
 	case v.state == Healthy, time.Now().Before(v.lastOK.Add(p.opts.OutageGrace)):
-		return Status{Healthz: OK, KeyID: p.write.keyID()}, nil
+		return Status{Healthz: OK, KeyID: p.tellKeyID(ctx)}, nil
 	}
 	text := fmt.Sprintf("since %s: %v", v.since.UTC().Format(time.RFC3339), p.named(v.err))
-	return Status{Healthz: text, KeyID: p.write.keyID()}, nil
+	return Status{Healthz: text, KeyID: p.tellKeyID(ctx)}, nil
+}
+
+// tellKeyID returns the key_id for a caller, after the first contact.
+func (p *Provider) tellKeyID(ctx context.Context) string {
+	w := p.written()
+	p.answer(ctx, w)
+	return w.keyID
+}
+
+// verdict weighs the evidence about the write key. Its first contact is over when
+// there is a key_id.
+func (p *Provider) verdict() verdict {
+	v := p.write.record.verdict()
+	v.contacted = v.contacted && p.written() != nil
+	if v.state == Healthy && !v.contacted {
+		v.state = Unknown
+	}
+	return v
+}
+
+// advised adds to a refusal of the write key what an operator with another key
+// can do: kube-apiserver reads nothing from a provider that cannot encrypt.
+func (p *Provider) advised(err error) error {
+	e := cause.Of(err)
+	if e.Class() != cause.Refused {
+		return err
+	}
+	for _, k := range p.keys[1:] {
+		if state, _ := k.record.reading(); state != Healthy && state != Unknown {
+			continue
+		}
+		told := *e
+		told.Note = strings.TrimPrefix(e.Note+"; ", "; ") +
+			"a restarted API server reads nothing from a provider whose first key cannot encrypt: put a key first that can, such as " + k.address() + ", and keep this one below"
+		return &told
+	}
+	return err
 }
 
 func (p *Provider) awaitFirstCheck(ctx context.Context) {
@@ -56,7 +93,7 @@ func (p *Provider) awaitFirstCheck(ctx context.Context) {
 
 func (p *Provider) notContacted(v verdict) error {
 	if v.err == nil {
-		return p.named(&cause.Error{Code: cause.NoContact, Key: p.write.name})
+		return p.named(&cause.Error{Code: cause.NoContact, Key: p.write.config.Name})
 	}
 	return fmt.Errorf("KMS has not been reached since this process started: %w", p.named(v.err))
 }
@@ -74,6 +111,8 @@ type Health struct {
 	LastOK    time.Time    // zero: never
 	GraceEnds time.Time    // in an outage: when Status will say so; else zero
 	ReadKeys  []KeyHealth
+	Trouble   *Trouble     // why the write key's alias is not followed; nil: it is, or is none
+	Missing   []MissingKey // that stored data needed and nobody configured, newest first
 }
 
 // KeyHealth is how a key that only reads is doing, by what traffic told.
@@ -81,6 +120,8 @@ type KeyHealth struct {
 	Key   string
 	State State
 	Err   *cause.Error
+
+	Unlisted bool // no configuration lists it: it is known because an alias named it before
 }
 
 // CanEncrypt says whether the provider can do its work.
@@ -88,19 +129,42 @@ func (h Health) CanEncrypt() bool { return h.State == Healthy }
 
 // Health returns at once.
 func (p *Provider) Health() Health {
-	v := p.write.record.verdict()
+	v := p.verdict()
 	h := Health{
-		Provider: p.opts.Name, Key: p.write.name, KeyID: p.write.keyID(),
+		Provider: p.opts.Name, Key: p.write.config.Name, KeyID: p.keyID(),
 		State: v.state, Suspect: v.suspect, Err: v.err, Since: v.since, LastOK: v.lastOK,
 	}
 	if (v.state == Outage || v.state == Credentials) && v.contacted {
 		h.GraceEnds = v.lastOK.Add(p.opts.OutageGrace)
 	}
-	for _, k := range slices.Concat(p.read, *p.learned.Load()) {
-		state, err := k.record.reading()
-		h.ReadKeys = append(h.ReadKeys, KeyHealth{Key: k.name, State: state, Err: err})
+	for i, k := range p.keys {
+		if i > 0 {
+			h.ReadKeys = append(h.ReadKeys, k.health(false))
+		}
+		for _, e := range *k.earlier.Load() {
+			h.ReadKeys = append(h.ReadKeys, e.health(true))
+		}
 	}
+	h.Trouble, h.Missing = p.write.lastTrouble(), p.missing.list()
 	return h
+}
+
+func (k *Key) health(unlisted bool) KeyHealth {
+	state, err := k.record.reading()
+	return KeyHealth{Key: k.config.Name, State: state, Err: err, Unlisted: unlisted}
+}
+
+func (k *Key) lastTrouble() *Trouble {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.trouble
+}
+
+// loggedState is the state that the log told last.
+func (p *Provider) loggedState() State {
+	p.stateMu.Lock()
+	defer p.stateMu.Unlock()
+	return p.state
 }
 
 // weigh logs a change of the provider's state, and wakes the checks where a
@@ -111,7 +175,7 @@ func (p *Provider) weigh(ctx context.Context, failed bool) {
 	}
 	p.stateMu.Lock()
 	defer p.stateMu.Unlock()
-	v := p.write.record.verdict() // under the lock, so that an older one cannot overtake it
+	v := p.verdict() // under the lock, so that an older one cannot overtake it
 	if v.suspect {
 		select {
 		case p.wake <- struct{}{}:

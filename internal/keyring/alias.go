@@ -1,0 +1,72 @@
+package keyring
+
+import (
+	"context"
+	"slices"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
+	"sigs.k8s.io/aws-encryption-provider/internal/secret"
+)
+
+// maxEarlier bounds the earlier keys of an alias that are remembered. More are
+// read all the same, by an unpinned Decrypt each time.
+const maxEarlier = 256
+
+// movedAliases returns the aliases of which the ciphertext may be an earlier
+// key's: the predecessor never pinned, so its users could move an alias and still
+// read.
+func (p *Provider) movedAliases(refusals []*cause.Error) []*Key {
+	var moved []*Key
+	for _, k := range p.keys {
+		if k.ref.IsAlias() && slices.ContainsFunc(refusals, func(e *cause.Error) bool {
+			return e.Code == cause.NoKeyMadeIt && (e.Key == k.config.Name || e.Key == k.address())
+		}) {
+			moved = append(moved, k)
+		}
+	}
+	return moved
+}
+
+// openMoved lets KMS choose the key, once, and takes the answer only from a key
+// of the same partition, account and Region as the alias.
+func (p *Provider) openMoved(ctx context.Context, alias *Key, blob []byte) (secret.Bytes, *cause.Error) {
+	home, err := keyref.Parse(alias.address())
+	if err != nil || !home.IsARN() {
+		return nil, &cause.Error{Code: cause.NoContact, Op: "Decrypt", Key: alias.config.Name}
+	}
+	opened, err := alias.config.KMS.Decrypt(ctx, "", blob)
+	if err != nil {
+		return nil, unpinnedRefusal(cause.Of(err))
+	}
+	ref, err := keyref.Parse(opened.KeyARN)
+	if err != nil || !home.SameHome(ref) {
+		opened.Plaintext.Clear()
+		return nil, &cause.Error{Code: cause.ForeignKey, Op: "Decrypt", Key: opened.KeyARN, RequestID: opened.RequestID}
+	}
+	earlier, isNew := alias.learn(opened.KeyARN)
+	if earlier != nil {
+		p.remember(earlier)
+	}
+	if isNew {
+		p.log.WarnContext(ctx, "data of an earlier key of the alias was read: "+adviceForEarlier,
+			"key", alias.config.Name, "key_arn", alias.address(), "decrypt_key", opened.KeyARN)
+	}
+	return opened.Plaintext, nil
+}
+
+// adviceForEarlier says what an operator should do about a key that is only known
+// because an alias once named it.
+const adviceForEarlier = "list it among the keys that read (--decrypt-key, or below in the file), so that reading does not depend on the alias"
+
+// unpinnedRefusal reads an unpinned Decrypt's failure. That the caller may not
+// use a key it did not name, or that it is not there, says whose blob it is and
+// nothing about a configured key: no key that may read made it. What KMS said is
+// kept, for the case that the key is the operator's own.
+func unpinnedRefusal(e *cause.Error) *cause.Error {
+	if e.Code != cause.AccessDenied && e.Code != cause.KeyNotFound {
+		return e
+	}
+	note := "asked without a key, KMS says " + e.AWSCode + " " + cause.Quote(e.Said) + ": if it is an earlier key of the alias, kms:Decrypt has to be granted on it"
+	return &cause.Error{Code: cause.NoKeyMadeIt, Op: e.Op, Note: note}
+}

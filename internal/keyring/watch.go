@@ -1,0 +1,122 @@
+package keyring
+
+import (
+	"context"
+	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+)
+
+const (
+	// watchInterval is the time between looks at what the write key's name stands
+	// for and which material it encrypts with. In an idle process a look comes
+	// shortly before a check would be due, and takes its place.
+	watchInterval = 59 * time.Second
+	firstLook     = 45 * time.Second
+	// newWatchInterval is that time while something new is being watched.
+	newWatchInterval = 10 * time.Second
+)
+
+// Trouble is why an alias is not followed, although it names another key now.
+type Trouble struct {
+	KeyARN string // that it names; "": it names none
+	Err    *cause.Error
+	Since  time.Time
+}
+
+// watch looks at the write key until ctx ends.
+func (p *Provider) watch(ctx context.Context) {
+	interval := firstLook
+	for {
+		timer := time.NewTimer(interval)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+			p.look(ctx)
+		}
+		interval = watchInterval
+		if p.write.watched() {
+			interval = newWatchInterval
+		}
+	}
+}
+
+// look encrypts by the configured name, which an alias may have moved, and
+// decrypts with the key that answered: a key is followed only if both work.
+func (p *Provider) look(ctx context.Context) {
+	k := p.write
+	t := p.trip(ctx, k.config.Name)
+	own := !k.ref.IsAlias() || t.encryptErr == nil && t.probe.sealed.KeyARN == k.address()
+	if own { // else it says nothing about the key that writes
+		p.tell(ctx, k, encrypt, t.encryptErr, false)
+		if t.encryptErr == nil {
+			p.tell(ctx, k, decrypt, t.decryptErr, false)
+		}
+	}
+	switch {
+	case t.encryptErr != nil:
+		p.follow(ctx, "", t.encryptErr)
+	case t.decryptErr != nil && !own:
+		p.follow(ctx, t.probe.sealed.KeyARN, t.decryptErr)
+	case t.decryptErr == nil:
+		p.follow(ctx, "", nil)
+		p.see(ctx, t.sighting(), false)
+	}
+}
+
+// see takes in a sighting, and says in the log what it changed.
+func (p *Provider) see(ctx context.Context, s sighting, atOnce bool) {
+	k := p.write
+	watchedBefore := k.watched()
+	before, after := k.see(s, time.Now(), atOnce)
+	switch {
+	case after == nil:
+		if !watchedBefore && k.watched() {
+			p.log.InfoContext(ctx, "KMS shows another key or key material: it counts once it was seen three times running",
+				"key", k.config.Name, "key_arn", s.arn, "material", s.material)
+		}
+	case before == nil || !before.seen:
+		p.log.InfoContext(ctx, "key resolved", "key", k.config.Name, "key_arn", after.arn, "material", after.state.Material)
+	case before.arn != after.arn:
+		// What was known of the earlier key says nothing of this one, which has just worked.
+		p.tell(ctx, k, encrypt, nil, false)
+		p.tell(ctx, k, decrypt, nil, false)
+		p.log.WarnContext(ctx, "alias was moved: its new key writes from now on, and its earlier key reads; "+adviceForEarlier,
+			"key", k.config.Name, "key_arn", after.arn, "decrypt_key", before.arn)
+	default:
+		p.log.InfoContext(ctx, "key was rotated in KMS: its new key material writes from now on",
+			"key", k.config.Name, "key_arn", after.arn, "material", after.state.Material, "was", before.state.Material)
+	}
+}
+
+// follow notes whether what an alias names could be followed, and says it in the
+// log when that changes. Keys that are no alias have a record for that.
+func (p *Provider) follow(ctx context.Context, arn string, err error) {
+	k := p.write
+	if !k.ref.IsAlias() || ctx.Err() != nil {
+		return
+	}
+	var now *Trouble
+	if err != nil {
+		now = &Trouble{KeyARN: arn, Err: cause.Of(err), Since: time.Now()}
+	}
+	if k.troubled(now) {
+		p.log.WarnContext(ctx, "alias cannot be followed: the key that it named before goes on",
+			"key", k.config.Name, "key_arn", k.address(), "named_now", arn, "code", now.Err.Code.String(), "error", p.named(now.Err).Error())
+	}
+}
+
+// troubled notes trouble, nil for none, and says whether it is another than before.
+func (k *Key) troubled(now *Trouble) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	was := k.trouble
+	same := was != nil && now != nil && was.KeyARN == now.KeyARN && was.Err.Code == now.Err.Code
+	if same {
+		now.Since = was.Since
+	}
+	k.trouble = now
+	return now != nil && !same
+}
