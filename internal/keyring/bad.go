@@ -42,6 +42,14 @@ func (m *badMemory) remember(blob []byte, err *cause.Error) {
 	m.lru.Add(sha256.Sum256(blob), badEntry{err, time.Now().Add(badFor)})
 }
 
+// ForgetBad empties the memory of bad ciphertexts, for a configuration under
+// which they may be good.
+func (p *Provider) ForgetBad() {
+	p.bad.mu.Lock()
+	defer p.bad.mu.Unlock()
+	p.bad.lru.Purge()
+}
+
 // recall returns what was answered before, nil for what is not known to be bad.
 func (m *badMemory) recall(blob []byte) error {
 	m.mu.Lock()

@@ -36,9 +36,10 @@ const (
 // "ARN|plaintext", or "ARN#material|plaintext".
 type fakeKMS struct {
 	mu      sync.Mutex
-	aliases map[string]string // alias → ARN
-	current map[string]string // ARN → material; missing: KMS names none
-	fails   map[string]error  // "Encrypt ARN", "Decrypt ARN" or "Decrypt" for all → what it answers
+	aliases map[string]string          // alias → ARN
+	current map[string]string          // ARN → material; missing: KMS names none
+	fails   map[string]error           // "Encrypt ARN", "Decrypt ARN" or "Decrypt" for all → what it answers
+	inject  func(op, arn string) error // nil: nothing more fails
 	delay   time.Duration
 	calls   []string
 }
@@ -93,6 +94,9 @@ func (f *fakeKMS) begin(ctx context.Context, op, key string) (string, error) {
 	err := f.fails[op+" "+arn]
 	if err == nil {
 		err = f.fails[op]
+	}
+	if err == nil && f.inject != nil {
+		err = f.inject(op, arn)
 	}
 	f.mu.Unlock()
 	if delay > 0 {
@@ -150,6 +154,30 @@ func (f *fakeKMS) Decrypt(ctx context.Context, key string, blob []byte) (awskms.
 		}
 	}
 	return awskms.Opened{Plaintext: bytes.Clone(plaintext), KeyARN: madeBy, Material: material, RequestID: "r-8"}, nil
+}
+
+// inContext is the fake as it is called with an encryption context.
+type inContext struct {
+	*fakeKMS
+
+	context string
+}
+
+func (c inContext) Encrypt(ctx context.Context, key string, plaintext secret.Bytes) (awskms.Sealed, error) {
+	return c.fakeKMS.Encrypt(ctx, key, append([]byte(c.context+"~"), plaintext...))
+}
+
+func (c inContext) Decrypt(ctx context.Context, key string, blob []byte) (awskms.Opened, error) {
+	opened, err := c.fakeKMS.Decrypt(ctx, key, blob)
+	if err != nil {
+		return opened, err
+	}
+	plaintext, ok := bytes.CutPrefix(opened.Plaintext, []byte(c.context+"~"))
+	if !ok {
+		return awskms.Opened{}, &cause.Error{Code: cause.CiphertextInvalid, Op: "Decrypt", Key: key}
+	}
+	opened.Plaintext = plaintext
+	return opened, nil
 }
 
 // taken returns the calls since it was last called.
