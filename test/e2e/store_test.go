@@ -50,8 +50,8 @@ func TestStoresOnlyCiphertext(t *testing.T) {
 				if len(got.WrappedKey) == 0 || got.WrappedKey[0] != '1' {
 					t.Errorf("DEK of %s begins with %.1q, want the direct format's 1", name, got.WrappedKey)
 				}
-				if v.version == "v2" && got.KeyID != key {
-					t.Errorf("key_id of %s is %q, want the key's ARN %s", name, got.KeyID, key)
+				if want := s.keyID(key); v.version == "v2" && got.KeyID != want {
+					t.Errorf("key_id of %s is %q, want the key's ARN and material %s", name, got.KeyID, want)
 				}
 			}
 

@@ -71,6 +71,9 @@ func (m *machine) newKey() string {
 	return arn
 }
 
+// keyID is the key_id of a key: its ARN, and its material.
+func (m *machine) keyID(arn string) string { return arn + "?material=" + m.kms.CurrentMaterial(arn) }
+
 func (m *machine) must(err error) {
 	m.t.Helper()
 	if err != nil {
@@ -313,8 +316,8 @@ func (m *machine) write(ctx context.Context, api string) error {
 	if err != nil {
 		return err
 	}
-	if api == v2API && s.keyID != m.key {
-		m.t.Errorf("Encrypt answers key_id %q, want %q", s.keyID, m.key)
+	if want := m.keyID(m.key); api == v2API && s.keyID != want {
+		m.t.Errorf("Encrypt answers key_id %q, want %q", s.keyID, want)
 	}
 	m.ledger.mu.Lock()
 	defer m.ledger.mu.Unlock()

@@ -44,7 +44,7 @@ func (a answer) String() string {
 // ask asks Status once and checks what holds at all times: a text leaves key_id
 // as it was, no answer is without one, the version never changes, and nobody
 // waits.
-func (m *machine) ask(ctx context.Context, p *plugin, socket int, want string, contacted bool) answer {
+func (m *machine) ask(ctx context.Context, p *plugin, socket int, key string, contacted bool) answer {
 	m.t.Helper()
 	a := answer{start: time.Now()}
 	st, err := p.status(ctx, socket)
@@ -58,7 +58,7 @@ func (m *machine) ask(ctx context.Context, p *plugin, socket int, want string, c
 	default:
 		a.form, a.words = text, st.Healthz
 	}
-	if err == nil && (st.KeyId != want || st.Version != "v2beta1") {
+	if want := m.keyID(key); err == nil && (st.KeyId != want || st.Version != "v2beta1") {
 		m.t.Errorf("Status is %q with key_id %q and version %q, want %q and v2beta1", st.Healthz, st.KeyId, st.Version, want)
 	}
 	limit := statusLimit
@@ -79,8 +79,8 @@ type watch struct {
 	answers []answer
 }
 
-// watch begins to poll. The first socket's Status names key, unless it is an
-// error, and /livez is 200 throughout.
+// watch begins to poll. The first socket's Status names the key and its material,
+// unless it is an error, and /livez is 200 throughout.
 func (m *machine) watch() *watch {
 	p := m.plugin
 	quit, done := make(chan struct{}), make(chan struct{})
