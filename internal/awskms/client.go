@@ -12,17 +12,19 @@ package awskms
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awsarn "github.com/aws/aws-sdk-go-v2/aws/arn"
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
@@ -56,6 +58,8 @@ type Options struct {
 	Retry             RetryBudget       // zero: the SDK's
 	UserAgent         string            // version of this program; "" sends none
 
+	Log *slog.Logger // told when what was found anew does not work; nil: nobody
+
 	// Observe is told of every call when it ends, retries included: the class is
 	// "" for a success. nil: nobody listens.
 	Observe func(op string, class cause.Class, took time.Duration)
@@ -67,23 +71,27 @@ type RetryBudget struct {
 	Flat   bool // every retry costs one token instead of the SDK's price
 }
 
-// A Client calls KMS for one provider in one Region. It is safe for concurrent
+// A Client calls KMS as one identity in one Region. It is safe for concurrent
 // use. Nothing is looked up before the first call: a process starts without
 // network and without credentials, and recovers when they come.
 type Client struct {
-	opts Options
-
+	opts     Options
+	line     *line
 	identity *identity
-	retryer  aws.Retryer
-
-	mu  sync.Mutex
-	api *kms.Client // nil until settings and Region are known
 }
 
-// New returns a Client. It does no I/O.
+// New returns a Client. It does no I/O. Whoever drops a Client that was used
+// calls Close.
 func New(o Options) *Client {
-	return &Client{opts: o, identity: newIdentity(o), retryer: newRetryer(o.Retry)}
+	c := &Client{opts: o, line: newLine(o.Connections)}
+	c.identity = newIdentity(o, c.newAPI(newRetryer(o.Retry)))
+	return c
 }
+
+// Close closes the connections that no other Client uses. Calls under way are
+// not cut, and later ones still work, on connections of their own: the last call
+// of a generation may come after its end.
+func (c *Client) Close() { c.line.close() }
 
 // Sealed is what Encrypt answers.
 type Sealed struct {
@@ -185,15 +193,18 @@ func material(id string) string {
 	return id
 }
 
+// An operation is one call of the SDK. It is made again, with another client,
+// where AWS refused what the first signed with.
+type operation func(context.Context, *kms.Client) error
+
 // call makes one KMS call within its limit and classifies what fails.
-func (c *Client) call(parent context.Context, op, key string, do func(context.Context, *kms.Client) error) error {
+func (c *Client) call(parent context.Context, op, key string, do operation) error {
 	start := time.Now()
 	limit := limitOf(parent, c.opts.Timeout)
 	err := c.try(parent, limit/time.Duration(shareOf(parent)), do)
 	class := cause.Class("")
 	if err != nil {
 		e := classify(err, situation{op: op, key: key, limit: limit, full: c.opts.Timeout, callerLeft: errors.Is(parent.Err(), context.Canceled)})
-		c.forget(e)
 		// The SDK's error holds the request, with the plaintext in it: what is
 		// remembered of a failure must not keep that alive.
 		e.Err = nil
@@ -206,7 +217,7 @@ func (c *Client) call(parent context.Context, op, key string, do func(context.Co
 	return err
 }
 
-func (c *Client) try(parent context.Context, limit time.Duration, do func(context.Context, *kms.Client) error) error {
+func (c *Client) try(parent context.Context, limit time.Duration, do operation) error {
 	if err := parent.Err(); err != nil {
 		return err
 	}
@@ -215,11 +226,60 @@ func (c *Client) try(parent context.Context, limit time.Duration, do func(contex
 	}
 	ctx, cancel := context.WithTimeout(parent, limit)
 	defer cancel()
-	api, err := c.client(ctx)
+	s, err := c.identity.ready(ctx)
 	if err != nil {
 		return err
 	}
-	return do(withAttempts(ctx, limit/maxAttempts), api)
+	trust := c.opts.Connections.trusted()
+	if err = do(withAttempts(ctx, limit/maxAttempts), s.api); err == nil {
+		c.identity.worked(s)
+		return nil
+	}
+	if other := c.other(ctx, s, trust, err); other != nil {
+		return c.again(ctx, s, other, err, do)
+	}
+	return err
+}
+
+// other returns what to make a call with that AWS, or the TLS handshake with it,
+// refused; nil: there is nothing else. It looks for what has changed since.
+func (c *Client) other(ctx context.Context, s *session, trust *trust, err error) *session {
+	e := classify(err, situation{})
+	switch {
+	case e.Code == cause.TLSFailed:
+		if c.opts.Connections.trusted() == trust {
+			c.identity.look(ctx)
+		}
+		if c.opts.Connections.trusted() != trust {
+			return s
+		}
+	case refused(e):
+		return c.identity.instead(ctx, s, e.Class() == cause.Credentials)
+	}
+	return nil
+}
+
+// again makes a call once more. Where that is refused as well, the first refusal
+// is the one to tell.
+func (c *Client) again(ctx context.Context, s, other *session, first error, do operation) error {
+	deadline, _ := ctx.Deadline()
+	err := do(withAttempts(ctx, time.Until(deadline)/maxAttempts), other.api)
+	if err == nil {
+		c.identity.worked(other)
+	} else if e := classify(err, situation{}); refused(e) {
+		if e.Class() == cause.Credentials {
+			c.identity.lost(other)
+		}
+		return first
+	}
+	c.identity.back(s, other, first)
+	return err
+}
+
+// refused says whether other credentials may help. Under those of another
+// account an alias or key id is not found.
+func refused(e *cause.Error) bool {
+	return e.Code == cause.AccessDenied || e.Code == cause.KeyNotFound || e.Class() == cause.Credentials
 }
 
 // WithLimit bounds everything that is done for one caller, over all the keys
@@ -263,66 +323,25 @@ func shareOf(ctx context.Context) int {
 	return 1
 }
 
-// forget drops what AWS no longer takes, so that the next call reads it anew:
-// credentials that it refused (what failed before a request was signed, identity
-// has dealt with), and CA certificates that did not vouch for it. The SDK's
-// client goes too: it keeps signing keys by access key id, which would outlive a
-// corrected secret.
-func (c *Client) forget(e *cause.Error) {
-	refused := e.Class() == cause.Credentials && !isA[*credentialsError](e.Err) && !isA[*settingsError](e.Err)
-	switch {
-	case refused:
-		if !c.identity.forget() {
-			return
-		}
-	case e.Code == cause.TLSFailed:
-		c.opts.Connections.distrust()
-		c.identity.reload()
-	default:
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.api = nil
-}
-
-// client returns the SDK's client, made at the first call that finds settings
-// and Region.
-func (c *Client) client(ctx context.Context) (*kms.Client, error) {
-	c.mu.Lock()
-	api := c.api
-	c.mu.Unlock()
-	if api != nil {
-		return api, nil
-	}
-	cfg, err := c.identity.settings(ctx)
-	if err != nil {
-		return nil, err
-	}
-	made := kms.NewFromConfig(cfg, c.configure(cfg))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.api == nil {
-		c.api = made
-	}
-	return c.api, nil
-}
-
-func (c *Client) configure(cfg aws.Config) func(*kms.Options) {
-	return func(o *kms.Options) {
-		o.HTTPClient = c.opts.Connections.client(cfg)
-		o.Credentials = c.identity
-		o.Retryer = c.retryer
-		o.RetryMaxAttempts = 0 // AWS_MAX_ATTEMPTS must not stretch a call past its limit
-		if c.opts.Endpoint != "" {
-			o.BaseEndpoint = &c.opts.Endpoint
-		}
-		if c.opts.UserAgent != "" {
-			o.APIOptions = append(o.APIOptions, awsmiddleware.AddUserAgentKeyValue("aws-encryption-provider", c.opts.UserAgent))
-		}
-		if c.opts.SourceARN != "" {
-			o.APIOptions = append(o.APIOptions, confusedDeputy(c.opts.SourceARN))
-		}
+// newAPI returns how SDK clients are made: all of a Client's draw from one
+// budget of retries.
+func (c *Client) newAPI(retryer aws.Retryer) func(aws.Config, aws.CredentialsProvider) *kms.Client {
+	return func(cfg aws.Config, credentials aws.CredentialsProvider) *kms.Client {
+		return kms.NewFromConfig(cfg, func(o *kms.Options) {
+			o.HTTPClient = c.line
+			o.Credentials = credentials
+			o.Retryer = retryer
+			o.RetryMaxAttempts = 0 // AWS_MAX_ATTEMPTS must not stretch a call past its limit
+			if c.opts.Endpoint != "" {
+				o.BaseEndpoint = &c.opts.Endpoint
+			}
+			if c.opts.UserAgent != "" {
+				o.APIOptions = append(o.APIOptions, awsmiddleware.AddUserAgentKeyValue("aws-encryption-provider", c.opts.UserAgent))
+			}
+			if c.opts.SourceARN != "" {
+				o.APIOptions = append(o.APIOptions, confusedDeputy(c.opts.SourceARN))
+			}
+		})
 	}
 }
 
@@ -363,4 +382,24 @@ func confusedDeputy(sourceARN string) func(*middleware.Stack) error {
 			return next.HandleBuild(ctx, in)
 		}), middleware.After)
 	}
+}
+
+func setHeaders(request any, headers map[string]string) {
+	req, ok := request.(*smithyhttp.Request)
+	if !ok {
+		return
+	}
+	for name, value := range headers {
+		req.Header.Set(name, value)
+	}
+}
+
+// accountOf returns the account of an ARN, "" where it is none: the
+// configuration has refused that already.
+func accountOf(s string) string {
+	parsed, err := awsarn.Parse(s)
+	if err != nil {
+		return ""
+	}
+	return parsed.AccountID
 }

@@ -1,21 +1,17 @@
 package awskms
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"fmt"
-	"io"
+	"crypto/x509"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awsarn "github.com/aws/aws-sdk-go-v2/aws/arn"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
 const (
@@ -31,92 +27,142 @@ const (
 	// burst is its cold start. KMS closes them when it likes.
 	idleTime = 15 * time.Minute
 	forever  = 100 * 365 * 24 * time.Hour
-	// maxAnswer bounds what is read of an answer. KMS's are below 20 kB.
-	maxAnswer = 1 << 20
-
-	// maxReplays bounds how many closed connections one attempt may meet:
-	// net/http alone would try each idle one in turn.
-	maxReplays = 2
 
 	dialTimeout = 2 * time.Second
 )
 
-// Connections are the process's connections to KMS, shared by all Clients and
-// kept per endpoint. Close ends its goroutines. It is safe for concurrent use.
+// Connections are the process's connections to KMS, shared by all Clients: a
+// pool for each host, which is closed with the last Client that uses it. Close
+// ends its goroutines. It is safe for concurrent use.
 type Connections struct {
 	ctx  context.Context //nolint:containedctx // ends the goroutines that open connections ahead
 	stop context.CancelFunc
 	wait sync.WaitGroup
 
-	mu         sync.Mutex
-	transports atomic.Pointer[transports] // nil until the SDK's settings (CA bundle, proxy) are known
-	distrusted bool                       // the next client's settings replace the transports
-	opened     map[string]time.Time       // scheme://host → when connections were last opened ahead
+	refreshes atomic.Uint64 // how often Refresh was called
+
+	mu    sync.Mutex
+	trust *trust // nil until the SDK's settings are known
+	pools map[origin]*pool
+}
+
+// trust is what the SDK's settings say of connections: CA bundle and proxy.
+type trust struct {
+	builder  *awshttp.BuildableClient
+	unshared *transports // never keep a connection, so that all hosts can share them
+	asOf     time.Time   // when the settings began to be read
+}
+
+// origin is where connections lead.
+type origin struct{ scheme, host string }
+
+// A pool is the connections to one host.
+type pool struct {
+	origin     origin
+	transports atomic.Pointer[transports]
+
+	// Guarded by Connections.mu.
+	users  int       // Clients that have called the host and are not closed
+	openAt time.Time // when connections may be opened ahead
 }
 
 type transports struct {
-	from   aws.HTTPClient // of the settings that they were made of
-	pooled *http.Transport
-	fresh  *http.Transport // never reuses a connection
+	pooled  *http.Transport
+	fresh   *http.Transport // never reuses a connection
+	retired atomic.Bool     // nothing new is sent
 }
 
-// NewConnections returns an empty pool.
+// NewConnections returns no connections yet.
 func NewConnections() *Connections {
 	ctx, stop := context.WithCancel(context.Background())
-	return &Connections{ctx: ctx, stop: stop, opened: map[string]time.Time{}}
+	return &Connections{ctx: ctx, stop: stop, pools: map[origin]*pool{}}
 }
 
-// Close closes idle connections and waits for the pool's own goroutines. Calls
-// under way are not cut.
+// Refresh makes each Client read the SDK's settings, credentials and CA bundle
+// anew, beside its next call. Calls go on with what there is until that has been
+// found, and where it cannot be read.
+func (c *Connections) Refresh() { c.refreshes.Add(1) }
+
+// Close closes idle connections and waits for the goroutines of its own and of
+// the Clients. Calls under way are not cut; what they use is closed behind them.
 func (c *Connections) Close() {
+	c.mu.Lock()
 	c.stop()
-	c.wait.Wait()
-	if t := c.transports.Load(); t != nil {
-		t.pooled.CloseIdleConnections()
-		t.fresh.CloseIdleConnections()
+	for _, p := range c.pools {
+		p.transports.Load().retire()
 	}
+	c.mu.Unlock()
+	c.wait.Wait()
 }
 
-// background runs work beside the calls, for at most limit, until Close.
+// background runs work beside the calls, for at most limit, until Close. After
+// Close work still runs, to find its context ended.
 func (c *Connections) background(limit time.Duration, work func(ctx context.Context)) {
-	c.wait.Go(func() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.backgroundLocked(limit, work)
+}
+
+func (c *Connections) backgroundLocked(limit time.Duration, work func(ctx context.Context)) {
+	bounded := func() {
 		ctx, cancel := context.WithTimeout(c.ctx, limit)
 		defer cancel()
 		work(ctx)
-	})
+	}
+	if c.ctx.Err() != nil { // Close waits, or has waited, for those before
+		go bounded()
+		return
+	}
+	c.wait.Go(bounded)
 }
 
-// distrust makes the next client bring new CA certificates.
-func (c *Connections) distrust() {
+// offer takes over what settings that were read anew trust, where it is not what
+// counts already. Of two that were read side by side the later one counts.
+func (c *Connections) offer(cfg aws.Config, asOf time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.distrusted = true
+	offered := newTrust(cfg, asOf)
+	if c.trust != nil {
+		if asOf.Before(c.trust.asOf) {
+			return
+		}
+		if offered.roots().Equal(c.trust.roots()) {
+			c.trust.asOf = asOf
+			return
+		}
+	}
+	c.trust = offered
+	for _, p := range c.pools {
+		p.transports.Swap(offered.transports()).retire()
+		p.openAt = time.Time{}
+	}
 }
 
-// client returns the pool as the SDK's HTTP client. The settings of the first
-// caller count, as they come from one environment, until what they trust failed.
-func (c *Connections) client(cfg aws.Config) aws.HTTPClient {
+// trusted is what counts now; it is another pointer after a change.
+func (c *Connections) trusted() *trust {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	old := c.transports.Load()
-	if old != nil && (!c.distrusted || old.from == cfg.HTTPClient) {
-		return c
-	}
-	c.distrusted = false
-	c.transports.Store(newTransports(cfg))
-	if old != nil {
-		old.pooled.CloseIdleConnections()
-	}
-	return c
+	return c.trust
 }
 
-func newTransports(cfg aws.Config) *transports {
+func newTrust(cfg aws.Config, asOf time.Time) *trust {
 	builder, ok := cfg.HTTPClient.(*awshttp.BuildableClient)
 	if !ok {
 		builder = awshttp.NewBuildableClient()
 	}
-	pooled := builder.WithDialerOptions(func(d *net.Dialer) { d.Timeout = dialTimeout }).GetTransport()
-	pooled.MaxIdleConns = 0 // per host counts
+	t := &trust{builder: builder, asOf: asOf}
+	fresh := t.transports().fresh
+	t.unshared = &transports{pooled: fresh, fresh: fresh}
+	return t
+}
+
+// roots are the CA certificates of the bundle; nil: the system's.
+func (t *trust) roots() *x509.CertPool { return t.unshared.fresh.TLSClientConfig.RootCAs }
+
+func (t *trust) transports() *transports {
+	pooled := t.builder.WithDialerOptions(func(d *net.Dialer) { d.Timeout = dialTimeout }).GetTransport()
+	pooled.DisableKeepAlives = false // which it is for the SDK's own calls
+	pooled.MaxIdleConns = 0          // per host counts
 	pooled.MaxIdleConnsPerHost = idlePerHost
 	pooled.IdleConnTimeout = idleTime
 	pooled.MaxConnsPerHost = 0 // a limit would queue callers behind hanging calls
@@ -127,161 +173,100 @@ func newTransports(cfg aws.Config) *transports {
 	pooled.Protocols.SetHTTP1(true)
 	fresh := pooled.Clone()
 	fresh.DisableKeepAlives = true
-	return &transports{from: cfg.HTTPClient, pooled: pooled, fresh: fresh}
+	return &transports{pooled: pooled, fresh: fresh}
 }
 
-// attempts is the state of one call's attempts; it lives in their context.
-type attempts struct {
-	first time.Duration // limit of the first
-	made  int
-	hung  bool
+// retire closes what is idle. What is under way closes its connection itself
+// when it has ended.
+func (t *transports) retire() {
+	t.retired.Store(true)
+	t.pooled.CloseIdleConnections()
 }
 
-type attemptsKey struct{}
+// A line is one Client's way to the connections: the SDK's HTTP client.
+type line struct {
+	conns *Connections
 
-func withAttempts(ctx context.Context, first time.Duration) context.Context {
-	return context.WithValue(ctx, attemptsKey{}, &attempts{first: first})
+	// Guarded by conns.mu.
+	pools  map[origin]*pool // those that it uses: of one host, with few exceptions
+	closed bool
 }
 
-// errAttemptHung is a first attempt that was given up for a second.
-var errAttemptHung error = hungError{}
+func newLine(c *Connections) *line { return &line{conns: c, pools: map[origin]*pool{}} }
 
-type hungError struct{}
-
-func (hungError) Error() string { return "no answer within half of the call's time" }
-
-// Timeout makes it a time-out for whoever asks as net.Error does.
-func (hungError) Timeout() bool { return true }
-
-// RetryableError tells the SDK to make the second attempt.
-func (hungError) RetryableError() bool { return true }
-
-// Do sends one attempt. It reads the whole answer, so that the limit of the
-// attempt covers the body too.
-//
-// The SDK's body is in memory, which net/http cannot see: handed over as bytes
-// it goes out with the headers in one write, and with GetBody and an empty
-// Idempotency-Key (which is not sent) net/http itself repeats a request that met
-// a connection that the other side had closed.
-func (c *Connections) Do(req *http.Request) (*http.Response, error) {
-	ctx, cancel, transport, state := c.attempt(req)
-	defer cancel()
-	out, err := inMemory(req.Clone(ctx)) //nolint:contextcheck // ctx is the request's own, shortened
-	if err != nil {
-		return nil, err
-	}
-	c.openAhead(req) //nolint:contextcheck // outlives the call, and ends with the pool
-	resp, err := roundTrip(transport, out)
-	if err != nil && state != nil && state.made == 1 && errors.Is(ctx.Err(), context.DeadlineExceeded) && req.Context().Err() == nil {
-		state.hung = true
-		return nil, errAttemptHung
-	}
-	return resp, err
-}
-
-func (c *Connections) attempt(req *http.Request) (context.Context, context.CancelFunc, *http.Transport, *attempts) {
-	t := c.transports.Load()
-	state, _ := req.Context().Value(attemptsKey{}).(*attempts)
-	if state == nil {
-		return req.Context(), func() {}, t.pooled, nil
-	}
-	state.made++
-	switch {
-	case state.made == 1:
-		ctx, cancel := context.WithTimeout(req.Context(), state.first)
-		return ctx, cancel, t.pooled, state
-	case state.hung:
-		// Whatever swallowed the first attempt may swallow all that the pool holds.
-		return req.Context(), func() {}, t.fresh, state
-	}
-	return req.Context(), func() {}, t.pooled, state
-}
-
-var errClosedConnections = errors.New("one connection after the other was closed before it answered")
-
-func inMemory(req *http.Request) (*http.Request, error) {
-	if req.Body == nil || req.Body == http.NoBody {
-		return req, nil
-	}
-	body, err := io.ReadAll(req.Body)
-	if err != nil {
-		return nil, fmt.Errorf("reading the request's body: %w", err)
-	}
-	_ = req.Body.Close()
-	replays := -1 // the first is the request itself
-	req.GetBody = func() (io.ReadCloser, error) {
-		if replays++; replays > maxReplays {
-			return nil, errClosedConnections
-		}
-		return io.NopCloser(bytes.NewReader(body)), nil
-	}
-	req.Body, _ = req.GetBody()
-	req.ContentLength = int64(len(body))
-	req.Header["Idempotency-Key"] = []string{}
-	return req, nil
-}
-
-func roundTrip(transport http.RoundTripper, req *http.Request) (*http.Response, error) {
-	resp, err := transport.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	closeErr := resp.Body.Close()
-	if err = errors.Join(err, closeErr); err != nil {
-		return nil, fmt.Errorf("reading the answer: %w", err)
-	}
-	resp.Body = io.NopCloser(bytes.NewReader(body))
-	return resp, nil
-}
-
-// openAhead opens connections to a host when it is first called, so that later
-// callers find them. What the host answers does not matter. Where it could not
-// be reached, a later call tries again.
-func (c *Connections) openAhead(req *http.Request) {
-	host := req.URL.Scheme + "://" + req.URL.Host
+// transports returns those of a host. A line that is closed keeps nothing open.
+func (l *line) transports(u *url.URL) *transports {
+	c := l.conns
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if time.Since(c.opened[host]) < openAheadPause || c.ctx.Err() != nil {
+	if l.closed || c.ctx.Err() != nil {
+		return c.trust.unshared
+	}
+	at := origin{u.Scheme, u.Host}
+	p := l.pools[at]
+	if p == nil {
+		p = c.poolLocked(at)
+		p.users++
+		l.pools[at] = p
+	}
+	c.openAheadLocked(p)
+	return p.transports.Load()
+}
+
+func (c *Connections) poolLocked(at origin) *pool {
+	p := c.pools[at]
+	if p == nil {
+		p = &pool{origin: at}
+		p.transports.Store(c.trust.transports())
+		c.pools[at] = p
+	}
+	return p
+}
+
+// close gives up what the line uses, and closes what no other uses.
+func (l *line) close() {
+	c := l.conns
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l.closed = true
+	for at, p := range l.pools {
+		if p.users--; p.users == 0 {
+			delete(c.pools, at)
+			p.transports.Load().retire()
+		}
+	}
+	clear(l.pools)
+}
+
+// openAheadLocked opens connections to a host when it is first called, so that
+// later callers find them. What the host answers does not matter. Where it could
+// not be reached, a later call tries again. They stay open like those that calls
+// have opened: until they were idle for long, or the pool ends.
+func (c *Connections) openAheadLocked(p *pool) {
+	now := time.Now()
+	if now.Before(p.openAt) {
 		return
 	}
-	c.opened[host] = time.Now()
+	p.openAt = now.Add(openAheadPause)
 	for range openAhead {
-		c.background(2*dialTimeout, func(ctx context.Context) { c.openOne(ctx, host) })
+		c.backgroundLocked(2*dialTimeout, func(ctx context.Context) { c.openOne(ctx, p) })
 	}
 }
 
-func (c *Connections) openOne(ctx context.Context, host string) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, host+"/", nil) //nolint:gosec // the endpoint that the SDK chose
+func (c *Connections) openOne(ctx context.Context, p *pool) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.origin.scheme+"://"+p.origin.host+"/", nil)
 	if err != nil {
 		return
 	}
-	resp, err := roundTrip(c.transports.Load().pooled, req)
+	t := p.transports.Load()
+	resp, err := t.roundTrip(t.pooled, req)
 	if err != nil {
 		return
 	}
 	_ = resp.Body.Close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.opened[host] = time.Now().Add(forever)
-}
-
-func setHeaders(request any, headers map[string]string) {
-	req, ok := request.(*smithyhttp.Request)
-	if !ok {
-		return
+	if p.transports.Load() == t {
+		p.openAt = time.Now().Add(forever)
 	}
-	for name, value := range headers {
-		req.Header.Set(name, value)
-	}
-}
-
-// accountOf returns the account of an ARN, "" where it is none: the
-// configuration has refused that already.
-func accountOf(s string) string {
-	parsed, err := awsarn.Parse(s)
-	if err != nil {
-		return ""
-	}
-	return parsed.AccountID
 }

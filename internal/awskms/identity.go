@@ -4,14 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
+	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
 
@@ -30,6 +36,11 @@ const (
 	// while the old ones are still used.
 	renewBefore = 5 * time.Minute
 	renewPause  = 30 * time.Second
+	// lookPause is the time between two looks at the files that settings and
+	// credentials were read from, and between two tries to read them anew.
+	lookPause = 15 * time.Second
+	// answerTime bounds each request of the SDK's own to whoever gives credentials.
+	answerTime = 15 * time.Second
 	// slowPatience is how many look-ups in a row may end late before the settings
 	// are read anew: a slow source is waited for, a silent one not for ever.
 	slowPatience = 3
@@ -37,112 +48,212 @@ const (
 
 // identity is who a Client calls as, and in which Region. The SDK decides once,
 // when its settings are loaded, where credentials come from; identity loads them
-// again after a failure, so that a file or a metadata service that comes late is
-// found without a restart. Look-ups run one at a time, beside the calls that
-// wait for them. It is safe for concurrent use.
+// again after a failure, when files have changed and on request, so that what
+// comes late or is replaced is found without a restart. Look-ups run one at a
+// time, beside the calls: those wait only while there is nothing valid. It is
+// safe for concurrent use.
 type identity struct {
 	region, role, externalID string
+	newAPI                   func(aws.Config, aws.CredentialsProvider) *kms.Client
 	conns                    *Connections // owns the look-ups' goroutines
+	log                      *slog.Logger
 
 	mu         sync.Mutex
-	loaded     *aws.Config             // with its Region; nil: not known
-	provider   aws.CredentialsProvider // of loaded; nil: to be loaded anew
-	value      *aws.Credentials        // nil: none yet, or refused
-	renewAt    time.Time
+	current    *session      // what calls use; nil: nothing found yet, or refused
+	before     *session      // what calls used before current, until that has worked; or nil
+	next       *session      // settings whose source of credentials is slow; or nil
+	seen       files         // when settings were last read
+	stale      bool          // settings are to be read anew
+	refreshes  uint64        // of conns, when last looked at
+	lookAt     time.Time     // when to look at the files again
 	underWay   chan struct{} // closed when the look-up under way has ended; nil: none is
 	failure    error         // of the last look-up
 	failedAt   time.Time
 	forgotten  time.Time // when something was last dropped because of a refusal
 	slow       int       // look-ups in a row that did not end in time
 	generation int       // grows when everything is forgotten
+	warned     bool      // that what there was goes on, since something else did not work
 }
 
-func newIdentity(o Options) *identity {
-	return &identity{region: o.Region, role: o.AssumeRoleARN, externalID: o.ExternalID, conns: o.Connections}
+// A session is one reading of the SDK's settings: where credentials come from,
+// what came, and the SDK's client that signs with it. That client keeps signing
+// keys by access key id, which would outlive a corrected secret, so each session
+// has its own.
+type session struct {
+	provider aws.CredentialsProvider
+	bundle   string // CA bundle of the shared configuration
+	api      *kms.Client
+	value    atomic.Pointer[aws.Credentials] // nil: none yet
+	renewAt  time.Time                       // guarded by identity.mu
+	onTrial  atomic.Bool                     // there is one before it that has worked
 }
 
-// settings returns the SDK's settings, with the Region in them. Errors are those
-// of Retrieve, a *settingsError or a *regionError.
-func (i *identity) settings(ctx context.Context) (aws.Config, error) {
-	cfg, _, err := i.ready(ctx)
-	return cfg, err
+func newIdentity(o Options, newAPI func(aws.Config, aws.CredentialsProvider) *kms.Client) *identity {
+	return &identity{
+		region: o.Region, role: o.AssumeRoleARN, externalID: o.ExternalID,
+		newAPI: newAPI, conns: o.Connections, log: o.Log,
+	}
 }
 
-// Retrieve returns credentials, from memory while they are valid. Errors are a
-// *credentialsError, or those of settings.
-func (i *identity) Retrieve(ctx context.Context) (aws.Credentials, error) {
-	_, value, err := i.ready(ctx)
-	return value, err
+// Retrieve gives the SDK's client what it signs with. It never waits: whether
+// the credentials are valid was looked at when the call began.
+func (s *session) Retrieve(context.Context) (aws.Credentials, error) { return *s.value.Load(), nil }
+
+func (s *session) valid() bool {
+	if s == nil {
+		return false
+	}
+	value := s.value.Load()
+	return value != nil && !value.Expired()
 }
 
-// ready returns both, and waits for a look-up only where there is nothing valid.
-func (i *identity) ready(ctx context.Context) (aws.Config, aws.Credentials, error) {
+func (s *session) signsLike(other *session) bool {
+	a, b := s.value.Load(), other.value.Load()
+	return a.AccessKeyID == b.AccessKeyID && a.SecretAccessKey == b.SecretAccessKey && a.SessionToken == b.SessionToken
+}
+
+// take keeps credentials, and says when to ask for others.
+func (s *session) take(value aws.Credentials, now time.Time) {
+	s.value.Store(&value)
+	s.renewAt = now.Add(forever)
+	if value.CanExpire {
+		s.renewAt = value.Expires.Add(-renewBefore)
+		if earliest := now.Add(renewPause); s.renewAt.Before(earliest) {
+			s.renewAt = earliest
+		}
+	}
+}
+
+// ready returns the session to call with, and waits for a look-up only where
+// there is nothing valid. Errors are a *credentialsError, a *settingsError or a
+// *regionError.
+func (i *identity) ready(ctx context.Context) (*session, error) {
 	for {
-		i.mu.Lock()
-		now := time.Now()
-		usable := i.loaded != nil && i.value != nil && !i.value.Expired()
-		if usable && now.Before(i.renewAt) {
-			defer i.mu.Unlock()
-			return *i.loaded, *i.value, nil
+		s, underWay, err := i.now() //nolint:contextcheck // a look-up outlives the call that begins it
+		if underWay == nil {
+			return s, err
 		}
-		recently := i.failure != nil && now.Sub(i.failedAt) < failureRemembered
-		if i.underWay == nil && !recently {
-			i.beginLocked() //nolint:contextcheck // outlives the call that begins it
-		}
-		if usable { // renewed beside the calls, which go on with the old ones
-			defer i.mu.Unlock()
-			return *i.loaded, *i.value, nil
-		}
-		if i.underWay == nil {
-			defer i.mu.Unlock()
-			return aws.Config{}, aws.Credentials{}, i.failure
-		}
-		underWay := i.underWay
-		i.mu.Unlock()
 		select {
 		case <-underWay:
 		case <-ctx.Done():
-			return aws.Config{}, aws.Credentials{}, &credentialsError{ctx.Err()}
+			return nil, &credentialsError{ctx.Err()}
 		}
 	}
 }
 
-// beginLocked starts a look-up, which ends with the pool of connections at the
-// latest.
-func (i *identity) beginLocked() {
+// now returns what is valid, or the look-up to wait for, or why there is neither.
+func (i *identity) now() (*session, <-chan struct{}, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	now := time.Now()
+	if n := i.conns.refreshes.Load(); n != i.refreshes {
+		i.refreshes, i.stale, i.lookAt, i.failure = n, true, time.Time{}, nil
+	}
+	usable := i.current.valid()
+	due := !usable || !now.Before(i.lookAt) || !now.Before(i.current.renewAt)
+	recently := i.failure != nil && now.Sub(i.failedAt) < failureRemembered
+	if due && !recently && i.underWay == nil {
+		i.beginLocked(now)
+	}
+	switch {
+	case usable:
+		return i.current, nil, nil
+	case i.underWay != nil:
+		return nil, i.underWay, nil
+	}
+	return nil, nil, i.failure
+}
+
+// A lookUp is what one of them began with, and what it found.
+type lookUp struct {
+	identity   *identity
+	generation int
+	current    *session
+	seen       files
+	stale      bool     // read the settings, whatever the files look like
+	due        bool     // the credentials of current end
+	next       *session // of settings that were read already
+
+	reading bool             // for next
+	found   *aws.Credentials // of next
+	renewed *aws.Credentials // of current
+	err     error
+}
+
+// beginLocked starts a look-up, which ends with the connections at the latest.
+func (i *identity) beginLocked(now time.Time) {
+	l := &lookUp{
+		identity: i, generation: i.generation, current: i.current, next: i.next, seen: i.seen, stale: i.stale,
+		due: i.current != nil && !now.Before(i.current.renewAt),
+	}
+	i.stale = false // a request from now on is for the next one
 	done := make(chan struct{})
 	i.underWay = done
-	loaded, provider, old, generation := i.loaded, i.provider, i.value, i.generation
 	i.conns.background(lookUpTime, func(ctx context.Context) {
 		defer close(done)
-		var value aws.Credentials
-		var err error
-		defer func() {
-			if p := recover(); p != nil { // in the SDK: an error of some calls, not the end of the process
-				err = &credentialsError{fmt.Errorf("panic: %v", p)}
-				provider = nil
-			}
-			i.end(generation, loaded, provider, value, err, ctx.Err() != nil)
-		}()
-		if old != nil {
-			bypassCache(provider, *old)
-		}
-		if provider == nil {
-			loaded, provider, err = i.load(ctx)
-		}
-		if err == nil {
-			value, err = retrieve(ctx, provider)
-		}
+		l.run(ctx)
+		i.end(l, ctx.Err() != nil)
 	})
 }
 
-// bypassCache makes a renewal ask the source: the SDK's cache answers with what
-// it has until that has ended. The source of an instance's role renews early by
-// itself, and needs its cache to live through an outage of the metadata service.
-func bypassCache(provider aws.CredentialsProvider, old aws.Credentials) {
-	if cache, ok := provider.(*aws.CredentialsCache); ok && old.Source != ec2rolecreds.ProviderName {
-		cache.Invalidate()
+func (l *lookUp) run(ctx context.Context) {
+	defer func() {
+		if p := recover(); p != nil { // in the SDK: an error of some calls, not the end of the process
+			l.err, l.next, l.found = &credentialsError{fmt.Errorf("panic: %v", p)}, nil, nil
+		}
+	}()
+	bundle := ""
+	if l.current != nil {
+		bundle = l.current.bundle
 	}
+	seen := lookAtFiles(bundle)
+	if l.current == nil || l.next != nil || l.stale || !seen.equal(l.seen) {
+		if l.err = l.read(ctx, seen); l.err == nil {
+			return
+		}
+	}
+	if l.due { // also where the settings cannot be read: what there was goes on
+		value, err := renew(ctx, l.current)
+		switch {
+		case err == nil:
+			l.renewed = &value
+		case l.err == nil:
+			l.err = err
+		}
+	}
+}
+
+// read reads the settings, and finds credentials by them.
+func (l *lookUp) read(ctx context.Context, seen files) error {
+	l.reading = true
+	if l.next == nil {
+		l.seen = seen
+		next, err := l.identity.load(ctx)
+		if err != nil {
+			return err
+		}
+		l.next = next
+	}
+	value, err := retrieve(ctx, l.next.provider)
+	if err == nil {
+		l.found = &value
+	}
+	return err
+}
+
+// renew asks the source: the SDK's cache answers with what it has until that has
+// ended, unless a look-up that was late has found something meanwhile. The
+// source of an instance's role renews early by itself, and needs its cache to
+// live through an outage of the metadata service.
+func renew(ctx context.Context, s *session) (aws.Credentials, error) {
+	old := s.value.Load()
+	value, err := retrieve(ctx, s.provider)
+	cache, cached := s.provider.(*aws.CredentialsCache)
+	if cached && err == nil && value == *old && value.Source != ec2rolecreds.ProviderName {
+		cache.Invalidate()
+		value, err = retrieve(ctx, s.provider)
+	}
+	return value, err
 }
 
 // retrieve refuses credentials that are of no use: to look again at once would
@@ -162,61 +273,161 @@ func retrieve(ctx context.Context, provider aws.CredentialsProvider) (aws.Creden
 	return value, nil
 }
 
-// end takes over what a look-up found, unless it was forgotten meanwhile.
-func (i *identity) end(generation int, loaded *aws.Config, provider aws.CredentialsProvider, value aws.Credentials, err error, late bool) {
+// end takes over what a look-up found, unless all was forgotten meanwhile.
+func (i *identity) end(l *lookUp, late bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.underWay = nil
-	if generation != i.generation {
+	if l.generation != i.generation {
 		return
 	}
 	now := time.Now()
-	i.failure, i.failedAt = err, now
-	if err != nil {
-		i.renewAt = now.Add(renewPause)
-		i.slow++
-		if !late || i.slow >= slowPatience {
-			provider, i.slow = nil, 0 // read everything anew next time
-		}
-		i.provider = provider // of a late one the look-up goes on behind it: the next joins that
-		if i.loaded == nil {
-			i.loaded = loaded
-		}
+	i.seen = l.seen
+	if !i.stale { // not asked for again meanwhile
+		i.lookAt = now.Add(lookPause)
+	}
+	if l.renewed != nil {
+		l.current.take(*l.renewed, now)
+	}
+	i.failure, i.failedAt = l.err, now
+	if l.err != nil {
+		i.failedLocked(l, late, now)
 		return
 	}
-	i.slow = 0
-	i.loaded, i.provider, i.value = loaded, provider, &value
-	i.renewAt = now.Add(365 * 24 * time.Hour)
-	if value.CanExpire {
-		i.renewAt = value.Expires.Add(-renewBefore)
-		if earliest := now.Add(renewPause); i.renewAt.Before(earliest) {
-			i.renewAt = earliest
-		}
+	i.slow, i.next = 0, nil
+	if l.found != nil {
+		l.next.take(*l.found, now)
+		i.installLocked(l.next)
+	}
+	if i.before == nil {
+		i.warned = false
 	}
 }
 
-// forget makes the next look-up begin anew, because AWS refused what there was.
-// It says whether it did: not again within seconds.
-func (i *identity) forget() bool {
+// failedLocked decides what the next look-up does. A source that is late is
+// still at work behind it, and the next look-up joins that, for a while.
+func (i *identity) failedLocked(l *lookUp, late bool, now time.Time) {
+	i.slow++
+	joins := late && i.slow < slowPatience
+	if !joins {
+		l.next, i.slow = nil, 0
+	}
+	i.next = l.next
+	i.stale = i.stale || !joins || l.reading && l.next == nil
+	if l.due && l.renewed == nil {
+		i.current.renewAt = now.Add(renewPause)
+	}
+	if i.current.valid() {
+		i.warnLocked("AWS settings or credentials cannot be read anew: those before go on", l.err)
+	}
+}
+
+// warnLocked says once that what there was goes on. Errors are shown as those of
+// calls are: what a credential_process printed is not.
+func (i *identity) warnLocked(text string, err error) {
+	if i.log != nil && !i.warned {
+		e := classify(err, situation{})
+		i.log.Warn(text, "code", e.Code.String(), "class", e.Class(), "error", e.Error())
+	}
+	i.warned = true
+}
+
+// installLocked makes a session the one that calls use. Where it signs with
+// something else it is on trial: a file may be half-written, and IAM may not
+// know a new key yet, while the old one still works.
+func (i *identity) installLocked(s *session) {
+	if i.current.valid() && !s.signsLike(i.current) && !i.before.valid() {
+		i.before = i.current
+	}
+	s.onTrial.Store(i.before != nil)
+	i.current = s
+}
+
+// worked tells that KMS took a call under s. What was before is done with.
+func (i *identity) worked(s *session) {
+	if !s.onTrial.Load() {
+		return
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.current == s {
+		i.before, i.warned = nil, false
+		s.onTrial.Store(false)
+	}
+}
+
+// back puts the session before s in its place again: a call that was refused
+// under s was not refused under that. What s was read from is tried anew with
+// the next look.
+func (i *identity) back(s, before *session, refusal error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.current == s && i.before == before && before != nil {
+		i.current, i.before, i.stale = before, nil, true
+		i.warnLocked("KMS refuses the credentials that were found anew: those before go on", refusal)
+	}
+}
+
+// lost drops a session that is before another one, because its credentials are
+// refused as well.
+func (i *identity) lost(before *session) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.before == before {
+		i.before = nil
+	}
+}
+
+// instead returns another session for a call that was refused under s; nil: there
+// is none. That is the one that came, or went, while the call was under way;
+// the one before s; or what is found where the credentials themselves were
+// refused, and so forgotten.
+func (i *identity) instead(ctx context.Context, s *session, credentials bool) *session {
+	i.mu.Lock()
+	current, before := i.current, i.before
+	forgotten := current != s || !before.valid() && credentials && i.forgetLocked()
+	i.mu.Unlock()
+	switch {
+	case current != s && current.valid():
+		return current
+	case current == s && before.valid():
+		return before
+	case !credentials || !forgotten:
+		return nil
+	}
+	found, err := i.ready(ctx)
+	if err != nil || found.signsLike(s) {
+		return nil
+	}
+	return found
+}
+
+// forgetLocked makes the next look-up begin anew, because AWS refused what there
+// was. It says whether it did: not again within seconds.
+func (i *identity) forgetLocked() bool {
 	if !i.mayForgetLocked() {
 		return false
 	}
 	i.generation++
-	i.loaded, i.provider, i.value, i.failure = nil, nil, nil, nil
+	i.current, i.before, i.next, i.failure = nil, nil, nil, nil
 	return true
 }
 
-// reload makes the next look-up read the settings anew, for other CA
-// certificates. Credentials that are valid stay.
-func (i *identity) reload() {
+// look looks at the files now, and waits for that.
+func (i *identity) look(ctx context.Context) {
 	i.mu.Lock()
-	defer i.mu.Unlock()
-	if !i.mayForgetLocked() {
+	if i.underWay == nil && i.mayForgetLocked() {
+		i.beginLocked(time.Now()) //nolint:contextcheck // a look-up outlives the call that begins it
+	}
+	underWay := i.underWay
+	i.mu.Unlock()
+	if underWay == nil {
 		return
 	}
-	i.provider, i.renewAt, i.failure = nil, time.Time{}, nil
+	select {
+	case <-underWay:
+	case <-ctx.Done():
+	}
 }
 
 // mayForgetLocked says whether it is long enough since the last time, and notes
@@ -231,30 +442,52 @@ func (i *identity) mayForgetLocked() bool {
 }
 
 // load reads the SDK's settings, finds the Region, and says where credentials
-// come from.
-func (i *identity) load(ctx context.Context) (*aws.Config, aws.CredentialsProvider, error) {
-	var options []func(*config.LoadOptions) error
-	if i.region != "" {
-		options = append(options, config.WithRegion(i.region))
+// come from. The CA bundle counts from then on, whatever becomes of those.
+func (i *identity) load(ctx context.Context) (*session, error) {
+	asOf := time.Now()
+	cfg, err := i.settings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	i.conns.offer(cfg, asOf)
+	s := &session{provider: cfg.Credentials, bundle: bundleOf(cfg)}
+	if i.role != "" {
+		s.provider = stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), i.role, i.roleOptions)
+	}
+	s.api = i.newAPI(cfg, s)
+	return s, nil
+}
+
+func (i *identity) settings(ctx context.Context) (aws.Config, error) {
+	cfg, err := loadSettings(ctx, i.region)
+	if err != nil || cfg.Region != "" {
+		return cfg, err
+	}
+	// The SDK's own chain does not ask the instance.
+	out, err := imds.NewFromConfig(cfg).GetRegion(ctx, &imds.GetRegionInput{})
+	if err != nil {
+		return aws.Config{}, &regionError{err}
+	}
+	return loadSettings(ctx, out.Region) // again, for the SDK's own calls of STS
+}
+
+// loadSettings gives the SDK's own calls, of STS and of metadata services, a
+// client that keeps no connection, as each loading makes one of its own; and
+// that waits for no answer for ever, as the SDK's cache of credentials does.
+func loadSettings(ctx context.Context, region string) (aws.Config, error) {
+	client := awshttp.NewBuildableClient().WithTimeout(answerTime).WithTransportOptions(func(t *http.Transport) { t.DisableKeepAlives = true })
+	options := []func(*config.LoadOptions) error{
+		config.WithHTTPClient(client),
+		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }),
+	}
+	if region != "" {
+		options = append(options, config.WithRegion(region))
 	}
 	cfg, err := config.LoadDefaultConfig(ctx, options...)
 	if err != nil {
-		return nil, nil, &settingsError{err}
+		return aws.Config{}, &settingsError{err}
 	}
-	if cfg.Region == "" { // the SDK's own chain does not ask the instance
-		out, err := imds.NewFromConfig(cfg).GetRegion(ctx, &imds.GetRegionInput{})
-		if err != nil {
-			return nil, nil, &regionError{err}
-		}
-		// Loaded again with it, for the SDK's own calls of STS.
-		if cfg, err = config.LoadDefaultConfig(ctx, config.WithRegion(out.Region)); err != nil {
-			return nil, nil, &settingsError{err}
-		}
-	}
-	if i.role == "" {
-		return &cfg, cfg.Credentials, nil
-	}
-	return &cfg, stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), i.role, i.roleOptions), nil
+	return cfg, nil
 }
 
 func (i *identity) roleOptions(o *stscreds.AssumeRoleOptions) {

@@ -1,15 +1,17 @@
 package awskms
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
@@ -32,71 +34,79 @@ func process(t *testing.T) (*identity, func(output string)) {
 	}
 	conns := NewConnections()
 	t.Cleanup(conns.Close)
-	return newIdentity(Options{Connections: conns}), func(output string) {
+	return New(Options{Connections: conns}).identity, func(output string) {
 		if err := os.WriteFile(script, []byte("#!/bin/sh\n"+output+"\n"), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-func session(key string, ends time.Time) string {
+func printed(key string, ends time.Time) string {
 	return fmt.Sprintf(`echo '{"Version":1,"AccessKeyId":%q,"SecretAccessKey":"s","SessionToken":"t","Expiration":%q}'`, key, ends.UTC().Format(time.RFC3339))
 }
 
-// renew makes the credentials due, and waits for the look-up to end.
-func renew(t *testing.T, i *identity) {
+// accessKey is that of the credentials that calls would sign with.
+func accessKey(t *testing.T, i *identity) string {
+	t.Helper()
+	s, err := i.ready(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.value.Load().AccessKeyID
+}
+
+// renewNow makes the credentials due, and waits for the look-up to end.
+func renewNow(t *testing.T, i *identity) {
 	t.Helper()
 	i.mu.Lock()
-	i.renewAt, i.failedAt = time.Time{}, time.Time{}
+	i.current.renewAt, i.failedAt = time.Time{}, time.Time{}
 	i.mu.Unlock()
-	if _, err := i.Retrieve(t.Context()); err != nil {
+	if _, err := i.ready(t.Context()); err != nil {
 		t.Fatalf("while the old credentials are valid: %v", err)
 	}
-	i.mu.Lock()
-	underWay := i.underWay
-	i.mu.Unlock()
-	if underWay != nil {
-		<-underWay
-	}
+	LookedUp(&Client{identity: i})
 }
 
 // A renewal that fails must not take away what is still valid, however often.
 func TestValidCredentialsOutliveFailedRenewals(t *testing.T) {
 	i, says := process(t)
-	says(session("first", time.Now().Add(time.Hour)))
-	if v, err := i.Retrieve(t.Context()); err != nil || v.AccessKeyID != "first" {
-		t.Fatalf("got %q, %v", v.AccessKeyID, err)
+	says(printed("first", time.Now().Add(time.Hour)))
+	if got := accessKey(t, i); got != "first" {
+		t.Fatalf("got %q", got)
 	}
-	says("exit 1")
-	i.mu.Lock()
-	i.provider = aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
-		return aws.Credentials{}, errors.New("STS is away")
-	})
-	i.mu.Unlock()
+	count := filepath.Join(t.TempDir(), "count")
+	says("echo x >> " + count + "; exit 1")
 	for range 3 {
-		renew(t, i)
+		renewNow(t, i)
 	}
-	if v, err := i.Retrieve(t.Context()); err != nil || v.AccessKeyID != "first" {
-		t.Errorf("after failed renewals: %q, %v; want the first credentials", v.AccessKeyID, err)
+	for range 10 {
+		_ = accessKey(t, i)
+		LookedUp(&Client{identity: i})
 	}
-	says(session("second", time.Now().Add(time.Hour)))
-	renew(t, i)
-	if v, err := i.Retrieve(t.Context()); err != nil || v.AccessKeyID != "second" {
-		t.Errorf("after a renewal: %q, %v; want the second credentials", v.AccessKeyID, err)
+	if forks, err := os.ReadFile(count); err != nil || len(forks) > 3*2*len("x\n") {
+		t.Errorf("%d bytes of forks (%v), want at most two for each of three renewals", len(forks), err)
+	}
+	if got := accessKey(t, i); got != "first" {
+		t.Errorf("after failed renewals: %q, want the first credentials", got)
+	}
+	says(printed("second", time.Now().Add(time.Hour)))
+	renewNow(t, i)
+	if got := accessKey(t, i); got != "second" {
+		t.Errorf("after a renewal: %q, want the second credentials", got)
 	}
 }
 
 // The SDK's own cache would answer a renewal with what is about to end.
 func TestRenewalAsksTheSource(t *testing.T) {
 	i, says := process(t)
-	says(session("first", time.Now().Add(3*time.Minute)))
-	if v, err := i.Retrieve(t.Context()); err != nil || v.AccessKeyID != "first" {
-		t.Fatalf("got %q, %v", v.AccessKeyID, err)
+	says(printed("first", time.Now().Add(3*time.Minute)))
+	if got := accessKey(t, i); got != "first" {
+		t.Fatalf("got %q", got)
 	}
-	says(session("second", time.Now().Add(time.Hour)))
-	renew(t, i)
-	if v, err := i.Retrieve(t.Context()); err != nil || v.AccessKeyID != "second" {
-		t.Errorf("after a renewal: %q, %v; want the second credentials", v.AccessKeyID, err)
+	says(printed("second", time.Now().Add(time.Hour)))
+	renewNow(t, i)
+	if got := accessKey(t, i); got != "second" {
+		t.Errorf("after a renewal: %q, want the second credentials", got)
 	}
 }
 
@@ -104,12 +114,12 @@ func TestRenewalAsksTheSource(t *testing.T) {
 func TestSlowSourceIsJoinedAndNotAskedAgain(t *testing.T) {
 	i, says := process(t)
 	dir := t.TempDir()
-	says("echo x >> " + dir + "/count; sleep 12; " + session("slow", time.Now().Add(time.Hour)))
+	says("echo x >> " + dir + "/count; sleep 12; " + printed("slow", time.Now().Add(time.Hour)))
 	deadline := time.Now().Add(time.Minute)
 	for {
-		if v, err := i.Retrieve(t.Context()); err == nil {
-			if v.AccessKeyID != "slow" {
-				t.Errorf("got %q", v.AccessKeyID)
+		if s, err := i.ready(t.Context()); err == nil {
+			if got := s.value.Load().AccessKeyID; got != "slow" {
+				t.Errorf("got %q", got)
 			}
 			break
 		} else if time.Now().After(deadline) {
@@ -125,10 +135,92 @@ func TestSlowSourceIsJoinedAndNotAskedAgain(t *testing.T) {
 
 func TestCredentialsThatHaveExpiredAlreadyAreNamedSo(t *testing.T) {
 	i, says := process(t)
-	says(session("old", time.Now().Add(-time.Hour)))
-	_, err := i.Retrieve(t.Context())
+	says(printed("old", time.Now().Add(-time.Hour)))
+	_, err := i.ready(t.Context())
 	e := classify(err, situation{op: "Encrypt", limit: time.Second, full: time.Second})
 	if !errors.Is(err, errExpiredAlready) || e.Code != cause.CredentialsExpired {
 		t.Errorf("got %v: %v, want %s", err, e, cause.CredentialsExpired)
+	}
+}
+
+// Files that are broken when credentials end do not keep them from being renewed.
+func TestSourceOfBeforeRenewsWhereSettingsAreBroken(t *testing.T) {
+	i, says := process(t)
+	says(printed("first", time.Now().Add(time.Hour)))
+	if got := accessKey(t, i); got != "first" {
+		t.Fatalf("got %q", got)
+	}
+	says(printed("second", time.Now().Add(time.Hour)))
+	if err := os.WriteFile(os.Getenv("AWS_CONFIG_FILE"), []byte("[default]\naws_access_key_id = half\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	renewNow(t, i)
+	if got := accessKey(t, i); got != "second" {
+		t.Errorf("after a renewal: %q, want the second credentials", got)
+	}
+}
+
+// Settings whose source of credentials was late are gone on with, and what they
+// bring is taken, though there are others that are still valid.
+func TestLateSourceOfNewSettingsIsJoined(t *testing.T) {
+	i, says := process(t)
+	says(printed("first", time.Now().Add(time.Hour)))
+	if got := accessKey(t, i); got != "first" {
+		t.Fatalf("got %q", got)
+	}
+	i.mu.Lock()
+	late := aws.Credentials{AccessKeyID: "late", SecretAccessKey: "s"}
+	i.next = &session{provider: credentials.StaticCredentialsProvider{Value: late}}
+	i.mu.Unlock()
+	renewNow(t, i)
+	if got := accessKey(t, i); got != "late" {
+		t.Errorf("got %q, want what the late source brought", got)
+	}
+}
+
+// The SDK reads them itself: nothing here has to notice that they change.
+func TestTokenFilesAreReadAtEachRenewal(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	serve := func(t *testing.T, answer func(r *http.Request) string) string {
+		t.Helper()
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(answer(r))) }))
+		t.Cleanup(server.Close)
+		return server.URL
+	}
+	ends := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
+	for name, settings := range map[string]func(t *testing.T) map[string]string{
+		"web identity": func(t *testing.T) map[string]string {
+			t.Helper()
+			return map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": file, "AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/r", "AWS_ENDPOINT_URL_STS": serve(t, func(r *http.Request) string {
+				return `<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>` + r.FormValue("WebIdentityToken") +
+					`</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken><Expiration>` + ends +
+					`</Expiration></Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>`
+			})}
+		},
+		"container": func(t *testing.T) map[string]string {
+			t.Helper()
+			return map[string]string{"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": file, "AWS_CONTAINER_CREDENTIALS_FULL_URI": serve(t, func(r *http.Request) string {
+				return fmt.Sprintf(`{"AccessKeyId":%q,"SecretAccessKey":"s","Token":"t","Expiration":%q}`, r.Header.Get("Authorization"), ends)
+			})}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i, _ := process(t)
+			t.Setenv("AWS_CONFIG_FILE", os.DevNull)
+			for key, value := range settings(t) {
+				t.Setenv(key, value)
+			}
+			for n, token := range []string{"first", "second"} {
+				if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if n > 0 {
+					renewNow(t, i)
+				}
+				if got := accessKey(t, i); got != token {
+					t.Errorf("the token sent was %q, want %q", got, token)
+				}
+			}
+		})
 	}
 }
