@@ -30,7 +30,7 @@ func (p *Provider) movedAliases(refusals []*cause.Error) []*Key {
 
 // openMoved lets KMS choose the key, once, and takes the answer only from a key
 // of the same partition, account and Region as the alias.
-func (p *Provider) openMoved(ctx context.Context, alias *Key, blob []byte) (secret.Bytes, *cause.Error) {
+func (p *Provider) openMoved(ctx context.Context, turn uint64, alias *Key, blob []byte) (secret.Bytes, *cause.Error) {
 	home, err := keyref.Parse(alias.address())
 	if err != nil || !home.IsARN() {
 		return nil, &cause.Error{Code: cause.NoContact, Op: "Decrypt", Key: alias.config.Name}
@@ -46,7 +46,7 @@ func (p *Provider) openMoved(ctx context.Context, alias *Key, blob []byte) (secr
 	}
 	earlier, isNew := alias.learn(opened.KeyARN)
 	if earlier != nil {
-		p.remember(earlier)
+		p.remember(earlier, turn)
 	}
 	if isNew {
 		p.log.WarnContext(ctx, "data of an earlier key of the alias was read: "+adviceForEarlier,

@@ -35,7 +35,7 @@ func (p *Provider) Decrypt(ctx context.Context, s Stored) (secret.Bytes, error) 
 	}
 	ctx, cancel := awskms.WithLimit(ctx, p.opts.Timeout)
 	defer cancel()
-	plaintext, refusal := p.open(ctx, blob, s)
+	plaintext, refusal := p.open(ctx, p.reads.Add(1), blob, s)
 	if refusal == nil {
 		return plaintext, nil
 	}
@@ -49,22 +49,22 @@ func (p *Provider) Decrypt(ctx context.Context, s Stored) (secret.Bytes, error) 
 	return nil, err
 }
 
-func (p *Provider) open(ctx context.Context, blob []byte, s Stored) (secret.Bytes, *cause.Error) {
+func (p *Provider) open(ctx context.Context, turn uint64, blob []byte, s Stored) (secret.Bytes, *cause.Error) {
 	chosen, others := p.candidates(s)
-	plaintext, refusals := p.openWithAny(ctx, chosen, blob)
+	plaintext, refusals := p.openWithAny(ctx, turn, chosen, blob)
 	if plaintext != nil {
 		return plaintext, nil
 	}
 	// A key that is named and cannot be asked leaves nothing for the others to find.
 	if worst := cause.Worst(refusals); worst == nil || worst.Class() == cause.BadData {
-		plaintext, more := p.openWithAny(ctx, others, blob)
+		plaintext, more := p.openWithAny(ctx, turn, others, blob)
 		if plaintext != nil {
 			return plaintext, nil
 		}
 		refusals = append(refusals, more...)
 	}
 	for _, k := range p.movedAliases(refusals) {
-		plaintext, refusal := p.openMoved(ctx, k, blob)
+		plaintext, refusal := p.openMoved(ctx, turn, k, blob)
 		if refusal == nil {
 			return plaintext, nil
 		}
@@ -75,14 +75,14 @@ func (p *Provider) open(ctx context.Context, blob []byte, s Stored) (secret.Byte
 
 // openWithAny tries keys in turn. Each has an equal share of the time that is
 // left: one that hangs must not use up the time of one that works.
-func (p *Provider) openWithAny(ctx context.Context, keys []*Key, blob []byte) (secret.Bytes, []*cause.Error) {
+func (p *Provider) openWithAny(ctx context.Context, turn uint64, keys []*Key, blob []byte) (secret.Bytes, []*cause.Error) {
 	var refusals []*cause.Error
 	for i, k := range keys {
 		opened, err := k.config.KMS.Decrypt(awskms.Share(ctx, len(keys)-i), k.address(), blob)
 		p.tell(ctx, k, decrypt, err, false)
 		if err == nil {
 			k.resolve(opened.KeyARN)
-			p.remember(k)
+			p.remember(k, turn)
 			return opened.Plaintext, nil
 		}
 		refusals = append(refusals, cause.Of(err))
@@ -90,10 +90,24 @@ func (p *Provider) openWithAny(ctx context.Context, keys []*Key, blob []byte) (s
 	return nil, refusals
 }
 
+// worked is the key that worked last, for the read that began last: where data
+// lies together by key, a read of what came before must not undo what is known of
+// what comes now.
+type worked struct {
+	key  *Key
+	turn uint64
+}
+
 // remember makes k the key that is tried first.
-func (p *Provider) remember(k *Key) {
-	if p.lastWorked.Load() != k {
-		p.lastWorked.Store(k)
+func (p *Provider) remember(k *Key, turn uint64) {
+	for {
+		old := p.lastWorked.Load()
+		if old != nil && (old.key == k || old.turn > turn) {
+			return
+		}
+		if p.lastWorked.CompareAndSwap(old, &worked{k, turn}) {
+			return
+		}
 	}
 }
 
@@ -116,7 +130,10 @@ func (p *Provider) candidates(s Stored) (chosen, others []*Key) {
 	if len(p.keys)+earlier == 1 {
 		return nil, p.keys
 	}
-	c := choice{last: p.lastWorked.Load(), keyID: s.KeyID, state: keyref.ParseState(s.KeyID), noted: string(s.Annotations[AnnotationKeyARN])}
+	c := choice{keyID: s.KeyID, state: keyref.ParseState(s.KeyID), noted: string(s.Annotations[AnnotationKeyARN])}
+	if w := p.lastWorked.Load(); w != nil {
+		c.last = w.key
+	}
 	for _, k := range p.keys {
 		c.consider(k, true)
 	}

@@ -61,6 +61,19 @@ func (f *fakeKMS) fail(what string, code cause.Code) {
 	f.fails[what] = &cause.Error{Code: code, AWSCode: "TestException", RequestID: "r-1"}
 }
 
+// failOnce makes the next call of an operation fail, and no other.
+func (f *fakeKMS) failOnce(op string, code cause.Code) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.inject = func(called, _ string) error { // under the lock
+		if called != op {
+			return nil
+		}
+		f.inject = nil
+		return &cause.Error{Code: code}
+	}
+}
+
 func (f *fakeKMS) mend(what string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -58,7 +58,8 @@ type Provider struct {
 	write *Key   // the first of keys
 	keys  []*Key // of the configuration; those that an alias named before come with it
 
-	lastWorked atomic.Pointer[Key]
+	reads      atomic.Uint64 // that began: each has its turn
+	lastWorked atomic.Pointer[worked]
 	bad        *badMemory
 	missing    *missingKeys
 
