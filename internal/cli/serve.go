@@ -10,9 +10,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -37,7 +34,7 @@ func newServe(s Streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return serve(s, cfg) //nolint:contextcheck // a signal ends it
+		return serve(s, cfg, flags.Source()) //nolint:contextcheck // a signal ends it
 	})
 }
 
@@ -46,6 +43,7 @@ func serveHelp(s Streams, set *pflag.FlagSet) {
 
 Usage:
   %[1]s [serve] --key=ARN [flags]
+  %[1]s [serve] --config=FILE [flags]
   %[1]s dev [--dir DIR]      try it out: the same, over a KMS emulator
   %[1]s status [--socket S]  ask a running one over its socket
   %[1]s version
@@ -55,98 +53,32 @@ One dash and two dashes mean the same. Each flag can be given as an environment
 variable: --kms-endpoint as %[2]s. The command line
 wins; a flag that repeats takes one occurrence a line.
 
-SIGTERM, SIGINT and SIGHUP end it in good order, a second one at once; SIGUSR1
-toggles debug logging. Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage.
+SIGTERM and SIGINT end it in good order, a second one at once. SIGHUP loads the
+file of --config again, which a change of the file does by itself, and without
+one ends it, too. SIGUSR1 toggles debug logging. Exit codes: 0 ended by a signal,
+1 failed, 2 wrong usage.
 
 Flags:
 %[3]s`, programName, config.EnvName("kms-endpoint"), set.FlagUsages())
 }
 
 // serve runs the daemon until a signal or a failure ends it.
-func serve(s Streams, cfg *config.Config) error {
+func serve(s Streams, cfg *config.Config, source *config.Source) error {
 	tuneRuntime(s.LookupEnv)
 	level := new(slog.LevelVar)
 	level.Set(cfg.Log.Level)
 	log, closeLog := newLogger(s, cfg.Log, level)
 	defer closeLog()
 	logStart(log, cfg)
-	d := daemon.Start(cfg, daemonOptions(log))
+	o := daemonOptions(log)
+	o.Source = source
+	d := daemon.Start(cfg, o)
 	return wait(s, d, cfg, log, level, nil)
 }
 
 func daemonOptions(log *slog.Logger) daemon.Options {
 	v := version()
 	return daemon.Options{Log: log, Version: v.Version, Commit: v.Commit, GoVersion: v.Go}
-}
-
-// wait serves signals: SIGTERM, SIGINT and SIGHUP end the process, a second one
-// at once; SIGUSR1 toggles debug logging. An error of tried ends it too; nil
-// never comes.
-func wait(s Streams, d *daemon.Daemon, cfg *config.Config, log *slog.Logger, level *slog.LevelVar, tried <-chan error) error {
-	for {
-		select {
-		case err := <-d.Failed():
-			end(s, d, 0, log)
-			return err
-		case err := <-tried:
-			if err != nil {
-				end(s, d, 0, log)
-				return err
-			}
-			tried = nil
-		case sig := <-s.Signals:
-			if sig == syscall.SIGUSR1 {
-				toggleDebug(log, level, cfg.Log.Level)
-				continue
-			}
-			log.Info("shutting down", "signal", sig.String(), "delay", cfg.ShutdownDelay.String())
-			end(s, d, cfg.ShutdownDelay, log)
-			log.Info("stopped")
-			return nil
-		}
-	}
-}
-
-// end serves for the delay and then shuts down. A signal cuts both short.
-func end(s Streams, d *daemon.Daemon, delay time.Duration, log *slog.Logger) {
-	hurry, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	done := make(chan struct{})
-	var hurrying sync.WaitGroup
-	defer hurrying.Wait()
-	defer close(done)
-	hurrying.Go(func() {
-		for {
-			select {
-			case again := <-s.Signals:
-				if again != syscall.SIGUSR1 && hurry.Err() == nil {
-					log.Warn("second signal: running calls are cut", "signal", again.String())
-					cancel()
-				}
-			case <-done:
-				return
-			}
-		}
-	})
-	timer := time.NewTimer(delay)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-hurry.Done():
-	}
-	d.Shutdown(hurry)
-}
-
-func toggleDebug(log *slog.Logger, level *slog.LevelVar, configured slog.Level) {
-	switch {
-	case level.Level() != slog.LevelDebug:
-		level.Set(slog.LevelDebug)
-	case configured == slog.LevelDebug:
-		level.Set(slog.LevelInfo)
-	default:
-		level.Set(configured)
-	}
-	log.Log(context.Background(), level.Level(), "log level changed by SIGUSR1", "level", level.Level().String())
 }
 
 // newLogger returns the log, and what writes the rest of it at the end.

@@ -21,24 +21,24 @@ const (
 )
 
 // makeDirs makes the directories that are missing, each for the owner alone,
-// whatever the umask.
-func makeDirs(dir string) error {
+// whatever the umask, and returns those that it made, also where it fails.
+func (f files) makeDirs(dir string) (made []string, err error) {
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return nil, err
 	}
 	if parent := filepath.Dir(dir); parent != dir {
-		if err := makeDirs(parent); err != nil {
-			return err
+		if made, err = f.makeDirs(parent); err != nil {
+			return made, err
 		}
 	}
-	err := os.Mkdir(dir, 0o700)
+	err = f.mkdir(dir, 0o700)
 	switch {
 	case errors.Is(err, fs.ErrExist): // somebody was faster, or it is a dangling link: opening it will tell
-		return nil
+		return made, nil
 	case err != nil:
-		return err
+		return made, err
 	}
-	return os.Chmod(dir, 0o700) //nolint:gosec // a directory
+	return append(made, dir), f.chmod(dir, 0o700)
 }
 
 // busyError is a socket whose lock another process of this user keeps.

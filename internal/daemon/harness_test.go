@@ -41,6 +41,8 @@ func shortTiming() timing {
 	return timing{
 		holderWait: 300 * time.Millisecond, holderPoll: 10 * time.Millisecond, keep: 20 * time.Millisecond,
 		portRetry: 20 * time.Millisecond, answer: 20 * time.Millisecond, drain: 5 * time.Second,
+		settle: 10 * time.Millisecond, settleMost: 100 * time.Millisecond, poll: 10 * time.Second, missing: 300 * time.Millisecond,
+		retry: 100 * time.Millisecond, retryMost: 500 * time.Millisecond,
 	}
 }
 
@@ -135,7 +137,7 @@ func run(t testing.TB, s setup) *running {
 	}
 	args := append([]string{"--key=" + key, "--listen=" + s.listen, "--kms-endpoint=" + s.endpoint, "--health-port=127.0.0.1:0"}, s.args...)
 	r := &running{t: t, kms: s.kms, key: key, path: s.listen, log: &logBook{}}
-	r.Daemon = start(parse(t, args), Options{Log: r.log.logger(), Version: "v1.2.3", Commit: "abc", GoVersion: "go1"}, s.time)
+	r.Daemon = start(parse(t, args), Options{Log: r.log.logger(), Version: "v1.2.3", Commit: "abc", GoVersion: "go1"}, s.time, usualFiles())
 	t.Cleanup(r.shutdown)
 	return r
 }

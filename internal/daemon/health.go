@@ -43,20 +43,21 @@ func newHTTPServer(d *Daemon) *httpServer {
 // ServeHTTP implements [http.Handler]. Paths are compared as they are: what an
 // operator may configure is no pattern of a mux.
 func (s *httpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	health := s.daemon.cfg.Health
+	health := s.daemon.started.Health
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		answer(w, http.StatusMethodNotAllowed, "only GET and HEAD are answered here")
 		return
 	}
+	verbose := r.URL.Query().Has("verbose")
 	name, one := strings.CutPrefix(r.URL.Path, "/readyz/")
 	switch {
 	case r.URL.Path == health.HealthzPath, r.URL.Path == health.LivezPath:
 		s.livez(w)
 	case r.URL.Path == "/readyz":
-		s.readyz(w)
+		s.readyz(w, verbose)
 	case one:
-		s.readyzOne(w, name)
+		s.readyzOne(w, name, verbose)
 	case r.URL.Path == "/metrics":
 		s.metrics.ServeHTTP(w, r)
 	default:
@@ -68,7 +69,7 @@ func (s *httpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *httpServer) run(ctx context.Context) {
 	log, reported := s.daemon.log, false
 	for ctx.Err() == nil {
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.daemon.cfg.Health.Address)
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.daemon.started.Health.Address)
 		if err == nil {
 			log.Info("serving health and metrics", "address", l.Addr().String())
 			s.serve(ctx, l)
@@ -76,7 +77,7 @@ func (s *httpServer) run(ctx context.Context) {
 		}
 		if !reported && ctx.Err() == nil {
 			reported = true
-			log.Error("health and metrics cannot be served yet: trying again in the background", "address", s.daemon.cfg.Health.Address, "error", err.Error())
+			log.Error("health and metrics cannot be served yet: trying again in the background", "address", s.daemon.started.Health.Address, "error", err.Error())
 		}
 		select {
 		case <-ctx.Done():
@@ -110,8 +111,8 @@ func (s *httpServer) address() string {
 // livez fails only where a restart could help.
 func (s *httpServer) livez(w http.ResponseWriter) {
 	var silent []string
-	for _, p := range s.daemon.providers {
-		if err := p.answering.problem(); err != nil {
+	for _, p := range s.daemon.current.Load().providers {
+		if err := p.at.answering.problem(); err != nil {
 			silent = append(silent, fmt.Sprintf("provider %s does not answer on its socket: %v", p.cfg.Name, err))
 		}
 	}
@@ -122,47 +123,66 @@ func (s *httpServer) livez(w http.ResponseWriter) {
 	answer(w, http.StatusOK, "ok")
 }
 
-// readyz fails while any provider cannot encrypt.
-func (s *httpServer) readyz(w http.ResponseWriter) {
-	lines := make([]string, 0, len(s.daemon.providers))
+// readyz fails while any provider cannot encrypt. A file that could not be loaded
+// is no reason: what was served before is served.
+func (s *httpServer) readyz(w http.ResponseWriter, verbose bool) {
+	g := s.daemon.current.Load()
+	lines := make([]string, 0, len(g.providers))
 	code := http.StatusOK
-	for _, p := range s.daemon.providers {
+	for _, p := range g.providers {
 		line, ready := p.readiness()
 		if !ready {
 			code = http.StatusServiceUnavailable
 		}
 		lines = append(lines, line)
+		if verbose {
+			lines = append(lines, p.details()...)
+		}
+	}
+	if verbose && s.daemon.reloader != nil {
+		lines = append(lines, s.daemon.reloader.lines(g)...)
 	}
 	answer(w, code, strings.Join(lines, "\n"))
 }
 
-func (s *httpServer) readyzOne(w http.ResponseWriter, name string) {
-	for _, p := range s.daemon.providers {
-		if p.cfg.Name != name {
-			continue
-		}
-		line, ready := p.readiness()
-		code := http.StatusOK
-		if !ready {
-			code = http.StatusServiceUnavailable
-		}
-		answer(w, code, line)
+func (s *httpServer) readyzOne(w http.ResponseWriter, name string, verbose bool) {
+	g := s.daemon.current.Load()
+	p := g.named(name)
+	if p == nil {
+		answer(w, http.StatusNotFound, "no provider has that name; "+g.names())
 		return
 	}
-	answer(w, http.StatusNotFound, "no provider has that name; they are numbered from 0 in the order of --key")
+	line, ready := p.readiness()
+	if verbose {
+		line = strings.Join(append([]string{line}, p.details()...), "\n")
+	}
+	code := http.StatusOK
+	if !ready {
+		code = http.StatusServiceUnavailable
+	}
+	answer(w, code, line)
+}
+
+// names says how the providers are called.
+func (g *generation) names() string {
+	if g.cfg.File == "" {
+		return "they are numbered from 0 in the order of --key"
+	}
+	names := make([]string, len(g.providers))
+	for i, p := range g.providers {
+		names[i] = p.cfg.Name
+	}
+	return "there are " + strings.Join(names, ", ")
 }
 
 // readiness is a provider's line on /readyz.
 func (s *served) readiness() (line string, ready bool) {
 	h := s.provider.Health()
 	prefix := "provider " + s.cfg.Name + ": "
-	s.mu.Lock()
-	sock := s.socket
-	s.mu.Unlock()
-	if sock == nil {
-		return prefix + "its socket is not served yet, since the start at " + stamp(s.began), false
+	if !s.at.answers.Load() {
+		return prefix + "its socket is not served yet, since the start at " + stamp(s.at.began), false
 	}
-	if since, err := sock.problem(); err != nil {
+	if since, err := s.at.socket.problem(); err != nil {
 		return fmt.Sprintf("%sits socket file is gone since %s: %v", prefix, stamp(since), err), false
 	}
 	switch {

@@ -284,7 +284,7 @@ func TestHealthAnswersAtOnceWhileKMSHangs(t *testing.T) {
 func TestLivenessFailsWhenTheProcessDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	r := run(t, setup{}).ready()
-	r.providers[0].server.Stop() // its file stays, and nobody is behind it
+	r.current.Load().providers[0].at.server.Stop() // its file stays, and nobody is behind it
 	want := regexp.QuoteMeta("provider 0 does not answer on its socket: asking " + r.path + " for its version: ")
 	r.waitFor("/livez", http.StatusInternalServerError, "^"+want)
 	r.waitFor("/healthz", http.StatusInternalServerError, "^"+want)

@@ -23,7 +23,7 @@ func (s *socket) keep(ctx context.Context, serve func(net.Listener)) {
 		case <-ticker.C:
 		}
 		err := s.restore(ctx, serve)
-		s.note(err)
+		s.noteLoss(err)
 		if err != nil && err.Error() != reported {
 			s.log.Error("socket file is gone and cannot be put back: trying again", "socket", s.path, "error", err.Error())
 		}
@@ -63,8 +63,8 @@ func (s *socket) owns() bool {
 	return err == nil && file == s.file
 }
 
-// note keeps why callers cannot find the socket, and since when.
-func (s *socket) note(err error) {
+// noteLoss keeps why callers cannot find the socket, and since when.
+func (s *socket) noteLoss(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lost == nil {

@@ -89,10 +89,11 @@ func (r role) play() {
 // claim claims the socket and accepts on it, until it is told to close.
 func (r role) claim(in *bufio.Scanner) {
 	t := usualTiming()
-	t.holderWait, t.holderPoll = r.Wait, 10*time.Millisecond
-	s, err := claim(context.Background(), socketOptions{
-		path: r.Path, mode: os.FileMode(r.Mode), group: r.Group, log: slog.New(slog.DiscardHandler), time: t,
+	t.holderPoll = 10 * time.Millisecond
+	s := newSocket(socketOptions{
+		path: r.Path, access: access{os.FileMode(r.Mode), r.Group}, log: slog.New(slog.DiscardHandler), time: t, files: usualFiles(),
 	})
+	err := s.claim(context.Background(), r.Wait)
 	say(err, "claimed")
 	if err != nil {
 		return

@@ -3,7 +3,6 @@ package daemon
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"slices"
@@ -22,19 +21,16 @@ const maxConnections = 256
 type gate struct {
 	net.Listener
 
-	allowed  []uint32 // empty: whoever the file's mode lets in
-	rejected func(reason string)
-	conns    *connections
-	log      *slog.Logger
+	endpoint *endpoint
 	quiet    map[string]*rate.Limiter // by reason
 }
 
-func newGate(l net.Listener, allowed []uint32, conns *connections, rejected func(string), log *slog.Logger) *gate {
+func newGate(l net.Listener, e *endpoint) *gate {
 	quiet := map[string]*rate.Limiter{}
 	for _, reason := range []string{byUID, byLimit} {
 		quiet[reason] = rate.NewLimiter(rate.Every(time.Minute), 1)
 	}
-	return &gate{Listener: l, allowed: allowed, conns: conns, rejected: rejected, log: log, quiet: quiet}
+	return &gate{Listener: l, endpoint: e, quiet: quiet}
 }
 
 // Why a connection is closed at once: the values of the metric's label.
@@ -52,11 +48,12 @@ func (g *gate) Accept() (net.Conn, error) {
 		}
 		cred, err := peerOf(conn)
 		self := err == nil && int(cred.Pid) == os.Getpid()
-		if !self && len(g.allowed) > 0 && (err != nil || !slices.Contains(g.allowed, cred.Uid)) {
-			g.reject(conn, byUID, "connection closed at once: --allow-uid does not name its user", cred)
+		allowed := *g.endpoint.allowed.Load()
+		if !self && len(allowed) > 0 && (err != nil || !slices.Contains(allowed, cred.Uid)) {
+			g.reject(conn, byUID, "connection closed at once: "+g.endpoint.socket.settings.allowUIDs+" does not name its user", cred)
 			continue
 		}
-		if tracked := g.conns.admit(conn, self); tracked != nil {
+		if tracked := g.endpoint.conns.admit(conn, self); tracked != nil {
 			return tracked, nil
 		}
 		g.reject(conn, byLimit, "connection closed at once: too many are open", cred, "limit", maxConnections)
@@ -66,12 +63,13 @@ func (g *gate) Accept() (net.Conn, error) {
 // reject closes a connection, once it has been counted: whoever sees it closed
 // finds it in the metrics.
 func (g *gate) reject(conn net.Conn, reason, text string, cred *unix.Ucred, attrs ...any) {
-	g.rejected(reason)
+	provider := g.endpoint.server.Target().Name()
+	g.endpoint.rejected(provider, reason)
 	if g.quiet[reason].Allow() {
 		if cred != nil {
 			attrs = append(attrs, "peer_uid", cred.Uid, "peer_pid", cred.Pid)
 		}
-		g.log.Warn(text, attrs...)
+		g.endpoint.log.Warn(text, append(attrs, "provider", provider)...)
 	}
 	_ = conn.Close()
 }

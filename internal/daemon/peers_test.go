@@ -104,7 +104,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 		t.Errorf("a second one after one was closed: %q, want it closed", said)
 	}
 	p.kill()
-	until(t, "a caller that died makes room", func() bool { return r.providers[0].conns.count() == 0 })
+	until(t, "a caller that died makes room", func() bool { return r.current.Load().providers[0].at.conns.count() == 0 })
 }
 
 func TestConnectionsAreBoundedOfEachSocketAlone(t *testing.T) {

@@ -161,7 +161,7 @@ func TestShutdownAtAnyMomentLeavesNoSocket(t *testing.T) {
 	for i := range 40 {
 		path := filepath.Join(dir, fmt.Sprint(i))
 		d := start(parse(t, []string{"--key=alias/k", "--region=us-west-2", "--listen=" + path, "--kms-endpoint=http://127.0.0.1:1", "--health-port=127.0.0.1:0"}),
-			Options{Log: (&logBook{}).logger()}, shortTiming())
+			Options{Log: (&logBook{}).logger()}, shortTiming(), usualFiles())
 		time.Sleep(time.Duration(i) * 30 * time.Microsecond) // a different moment each time
 		d.Shutdown(context.Background())
 		if exists(path) {

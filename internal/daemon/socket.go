@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,11 +20,12 @@ import (
 
 // socketOptions say what a socket is made like.
 type socketOptions struct {
-	path  string // or @name
-	mode  fs.FileMode
-	group int // -1: the process's own
-	log   *slog.Logger
-	time  timing
+	path     string // or @name
+	access   access
+	log      *slog.Logger
+	time     timing
+	files    files
+	settings settings
 }
 
 func (o socketOptions) abstract() bool { return strings.HasPrefix(o.path, "@") }
@@ -32,12 +34,17 @@ func (o socketOptions) abstract() bool { return strings.HasPrefix(o.path, "@") }
 // from its first instant, it is put back when its file is removed, and on close
 // the file is removed if it is still this process's own.
 type socket struct {
-	socketOptions
+	socketOptions // access as it was at first; see want
+
+	binding sync.Mutex // held while the file is made or changed
 
 	mu       sync.Mutex
-	listener *net.UnixListener
+	want     access
+	listener *net.UnixListener // nil until the socket is claimed
 	file     fileID
-	lost     error // why the file is gone and could not be put back
+	born     int      // the group that the file had before it was given one
+	made     []string // directories that were made for it
+	lost     error    // why the file is gone and could not be put back
 	lostAt   time.Time
 	closed   bool
 }
@@ -45,11 +52,12 @@ type socket struct {
 // A fileID tells one file from another that has taken its name.
 type fileID struct{ dev, ino uint64 }
 
+func newSocket(o socketOptions) *socket { return &socket{socketOptions: o, want: o.access} }
+
 // claim makes the socket. A stale file is replaced. A live holder is waited for
 // and never displaced; what is no socket is left alone.
-func claim(ctx context.Context, o socketOptions) (*socket, error) {
-	s := &socket{socketOptions: o}
-	deadline := time.Now().Add(o.time.holderWait)
+func (s *socket) claim(ctx context.Context, wait time.Duration) error {
+	deadline := time.Now().Add(wait)
 	waiting, pid := false, 0
 	for {
 		err := s.bind(ctx)
@@ -57,11 +65,11 @@ func claim(ctx context.Context, o socketOptions) (*socket, error) {
 		_, isBusy := errors.AsType[*busyError](err)
 		switch {
 		case err == nil:
-			return s, nil
+			return nil
 		case isHeld && held.pid == os.Getpid():
-			return nil, fmt.Errorf("listening on %s: another --listen of this process is the same socket; each key needs one of its own", o.path)
+			return fmt.Errorf("listening on %s: another %s of this process is the same socket; each %s needs one of its own", s.path, s.settings.listen, s.settings.owner)
 		case !isHeld && !isBusy:
-			return nil, fmt.Errorf("listening on %s: %w", o.path, err)
+			return fmt.Errorf("listening on %s: %w", s.path, err)
 		case isHeld && held.pid == 0: // its queue of connections may be full by now
 			held.pid = pid
 		case isHeld:
@@ -69,18 +77,18 @@ func claim(ctx context.Context, o socketOptions) (*socket, error) {
 		}
 		if !time.Now().Before(deadline) {
 			if isHeld {
-				return nil, fmt.Errorf("listening on %s: %w; stop that process, or give this one another --listen", o.path, held)
+				return fmt.Errorf("listening on %s: %w; stop that process, or give this one another %s", s.path, held, s.settings.listen)
 			}
-			return nil, fmt.Errorf("listening on %s: %w", o.path, err)
+			return fmt.Errorf("listening on %s: %w", s.path, err)
 		}
 		if !waiting {
 			waiting = true
-			o.log.Warn("socket is in use: waiting for its holder to leave", "socket", o.path, "holder", err.Error(), "wait", o.time.holderWait.String())
+			s.log.Warn("socket is in use: waiting for its holder to leave", "socket", s.path, "holder", err.Error(), "wait", wait.String())
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("listening on %s: %w", o.path, ctx.Err())
-		case <-time.After(o.time.holderPoll):
+			return fmt.Errorf("listening on %s: %w", s.path, ctx.Err())
+		case <-time.After(s.time.holderPoll):
 		}
 	}
 }
@@ -97,35 +105,46 @@ func (e *heldError) Error() string {
 
 // bind tries once to make the socket and to take it over as s.listener.
 func (s *socket) bind(ctx context.Context) error {
+	s.binding.Lock()
+	defer s.binding.Unlock()
 	if s.abstract() {
 		return s.bindAbstract(ctx)
 	}
-	if err := makeDirs(filepath.Dir(s.path)); err != nil {
+	made, err := s.files.makeDirs(filepath.Dir(s.path))
+	s.note(made)
+	if err != nil {
 		return err
 	}
-	unlock, err := lock(ctx, s.path)
+	unlock, err := s.files.lock(ctx, s.path)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := clearStale(ctx, s.path); err != nil {
+	if err := s.clearStale(ctx); err != nil {
 		return err
 	}
-	listener, err := listenUnix(ctx, s.path, 0o600)
+	listener, err := s.files.listen(ctx, s.path, 0o600)
 	if err != nil {
 		return err
 	}
 	listener.SetUnlinkOnClose(false)
 	if err := s.adopt(listener); err != nil {
 		_ = listener.Close()
-		_ = os.Remove(s.path)
+		_ = s.files.remove(s.path)
 		return err
 	}
 	return nil
 }
 
+// note keeps which directories were made.
+func (s *socket) note(made []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.made = append(s.made, made...)
+}
+
 func (s *socket) bindAbstract(ctx context.Context) error {
-	listener, err := listenUnix(ctx, s.path, 0o600)
+	listener, err := s.files.listen(ctx, s.path, 0o600)
 	if errors.Is(err, syscall.EADDRINUSE) { // also where the holder leaves just now, or does not listen yet
 		pid, _ := holder(ctx, s.path)
 		return &heldError{pid}
@@ -133,39 +152,21 @@ func (s *socket) bindAbstract(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.take(listener, fileID{}); err != nil {
+	if err := s.take(listener, fileID{}, 0); err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	return nil
 }
 
-// adopt gives the file its group, then its mode: in the other order, a group
-// that is not meant could come in between.
-func (s *socket) adopt(listener *net.UnixListener) error {
-	if s.group >= 0 {
-		if err := os.Lchown(s.path, -1, s.group); err != nil {
-			return fmt.Errorf("giving it the group of --socket-group: %w", err)
-		}
-	}
-	if err := os.Chmod(s.path, s.mode); err != nil {
-		return err
-	}
-	file, err := identify(s.path)
-	if err != nil {
-		return err
-	}
-	return s.take(listener, file)
-}
-
 // take makes a listener the socket's own, unless the socket has been closed
 // meanwhile.
-func (s *socket) take(listener *net.UnixListener, file fileID) error {
+func (s *socket) take(listener *net.UnixListener, file fileID, born int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return net.ErrClosed
 	}
-	s.listener, s.file = listener, file
+	s.listener, s.file, s.born = listener, file, born
 	return nil
 }
 
@@ -189,20 +190,20 @@ func listenUnix(ctx context.Context, path string, mode uint32) (*net.UnixListene
 }
 
 // clearStale removes a socket that nobody serves. The caller holds its lock.
-func clearStale(ctx context.Context, path string) error {
-	info, err := os.Lstat(path)
+func (s *socket) clearStale(ctx context.Context) error {
+	info, err := os.Lstat(s.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
 		return err
 	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s is in its place, which is no socket: move it away, or give another --listen", nameOf(info.Mode()))
+		return fmt.Errorf("%s is in its place, which is no socket: move it away, or give another %s", nameOf(info.Mode()), s.settings.listen)
 	}
-	if pid, live := holder(ctx, path); live {
+	if pid, live := holder(ctx, s.path); live {
 		return &heldError{pid}
 	}
-	return os.Remove(path)
+	return s.files.remove(s.path)
 }
 
 func nameOf(mode fs.FileMode) string {
@@ -236,11 +237,14 @@ func holder(ctx context.Context, path string) (pid int, live bool) {
 }
 
 func identify(path string) (fileID, error) {
+	st, err := lstat(path)
+	return fileID{dev: uint64(st.Dev), ino: st.Ino}, err //nolint:unconvert // 32 bits on some platforms
+}
+
+func lstat(path string) (unix.Stat_t, error) {
 	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
-		return fileID{}, err
-	}
-	return fileID{dev: uint64(st.Dev), ino: st.Ino}, nil //nolint:unconvert // 32 bits on some platforms
+	err := unix.Lstat(path, &st)
+	return st, err
 }
 
 // close stops accepting and removes the file, unless another process has taken
@@ -251,16 +255,30 @@ func (s *socket) close() {
 	listener, file, closed := s.listener, s.file, s.closed
 	s.closed = true
 	s.mu.Unlock()
-	if closed {
+	if closed || listener == nil {
 		return
 	}
 	if !s.abstract() {
-		if unlock, err := lock(context.Background(), s.path); err == nil {
+		if unlock, err := s.files.lock(context.Background(), s.path); err == nil {
 			defer unlock()
 		} // else as well: a lock is no reason to leave the file behind
 		if now, err := identify(s.path); err == nil && now == file {
-			_ = os.Remove(s.path)
+			if err := s.files.remove(s.path); err != nil {
+				s.log.Warn("socket file cannot be removed: it stays, and nobody serves it", "socket", s.path, "error", err.Error())
+			}
 		}
 	}
 	_ = listener.Close()
+}
+
+// discard closes a socket that never served, and removes the directories that
+// were made for it.
+func (s *socket) discard() {
+	s.close()
+	s.mu.Lock()
+	made := s.made
+	s.mu.Unlock()
+	for _, dir := range slices.Backward(made) {
+		_ = s.files.remove(dir) // stays where somebody has put something there
+	}
 }

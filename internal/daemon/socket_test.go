@@ -14,11 +14,21 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/config"
 )
 
 // options are those of a socket that no test says otherwise about.
 func options(path string, log *logBook) socketOptions {
-	return socketOptions{path: path, mode: 0o600, group: -1, log: log.logger(), time: shortTiming()}
+	return socketOptions{
+		path: path, access: access{0o600, -1}, log: log.logger(), time: shortTiming(), files: usualFiles(), settings: settingsOf(&config.Config{}),
+	}
+}
+
+// claim claims a socket, and waits for a holder as long as its timing says.
+func claim(ctx context.Context, o socketOptions) (*socket, error) {
+	s := newSocket(o)
+	return s, s.claim(ctx, o.time.holderWait)
 }
 
 // mustClaim claims a socket for the rest of the test.

@@ -13,11 +13,21 @@ type timing struct {
 	portRetry  time.Duration // between tries for a health port that is taken
 	answer     time.Duration // between questions to the process's own socket
 	drain      time.Duration // for running calls, after the sockets have closed
+
+	// Of the file of --config.
+	settle     time.Duration // of quiet, before it is read after a change
+	settleMost time.Duration // where it does not get quiet
+	poll       time.Duration // between looks where no change is noticed
+	missing    time.Duration // that it may be away while it is replaced
+	retry      time.Duration // until one that cannot be used is tried again, doubling
+	retryMost  time.Duration
 }
 
 func usualTiming() timing {
 	return timing{
 		holderWait: 10 * time.Second, holderPoll: 100 * time.Millisecond, keep: 2 * time.Second,
 		portRetry: 2 * time.Second, answer: 5 * time.Second, drain: 5 * time.Second,
+		settle: 200 * time.Millisecond, settleMost: 2 * time.Second, poll: 10 * time.Second, missing: 5 * time.Second,
+		retry: 10 * time.Second, retryMost: time.Minute,
 	}
 }

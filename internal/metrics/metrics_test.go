@@ -22,6 +22,9 @@ func registry(t *testing.T) (*prometheus.Registry, *metrics.Metrics) {
 	metrics.RegisterHealth(reg, []string{"healthy", "outage"}, func() []metrics.Health {
 		return []metrics.Health{{Provider: "0", State: "outage", Code: "KMS0203", KeyID: "123", LastOK: time.Now(), GraceEnds: time.Unix(1700000000, 0)}}
 	})
+	metrics.RegisterReload(reg, func() metrics.Reload {
+		return metrics.Reload{OK: true, LastOK: time.Unix(1700000000, 0), Hash: "0123456789abcdef"}
+	})
 	return reg, m
 }
 
@@ -61,6 +64,26 @@ aws_encryption_provider_outage_grace_end_timestamp_seconds{provider="0"} 1.7e+09
 `
 	err := testutil.GatherAndCompare(reg, strings.NewReader(want), "aws_encryption_provider_health", "aws_encryption_provider_health_cause",
 		"aws_encryption_provider_key_id_hash", "aws_encryption_provider_outage_grace_end_timestamp_seconds")
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestReloadIsReadAtEachScrape(t *testing.T) {
+	t.Parallel()
+	reg, _ := registry(t)
+	want := `# HELP aws_encryption_provider_config_info 1 for the first 16 digits of the SHA-256 of the configuration's file that is served.
+# TYPE aws_encryption_provider_config_info gauge
+aws_encryption_provider_config_info{hash="0123456789abcdef"} 1
+# HELP aws_encryption_provider_config_reload_success 1 if the configuration's file was last loaded with success, 0 while it is broken or cannot be used.
+# TYPE aws_encryption_provider_config_reload_success gauge
+aws_encryption_provider_config_reload_success 1
+# HELP aws_encryption_provider_config_reload_timestamp_seconds When the configuration that is served was loaded.
+# TYPE aws_encryption_provider_config_reload_timestamp_seconds gauge
+aws_encryption_provider_config_reload_timestamp_seconds 1.7e+09
+`
+	err := testutil.GatherAndCompare(reg, strings.NewReader(want), "aws_encryption_provider_config_info",
+		"aws_encryption_provider_config_reload_success", "aws_encryption_provider_config_reload_timestamp_seconds")
 	if err != nil {
 		t.Error(err)
 	}

@@ -1,0 +1,86 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+)
+
+// access says who may open a socket's file.
+type access struct {
+	mode  fs.FileMode
+	group int // -1: the process's own
+}
+
+// adopt gives a new file its group, then its mode: in the other order, a group
+// that is not meant could come in between.
+func (s *socket) adopt(listener *net.UnixListener) error {
+	st, err := lstat(s.path)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	want := s.want
+	s.mu.Unlock()
+	if want.group >= 0 {
+		if err := s.giveGroup(want.group); err != nil {
+			return err
+		}
+	}
+	if err := s.files.chmod(s.path, want.mode); err != nil {
+		return err
+	}
+	file, err := identify(s.path)
+	if err != nil {
+		return err
+	}
+	return s.take(listener, file, int(st.Gid))
+}
+
+func (s *socket) giveGroup(gid int) error {
+	if err := s.files.chown(s.path, -1, gid); err != nil {
+		return fmt.Errorf("giving it the group of %s: %w", s.settings.group, err)
+	}
+	return nil
+}
+
+// setAccess changes who may open the file, now where it is there and else when
+// it is made. After an error all is as before.
+func (s *socket) setAccess(next access) error {
+	s.binding.Lock()
+	defer s.binding.Unlock()
+	s.mu.Lock()
+	old, born := s.want, s.born
+	s.want = next
+	there := s.listener != nil && !s.abstract() && !s.closed
+	s.mu.Unlock()
+	if old == next || !there || !s.owns() {
+		return nil
+	}
+	err := s.change(old, next, born)
+	if err == nil {
+		return nil
+	}
+	s.mu.Lock()
+	s.want = old
+	s.mu.Unlock()
+	return fmt.Errorf("changing mode and group of %s: %w", s.path, errors.Join(err, s.change(next, old, born)))
+}
+
+// change never lets in, in between, whom neither the old nor the new access does.
+func (s *socket) change(from, to access, born int) error {
+	if from.group != to.group {
+		if err := s.files.chmod(s.path, from.mode&to.mode); err != nil {
+			return err
+		}
+		gid := to.group
+		if gid < 0 {
+			gid = born
+		}
+		if err := s.giveGroup(gid); err != nil {
+			return err
+		}
+	}
+	return s.files.chmod(s.path, to.mode)
+}

@@ -1,0 +1,146 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsserver"
+)
+
+// An endpoint is one socket with all that callers meet there: listener, gRPC
+// server, connections. It lives as long as a configuration has the socket, over
+// all the providers that are served on it.
+type endpoint struct {
+	path      string // as the configuration has it
+	socket    *socket
+	server    *kmsserver.Server
+	conns     connections
+	allowed   atomic.Pointer[[]uint32] // users that may connect; empty: the file's mode decides
+	rejected  func(provider, reason string)
+	failed    func(error) // the socket stopped accepting
+	answering answering
+	answers   atomic.Bool // it is served
+	began     time.Time
+	log       *slog.Logger
+
+	stop context.CancelFunc // ends the work; set by whoever starts that
+	work sync.WaitGroup
+}
+
+// newEndpoint returns one that nobody can connect to yet.
+func (d *Daemon) newEndpoint(cfg *config.Config, path string, t *kmsserver.Target) *endpoint {
+	e := &endpoint{
+		path: path, server: kmsserver.New(d.opts.Version, t), began: time.Now(), log: d.log.With("socket", path),
+		rejected: d.metrics.Rejected, failed: d.fail, stop: func() {},
+		socket: newSocket(socketOptions{
+			path: path, access: access{mode: cfg.Socket.Mode, group: cfg.Socket.Group}, log: d.log, time: d.time, files: d.files, settings: d.settings,
+		}),
+	}
+	e.allowed.Store(&cfg.Socket.AllowUIDs)
+	return e
+}
+
+// claimAndServe claims the socket, however long its holder takes to leave, and
+// serves it. What it starts ends with drain.
+func (e *endpoint) claimAndServe(ctx context.Context, wait time.Duration, served func()) {
+	ctx, e.stop = context.WithCancel(ctx)
+	e.work.Go(func() {
+		if err := e.socket.claim(ctx, wait); err != nil {
+			if ctx.Err() == nil {
+				e.failed(err)
+			}
+			return
+		}
+		e.run(ctx)
+		served()
+	})
+}
+
+// serve serves a socket that is claimed. What it starts ends with drain.
+func (e *endpoint) serve(ctx context.Context) {
+	ctx, e.stop = context.WithCancel(ctx)
+	e.run(ctx)
+}
+
+func (e *endpoint) run(ctx context.Context) {
+	e.accept(ctx, e.socket.current())
+	e.answers.Store(true)
+	e.log.Info("serving", "provider", e.server.Target().Name())
+	e.work.Go(func() { e.answering.watch(ctx, e.socket.time.answer, e.socket.ask, e.log) })
+	e.work.Go(func() { e.socket.keep(ctx, func(l net.Listener) { e.accept(ctx, l) }) })
+}
+
+func (e *endpoint) accept(ctx context.Context, l net.Listener) {
+	g := newGate(l, e)
+	e.work.Go(func() {
+		if err := e.server.Serve(g); err != nil && l == e.socket.current() && ctx.Err() == nil {
+			e.failed(fmt.Errorf("serving %s: %w", e.path, err))
+		}
+	})
+}
+
+// close stops accepting and removes the socket. Calls under way go on.
+func (e *endpoint) close() {
+	e.stop()
+	e.socket.close()
+	e.conns.closeSilent()
+}
+
+// drain closes the endpoint and waits for running calls, for as long as limit and
+// not after cut is closed.
+func (e *endpoint) drain(cut <-chan struct{}, limit time.Duration) {
+	e.close()
+	done := make(chan struct{})
+	go func() { // ends with GracefulStop, which Stop cuts short
+		e.server.GracefulStop()
+		close(done)
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		e.cut(done)
+	case <-cut:
+		e.cut(done)
+	}
+	e.work.Wait()
+}
+
+func (e *endpoint) cut(done <-chan struct{}) {
+	e.conns.closeAll()
+	e.server.Stop()
+	<-done
+}
+
+// discard undoes the claim of an endpoint that never served.
+func (e *endpoint) discard() {
+	e.socket.discard()
+	e.server.Stop()
+}
+
+// sameSocket says whether two paths are the same socket, by whatever links they
+// lead there.
+func sameSocket(a, b string) bool {
+	return a == b || canonical(a) == canonical(b)
+}
+
+// canonical is a socket's path without links in it, as far as it is there.
+func canonical(path string) string {
+	if strings.HasPrefix(path, "@") {
+		return path
+	}
+	path = filepath.Clean(path)
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		return filepath.Join(dir, filepath.Base(path))
+	}
+	return path
+}

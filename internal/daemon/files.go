@@ -1,0 +1,32 @@
+package daemon
+
+import (
+	"context"
+	"io/fs"
+	"net"
+	"os"
+
+	"github.com/fsnotify/fsnotify"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/config"
+)
+
+// files are the operations on files that sockets and reloads need. Only tests
+// have others than usualFiles, to make the n-th one fail.
+type files struct {
+	read   func(path string) ([]byte, error) // a file of --config
+	notify func() (*fsnotify.Watcher, error)
+	mkdir  func(path string, mode fs.FileMode) error
+	lock   func(ctx context.Context, path string) (unlock func(), err error) // the name of a socket
+	listen func(ctx context.Context, path string, mode uint32) (*net.UnixListener, error)
+	chown  func(path string, uid, gid int) error
+	chmod  func(path string, mode fs.FileMode) error
+	remove func(path string) error
+}
+
+func usualFiles() files {
+	return files{
+		read: config.ReadFile, notify: fsnotify.NewWatcher, mkdir: os.Mkdir, lock: lock, listen: listenUnix,
+		chown: os.Lchown, chmod: os.Chmod, remove: os.Remove,
+	}
+}

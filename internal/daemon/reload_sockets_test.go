@@ -1,0 +1,249 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	v2 "k8s.io/kms/apis/v2"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+)
+
+func TestProvidersExchangeSockets(t *testing.T) {
+	t.Parallel()
+	kms := kmstest.Start(t)
+	a, b := createKey(t, kms), createKey(t, kms)
+	dir := directory(t)
+	first := providerText{name: "first", listen: dir + "/1", keys: []string{keyText(kms, a)}}
+	second := providerText{name: "second", listen: dir + "/2", keys: []string{keyText(kms, b)}}
+	f := runFiled(t, filing{dir: dir}, fileText("", first, second))
+	f.ready()
+	one, two := newCaller(t, dir+"/1"), newCaller(t, dir+"/2")
+	idA, idB := one.keyID(), two.keyID()
+	rings := []*ring{f.current.Load().named("first").ring, f.current.Load().named("second").ring}
+	first.listen, second.listen = second.listen, first.listen
+	f.loads(fileText("", first, second))
+	if one.keyID() != idB || two.keyID() != idA {
+		t.Errorf("key_ids %s and %s, want them exchanged: %s and %s", one.keyID(), two.keyID(), idB, idA)
+	}
+	if one.dials.Load() != 1 || two.dials.Load() != 1 {
+		t.Errorf("callers have connected %d and %d times, want their connections kept", one.dials.Load(), two.dials.Load())
+	}
+	if g := f.current.Load(); g.named("first").ring != rings[0] || g.named("second").ring != rings[1] {
+		t.Error("a provider that only moved is another one")
+	}
+	f.waitFor("/readyz", http.StatusOK, "(?s)^provider first: ok.*provider second: ok")
+}
+
+func TestRenamedProviderKeepsItsSocket(t *testing.T) {
+	t.Parallel()
+	kms := kmstest.Start(t)
+	dir := directory(t)
+	p := providerText{name: "old", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
+	f := runFiled(t, filing{dir: dir}, fileText("", p))
+	f.ready()
+	c := newCaller(t, p.listen)
+	sealed := c.seals()
+	p.name = "new"
+	f.loads(fileText("", p))
+	c.opens(sealed)
+	if again := c.seals(); again.KeyId != sealed.KeyId || c.dials.Load() != 1 {
+		t.Errorf("key_id %s over connection %d, want %s over the first", again.KeyId, c.dials.Load(), sealed.KeyId)
+	}
+	f.waitFor("/readyz/new", http.StatusOK, "^provider new: ok")
+	f.waitFor("/readyz/old", http.StatusNotFound, "there are new")
+	f.settled()
+	for series, want := range map[string]string{
+		`aws_encryption_provider_health{provider="new",state="healthy"}`: "1",
+		`aws_encryption_provider_health{provider="old",state="healthy"}`: "",
+	} {
+		if got := f.metric(series); got != want {
+			t.Errorf("%s is %q, want %q", series, got, want)
+		}
+	}
+}
+
+func TestSocketByAnotherNameIsTheSame(t *testing.T) {
+	t.Parallel()
+	kms := kmstest.Start(t)
+	dir := directory(t)
+	if err := os.Symlink(dir, dir+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
+	f := runFiled(t, filing{dir: dir}, fileText("", p))
+	f.ready()
+	c := newCaller(t, p.listen)
+	c.keyID()
+	p.listen = dir + "/link/s"
+	f.loads(fileText("", p))
+	c.keyID()
+	if n := c.dials.Load(); n != 1 {
+		t.Errorf("the caller has connected %d times, want its connection kept", n)
+	}
+}
+
+func TestSocketThatIsGoneFinishesItsCalls(t *testing.T) {
+	t.Parallel()
+	kms := kmstest.Start(t)
+	dir := directory(t)
+	stays := providerText{name: "stays", listen: dir + "/stays", keys: []string{keyText(kms, createKey(t, kms))}}
+	goes := providerText{name: "goes", listen: dir + "/goes", keys: []string{keyText(kms, createKey(t, kms))}}
+	f := runFiled(t, filing{dir: dir}, fileText("", stays, goes))
+	f.ready()
+	c := newCaller(t, goes.listen)
+	c.seals()
+	slow := kms.Inject(kmsemulator.Fault{Operation: "Encrypt", Kind: kmsemulator.Latency, Delay: time.Second})
+	before := kms.Calls("Encrypt")
+	running := make(chan error, 1)
+	go func() {
+		_, err := c.kms.Encrypt(context.Background(), &v2.EncryptRequest{Plaintext: plaintext()})
+		running <- err
+	}()
+	until(t, "KMS has the call", func() bool { return kms.Calls("Encrypt") > before })
+	slow()
+	f.loads(fileText("", stays))
+	if exists(goes.listen) {
+		t.Error("the socket is still there")
+	}
+	select {
+	case err := <-running:
+		t.Fatalf("the running call has ended (%v) before the socket was gone: the test shows nothing", err)
+	default:
+	}
+	if err := <-running; err != nil {
+		t.Errorf("the running call: %v, want it finished", err)
+	}
+	f.settled()
+	if got := f.metric(`aws_encryption_provider_health{provider="goes",state="healthy"}`); got != "" {
+		t.Errorf("the health of what is gone is %q, want no such series", got)
+	}
+	f.loads(fileText("", stays, goes)) // and back
+	newCaller(t, goes.listen).seals()
+}
+
+func TestNewSocketThatIsHeldByAnotherProcess(t *testing.T) {
+	t.Parallel()
+	kms := kmstest.Start(t)
+	dir := directory(t)
+	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
+	f := runFiled(t, filing{dir: dir}, fileText("", p))
+	f.ready()
+	c := newCaller(t, p.listen)
+	before := c.keyID()
+	held := holding(t, dir+"/held")
+	free := providerText{name: "free", listen: dir + "/new/sub/free", keys: p.keys}
+	taken := providerText{name: "taken", listen: dir + "/held", keys: p.keys}
+	text := fileText("", p, free, taken)
+	f.refuses(text, fmt.Sprintf("listening on %s/held: the process with pid %d serves it; stop that process, or give this one another listen", dir, held.pid()))
+	if c.keyID() != before || len(f.current.Load().providers) != 1 {
+		t.Error("the running configuration does not go on")
+	}
+	until(t, "nothing is left of the attempt", func() bool { return !exists(dir + "/new") })
+	if pid, live := holder(context.Background(), dir+"/held"); !live || pid != held.pid() {
+		t.Errorf("holder is %d (%t), want still %d", pid, live, held.pid())
+	}
+	held.leave()
+	f.loaded(text) // without a change of the file
+	for _, path := range []string{free.listen, taken.listen, p.listen} {
+		newCaller(t, path).keyID()
+	}
+}
+
+func TestNewSocketWhoseDirectoryCannotBeMade(t *testing.T) {
+	t.Parallel()
+	kms := kmstest.Start(t)
+	dir := directory(t)
+	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
+	f := runFiled(t, filing{dir: dir}, fileText("", p))
+	f.ready()
+	other := providerText{name: "other", listen: f.file + "/s", keys: p.keys}
+	f.refuses(fileText("", p, other), "listening on "+f.file+"/s: ")
+	newCaller(t, p.listen).keyID()
+	if got := f.metric("aws_encryption_provider_config_reload_success"); got != "0" {
+		t.Errorf("config_reload_success is %q, want 0", got)
+	}
+	f.loads(fileText("", p))
+	if got := f.metric("aws_encryption_provider_config_reload_success"); got != "1" {
+		t.Errorf("config_reload_success is %q, want 1", got)
+	}
+}
+
+func TestWhatMayReachTheSocketsIsChanged(t *testing.T) {
+	t.Parallel()
+	kms := kmstest.Start(t)
+	dir := directory(t)
+	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
+	group := otherGroup(t)
+	f := runFiled(t, filing{dir: dir}, fileText("", p))
+	f.ready()
+	c := newCaller(t, p.listen)
+	c.keyID()
+	w := watchFile(p.listen)
+	f.loads(fileText(fmt.Sprintf("socket: {mode: \"0666\", group: \"%d\", allowUIDs: [%d]}\nshutdownDelay: 3ms\n", group, stranger()+1), p))
+	if mode, gid := permissions(t, p.listen), groupOf(t, p.listen); mode != 0o666 || gid != group {
+		t.Errorf("mode %04o, group %d; want 0666 and %d", mode, gid, group)
+	}
+	for seen := range w.result() {
+		if !strings.HasPrefix(seen, "0600 ") && seen != fmt.Sprintf("0666 %d", group) {
+			t.Errorf("seen with mode and group %s on the way", seen)
+		}
+	}
+	if got := f.ShutdownDelay(); got != 3*time.Millisecond {
+		t.Errorf("the delay of shutdown is %s, want 3ms", got)
+	}
+	visitor := another(t, role{Do: "connect", Path: p.listen}, stranger())
+	visitor.ask("open")
+	if said := visitor.line(); said == "in" {
+		t.Error("a user who is not allowed is let in")
+	}
+	if !f.log.has("socket.allowUIDs does not name its user") {
+		t.Errorf("the log does not name the setting:\n%s", f.log)
+	}
+	c.keyID() // connections that are open stay
+	if err := os.Remove(p.listen); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the socket is back", func() bool { return ask(context.Background(), p.listen) == nil })
+	if mode, gid := permissions(t, p.listen), groupOf(t, p.listen); mode != 0o666 || gid != group {
+		t.Errorf("put back with mode %04o, group %d; want 0666 and %d", mode, gid, group)
+	}
+	f.loads(fileText("", p))
+	if mode, gid := permissions(t, p.listen), groupOf(t, p.listen); mode != 0o600 || gid != os.Getegid() {
+		t.Errorf("mode %04o, group %d; want 0600 and the process's own", mode, gid)
+	}
+	visitor = another(t, role{Do: "connect", Path: p.listen}, os.Getuid())
+	visitor.expect("open", "in")
+}
+
+func TestReloadWhileASocketIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	kms := kmstest.Start(t)
+	dir := directory(t)
+	held := holding(t, dir+"/held")
+	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
+	waits := providerText{name: "waits", listen: dir + "/held", keys: p.keys}
+	timing := shortTiming()
+	timing.holderWait = 10 * patience
+	f := runFiled(t, filing{dir: dir, time: timing}, fileText("", p, waits))
+	until(t, "it waits", func() bool { return f.log.has("waiting for its holder") })
+	waits.keys = []string{keyText(kms, createKey(t, kms)), waits.keys[0]}
+	f.loads(fileText("socket: {mode: \"0660\"}\n", p, waits))
+	held.leave()
+	newCaller(t, waits.listen).seals()
+	if got := permissions(t, waits.listen); got != 0o660 {
+		t.Errorf("made with mode %04o, want 0660", got)
+	}
+	<-f.Serving()
+	again := holding(t, dir+"/2")
+	q := providerText{name: "q", listen: dir + "/2", keys: p.keys}
+	f.refuses(fileText("", p, q), "serves it")
+	again.leave()
+	f.loaded(fileText("", p, q))
+}

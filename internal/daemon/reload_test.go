@@ -1,0 +1,190 @@
+package daemon
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	v2 "k8s.io/kms/apis/v2"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+)
+
+func TestNewFirstKeyWritesAndTheOldOneReads(t *testing.T) {
+	t.Parallel()
+	kms := kmstest.Start(t)
+	a, b := createKey(t, kms), createKey(t, kms)
+	dir := directory(t)
+	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, a)}}
+	f := runFiled(t, filing{dir: dir}, fileText("", p))
+	f.ready()
+	c := newCaller(t, p.listen)
+	before := c.seals()
+	if !strings.HasPrefix(before.KeyId, a) {
+		t.Fatalf("key_id %s, want one of %s", before.KeyId, a)
+	}
+	p.keys = []string{keyText(kms, b), keyText(kms, a)}
+	f.loads(fileText("", p))
+	after := c.seals()
+	if !strings.HasPrefix(after.KeyId, b) || c.keyID() != after.KeyId {
+		t.Errorf("key_id %s, and %s by Status; want one of %s", after.KeyId, c.keyID(), b)
+	}
+	c.opens(before)
+	c.opens(after)
+	if n := c.dials.Load(); n != 1 {
+		t.Errorf("the caller has connected %d times, want its connection kept", n)
+	}
+}
+
+// The file changes one provider while another's KMS hangs, which is past its
+// outage's beginning, and a third one's is well.
+func TestReloadDuringAnOutage(t *testing.T) {
+	t.Parallel()
+	well, ill := kmstest.Start(t), kmstest.Start(t)
+	a, b, h := createKey(t, well), createKey(t, well), createKey(t, ill)
+	dir := directory(t)
+	healthy := providerText{name: "healthy", listen: dir + "/healthy", keys: []string{keyText(well, a)}}
+	hanging := providerText{name: "hanging", listen: dir + "/hanging", keys: []string{keyText(ill, h)}}
+	f := runFiled(t, filing{dir: dir}, fileText("kmsTimeout: 500ms\noutageGrace: 7m\n", healthy, hanging))
+	f.ready()
+	sick := newCaller(t, hanging.listen)
+	keyID := sick.keyID()
+	ill.Inject(kmsemulator.Fault{Kind: kmsemulator.Hang})
+	_, _ = sick.kms.Encrypt(context.Background(), &v2.EncryptRequest{Plaintext: plaintext()}) // traffic tells
+	body := f.waitFor("/readyz/hanging", http.StatusServiceUnavailable, `outage since .*; Status stays ok until [0-9TZ:-]{20}`)
+	done := make(chan struct{})
+	var callers sync.WaitGroup
+	for range 8 {
+		callers.Go(func() {
+			c := newCaller(t, healthy.listen)
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if err := c.open(c.seals()); err != nil {
+					t.Errorf("a call of the healthy provider: %v", err)
+					return
+				}
+			}
+		})
+	}
+	ring := f.current.Load().named("hanging").ring
+	for i, change := range []func(){
+		func() { healthy.keys = []string{keyText(well, b), keyText(well, a)} },
+		func() { hanging.keys = append(hanging.keys, keyText(ill, createKey(t, ill))) }, // a further read key
+		func() { hanging.listen = dir + "/moved" },
+	} {
+		change()
+		f.loads(fileText("kmsTimeout: 500ms\noutageGrace: 7m\n", healthy, hanging))
+		_, after := f.get("/readyz/hanging")
+		if since, _, _ := strings.Cut(body, ": KMS"); !strings.HasPrefix(after, since+": ") || !strings.Contains(after, body[strings.LastIndex(body, "; Status stays ok"):]) {
+			t.Errorf("after change %d, /readyz is %s\nwant evidence and grace as before: %s", i, after, body)
+		}
+		if i == 0 && f.current.Load().named("hanging").ring != ring {
+			t.Error("the provider that did not change is another one")
+		}
+		if i < 2 {
+			if got := sick.keyID(); got != keyID {
+				t.Errorf("after change %d, key_id is %s, want %s as before", i, got, keyID)
+			}
+		}
+	}
+	if got := newCaller(t, hanging.listen).keyID(); got != keyID {
+		t.Errorf("on its new socket, key_id is %s, want %s as before", got, keyID)
+	}
+	if n := sick.dials.Load(); n != 1 {
+		t.Errorf("the hanging provider's caller has connected %d times, want its connection kept", n)
+	}
+	close(done)
+	callers.Wait()
+}
+
+// Two of the file's first keys cannot be used. All is tried again by itself.
+func TestNewFirstKeyThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	kms := kmstest.Start(t)
+	a, b := createKey(t, kms), createKey(t, kms)
+	dir := directory(t)
+	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, a)}}
+	f := runFiled(t, filing{dir: dir}, fileText("", p))
+	f.ready()
+	c := newCaller(t, p.listen)
+	sealed := c.seals()
+	if err := kms.DisableKey(b); err != nil {
+		t.Fatal(err)
+	}
+	p.keys = []string{keyText(kms, b), keyText(kms, a)}
+	other := providerText{name: "other", listen: dir + "/other", keys: []string{keyText(kms, "alias/none")}}
+	f.refuses(fileText("", p, other), "provider aws: its first key has to encrypt and decrypt before it may write: KMS0101")
+	f.refused("provider other: its first key has to encrypt and decrypt before it may write: KMS0103")
+	f.refused("put another key first")
+	if c.keyID() != sealed.KeyId || exists(other.listen) {
+		t.Errorf("key_id %s, want still %s, and no new socket", c.keyID(), sealed.KeyId)
+	}
+	f.waitFor("/readyz?verbose", http.StatusOK, `(?s)^provider aws: ok.*\nconfiguration `+f.file+`: hash [0-9a-f]{16}, loaded at [0-9TZ:-]{20}\nconfiguration not reloaded since [0-9TZ:-]{20}, the running one goes on, it is tried again: provider aws: its first key`)
+	if err := kms.EnableKey(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := kms.CreateAlias(kmstest.Region, "alias/none", b); err != nil {
+		t.Fatal(err)
+	}
+	f.loaded(fileText("", p, other))
+	if id := c.keyID(); !strings.HasPrefix(id, b) {
+		t.Errorf("key_id %s, want one of %s", id, b)
+	}
+	c.opens(sealed)
+	newCaller(t, other.listen).keyID()
+}
+
+func TestTimesOfTheFileTakeEffect(t *testing.T) {
+	t.Parallel()
+	kms := kmstest.Start(t)
+	dir := directory(t)
+	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
+	f := runFiled(t, filing{dir: dir}, fileText("kmsTimeout: 10m\n", p))
+	f.ready()
+	c := newCaller(t, p.listen)
+	c.seals()
+	f.loads(fileText("kmsTimeout: 100ms\noutageGrace: 0s\n", p))
+	kms.Inject(kmsemulator.Fault{Kind: kmsemulator.Hang})
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	began := time.Now()
+	if _, err := c.kms.Encrypt(ctx, &v2.EncryptRequest{Plaintext: plaintext()}); err == nil || time.Since(began) > patience/4 {
+		t.Errorf("a call that hangs: %v after %s, want it given up after 100ms", err, time.Since(began))
+	}
+	until(t, "Status tells the outage without a grace", func() bool { s, err := c.status(); return err == nil && s.Healthz != "ok" })
+}
+
+func TestReloadOnRequestEmptiesTheMemoryOfBadCiphertexts(t *testing.T) {
+	t.Parallel()
+	kms := kmstest.Start(t)
+	dir := directory(t)
+	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
+	f := runFiled(t, filing{dir: dir}, fileText("", p))
+	f.ready()
+	c := newCaller(t, p.listen)
+	sealed := c.seals()
+	sealed.Ciphertext[len(sealed.Ciphertext)-1] ^= 1
+	asked := func() int {
+		before := kms.Calls("Decrypt")
+		if err := c.open(sealed); err == nil {
+			t.Fatal("damaged data decrypts")
+		}
+		return kms.Calls("Decrypt") - before
+	}
+	if first, again := asked(), asked(); first == 0 || again != 0 {
+		t.Fatalf("KMS was asked %d and %d times, want once: the test shows nothing", first, again)
+	}
+	f.Reload()
+	until(t, "the unchanged file is loaded", func() bool { return f.log.has("configuration reloaded") })
+	if n := asked(); n == 0 {
+		t.Error("what was bad before is not asked again")
+	}
+}

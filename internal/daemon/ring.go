@@ -1,0 +1,136 @@
+package daemon
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsserver"
+	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
+)
+
+// A ring is one provider as long as nothing of its configuration changes but the
+// socket. It is carried from one generation to the next as it is.
+type ring struct {
+	cfg      config.Provider // whose Listen may be an earlier generation's
+	timeout  time.Duration
+	grace    time.Duration
+	keys     []*key
+	provider *keyring.Provider
+	target   *kmsserver.Target
+	began    time.Time
+
+	stop    context.CancelFunc // ends Run; nil before start
+	running sync.WaitGroup
+}
+
+// A key is one key of a ring, with its connection to KMS. It is carried to the
+// ring that replaces its own where it is called in the same way.
+type key struct {
+	*keyring.Key
+
+	cfg      config.Key
+	provider string // under whose name its calls are counted
+	timeout  time.Duration
+	retry    config.Retry
+	client   *awskms.Client
+	users    atomic.Int64 // rings that have not ended
+}
+
+// newRing returns a ring that does nothing yet. before is the one that it
+// replaces, nil where there is none: keys that both have are the same.
+func (d *Daemon) newRing(cfg *config.Config, p config.Provider, before *ring) *ring {
+	r := &ring{cfg: p, timeout: cfg.KMSTimeout, grace: cfg.OutageGrace, began: time.Now()}
+	o := keyring.Options{
+		Name: p.Name, Epoch: p.Epoch, Timeout: r.timeout, OutageGrace: r.grace, Log: d.log,
+	}
+	if before != nil {
+		o.Before = before.provider
+	}
+	for _, k := range p.Keys {
+		one := before.find(p, k, r.timeout)
+		if one == nil {
+			one = d.newKey(p, k, r.timeout)
+		}
+		one.users.Add(1)
+		r.keys = append(r.keys, one)
+		o.Keys = append(o.Keys, one.Key)
+	}
+	r.provider = keyring.New(o)
+	r.target = kmsserver.NewTarget(kmsserver.TargetOptions{
+		Name: p.Name, Key: p.Keys[0].Key, Provider: r.provider, Metrics: d.metrics, Log: d.log,
+	})
+	return r
+}
+
+// find returns the ring's key that is called in the same way, nil where there is
+// none.
+func (r *ring) find(p config.Provider, k config.Key, timeout time.Duration) *key {
+	if r == nil {
+		return nil
+	}
+	i := slices.IndexFunc(r.keys, func(old *key) bool {
+		return old.cfg.Equal(k) && old.provider == p.Name && old.timeout == timeout && old.retry == p.Retry
+	})
+	if i < 0 {
+		return nil
+	}
+	return r.keys[i]
+}
+
+// newKey returns a key with a client of its own: each has retry tokens of its
+// own.
+func (d *Daemon) newKey(p config.Provider, k config.Key, timeout time.Duration) *key {
+	observe := d.metrics.KMS(p.Name)
+	client := awskms.New(awskms.Options{
+		Connections: d.conns, Timeout: timeout,
+		Region: k.Region, Endpoint: k.Endpoint, AssumeRoleARN: k.AssumeRoleARN, ExternalID: k.ExternalID,
+		SourceARN: k.SourceARN, EncryptionContext: k.EncryptionContext,
+		Retry: awskms.RetryBudget(p.Retry), UserAgent: d.opts.Version,
+		Observe: func(op string, class cause.Class, took time.Duration) {
+			if class == "" {
+				class = metrics.Success
+			}
+			observe(op, string(class), took)
+		},
+	})
+	return &key{
+		Key: keyring.NewKey(keyring.KeyConfig{Name: k.Key, Context: keyref.ContextHash(k.EncryptionContext), KMS: client}),
+		cfg: k, provider: p.Name, timeout: timeout, retry: p.Retry, client: client,
+	}
+}
+
+// serves says whether the ring is what a configuration asks for, on whatever
+// socket.
+func (r *ring) serves(cfg *config.Config, p config.Provider) bool {
+	p.Listen = r.cfg.Listen
+	return r.cfg.Equal(p) && r.timeout == cfg.KMSTimeout && r.grace == cfg.OutageGrace
+}
+
+// start begins the background work, which ends with end, or with ctx.
+func (r *ring) start(ctx context.Context) {
+	ctx, r.stop = context.WithCancel(ctx)
+	r.running.Go(func() { r.provider.Run(ctx) })
+}
+
+// end waits for the calls that began on the ring, which no server has any more,
+// and closes what no other ring uses.
+func (r *ring) end() {
+	r.target.Retire()
+	if r.stop != nil {
+		r.stop()
+	}
+	r.running.Wait()
+	for _, k := range r.keys {
+		if k.users.Add(-1) == 0 {
+			k.client.Close()
+		}
+	}
+}

@@ -1,0 +1,132 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/config"
+)
+
+// verifySlack is what a check of a new key may take beside its two calls.
+const verifySlack = 2 * time.Second
+
+// change makes a configuration the one that is served: all of it, or nothing
+// after an error.
+func (d *Daemon) change(ctx context.Context, cfg *config.Config) (changes, error) {
+	before := d.current.Load()
+	next := d.next(before, cfg)
+	undo, err := d.prepare(ctx, before, next)
+	if err == nil {
+		err = ctx.Err() // the process ends
+	}
+	if err != nil {
+		for _, step := range slices.Backward(undo) {
+			step()
+		}
+		d.discard(before, next) //nolint:contextcheck // it outlives ctx
+		return changes{}, err
+	}
+	d.swap(ctx, before, next)
+	return compare(before, next), nil
+}
+
+// prepare does all that can fail. What it returns takes it back.
+func (d *Daemon) prepare(ctx context.Context, before, next *generation) (undo []func(), err error) {
+	if err := d.verify(ctx, before, next); err != nil {
+		return nil, err
+	}
+	_, fresh := next.without(before)
+	for _, e := range fresh {
+		if err := e.socket.claim(ctx, 0); err != nil {
+			return undo, err // what the claim has made goes with the endpoint
+		}
+	}
+	was, want := accessOf(before.cfg), accessOf(next.cfg)
+	for _, s := range next.providers {
+		if was == want || !before.hasEndpoint(s.at) {
+			continue
+		}
+		if err := s.at.socket.setAccess(want); err != nil {
+			return undo, err
+		}
+		undo = append(undo, func() {
+			if err := s.at.socket.setAccess(was); err != nil {
+				d.log.Error("mode and group of a socket are not as they were", "socket", s.at.path, "error", err.Error())
+			}
+		})
+	}
+	return undo, nil
+}
+
+func accessOf(cfg *config.Config) access {
+	return access{mode: cfg.Socket.Mode, group: cfg.Socket.Group}
+}
+
+// verify checks each key that would write and has not before, in parallel.
+func (d *Daemon) verify(ctx context.Context, before, next *generation) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*next.cfg.KMSTimeout+verifySlack)
+	defer cancel()
+	errs := make([]error, len(next.providers))
+	var checks sync.WaitGroup
+	for i, s := range next.providers {
+		if before.writes(s.keys[0]) {
+			continue
+		}
+		checks.Go(func() {
+			if err := s.provider.Verify(ctx); err != nil {
+				errs[i] = fmt.Errorf("provider %s: its first key has to encrypt and decrypt before it may write: %w; mend that, or put another key first", s.cfg.Name, err)
+			}
+		})
+	}
+	checks.Wait()
+	return errors.Join(errs...)
+}
+
+// writes says whether a key is the first of one of g's providers.
+func (g *generation) writes(k *key) bool {
+	return slices.ContainsFunc(g.providers, func(s *served) bool { return s.keys[0] == k })
+}
+
+// discard ends what a generation that never served would have added.
+func (d *Daemon) discard(before, next *generation) {
+	rings, endpoints := next.without(before)
+	for _, e := range endpoints {
+		e.discard()
+	}
+	for _, r := range rings {
+		r.end()
+	}
+}
+
+// swap makes next the current generation. Sockets that both have change hands
+// while they serve; new ones begin to answer; what is left of before ends in the
+// background.
+func (d *Daemon) swap(ctx context.Context, before, next *generation) {
+	oldRings, gone := before.without(next)
+	newRings, _ := next.without(before)
+	for _, r := range newRings {
+		r.start(ctx)
+	}
+	for _, s := range next.providers {
+		s.at.allowed.Store(&next.cfg.Socket.AllowUIDs)
+		s.at.server.Set(s.target)
+		if before.hasRing(s.ring) {
+			s.provider.ForgetBad()
+		}
+	}
+	for _, s := range next.providers {
+		if !before.hasEndpoint(s.at) {
+			s.at.serve(ctx)
+		}
+	}
+	for _, e := range gone {
+		e.close() //nolint:contextcheck // it outlives ctx
+	}
+	d.current.Store(next)
+	d.drain(oldRings, gone) //nolint:contextcheck // it outlives ctx
+	d.noteServing()
+}

@@ -1,0 +1,57 @@
+package daemon
+
+import (
+	"fmt"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+)
+
+// details are a provider's further lines on /readyz?verbose: its socket, its keys
+// and what to list.
+func (s *served) details() []string {
+	h := s.provider.Health()
+	lines := []string{
+		"  socket " + s.at.path,
+		"  key " + h.Key + " writes: " + keyWords(h.State, h.Err),
+	}
+	var list []string
+	for _, k := range h.ReadKeys {
+		lines = append(lines, "  key "+k.Key+" reads: "+keyWords(k.State, k.Err))
+		if k.Unlisted {
+			list = append(list, "  list below the others: "+k.Key+", which an alias named before and stored data may need")
+		}
+	}
+	for _, m := range h.Missing {
+		name := "a key that nothing names"
+		if m.Key != "" {
+			name = cause.Quote(m.Key)
+		}
+		list = append(list, fmt.Sprintf("  list below the others: %s, which stored data needed at %s", name, stamp(m.Last)))
+	}
+	if t := h.Trouble; t != nil {
+		lines = append(lines, fmt.Sprintf("  alias %s is not followed since %s: %v", h.Key, stamp(t.Since), t.Err))
+	}
+	return append(lines, list...)
+}
+
+func keyWords(state keyring.State, err *cause.Error) string {
+	if err == nil {
+		return string(state)
+	}
+	return string(state) + ", " + err.Error()
+}
+
+// lines say on /readyz?verbose what is served and what became of the file.
+func (r *reloader) lines(g *generation) []string {
+	lines := []string{fmt.Sprintf("configuration %s: hash %s, loaded at %s", g.cfg.File, g.cfg.Hash, stamp(g.loaded))}
+	state := r.state.Load()
+	if state.err == nil {
+		return lines
+	}
+	next := "it is read again when it changes"
+	if state.retried {
+		next = "it is tried again"
+	}
+	return append(lines, fmt.Sprintf("configuration not reloaded since %s, the running one goes on, %s: %v", stamp(state.since), next, state.err))
+}
