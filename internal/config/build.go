@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"net"
 	"net/url"
 	"os/user"
@@ -17,12 +16,15 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 )
 
-// What a configuration may hold at most. Each key has connections, a timer and
-// metrics of its own.
-const (
-	maxProviders = 100
-	maxKeys      = 100
-)
+// maxItems is what each list of a configuration may have: providers, the keys of
+// one, and user ids.
+const maxItems = 100
+
+// maxContext bounds an encryption context, which each call carries. AWS' guide
+// and the model of its API name no limit, and no reserved names.
+//
+// https://docs.aws.amazon.com/kms/latest/developerguide/encrypt_context.html
+const maxContext = 8192
 
 // maxSocketPath is what fits into sockaddr_un, its final zero byte left out.
 const maxSocketPath = 107
@@ -30,13 +32,23 @@ const maxSocketPath = 107
 // Forms of texts, as the JSON schema has them too.
 const (
 	nameForm      = `^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
-	roleForm      = `^arn:aws[a-z0-9-]*:iam::[0-9]{12}:role/.+$`
-	sourceARNForm = `^arn:aws[a-z0-9-]*:[^:]+:[^:]*:[0-9]{12}:.+$`
+	endpointForm  = `^https?://[^/?#]`
+	roleForm      = `^arn:aws[a-z0-9-]*:iam::[0-9]{12}:role/[!-~]+$`
+	sourceARNForm = `^arn:aws[a-z0-9-]*:[!-9;-~]+:[!-9;-~]*:[0-9]{12}:[!-~]+$`
 	pathForm      = `^/[A-Za-z0-9/._~-]*$`
+	addressForm   = `^([0-9A-Za-z._%:\[\]-]*:)?[0-9]{1,5}$`
+	modeForm      = `^0*[67][0-7][0-7]$`
+
+	// https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
+	externalIDForm = `^[A-Za-z0-9_+=,.@:/-]+$`
 )
 
-// maxName is what a label of DNS may have.
-const maxName = 63
+// Lengths of texts: a name's is that of a label of DNS, the other STS's.
+const (
+	maxName       = 63
+	minExternalID = 2
+	maxExternalID = 1224
+)
 
 // words name the fields of a document as its operator knows them: those of the
 // file, or flags.
@@ -55,12 +67,23 @@ type words interface {
 type builder struct {
 	words
 	mistakes Mistakes
+	told     map[Mistake]bool // so that what several keys share is told once
 }
 
 func (b *builder) add(path, text string) {
-	if m, ok := b.mistake(path, text); ok && !slices.Contains(b.mistakes, m) {
+	if m, ok := b.mistake(path, text); ok && !b.told[m] {
+		b.told[m] = true
 		b.mistakes = append(b.mistakes, m)
 	}
+}
+
+// bounded returns as much of a list as may be.
+func bounded[E any](b *builder, list []E, at string) []E {
+	if len(list) > maxItems {
+		b.add(at, fmt.Sprintf("has more than %d, which is the most", maxItems))
+		return list[:maxItems]
+	}
+	return list
 }
 
 func (b *builder) build(doc *document) *Config {
@@ -80,10 +103,7 @@ func (b *builder) build(doc *document) *Config {
 	if len(doc.Providers) == 0 {
 		b.add("providers", "is empty: give at least one")
 	}
-	if len(doc.Providers) > maxProviders {
-		b.add("providers", fmt.Sprintf("has %d: at most %d", len(doc.Providers), maxProviders))
-	}
-	for i, p := range doc.Providers {
+	for i, p := range bounded(b, doc.Providers, "providers") {
 		cfg.Providers = append(cfg.Providers, b.provider(p, fmt.Sprintf("providers[%d]", i), len(doc.Providers) == 1))
 	}
 	b.checkNames(cfg)
@@ -106,10 +126,7 @@ func (b *builder) provider(p providerDocument, at string, alone bool) Provider {
 	if len(p.Keys) == 0 {
 		b.add(at+".keys", "is empty: the first key writes, and all read")
 	}
-	if len(p.Keys) > maxKeys {
-		b.add(at+".keys", fmt.Sprintf("has %d: at most %d", len(p.Keys), maxKeys))
-	}
-	for i, k := range p.Keys {
+	for i, k := range bounded(b, p.Keys, at+".keys") {
 		path := fmt.Sprintf("%s.keys[%d]", at, i)
 		key, ok := b.key(k, path)
 		if ok && slices.ContainsFunc(out.Keys, key.Equal) {
@@ -138,8 +155,12 @@ func (b *builder) key(k keyDocument, at string) (key Key, ok bool) {
 	if k.AssumeRoleARN != "" && !matches(roleForm, k.AssumeRoleARN) {
 		b.add(at+".assumeRoleARN", quote(k.AssumeRoleARN)+" is no ARN of a role: want arn:aws:iam::ACCOUNT:role/NAME")
 	}
-	if k.ExternalID != "" && k.AssumeRoleARN == "" {
+	switch {
+	case k.ExternalID == "":
+	case k.AssumeRoleARN == "":
 		b.add(at+".externalID", "has no meaning without "+b.name("providers[].keys[].assumeRoleARN"))
+	case !matches(externalIDForm, k.ExternalID) || len(k.ExternalID) < minExternalID || len(k.ExternalID) > maxExternalID:
+		b.add(at+".externalID", fmt.Sprintf("is no external id: want %d to %d letters, digits and _+=,.@:/-", minExternalID, maxExternalID))
 	}
 	if k.SourceARN != "" && !matches(sourceARNForm, k.SourceARN) {
 		b.add(at+".sourceARN", quote(k.SourceARN)+" is no ARN with an account")
@@ -160,16 +181,21 @@ func (b *builder) checkEndpoint(endpoint, at string) {
 	if endpoint == "" {
 		return
 	}
-	if u, err := url.Parse(endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+	if u, err := url.Parse(endpoint); err != nil || u.Host == "" || !matches(endpointForm, endpoint) {
 		b.add(at, "is no URL: want https://HOST")
 	}
 }
 
 func (b *builder) checkContext(context map[string]string, at string) {
-	for _, name := range slices.Sorted(maps.Keys(context)) {
+	size := 0
+	for name, value := range context {
+		size += len(name) + len(value)
 		if name == "" {
 			b.add(at, "has a pair without a name")
 		}
+	}
+	if size > maxContext {
+		b.add(at, fmt.Sprintf("has %d bytes of names and values: at most %d", size, maxContext))
 	}
 }
 
@@ -224,9 +250,9 @@ func (b *builder) checkSockets(cfg *Config) {
 }
 
 func (b *builder) socket(doc socketDocument) Socket {
-	s := Socket{Group: -1, AllowUIDs: doc.AllowUIDs}
+	s := Socket{Group: -1, AllowUIDs: bounded(b, doc.AllowUIDs, "socket.allowUIDs")}
 	mode, err := strconv.ParseUint(doc.Mode, 8, 32)
-	if err != nil || mode > 0o777 || mode&0o600 != 0o600 {
+	if err != nil || !matches(modeForm, doc.Mode) {
 		b.add("socket.mode", quote(doc.Mode)+" is no octal mode that lets the owner in, such as 0600 or 0660")
 	}
 	s.Mode = fs.FileMode(mode) & fs.ModePerm
@@ -259,7 +285,7 @@ func (b *builder) health(doc healthDocument) Health {
 		h.Address = ":" + h.Address
 	}
 	_, port, err := net.SplitHostPort(h.Address)
-	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
+	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || !matches(addressForm, doc.Address) {
 		b.add("health.address", quote(doc.Address)+" is no address: want :PORT or HOST:PORT")
 	}
 	for _, path := range []struct{ at, value string }{{"health.healthzPath", h.HealthzPath}, {"health.livezPath", h.LivezPath}} {
@@ -286,7 +312,7 @@ func (b *builder) log(doc logDocument) Log {
 
 func (b *builder) checkChoice(at, value string, choices []string) {
 	if !slices.Contains(choices, value) {
-		b.add(at, quote(value)+" is none of "+enumerated(choices, "and"))
+		b.add(at, quote(value)+" is none of "+enumerated(choices))
 	}
 }
 

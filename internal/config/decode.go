@@ -8,9 +8,11 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -19,12 +21,20 @@ import (
 // maxFile bounds a file. One with a hundred keys has some 30 kB.
 const maxFile = 1 << 20
 
+// Forms of scalars that every reader of YAML takes for the same.
+const (
+	durationForm = `^-?([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$`
+	boolForm     = `^(?i:y|n|yes|no|on|off)$` // true or false in YAML 1.1, text in 1.2
+)
+
 // A decoder turns the text of a file into a document. It goes on after a
 // mistake, and takes only what every reader of YAML understands in one way.
 type decoder struct {
 	file     string
+	last     int // line of the file
 	mistakes Mistakes
-	lines    map[string]int // path → line of its field
+	lines    map[string]int  // path → line of its field
+	broken   map[string]bool // paths of which a mistake is known
 }
 
 // decode reads data into doc, over the defaults that stand there. It is strict:
@@ -39,8 +49,11 @@ func (d *decoder) decode(data []byte, doc *document) bool {
 	return true
 }
 
+// add takes the parser's line, which is one too many behind a last line that
+// does not end.
 func (d *decoder) add(line int, path, text string) {
-	d.mistakes = append(d.mistakes, Mistake{File: d.file, Line: line, Field: path, Text: text})
+	d.mistakes = append(d.mistakes, Mistake{File: d.file, Line: min(line, d.last), Field: path, Text: text})
+	d.broken[path] = true
 }
 
 // parse returns the one document of a file; nil where there is none to look at.
@@ -49,27 +62,49 @@ func (d *decoder) parse(data []byte) *yaml.Node {
 		d.add(0, "", fmt.Sprintf("is longer than %d bytes (1 MiB)", maxFile))
 		return nil
 	}
+	d.last = countLines(data)
 	if !utf8.Valid(data) {
 		d.add(badLine(data), "", "is not UTF-8")
 		return nil
 	}
-	var first, second yaml.Node
-	parser := yaml.NewDecoder(bytes.NewReader(data))
-	err := parser.Decode(&first)
+	documents, err := documents(data)
 	switch {
-	case errors.Is(err, io.EOF):
-		d.add(0, "", "is empty: want apiVersion, kind and providers")
-		return nil
 	case err != nil:
 		d.syntax(err, data)
 		return nil
+	case len(documents) == 0 || len(documents) == 1 && documents[0].ShortTag() == "!!null":
+		d.add(0, "", "is empty: want apiVersion, kind and providers")
+		return nil
+	case len(documents) > 1:
+		d.add(documents[1].Line, "", "a second YAML document begins here: want one")
 	}
-	if err := parser.Decode(&second); err == nil {
-		d.add(second.Content[0].Line, "", "a second YAML document begins here: want one")
-	} else if !errors.Is(err, io.EOF) {
-		d.syntax(err, data)
+	return documents[0]
+}
+
+// documents returns the roots of what stands in a text.
+func documents(data []byte) ([]*yaml.Node, error) {
+	var roots []*yaml.Node
+	parser := yaml.NewDecoder(bytes.NewReader(data))
+	for {
+		var document yaml.Node
+		err := parser.Decode(&document)
+		if errors.Is(err, io.EOF) {
+			return roots, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		roots = append(roots, document.Content[0])
 	}
-	return first.Content[0]
+}
+
+// countLines knows the ends of lines of YAML 1.1, those of Unicode among them.
+func countLines(data []byte) int {
+	n := 1 - bytes.Count(data, []byte("\r\n"))
+	for _, end := range []string{"\n", "\r", "\u0085", "\u2028", "\u2029"} {
+		n += bytes.Count(data, []byte(end))
+	}
+	return n
 }
 
 func badLine(data []byte) int {
@@ -81,21 +116,25 @@ func badLine(data []byte) int {
 	return 0
 }
 
-// syntax takes the line out of the YAML parser's words.
+// syntax names the line with which the text stops being YAML. The parser's own
+// number is dropped: it counts from where a construct began, and in two ways.
 func (d *decoder) syntax(err error, data []byte) {
-	text := strings.TrimPrefix(err.Error(), "yaml: ")
-	line := 0
-	if m := regexp.MustCompile(`^(?:while .* at )?line ([0-9]+)[:,] *`).FindStringSubmatch(text); m != nil {
-		line, _ = strconv.Atoi(m[1])
-		text = strings.TrimPrefix(text, m[0])
+	lines := bytes.SplitAfter(data, []byte("\n"))
+	ends := make([]int, len(lines))
+	end := 0
+	for i, line := range lines {
+		end += len(line)
+		ends[i] = end
 	}
-	if line > 0 {
-		lines := bytes.Split(data, []byte("\n"))
-		if line <= len(lines) && regexp.MustCompile(`^ *\t`).Match(lines[line-1]) {
-			text += ": indent with spaces, YAML takes no tabs"
-		}
+	bad := sort.Search(len(lines)-1, func(i int) bool {
+		_, same := documents(data[:ends[i]])
+		return same != nil && same.Error() == err.Error()
+	})
+	text := regexp.MustCompile(`^yaml: (line [0-9]+: )?`).ReplaceAllString(err.Error(), "")
+	if strings.Contains(text, "cannot start any token") && matches(`^ *\t`, string(lines[bad])) {
+		text += ": indent with spaces, not with tabs"
 	}
-	d.add(line, "", "is no YAML: "+cut(text))
+	d.add(bad+1, "", "is no YAML: "+cut(text))
 }
 
 // knows looks at the head alone: of a file that is meant for another program or
@@ -132,7 +171,7 @@ func (d *decoder) value(n *yaml.Node, to reflect.Value, path string) {
 	case n.Style&yaml.TaggedStyle != 0:
 		d.add(n.Line, path, "YAML's tags are not taken: leave "+quote(n.Tag)+" out")
 	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null":
-		d.add(n.Line, path, "has no value: give one, or leave the field out")
+		d.add(n.Line, path, "has no value")
 	case to.Kind() == reflect.Struct:
 		d.object(n, to, path)
 	case to.Kind() == reflect.Slice:
@@ -140,28 +179,34 @@ func (d *decoder) value(n *yaml.Node, to reflect.Value, path string) {
 	case to.Kind() == reflect.Map:
 		d.texts(n, to, path)
 	case n.Kind != yaml.ScalarNode:
-		d.add(n.Line, path, "is "+called(n)+": want "+wanted(to.Type()))
+		d.mismatch(n, to, path)
 	default:
 		d.scalar(n, to, path)
 	}
 }
 
+func (d *decoder) mismatch(n *yaml.Node, to reflect.Value, path string) {
+	d.add(n.Line, path, "is "+called(n)+": want "+wanted(to.Type()))
+}
+
 func (d *decoder) object(n *yaml.Node, to reflect.Value, path string) {
 	if n.Kind != yaml.MappingNode {
-		d.add(n.Line, path, "is "+called(n)+": want "+wanted(to.Type()))
+		d.mismatch(n, to, path)
 		return
 	}
 	fields := fieldsOf(to.Type())
 	seen := map[string]bool{}
-	d.pairs(n, path, func(name *yaml.Node, value *yaml.Node, at string) {
-		seen[name.Value] = true
+	d.pairs(n, path, func(name, value *yaml.Node, at string) {
 		i := slices.IndexFunc(fields, func(f field) bool { return f.name == name.Value })
 		if i < 0 {
-			text := "unknown field"
-			if meant := nearest(name.Value, namesOf(fields)); meant != "" {
-				text += "; did you mean " + meant + "?"
+			if meant := d.unknown(name, at, namesOf(fields)); meant != "" { // so that one mistake is told once
+				seen[meant], d.broken[join(path, meant)] = true, true
 			}
-			d.add(name.Line, at, text)
+			return
+		}
+		seen[name.Value] = true
+		if value.Kind == yaml.ScalarNode && value.Value == "" && isText(value) {
+			d.add(value.Line, at, "is empty")
 			return
 		}
 		d.value(value, to.Field(fields[i].index), at)
@@ -173,16 +218,30 @@ func (d *decoder) object(n *yaml.Node, to reflect.Value, path string) {
 	}
 }
 
+// unknown returns the field that was meant; "" where none is near.
+func (d *decoder) unknown(name *yaml.Node, at string, fields []string) string {
+	meant, text := nearest(name.Value, fields), "unknown field"
+	if meant != "" {
+		text += "; did you mean " + meant + "?"
+	}
+	d.add(name.Line, at, text)
+	return meant
+}
+
 // pairs visits each field of a mapping once, and names the doubled ones.
 func (d *decoder) pairs(n *yaml.Node, path string, visit func(name, value *yaml.Node, at string)) {
 	lines := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name, value := n.Content[i], n.Content[i+1]
-		if name.Kind != yaml.ScalarNode || name.Anchor != "" || name.Style&yaml.TaggedStyle != 0 || !isText(name) {
-			d.add(name.Line, path, "has a field whose name is no plain text: put it in quotes")
+		at := join(path, name.Value)
+		switch {
+		case name.ShortTag() == "!!merge":
+			d.add(name.Line, at, "YAML's merges are not taken: write it out")
+			continue
+		case name.Kind != yaml.ScalarNode || name.Anchor != "" || name.Style&yaml.TaggedStyle != 0 || !isText(name):
+			d.add(name.Line, at, "the name of a field must be text: put it in quotes")
 			continue
 		}
-		at := join(path, name.Value)
 		if first, twice := lines[name.Value]; twice {
 			d.add(name.Line, at, fmt.Sprintf("is given twice, first on line %d", first))
 			continue
@@ -195,11 +254,15 @@ func (d *decoder) pairs(n *yaml.Node, path string, visit func(name, value *yaml.
 
 func (d *decoder) list(n *yaml.Node, to reflect.Value, path string) {
 	if n.Kind != yaml.SequenceNode {
-		d.add(n.Line, path, "is "+called(n)+": want "+wanted(to.Type()))
+		d.mismatch(n, to, path)
 		return
 	}
-	to.Set(reflect.MakeSlice(to.Type(), len(n.Content), len(n.Content)))
-	for i, one := range n.Content {
+	if len(n.Content) == 0 { // of a template that was not filled in, it would let everyone in
+		d.add(n.Line, path, "is empty: give at least one")
+	}
+	items := n.Content[:min(len(n.Content), maxItems+1)] // one too many is enough to say so
+	to.Set(reflect.MakeSlice(to.Type(), len(items), len(items)))
+	for i, one := range items {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		d.lines[at] = one.Line
 		d.value(one, to.Index(i), at)
@@ -209,7 +272,7 @@ func (d *decoder) list(n *yaml.Node, to reflect.Value, path string) {
 // texts reads a mapping of texts with names of the operator's own.
 func (d *decoder) texts(n *yaml.Node, to reflect.Value, path string) {
 	if n.Kind != yaml.MappingNode {
-		d.add(n.Line, path, "is "+called(n)+": want "+wanted(to.Type()))
+		d.mismatch(n, to, path)
 		return
 	}
 	out := map[string]string{}
@@ -222,11 +285,10 @@ func (d *decoder) texts(n *yaml.Node, to reflect.Value, path string) {
 }
 
 func (d *decoder) scalar(n *yaml.Node, to reflect.Value, path string) {
-	quoted := n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0
 	switch {
 	case to.Type() == reflect.TypeFor[time.Duration]():
 		took, err := time.ParseDuration(n.Value)
-		if err != nil || !isDuration(n.Value) || !isText(n) {
+		if err != nil || !matches(durationForm, n.Value) {
 			d.add(n.Line, path, quote(n.Value)+" is no duration: want a number and its unit, such as 2.5s or 3m")
 			return
 		}
@@ -239,26 +301,22 @@ func (d *decoder) scalar(n *yaml.Node, to reflect.Value, path string) {
 		to.SetString(n.Value)
 	default:
 		number, err := strconv.ParseUint(n.Value, 10, to.Type().Bits())
-		if err != nil || quoted || strconv.FormatUint(number, 10) != n.Value {
-			d.add(n.Line, path, quote(n.Value)+" is no "+wanted(to.Type()))
+		if err != nil || isQuoted(n) || strconv.FormatUint(number, 10) != n.Value { // 010 is eight to some readers
+			d.add(n.Line, path, quote(n.Value)+" is no number: want "+wanted(to.Type()))
 			return
 		}
 		to.SetUint(number)
 	}
 }
 
-// isDuration takes what time.ParseDuration takes and the JSON schema can say.
-func isDuration(s string) bool {
-	return matches(`^-?([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$`, s)
+func isQuoted(n *yaml.Node) bool {
+	return n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0
 }
 
 // isText says whether all readers of YAML take a scalar for text: 0600 is a
 // number and yes is true, to some.
 func isText(n *yaml.Node) bool {
-	if n.ShortTag() != "!!str" {
-		return false
-	}
-	return n.Style != 0 || !matches(`^(?i:y|n|yes|no|on|off)$`, n.Value)
+	return n.ShortTag() == "!!str" && (isQuoted(n) || !matches(boolForm, n.Value))
 }
 
 // called says what a node is, in plain words and without its value, which may be
@@ -280,12 +338,13 @@ func called(n *yaml.Node) string {
 	return "text"
 }
 
+// wanted says of what a field is made.
 func wanted(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[time.Duration]():
 		return "a duration such as 2.5s or 3m"
 	case t.Kind() == reflect.Struct:
-		return "a mapping with " + enumerated(namesOf(fieldsOf(t)), "and")
+		return "a mapping with the fields " + enumerated(namesOf(fieldsOf(t)))
 	case t.Kind() == reflect.Slice:
 		return "a list"
 	case t.Kind() == reflect.Map:
@@ -293,7 +352,7 @@ func wanted(t reflect.Type) string {
 	case t.Kind() == reflect.String:
 		return "text"
 	}
-	return fmt.Sprintf("whole number from 0 to %d, without quotes", uint64(1)<<t.Bits()-1)
+	return fmt.Sprintf("a whole one from 0 to %d, without quotes", uint64(1)<<t.Bits()-1)
 }
 
 // A field is one of a document's structs.
@@ -325,7 +384,7 @@ func namesOf(fields []field) []string {
 // join appends a field's name to a path; one that is no word is quoted.
 func join(path, name string) string {
 	switch {
-	case !matches(`^[A-Za-z0-9_-]+$`, name):
+	case name == "" || strings.ContainsFunc(name, isPunctuation):
 		return path + "[" + quote(name) + "]"
 	case path == "":
 		return cut(name)
@@ -333,11 +392,16 @@ func join(path, name string) string {
 	return path + "." + cut(name)
 }
 
+// isPunctuation says whether a rune could be taken for the path's own.
+func isPunctuation(r rune) bool {
+	return r != '_' && r != '-' && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+}
+
 // enumerated is a list as a sentence has it: a, b and c.
-func enumerated(words []string, and string) string {
+func enumerated(words []string) string {
 	last := len(words) - 1
 	if last < 1 {
 		return strings.Join(words, "")
 	}
-	return strings.Join(words[:last], ", ") + " " + and + " " + words[last]
+	return strings.Join(words[:last], ", ") + " and " + words[last]
 }

@@ -112,7 +112,7 @@ func (f *Flags) build(m *Mistakes) *Config {
 		return f.load(m)
 	}
 	doc := f.document(m)
-	b := &builder{words: f, mistakes: *m}
+	b := &builder{words: f, mistakes: *m, told: map[Mistake]bool{}}
 	cfg := b.build(doc)
 	*m = b.mistakes
 	cfg.Warnings = f.warnings()
@@ -309,7 +309,7 @@ func quote(s string) string { return strconv.Quote(cut(s)) }
 
 func cut(s string) string {
 	if len(s) > 120 {
-		return s[:120] + "..."
+		return strings.ToValidUTF8(s[:120], "") + "..."
 	}
 	return s
 }

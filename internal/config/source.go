@@ -6,9 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 )
+
+// maxMistakes is how many a person would read.
+const maxMistakes = 50
 
 // A Source is the file of --config and what the command line says besides it.
 // It is never changed, and may be used by several goroutines at once.
@@ -32,26 +36,33 @@ func (s *Source) Path() string { return s.path }
 // error is [Mistakes], all of them.
 func (s *Source) Load(data []byte) (*Config, error) {
 	doc := newDocument()
-	d := &decoder{file: s.path, lines: map[string]int{}}
+	d := &decoder{file: s.path, lines: map[string]int{}, broken: map[string]bool{}}
 	if !d.decode(data, doc) {
-		return nil, d.mistakes
+		return nil, s.told(d.mistakes)
 	}
-	words := &fileWords{file: s.path, lines: d.lines, broken: map[string]bool{}, overridden: map[string]string{}}
-	for _, m := range d.mistakes {
-		words.broken[m.Field] = true
-	}
+	words := &fileWords{decoder: d, overridden: map[string]string{}}
 	for _, o := range s.overrides {
 		o.set(doc)
 		words.overridden[o.path] = o.field
 	}
-	b := &builder{words: words, mistakes: d.mistakes}
+	b := &builder{words: words, mistakes: d.mistakes, told: map[Mistake]bool{}}
 	cfg := b.build(doc)
 	if len(b.mistakes) > 0 {
-		return nil, b.mistakes
+		return nil, s.told(b.mistakes)
 	}
 	sum := sha256.Sum256(data)
 	cfg.File, cfg.Hash, cfg.Warnings = s.path, hex.EncodeToString(sum[:8]), s.warnings
 	return cfg, nil
+}
+
+// told is what a person is told: in the order of the lines, and no endless list
+// of a file that is meant for something else.
+func (s *Source) told(mistakes Mistakes) Mistakes {
+	slices.SortStableFunc(mistakes, func(a, b Mistake) int { return a.Line - b.Line })
+	if more := len(mistakes) - maxMistakes; more > 0 {
+		return append(mistakes[:maxMistakes:maxMistakes], Mistake{File: s.path, Text: fmt.Sprintf("and %d more mistakes", more)})
+	}
+	return mistakes
 }
 
 // ReadFile returns the bytes of a configuration file, and a little more than
@@ -79,9 +90,7 @@ func ReadFile(path string) ([]byte, error) {
 
 // fileWords names mistakes in the words of a file.
 type fileWords struct {
-	file       string
-	lines      map[string]int    // path → line
-	broken     map[string]bool   // paths of which a mistake is known
+	*decoder
 	overridden map[string]string // path → flag or variable that wins
 }
 
