@@ -50,7 +50,8 @@ func (c *connections) remove(t *trackedConn) {
 	}
 }
 
-// closeSilent closes those that have not yet greeted: no call can be running.
+// closeSilent closes those that have not yet greeted. One that is new needs a
+// moment before: gRPC's client may send a call together with its greeting.
 func (c *connections) closeSilent() {
 	c.close(func(t *trackedConn) bool { return t.heard.Load() < greeting })
 }

@@ -149,7 +149,7 @@ func (d *Daemon) drain(rings []*ring, endpoints []*endpoint) {
 	d.draining.Go(func() {
 		var ends sync.WaitGroup
 		for _, e := range endpoints {
-			ends.Go(func() { e.drain(d.cut, d.time.drain) })
+			ends.Go(func() { e.drain(d.cut) })
 		}
 		ends.Wait()
 		for _, r := range rings {

@@ -91,34 +91,40 @@ func (e *endpoint) accept(ctx context.Context, l net.Listener) {
 func (e *endpoint) close() {
 	e.stop()
 	e.socket.close()
-	e.conns.closeSilent()
 }
 
-// drain closes the endpoint and waits for running calls, for as long as limit and
-// not after cut is closed.
-func (e *endpoint) drain(cut <-chan struct{}, limit time.Duration) {
+// drain closes the endpoint and waits for running calls, for as long as its
+// timing says and not after cut is closed.
+func (e *endpoint) drain(cut <-chan struct{}) {
 	e.close()
 	done := make(chan struct{})
 	go func() { // ends with GracefulStop, which Stop cuts short
 		e.server.GracefulStop()
 		close(done)
 	}()
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case <-done:
-	case <-timer.C:
-		e.cut(done)
-	case <-cut:
-		e.cut(done)
+	most, silence := time.NewTimer(e.socket.time.drain), time.NewTimer(e.socket.time.silence)
+	defer most.Stop()
+	defer silence.Stop()
+	for waiting := true; waiting; {
+		select {
+		case <-done:
+			waiting = false
+		case <-silence.C:
+			e.conns.closeSilent()
+		case <-most.C:
+			e.cut()
+		case <-cut:
+			e.cut()
+			<-done
+			waiting = false
+		}
 	}
 	e.work.Wait()
 }
 
-func (e *endpoint) cut(done <-chan struct{}) {
+func (e *endpoint) cut() {
 	e.conns.closeAll()
 	e.server.Stop()
-	<-done
 }
 
 // discard undoes the claim of an endpoint that never served.

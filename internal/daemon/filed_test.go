@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+	"k8s.io/kms/apis/v1beta1"
 	"k8s.io/kms/apis/v2"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
@@ -177,6 +178,7 @@ type caller struct {
 	t     testing.TB
 	paths string
 	dials atomic.Int64 // connections so far
+	v1    v1beta1.KeyManagementServiceClient
 	kms   v2.KeyManagementServiceClient
 }
 
@@ -194,12 +196,12 @@ func newCaller(t testing.TB, paths ...string) *caller {
 	}
 	conn, err := grpc.NewClient("passthrough:///localhost", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(dial), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond}}))
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: patience, Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond}}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	c.kms = v2.NewKeyManagementServiceClient(conn)
+	c.v1, c.kms = v1beta1.NewKeyManagementServiceClient(conn), v2.NewKeyManagementServiceClient(conn)
 	return c
 }
 
@@ -216,9 +218,7 @@ func (c *caller) seals() *v2.EncryptResponse {
 	return resp
 }
 
-func (c *caller) open(sealed *v2.EncryptResponse) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
+func (c *caller) open(ctx context.Context, sealed *v2.EncryptResponse) error {
 	resp, err := c.kms.Decrypt(ctx, &v2.DecryptRequest{Ciphertext: sealed.Ciphertext, KeyId: sealed.KeyId, Annotations: sealed.Annotations, Uid: "u"})
 	if err == nil && !bytes.Equal(resp.Plaintext, plaintext()) {
 		err = errors.New("other bytes than were encrypted")
@@ -228,7 +228,9 @@ func (c *caller) open(sealed *v2.EncryptResponse) error {
 
 func (c *caller) opens(sealed *v2.EncryptResponse) {
 	c.t.Helper()
-	if err := c.open(sealed); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := c.open(ctx, sealed); err != nil {
 		c.t.Fatalf("Decrypt over %s of what was written under %s: %v", c.paths, sealed.KeyId, err)
 	}
 }

@@ -40,7 +40,7 @@ func callerEnv() map[string]string {
 func shortTiming() timing {
 	return timing{
 		holderWait: 300 * time.Millisecond, holderPoll: 10 * time.Millisecond, keep: 20 * time.Millisecond,
-		portRetry: 20 * time.Millisecond, answer: 20 * time.Millisecond, drain: 5 * time.Second,
+		portRetry: 20 * time.Millisecond, answer: 20 * time.Millisecond, drain: 5 * time.Second, silence: 200 * time.Millisecond,
 		settle: 10 * time.Millisecond, settleMost: 100 * time.Millisecond, poll: 10 * time.Second, missing: 300 * time.Millisecond,
 		retry: 100 * time.Millisecond, retryMost: 500 * time.Millisecond,
 	}
@@ -73,6 +73,8 @@ func directory(t testing.TB) string {
 
 // A logBook is a log that a test can read while it is written.
 type logBook struct {
+	level slog.Level // above debug, which stands for the zero value
+
 	mu   sync.Mutex
 	text bytes.Buffer
 }
@@ -92,7 +94,11 @@ func (b *logBook) String() string {
 func (b *logBook) has(s string) bool { return strings.Contains(b.String(), s) }
 
 func (b *logBook) logger() *slog.Logger {
-	return slog.New(slog.NewJSONHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	level := b.level
+	if level == 0 {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewJSONHandler(b, &slog.HandlerOptions{Level: level}))
 }
 
 // A running daemon of a test, with the emulator as its KMS.

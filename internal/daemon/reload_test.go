@@ -67,7 +67,7 @@ func TestReloadDuringAnOutage(t *testing.T) {
 					return
 				default:
 				}
-				if err := c.open(c.seals()); err != nil {
+				if err := c.open(context.Background(), c.seals()); err != nil {
 					t.Errorf("a call of the healthy provider: %v", err)
 					return
 				}
@@ -174,7 +174,7 @@ func TestReloadOnRequestEmptiesTheMemoryOfBadCiphertexts(t *testing.T) {
 	sealed.Ciphertext[len(sealed.Ciphertext)-1] ^= 1
 	asked := func() int {
 		before := kms.Calls("Decrypt")
-		if err := c.open(sealed); err == nil {
+		if err := c.open(context.Background(), sealed); err == nil {
 			t.Fatal("damaged data decrypts")
 		}
 		return kms.Calls("Decrypt") - before

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -282,4 +283,40 @@ func TestNameThatAnotherProcessTookIsLeftToIt(t *testing.T) {
 	if n := strings.Count(r.log.String(), "cannot be put back"); n != 1 {
 		t.Errorf("the loss is logged %d times, want once:\n%s", n, r.log)
 	}
+}
+
+// gRPC's clients take a connection for good once the server has spoken, and send
+// their first call together with the greeting.
+func TestCallerThatGreetsDuringShutdownIsSentAway(t *testing.T) {
+	t.Parallel()
+	timing := shortTiming()
+	timing.silence, timing.drain = 10*patience, 10*patience
+	r := run(t, setup{time: timing}).ready()
+	conn, err := dialUnix(r.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	until(t, "a later connection is served", func() bool { return ask(context.Background(), r.path) == nil })
+	down := make(chan struct{})
+	go func() {
+		defer close(down)
+		r.stopped(context.Background(), patience)
+	}()
+	until(t, "the socket is gone", func() bool { return !r.exists() })
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	_, err = conn.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"))
+	const goAway = 7 // https://www.rfc-editor.org/rfc/rfc9113#name-goaway
+	for kind := byte(0); err == nil && kind != goAway; {
+		head := make([]byte, 9)
+		if _, err = io.ReadFull(conn, head); err == nil {
+			kind = head[3]
+			_, err = io.CopyN(io.Discard, conn, int64(head[1])<<8|int64(head[2]))
+		}
+	}
+	if err != nil {
+		t.Errorf("no GOAWAY: %v", err)
+	}
+	_ = conn.Close()
+	<-down
 }

@@ -13,6 +13,7 @@ type timing struct {
 	portRetry  time.Duration // between tries for a health port that is taken
 	answer     time.Duration // between questions to the process's own socket
 	drain      time.Duration // for running calls, after the sockets have closed
+	silence    time.Duration // for a connection's first words then
 
 	// Of the file of --config.
 	settle     time.Duration // of quiet, before it is read after a change
@@ -26,7 +27,7 @@ type timing struct {
 func usualTiming() timing {
 	return timing{
 		holderWait: 10 * time.Second, holderPoll: 100 * time.Millisecond, keep: 2 * time.Second,
-		portRetry: 2 * time.Second, answer: 5 * time.Second, drain: 5 * time.Second,
+		portRetry: 2 * time.Second, answer: 5 * time.Second, drain: 5 * time.Second, silence: 200 * time.Millisecond,
 		settle: 200 * time.Millisecond, settleMost: 2 * time.Second, poll: 10 * time.Second, missing: 5 * time.Second,
 		retry: 10 * time.Second, retryMost: time.Minute,
 	}
