@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"regexp"
@@ -175,6 +176,11 @@ func TestEveryMistakeIsNamedWithItsFlag(t *testing.T) {
 		"endpoint with password":        {[]string{"--key=alias/a", "--kms-endpoint=ftp://u:p@h"}, []string{"--kms-endpoint: is no URL: want https://HOST"}},
 		"bad role":                      {[]string{"--key=alias/a", "--assume-role-arn=role"}, []string{`--assume-role-arn: "role" is no ARN of a role`}},
 		"external id alone":             {[]string{"--key=alias/a", "--external-id=x"}, []string{"--external-id: has no meaning without"}},
+		"bad external id":               {[]string{"--key=alias/a", "--assume-role-arn=arn:aws:iam::111122223333:role/a", "--external-id=a b"}, []string{"--external-id: is no external id: want 2 to 1224"}},
+		"long context":                  {[]string{"--key=alias/a", "--encryption-context=a=" + strings.Repeat("x", 8192)}, []string{"--encryption-context: has 8193 bytes of names and values: at most 8192"}},
+		"too many read keys":            {append([]string{"--key=alias/a"}, numberedFlags("--decrypt-key=alias/%d", 100)...), []string{"--decrypt-key: has more than 100"}},
+		"too many uids":                 {append([]string{"--key=alias/a"}, numberedFlags("--allow-uid=%d", 101)...), []string{"--allow-uid: has more than 100"}},
+		"the same Region for two keys":  {[]string{"--key=alias/a,alias/b", "--listen=/a,/b", "--region=Oregon"}, []string{`--region: "Oregon" is no AWS Region`}},
 		"bad source":                    {[]string{"--key=alias/a", "--source-arn=arn:aws:eks"}, []string{`--source-arn: "arn:aws:eks" is no ARN`}},
 		"decrypt key of two pairs":      {[]string{"--key=alias/a,alias/b", "--listen=/a,/b", "--decrypt-key=alias/c"}, []string{"--decrypt-key: works with one pair"}},
 		"nonsense decrypt key":          {[]string{"--key=alias/a", "--decrypt-key=foo"}, []string{`--decrypt-key: "foo" is no key ARN`}},
@@ -212,10 +218,22 @@ func TestEveryMistakeIsNamedWithItsFlag(t *testing.T) {
 	}
 }
 
+func numberedFlags(flag string, n int) []string {
+	flags := make([]string, n)
+	for i := range flags {
+		flags[i] = fmt.Sprintf(flag, i)
+	}
+	return flags
+}
+
 func TestMistakeOfTheEnvironmentNamesItsVariable(t *testing.T) {
 	t.Parallel()
 	_, err := parse(t, map[string]string{"AWS_ENCRYPTION_PROVIDER_KMS_TIMEOUT": "soon"}, "--key=alias/a")
 	if err == nil || err.Error() != `AWS_ENCRYPTION_PROVIDER_KMS_TIMEOUT: "soon" is no duration` {
+		t.Errorf("got %v", err)
+	}
+	_, err = parse(t, map[string]string{"AWS_ENCRYPTION_PROVIDER_REGION": "Oregon"}, "--key=alias/a")
+	if err == nil || err.Error() != `AWS_ENCRYPTION_PROVIDER_REGION: "Oregon" is no AWS Region` {
 		t.Errorf("got %v", err)
 	}
 }

@@ -67,8 +67,8 @@ func (f *Flags) subject(path, value string) string {
 
 // flagOf is the flag that says what stands at a path of the document.
 func (f *Flags) flagOf(path string) string {
-	if _, key, ok := indexes(path); ok && key > 0 && strings.HasSuffix(path, "].key") {
-		return "decrypt-key"
+	if _, key, ok := indexes(path); ok && key > 0 && strings.HasSuffix(path, "].key") || strings.HasSuffix(path, "].keys") {
+		return "decrypt-key" // only these make a provider's list long
 	}
 	field := regexp.MustCompile(`\[[0-9]+\]`).ReplaceAllString(path, "[]")
 	for _, t := range translation() {
