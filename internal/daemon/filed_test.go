@@ -69,6 +69,7 @@ type filing struct {
 	time  timing // zero: shortTiming
 	files *files // nil: usualFiles
 	log   *logBook
+	bare  bool // the file says the health address
 }
 
 // runFiled starts a daemon with a file, and stops it with the test.
@@ -93,7 +94,11 @@ func runFiled(t testing.TB, s filing, text string) *filed {
 		s.files = &usual
 	}
 	flags := config.NewFlags(pflag.NewFlagSet("test", pflag.ContinueOnError))
-	cfg, err := flags.Parse([]string{"--config=" + f.file, "--health-port=127.0.0.1:0"}, func(string) (string, bool) { return "", false })
+	args := []string{"--config=" + f.file, "--health-port=127.0.0.1:0"}
+	if s.bare {
+		args = args[:1]
+	}
+	cfg, err := flags.Parse(args, func(string) (string, bool) { return "", false })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,7 +49,7 @@ func TestReloadDuringAnOutage(t *testing.T) {
 	dir := directory(t)
 	healthy := providerText{name: "healthy", listen: dir + "/healthy", keys: []string{keyText(well, a)}}
 	hanging := providerText{name: "hanging", listen: dir + "/hanging", keys: []string{keyText(ill, h)}}
-	f := runFiled(t, filing{dir: dir}, fileText("kmsTimeout: 500ms\noutageGrace: 7m\n", healthy, hanging))
+	f := runFiled(t, filing{dir: dir}, fileText("kmsTimeout: 2s\noutageGrace: 7m\n", healthy, hanging))
 	f.ready()
 	sick := newCaller(t, hanging.listen)
 	keyID := sick.keyID()
@@ -81,7 +81,7 @@ func TestReloadDuringAnOutage(t *testing.T) {
 		func() { hanging.listen = dir + "/moved" },
 	} {
 		change()
-		f.loads(fileText("kmsTimeout: 500ms\noutageGrace: 7m\n", healthy, hanging))
+		f.loads(fileText("kmsTimeout: 2s\noutageGrace: 7m\n", healthy, hanging))
 		_, after := f.get("/readyz/hanging")
 		if since, _, _ := strings.Cut(body, ": KMS"); !strings.HasPrefix(after, since+": ") || !strings.Contains(after, body[strings.LastIndex(body, "; Status stays ok"):]) {
 			t.Errorf("after change %d, /readyz is %s\nwant evidence and grace as before: %s", i, after, body)
