@@ -294,7 +294,7 @@ func TestSchemaRefusesTheBrokenFilesThatItCanKnow(t *testing.T) {
 func TestSchemaTakesTheGoodFiles(t *testing.T) {
 	t.Parallel()
 	schema := compileSchema(t)
-	for _, dir := range []string{"testdata/good"} {
+	for _, dir := range []string{"testdata/good", "../../deploy/examples"} {
 		paths, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
 		if err != nil || len(paths) == 0 {
 			t.Errorf("%s: %d files, %v", dir, len(paths), err)
