@@ -49,8 +49,8 @@ func TestRotationToTheLetter(t *testing.T) {
 	}
 }
 
-// TestMigratesV1ToV2OnOneSocket: two names on one socket, the v2 one first. The
-// v1 data is read, and no-change updates carry it over.
+// TestMigratesV1ToV2OnOneSocket: the guide's three steps for an API server that
+// reloads nothing and is restarted for each: reader, writer, rewrite.
 func TestMigratesV1ToV2OnOneSocket(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
@@ -60,6 +60,10 @@ func TestMigratesV1ToV2OnOneSocket(t *testing.T) {
 	a := s.apiServer(false, v1)
 	book := ledger{}
 	s.write(a, book, "v1", 20)
+
+	s.restart(a, v1, v2)
+	s.write(a, book, "reader", 5)
+	s.readsAll(a, book)
 	s.storedUnder(book, v1)
 
 	s.restart(a, v2, v1)

@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // A Provider is one KMS entry of an EncryptionConfiguration.
@@ -10,6 +11,7 @@ type Provider struct {
 	Name    string
 	Version string // "v1", the API's default, or "v2"
 	Socket  string
+	Timeout time.Duration // of a call, whole seconds; 0: the guide's 3
 }
 
 // Encryption is an EncryptionConfiguration for secrets, in the words of the
@@ -32,7 +34,11 @@ resources:
 		if p.Version == "v1" {
 			b.WriteString("        cachesize: 1000\n")
 		}
-		b.WriteString("        timeout: 3s\n")
+		timeout := p.Timeout
+		if timeout == 0 {
+			timeout = 3 * time.Second
+		}
+		fmt.Fprintf(&b, "        timeout: %ds\n", timeout/time.Second)
 	}
 	b.WriteString("    - identity: {}\n")
 	return b.String()

@@ -20,11 +20,13 @@ type Keyring struct {
 }
 
 // ProviderConfiguration is a plugin's configuration file, YAML, for keys of the
-// KMS at this URL.
+// KMS at this URL. A call may take as long as the API server lets it, for the sake
+// of busy machines.
 func ProviderConfiguration(kms string, rings ...Keyring) string {
 	var b strings.Builder
 	b.WriteString(`apiVersion: aws-encryption-provider.sigs.k8s.io/v1alpha1
 kind: ProviderConfiguration
+kmsTimeout: 1m
 providers:
 `)
 	for _, r := range rings {

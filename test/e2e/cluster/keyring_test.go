@@ -10,6 +10,7 @@ func TestProviderConfiguration(t *testing.T) {
 	)
 	const want = `apiVersion: aws-encryption-provider.sigs.k8s.io/v1alpha1
 kind: ProviderConfiguration
+kmsTimeout: 1m
 providers:
 - name: aws
   listen: /run/a.sock
