@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -158,10 +159,21 @@ func (e *Error) Next() string {
 	}
 	return strings.NewReplacer(
 		"{key}", orElse(e.Key, "the key"),
-		"{cli}", "--key-id "+orElse(e.Key, "KEY")+regionArgument(e.Key),
+		"{cli}", "--key-id "+orElse(e.cliKey(), "KEY")+regionArgument(e.cliKey()),
 		"{action}", orElse(e.Action, "kms:"+orElse(e.Op, "Encrypt and kms:Decrypt")),
 		"{principal}", orElse(e.Principal, "the identity that this process runs as"),
 	).Replace(e.Code.Info().Next)
+}
+
+// cliKey is the key as commands of the AWS CLI take it that change its state: no
+// alias, whose key KMS mostly names in its own words.
+//
+// https://docs.aws.amazon.com/kms/latest/APIReference/API_EnableKey.html
+func (e *Error) cliKey() string {
+	if !strings.HasPrefix(e.Key, "alias/") && !strings.Contains(e.Key, ":alias/") {
+		return e.Key
+	}
+	return regexp.MustCompile(`arn:aws[a-z0-9-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+`).FindString(e.Said)
 }
 
 // regionArgument is what the AWS CLI needs beside an ARN: it does not look into it.

@@ -44,6 +44,23 @@ func TestIDsAreStable(t *testing.T) {
 	}
 }
 
+// The commands that enable a key take no alias.
+func TestCommandForAnAliasNamesItsKey(t *testing.T) {
+	t.Parallel()
+	const arn = "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+	for _, c := range []struct{ key, said, want string }{
+		{"alias/K8sKMSKey", arn + " is disabled.", "enable-key --key-id " + arn + " --region us-west-2"},
+		{"arn:aws:kms:us-west-2:111122223333:alias/K8sKMSKey", arn + " is disabled.", "enable-key --key-id " + arn + " --region us-west-2"},
+		{"alias/K8sKMSKey", "", "enable-key --key-id KEY"},
+		{arn, "", "enable-key --key-id " + arn + " --region us-west-2"},
+	} {
+		err := &cause.Error{Code: cause.KeyDisabled, Key: c.key, Said: c.said}
+		if next := err.Next(); !strings.HasSuffix(next, c.want) {
+			t.Errorf("%s: %s, want it to end with %s", c.key, next, c.want)
+		}
+	}
+}
+
 func TestErrorNamesEverythingAnOperatorNeeds(t *testing.T) {
 	t.Parallel()
 	err := &cause.Error{

@@ -168,6 +168,9 @@ func TestAliasDoesNotReturnWithinFiveMinutes(t *testing.T) {
 		f.moveAliasTo(keyA)
 		wantTold(t, watched(t, p, 3*time.Minute), aliasB)
 		wantTold(t, watched(t, p, 5*time.Minute), aliasB, aliasA)
+		if keys := p.Health().ReadKeys; len(keys) != 1 || keys[0].Key != keyB {
+			t.Errorf("read keys %+v, want the one that was left last, alone", keys)
+		}
 		if !strings.Contains(log.String(), "another epoch") {
 			t.Errorf("no advice of an epoch at the return:\n%s", log.String())
 		}

@@ -123,11 +123,11 @@ type candidate struct {
 // what fails at the moment last. Of an alias's earlier keys only those count
 // that are chosen or worked last: an unpinned Decrypt finds the others sooner.
 func (p *Provider) candidates(s Stored) (chosen, others []*Key) {
-	earlier := 0
+	var earlier []*Key
 	for _, k := range p.keys {
-		earlier += len(*k.earlier.Load())
+		earlier = append(earlier, k.before()...)
 	}
-	if len(p.keys)+earlier == 1 {
+	if len(p.keys)+len(earlier) == 1 {
 		return nil, p.keys
 	}
 	c := choice{keyID: s.KeyID, state: keyref.ParseState(s.KeyID), noted: string(s.Annotations[AnnotationKeyARN])}
@@ -137,10 +137,8 @@ func (p *Provider) candidates(s Stored) (chosen, others []*Key) {
 	for _, k := range p.keys {
 		c.consider(k, true)
 	}
-	for _, k := range p.keys {
-		for _, e := range *k.earlier.Load() {
-			c.consider(e, false)
-		}
+	for _, k := range earlier {
+		c.consider(k, false)
 	}
 	return c.ordered()
 }

@@ -84,7 +84,7 @@ func (p *Provider) reportMissing(ctx context.Context, s Stored, refusal *cause.E
 		return
 	}
 	p.log.WarnContext(ctx, "stored data was made by a key that is not configured: list it among the keys that read (--decrypt-key, or below in the file)",
-		"code", refusal.Code.String(), "key_arn", cause.Quote(name), "add", "- key: "+cause.Quote(name))
+		"code", refusal.Code.String(), "key_arn", name, "add", "- key: "+name)
 }
 
 // missingName is the best name that is known of the key.

@@ -141,9 +141,12 @@ func (p *Provider) Health() Health {
 		if i > 0 {
 			h.ReadKeys = append(h.ReadKeys, k.health(false))
 		}
-		for _, e := range *k.earlier.Load() {
+		for _, e := range k.before() {
 			h.ReadKeys = append(h.ReadKeys, e.health(true))
 		}
+	}
+	if h.State == Refused {
+		h.Err = cause.Of(p.advised(h.Err))
 	}
 	h.Trouble, h.Missing = p.write.lastTrouble(), p.missing.list()
 	return h
@@ -197,7 +200,7 @@ func (p *Provider) logChange(ctx context.Context, was State, v verdict) {
 		p.log.InfoContext(ctx, v.state.words(), "key", p.write.address(), "state", v.state, "was", was)
 		return
 	}
-	e := cause.Of(p.named(v.err))
+	e := cause.Of(p.named(p.advised(v.err)))
 	attrs := []any{"key", p.write.address(), "state", v.state, "was", was, "code", e.Code.String(), "class", e.Class(), "since", v.since.UTC(), "error", e.Error()}
 	if v.state != Refused && v.contacted {
 		attrs = append(attrs, "status_ok_until", v.lastOK.Add(p.opts.OutageGrace).UTC())
