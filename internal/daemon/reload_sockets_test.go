@@ -3,9 +3,12 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -246,4 +249,41 @@ func TestReloadWhileASocketIsWaitedFor(t *testing.T) {
 	f.refuses(fileText("", p, q), "serves it")
 	again.leave()
 	f.loaded(fileText("", p, q))
+}
+
+func TestModeThatCannotBeGivenToAllSocketsIsGivenToNone(t *testing.T) {
+	t.Parallel()
+	kms := kmstest.Start(t)
+	dir := directory(t)
+	keys := []string{keyText(kms, createKey(t, kms))}
+	one, two := providerText{name: "one", listen: dir + "/1", keys: keys}, providerText{name: "two", listen: dir + "/2", keys: keys}
+	var forbidden atomic.Bool
+	failing := usualFiles()
+	failing.chmod = func(path string, mode fs.FileMode) error {
+		if forbidden.Load() && path == two.listen {
+			return &fs.PathError{Op: "chmod", Path: path, Err: syscall.EPERM}
+		}
+		return usualFiles().chmod(path, mode)
+	}
+	timing := shortTiming()
+	timing.retry, timing.retryMost = patience, patience
+	f := runFiled(t, filing{dir: dir, time: timing, files: &failing}, fileText("", one, two))
+	f.ready()
+	forbidden.Store(true)
+	group := otherGroup(t)
+	text := fileText(fmt.Sprintf("socket: {mode: \"0660\", group: \"%d\"}\n", group), one, two)
+	f.refuses(text, "changing mode and group of "+two.listen+": chmod "+two.listen+": operation not permitted")
+	for _, path := range []string{one.listen, two.listen} {
+		if mode, gid := permissions(t, path), groupOf(t, path); mode != 0o600 || gid != os.Getegid() {
+			t.Errorf("%s has mode %04o and group %d, want both as before", path, mode, gid)
+		}
+	}
+	forbidden.Store(false)
+	f.Reload()
+	f.loaded(text)
+	for _, path := range []string{one.listen, two.listen} {
+		if mode, gid := permissions(t, path), groupOf(t, path); mode != 0o660 || gid != group {
+			t.Errorf("%s has mode %04o and group %d, want 0660 and %d", path, mode, gid, group)
+		}
+	}
 }

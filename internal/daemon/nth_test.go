@@ -1,0 +1,435 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"k8s.io/kms/apis/v2"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+)
+
+// An nthStory is a reload in which something fails.
+type nthStory struct {
+	name    string
+	alias   bool // the new first key is named by one
+	amid    func(k *nthCase)
+	restart bool // the process ends amid it, and another begins with the new file
+}
+
+func nthStories() []nthStory {
+	rotate := func(k *nthCase) { k.must(errors.Join(k.kms.RotateKey(k.a), k.kms.RotateKey(k.b))) }
+	move := func(k *nthCase) { k.must(k.kms.UpdateAlias(kmstest.Region, nthAlias, k.c)) }
+	return []nthStory{
+		{"reload", false, nil, false},
+		{"reload and restart", false, nil, true},
+		{"reload amid a rotation", false, rotate, false},
+		{"reload amid a rotation, and restart", false, rotate, true},
+		{"reload amid an alias move", true, move, false},
+		{"reload amid an alias move, and restart", true, move, true},
+	}
+}
+
+const nthAlias = "alias/nth"
+
+// An nthCase is one story with one fault: two files, of which the second has a new
+// first key, a new socket, one socket less and another mode.
+type nthCase struct {
+	*filed
+
+	story         nthStory
+	kms           *kmstest.Server
+	a, b, c       string // keys: before; after; of the alias once it has moved
+	first, second string // files
+	shared, same  string // sockets of both, of a provider that changes and of one that does not
+	gone, come    string // sockets of one
+	ops           *failingFiles
+
+	mu     sync.Mutex
+	sealed []*v2.EncryptResponse
+	told   [][]string // key_ids, by process
+	errs   []error    // of calls on the old generation that nothing excuses
+}
+
+func newNthCase(t *testing.T, story nthStory, ops *failingFiles) *nthCase {
+	t.Helper()
+	kms := kmstest.Start(t, kmsemulator.Options{Credentials: []kmsemulator.Credential{kmstest.Credential()}, PropagationDelay: 300 * time.Millisecond})
+	k := &nthCase{story: story, kms: kms, a: createKey(t, kms), b: createKey(t, kms), c: createKey(t, kms), ops: ops, told: [][]string{nil}}
+	dir := directory(t)
+	k.shared, k.same, k.gone, k.come = dir+"/s", dir+"/same", dir+"/gone", dir+"/new/come"
+	name := k.b
+	if story.alias {
+		name = nthAlias
+		if err := kms.CreateAlias(kmstest.Region, nthAlias, k.b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kms.Settle()
+	a := keyText(kms, k.a)
+	same := providerText{name: "same", listen: k.same, keys: []string{a}}
+	k.first = fileText("kmsTimeout: 1s\n", providerText{name: "aws", listen: k.shared, keys: []string{a}}, same, providerText{name: "gone", listen: k.gone, keys: []string{a}})
+	k.second = fileText("kmsTimeout: 1s\nsocket: {mode: \"0660\"}\n", providerText{name: "aws", listen: k.shared, keys: []string{keyText(kms, name), a}}, same,
+		providerText{name: "come", listen: k.come, keys: []string{a}})
+	k.filed = runFiled(t, filing{dir: dir, files: ops.files()}, k.first)
+	k.ready()
+	return k
+}
+
+// A blow is a fault at work. struck says that it is time to go on with the story
+// although the file is not loaded.
+type blow struct {
+	remove func()
+	struck func() bool
+	litter bool // what an attempt has made and changed cannot be taken back
+	surely bool // no check of the new key can pass
+}
+
+// tell tells the story. inject lets the fault begin.
+func (k *nthCase) tell(inject func() blow) {
+	k.t.Helper()
+	stop := k.watch()
+	fault := inject()
+	if k.story.amid != nil {
+		k.story.amid(k)
+	}
+	k.write(k.second)
+	until(k.t, "the file is loaded, or the fault has struck", func() bool { return k.serves(k.second) || fault.struck() })
+	if k.story.restart {
+		k.restart()
+	}
+	goesOn := time.Now().Add(300 * time.Millisecond)
+	until(k.t, "the file is loaded, or what was served goes on", func() bool { return k.serves(k.second) || time.Now().After(goesOn) })
+	until(k.t, "sockets are those of what is served", func() bool { // an attempt may be at work just now
+		return k.serves(k.second) || exists(k.gone) && (fault.litter || !exists(k.come) && k.modes(0o600))
+	})
+	if fault.surely && !k.story.restart && k.serves(k.second) {
+		k.t.Error("a key that cannot encrypt and decrypt writes")
+	}
+	fault.remove()
+	k.loaded(k.second)
+	k.ready()
+	stop()
+	k.kms.Settle()
+	k.judge("the same process")
+	k.again()
+	k.judge("a process that starts anew")
+}
+
+// modes says whether the sockets of both files have a mode.
+func (k *nthCase) modes(want fs.FileMode) bool {
+	return permissions(k.t, k.shared) == want && permissions(k.t, k.same) == want
+}
+
+func (k *nthCase) serves(text string) bool { return k.current.Load().cfg.Hash == hashOf(text) }
+
+// watch is an API server that calls all the time. While the old generation is
+// served, no call may fail.
+func (k *nthCase) watch() (stop func()) {
+	c := newCaller(k.t, k.shared)
+	ctx, cancel := context.WithCancel(context.Background())
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for ctx.Err() == nil {
+			process, old := k.process(), k.daemon()
+			excused := old.current.Load().cfg.Hash != hashOf(k.first)
+			limited, cancel := context.WithTimeout(ctx, patience)
+			st, err := c.kms.Status(limited, &v2.StatusRequest{})
+			if err == nil {
+				k.note(process, st.KeyId)
+				var sealed *v2.EncryptResponse
+				if sealed, err = c.kms.Encrypt(limited, &v2.EncryptRequest{Plaintext: plaintext(), Uid: "u"}); err == nil {
+					k.note(process, sealed.KeyId)
+					k.keep(sealed)
+					err = c.open(limited, sealed)
+				}
+			}
+			cancel()
+			excused = excused || ctx.Err() != nil || process != k.process() || old.current.Load().cfg.Hash != hashOf(k.first)
+			if err != nil && !excused {
+				k.mu.Lock()
+				k.errs = append(k.errs, err)
+				k.mu.Unlock()
+			}
+		}
+	})
+	return func() { cancel(); watching.Wait() }
+}
+
+func (k *nthCase) process() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.told)
+}
+
+func (k *nthCase) daemon() *Daemon {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.filed.Daemon
+}
+
+// note enters a key_id that a process answered, unless that has ended meanwhile.
+func (k *nthCase) note(process int, keyID string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	told := &k.told[process-1]
+	if process == len(k.told) && (len(*told) == 0 || (*told)[len(*told)-1] != keyID) {
+		*told = append(*told, keyID)
+	}
+}
+
+func (k *nthCase) keep(sealed *v2.EncryptResponse) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.sealed = append(k.sealed, sealed)
+}
+
+// restart ends the process and begins another, as whoever supervises it does:
+// again where that cannot have its sockets.
+func (k *nthCase) restart() {
+	k.t.Helper()
+	for {
+		k.again()
+		select {
+		case <-k.Serving():
+			return
+		case err := <-k.Failed():
+			k.t.Logf("the process ends: %v", err)
+			k.ops.tired() // the supervisor waits, and something mends the machine
+		case <-time.After(patience):
+			k.t.Fatalf("neither serving nor failed:\n%s", k.log)
+		}
+	}
+}
+
+// again ends the process and begins another with the file as it is.
+func (k *nthCase) again() {
+	k.t.Helper()
+	k.shutdown()
+	k.mu.Lock()
+	k.told = append(k.told, nil)
+	k.mu.Unlock()
+	next := runFiled(k.t, filing{dir: k.dir, file: k.file, files: k.ops.files(), log: k.log}, "")
+	k.mu.Lock()
+	k.filed = next
+	k.mu.Unlock()
+}
+
+// judge reads all that was ever acknowledged, and looks at what was told.
+func (k *nthCase) judge(by string) {
+	k.t.Helper()
+	k.ready()
+	c := newCaller(k.t, k.shared)
+	for _, sealed := range append(k.sealed, c.seals()) {
+		if err := c.open(context.Background(), sealed); err != nil {
+			k.t.Fatalf("acknowledged under %s, %s cannot read it: %v\n%s", sealed.KeyId, by, err, k.log)
+		}
+	}
+	for i, told := range k.told {
+		for j, keyID := range told {
+			key := keyref.ParseState(keyID).Key
+			if !slices.Contains([]string{k.a, k.b, k.c}, key) || slices.Contains(told[:j], keyID) {
+				k.t.Errorf("process %d told the key_ids %v: one is of no key, or had been left", i+1, told)
+			}
+			if i > 0 && key == k.a {
+				k.t.Errorf("process %d, which began with the new file, told the key_id %s", i+1, keyID)
+			}
+		}
+	}
+	for _, err := range k.errs {
+		k.t.Errorf("a call on the old generation failed: %v", err)
+	}
+	if !exists(k.come) || exists(lockFile(k.come)) || !k.modes(0o660) {
+		k.t.Errorf("not all of the new file's sockets are there, with their mode")
+	}
+	if exists(k.gone) && !k.log.has("socket file cannot be removed") {
+		k.t.Error("the socket that is gone is still there")
+	}
+}
+
+// Of the first calls of KMS that concern the new key, each in turn fails.
+func TestNthCallOfKMSFailsAmidAReload(t *testing.T) {
+	t.Parallel()
+	const calls = 5 // two of the check, and the first of traffic
+	faults := map[string]kmsemulator.Fault{
+		"reset":  {Kind: kmsemulator.Reset},
+		"hang":   {Kind: kmsemulator.Hang},
+		"denied": {Kind: kmsemulator.Error, Code: "AccessDeniedException", Message: "User: arn:aws:iam::111122223333:user/tester is not authorized"},
+	}
+	for _, story := range nthStories() {
+		for kind, fault := range faults {
+			for n := 1; n <= calls; n++ {
+				for _, forGood := range []bool{false, true} {
+					t.Run(strings.Join([]string{story.name, kind, fmt.Sprint(n), mode(forGood)}, "/"), func(t *testing.T) {
+						t.Parallel()
+						k := newNthCase(t, story, &failingFiles{})
+						k.tell(func() blow { return k.injectKMS(fault, n, forGood) })
+					})
+				}
+			}
+		}
+	}
+}
+
+func mode(forGood bool) string {
+	if forGood {
+		return "for good"
+	}
+	return "once"
+}
+
+// injectKMS makes the n-th call fail that concerns a key which the old file does
+// not have.
+func (k *nthCase) injectKMS(fault kmsemulator.Fault, n int, forGood bool) blow {
+	fault.Skip = n - 1
+	if !forGood {
+		fault.Count = 1
+	}
+	var ends []func()
+	for _, key := range []string{k.b, k.c} {
+		fault.Key = key
+		ends = append(ends, k.kms.Inject(fault))
+	}
+	begun := time.Now()
+	check := 2         // calls
+	if k.story.alias { // which of two keys the second concerns is a matter of chance
+		check = 1
+	}
+	return blow{
+		surely: forGood && n <= check,
+		remove: func() {
+			for _, end := range ends {
+				end()
+			}
+		},
+		struck: func() bool {
+			if k.story.restart { // a different moment each time
+				return time.Since(begun) > time.Duration(n)*15*time.Millisecond
+			}
+			return k.reloader.state.Load().err != nil
+		},
+	}
+}
+
+// Each operation on files fails in turn, until a reload passes untouched.
+func TestNthOperationOnFilesFailsAmidAReload(t *testing.T) {
+	t.Parallel()
+	for _, story := range nthStories()[:2] {
+		for _, forGood := range []bool{false, true} {
+			t.Run(story.name+"/"+mode(forGood), func(t *testing.T) {
+				t.Parallel()
+				n, passes := 1, 0
+				for ; passes == 0; n++ {
+					t.Run(fmt.Sprint(n), func(t *testing.T) {
+						ops := &failingFiles{}
+						k := newNthCase(t, story, ops)
+						k.tell(func() blow { return ops.inject(n, forGood) })
+						if ops.hits.Load() == 0 {
+							passes++
+						}
+					})
+					if t.Failed() {
+						return
+					}
+				}
+				const least = 8 // a file is read, a directory and a socket are made, one is changed, one removed
+				if n-2 < least {
+					t.Errorf("only %d operations on files failed in turn: the test shows little", n-2)
+				}
+				t.Logf("%d operations failed in turn", n-2)
+			})
+		}
+	}
+}
+
+// failingFiles are those of usualFiles, of which the n-th operation fails.
+type failingFiles struct {
+	mu      sync.Mutex
+	n       int // 0: none fails
+	forGood bool
+	seen    int
+	hits    atomic.Int64
+}
+
+func (f *failingFiles) inject(n int, forGood bool) blow {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.n, f.forGood, f.seen = n, forGood, 0
+	return blow{remove: f.tired, struck: func() bool { return f.hits.Load() > 0 }, litter: forGood}
+}
+
+// tired ends the fault.
+func (f *failingFiles) tired() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.n = 0
+}
+
+func (f *failingFiles) next() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seen++
+	if f.n == 0 || f.seen < f.n || f.seen > f.n && !f.forGood {
+		return nil
+	}
+	f.hits.Add(1)
+	return syscall.EIO
+}
+
+func (f *failingFiles) files() *files {
+	usual, failing := usualFiles(), usualFiles()
+	failing.read = func(path string) ([]byte, error) {
+		if err := f.next(); err != nil {
+			return nil, err
+		}
+		return usual.read(path)
+	}
+	failing.mkdir = func(path string, mode fs.FileMode) error {
+		if err := f.next(); err != nil {
+			return err
+		}
+		return usual.mkdir(path, mode)
+	}
+	failing.lock = func(ctx context.Context, path string) (func(), error) {
+		if err := f.next(); err != nil {
+			return nil, err
+		}
+		return usual.lock(ctx, path)
+	}
+	failing.listen = func(ctx context.Context, path string, mode uint32) (*net.UnixListener, error) {
+		if err := f.next(); err != nil {
+			return nil, err
+		}
+		return usual.listen(ctx, path, mode)
+	}
+	failing.chown = func(path string, uid, gid int) error {
+		if err := f.next(); err != nil {
+			return err
+		}
+		return usual.chown(path, uid, gid)
+	}
+	failing.chmod = func(path string, mode fs.FileMode) error {
+		if err := f.next(); err != nil {
+			return err
+		}
+		return usual.chmod(path, mode)
+	}
+	failing.remove = func(path string) error {
+		if err := f.next(); err != nil {
+			return err
+		}
+		return usual.remove(path)
+	}
+	return &failing
+}
