@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -76,6 +77,7 @@ type RetryBudget struct {
 // network and without credentials, and recovers when they come.
 type Client struct {
 	opts     Options
+	timeout  atomic.Int64 // Options', until SetTimeout
 	line     *line
 	identity *identity
 }
@@ -84,9 +86,13 @@ type Client struct {
 // calls Close.
 func New(o Options) *Client {
 	c := &Client{opts: o, line: newLine(o.Connections)}
+	c.SetTimeout(o.Timeout)
 	c.identity = newIdentity(o, c.newAPI(newRetryer(o.Retry)))
 	return c
 }
+
+// SetTimeout changes the limit of calls to come, retries included.
+func (c *Client) SetTimeout(limit time.Duration) { c.timeout.Store(int64(limit)) }
 
 // Close closes the connections that no other Client uses. Calls under way are
 // not cut, and later ones still work, on connections of their own: the last call
@@ -200,11 +206,12 @@ type operation func(context.Context, *kms.Client) error
 // call makes one KMS call within its limit and classifies what fails.
 func (c *Client) call(parent context.Context, op, key string, do operation) error {
 	start := time.Now()
-	limit := limitOf(parent, c.opts.Timeout)
+	most := time.Duration(c.timeout.Load())
+	limit := limitOf(parent, most)
 	err := c.try(parent, limit/time.Duration(shareOf(parent)), do)
 	class := cause.Class("")
 	if err != nil {
-		e := classify(err, situation{op: op, key: key, limit: limit, full: c.opts.Timeout, callerLeft: errors.Is(parent.Err(), context.Canceled)})
+		e := classify(err, situation{op: op, key: key, limit: limit, full: most, callerLeft: errors.Is(parent.Err(), context.Canceled)})
 		// The SDK's error holds the request, with the plaintext in it: what is
 		// remembered of a failure must not keep that alive.
 		e.Err = nil

@@ -226,6 +226,18 @@ func TestCallTakesTheCallersTimeLessTheReply(t *testing.T) {
 	}
 }
 
+func TestLimitOfCallsToComeCanBeChanged(t *testing.T) {
+	s, key := start(t)
+	c := newClient(t, awskms.Options{Timeout: 10 * time.Minute})
+	mustSeal(t, c, key)
+	defer s.Inject(kmsemulator.Fault{Kind: kmsemulator.Hang})()
+	c.SetTimeout(100 * time.Millisecond)
+	began := time.Now()
+	if _, err := c.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.TimedOut || time.Since(began) > time.Minute {
+		t.Errorf("%v after %s, want %s after 100ms", err, time.Since(began), cause.TimedOut)
+	}
+}
+
 func TestCallerWhoLeavesIsNoFailureOfKMS(t *testing.T) {
 	s, key := start(t)
 	c := newClient(t, awskms.Options{})

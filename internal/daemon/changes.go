@@ -17,7 +17,7 @@ type changes struct {
 }
 
 func compare(before, next *generation) changes {
-	var c changes
+	c := changes{added: []string{}, removed: []string{}, changed: []string{}, carried: []string{}} // which a log shows as [], not null
 	for _, s := range next.providers {
 		old := before.named(s.cfg.Name)
 		switch {

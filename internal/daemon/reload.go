@@ -113,6 +113,7 @@ func (r *reloader) look(ctx context.Context) {
 		r.last = attempt{hash: hash}
 	}
 	if err == nil {
+		r.daemon.conns.Refresh() // what else is read from files may have changed as well
 		err = r.load(ctx, data)
 	}
 	if err != nil && ctx.Err() == nil {
@@ -126,7 +127,6 @@ func (r *reloader) load(ctx context.Context, data []byte) error {
 	if err != nil {
 		return err
 	}
-	r.daemon.conns.Refresh() // what else is read from files may have changed with it
 	did, err := r.daemon.change(ctx, cfg)
 	if err != nil {
 		return err

@@ -32,13 +32,13 @@ type ring struct {
 }
 
 // A key is one key of a ring, with its connection to KMS. It is carried to the
-// ring that replaces its own where it is called in the same way.
+// ring that replaces its own where it is called in the same way, for however
+// long.
 type key struct {
 	*keyring.Key
 
 	cfg      config.Key
 	provider string // under whose name its calls are counted
-	timeout  time.Duration
 	retry    config.Retry
 	client   *awskms.Client
 	users    atomic.Int64 // rings that have not ended
@@ -55,7 +55,7 @@ func (d *Daemon) newRing(cfg *config.Config, p config.Provider, before *ring) *r
 		o.Before = before.provider
 	}
 	for _, k := range p.Keys {
-		one := before.find(p, k, r.timeout)
+		one := before.find(p, k)
 		if one == nil {
 			one = d.newKey(p, k, r.timeout)
 		}
@@ -72,12 +72,12 @@ func (d *Daemon) newRing(cfg *config.Config, p config.Provider, before *ring) *r
 
 // find returns the ring's key that is called in the same way, nil where there is
 // none.
-func (r *ring) find(p config.Provider, k config.Key, timeout time.Duration) *key {
+func (r *ring) find(p config.Provider, k config.Key) *key {
 	if r == nil {
 		return nil
 	}
 	i := slices.IndexFunc(r.keys, func(old *key) bool {
-		return old.cfg.Equal(k) && old.provider == p.Name && old.timeout == timeout && old.retry == p.Retry
+		return old.cfg.Equal(k) && old.provider == p.Name && old.retry == p.Retry
 	})
 	if i < 0 {
 		return nil
@@ -103,7 +103,7 @@ func (d *Daemon) newKey(p config.Provider, k config.Key, timeout time.Duration) 
 	})
 	return &key{
 		Key: keyring.NewKey(keyring.KeyConfig{Name: k.Key, Context: keyref.ContextHash(k.EncryptionContext), KMS: client}),
-		cfg: k, provider: p.Name, timeout: timeout, retry: p.Retry, client: client,
+		cfg: k, provider: p.Name, retry: p.Retry, client: client,
 	}
 }
 
@@ -114,8 +114,12 @@ func (r *ring) serves(cfg *config.Config, p config.Provider) bool {
 	return r.cfg.Equal(p) && r.timeout == cfg.KMSTimeout && r.grace == cfg.OutageGrace
 }
 
-// start begins the background work, which ends with end, or with ctx.
+// start makes the ring's settings hold for its keys, and begins the background
+// work, which ends with end, or with ctx.
 func (r *ring) start(ctx context.Context) {
+	for _, k := range r.keys {
+		k.client.SetTimeout(r.timeout)
+	}
 	ctx, r.stop = context.WithCancel(ctx)
 	r.running.Go(func() { r.provider.Run(ctx) })
 }
