@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -100,6 +101,11 @@ func TestStartIsOneLineWithTheResolvedConfiguration(t *testing.T) {
 }
 
 func TestSignalsOfEveryKind(t *testing.T) {
+	if signal.Ignored(syscall.SIGHUP) { // as under nohup; what is started would ignore it as well
+		noticed := make(chan os.Signal, 1)
+		signal.Notify(noticed, syscall.SIGHUP)
+		t.Cleanup(func() { signal.Stop(noticed) })
+	}
 	s := kmstest.Start(t)
 	arn := key(t, s)
 	serve := func(t *testing.T, args ...string) (*program, string) {

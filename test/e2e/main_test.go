@@ -12,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strconv"
 	"testing"
 
 	"sigs.k8s.io/aws-encryption-provider/test/e2e/cluster"
@@ -25,6 +26,10 @@ func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
 
+// atOnce bounds the tests that run at a time. Most of them mostly wait; but each
+// has an etcd and one or two API servers, and all of those start at once.
+const atOnce = 10
+
 func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "kms-e2e-")
 	if err != nil {
@@ -32,7 +37,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	if err := flag.Set("test.parallel", "32"); err != nil {
+	if err := flag.Set("test.parallel", strconv.Itoa(atOnce)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
