@@ -46,8 +46,8 @@ func (s *socket) giveGroup(gid int) error {
 }
 
 // setAccess changes who may open the file, now where it is there and else when
-// it is made. After an error all is as before.
-func (s *socket) setAccess(next access) error {
+// it is made, and returns who might before. After an error all is as before.
+func (s *socket) setAccess(next access) (before access, err error) {
 	s.binding.Lock()
 	defer s.binding.Unlock()
 	s.mu.Lock()
@@ -56,16 +56,16 @@ func (s *socket) setAccess(next access) error {
 	there := s.listener != nil && !s.abstract() && !s.closed
 	s.mu.Unlock()
 	if old == next || !there || !s.owns() {
-		return nil
+		return old, nil
 	}
-	err := s.change(old, next, born)
+	err = s.change(old, next, born)
 	if err == nil {
-		return nil
+		return old, nil
 	}
 	s.mu.Lock()
 	s.want = old
 	s.mu.Unlock()
-	return fmt.Errorf("changing mode and group of %s: %w", s.path, errors.Join(err, s.change(next, old, born)))
+	return old, fmt.Errorf("changing mode and group of %s: %w", s.path, errors.Join(err, s.change(next, old, born)))
 }
 
 // change never lets in, in between, whom neither the old nor the new access does.

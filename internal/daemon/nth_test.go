@@ -63,7 +63,7 @@ type nthCase struct {
 	errs   []error    // of calls on the old generation that nothing excuses
 }
 
-func newNthCase(t *testing.T, story nthStory, ops *failingFiles) *nthCase {
+func newNthCase(t *testing.T, story nthStory, timeout time.Duration, ops *failingFiles) *nthCase {
 	t.Helper()
 	kms := kmstest.Start(t, kmsemulator.Options{Credentials: []kmsemulator.Credential{kmstest.Credential()}, PropagationDelay: 300 * time.Millisecond})
 	k := &nthCase{story: story, kms: kms, a: createKey(t, kms), b: createKey(t, kms), c: createKey(t, kms), ops: ops, told: [][]string{nil}}
@@ -79,8 +79,9 @@ func newNthCase(t *testing.T, story nthStory, ops *failingFiles) *nthCase {
 	kms.Settle()
 	a := keyText(kms, k.a)
 	same := providerText{name: "same", listen: k.same, keys: []string{a}}
-	k.first = fileText("kmsTimeout: 1s\n", providerText{name: "aws", listen: k.shared, keys: []string{a}}, same, providerText{name: "gone", listen: k.gone, keys: []string{a}})
-	k.second = fileText("kmsTimeout: 1s\nsocket: {mode: \"0660\"}\n", providerText{name: "aws", listen: k.shared, keys: []string{keyText(kms, name), a}}, same,
+	globals := fmt.Sprintf("kmsTimeout: %s\n", timeout)
+	k.first = fileText(globals, providerText{name: "aws", listen: k.shared, keys: []string{a}}, same, providerText{name: "gone", listen: k.gone, keys: []string{a}})
+	k.second = fileText(globals+"socket: {mode: \"0660\"}\n", providerText{name: "aws", listen: k.shared, keys: []string{keyText(kms, name), a}}, same,
 		providerText{name: "come", listen: k.come, keys: []string{a}})
 	k.filed = runFiled(t, filing{dir: dir, files: ops.files()}, k.first)
 	k.ready()
@@ -258,23 +259,35 @@ func (k *nthCase) judge(by string) {
 	}
 }
 
+// An nthFault is a way in which KMS fails.
+type nthFault struct {
+	name    string
+	fault   kmsemulator.Fault
+	stories []nthStory
+	calls   int           // that fail in turn; the first two are of the check
+	timeout time.Duration // of a call
+}
+
+func nthFaults() []nthFault {
+	denied := kmsemulator.Fault{Kind: kmsemulator.Error, Code: "AccessDeniedException", Message: "User: arn:aws:iam::111122223333:user/tester is not authorized"}
+	return []nthFault{
+		{"hang", kmsemulator.Fault{Kind: kmsemulator.Hang}, nthStories()[:2], 3, 3 * time.Second},
+		{"reset", kmsemulator.Fault{Kind: kmsemulator.Reset}, nthStories(), 5, patience},
+		{"denied", denied, nthStories(), 5, patience},
+	}
+}
+
 // Of the first calls of KMS that concern the new key, each in turn fails.
 func TestNthCallOfKMSFailsAmidAReload(t *testing.T) {
 	t.Parallel()
-	const calls = 5 // two of the check, and the first of traffic
-	faults := map[string]kmsemulator.Fault{
-		"reset":  {Kind: kmsemulator.Reset},
-		"hang":   {Kind: kmsemulator.Hang},
-		"denied": {Kind: kmsemulator.Error, Code: "AccessDeniedException", Message: "User: arn:aws:iam::111122223333:user/tester is not authorized"},
-	}
-	for _, story := range nthStories() {
-		for kind, fault := range faults {
-			for n := 1; n <= calls; n++ {
+	for _, f := range nthFaults() {
+		for _, story := range f.stories {
+			for n := 1; n <= f.calls; n++ {
 				for _, forGood := range []bool{false, true} {
-					t.Run(strings.Join([]string{story.name, kind, fmt.Sprint(n), mode(forGood)}, "/"), func(t *testing.T) {
+					t.Run(strings.Join([]string{story.name, f.name, fmt.Sprint(n), mode(forGood)}, "/"), func(t *testing.T) {
 						t.Parallel()
-						k := newNthCase(t, story, &failingFiles{})
-						k.tell(func() blow { return k.injectKMS(fault, n, forGood) })
+						k := newNthCase(t, story, f.timeout, &failingFiles{})
+						k.tell(func() blow { return k.injectKMS(f.fault, n, forGood) })
 					})
 				}
 			}
@@ -333,7 +346,7 @@ func TestNthOperationOnFilesFailsAmidAReload(t *testing.T) {
 				for ; passes == 0; n++ {
 					t.Run(fmt.Sprint(n), func(t *testing.T) {
 						ops := &failingFiles{}
-						k := newNthCase(t, story, ops)
+						k := newNthCase(t, story, patience, ops)
 						k.tell(func() blow { return ops.inject(n, forGood) })
 						if ops.hits.Load() == 0 {
 							passes++

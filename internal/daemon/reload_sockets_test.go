@@ -287,3 +287,62 @@ func TestModeThatCannotBeGivenToAllSocketsIsGivenToNone(t *testing.T) {
 		}
 	}
 }
+
+func TestSocketThatIsGoneIsNoLongerWaitedFor(t *testing.T) {
+	t.Parallel()
+	kms := kmstest.Start(t)
+	dir := directory(t)
+	held := holding(t, dir+"/held")
+	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
+	waits := providerText{name: "waits", listen: dir + "/held", keys: p.keys}
+	timing := shortTiming()
+	timing.holderWait = 10 * patience
+	f := runFiled(t, filing{dir: dir, time: timing}, fileText("", p, waits))
+	until(t, "it waits", func() bool { return f.log.has("waiting for its holder") })
+	f.loads(fileText("", p))
+	f.settled()
+	<-f.Serving()
+	f.ready()
+	select {
+	case err := <-f.Failed():
+		t.Errorf("failed: %v", err)
+	default:
+	}
+	if pid, live := holder(context.Background(), dir+"/held"); !live || pid != held.pid() {
+		t.Errorf("holder is %d (%t), want still %d", pid, live, held.pid())
+	}
+}
+
+// Neither the second socket's mode can be changed nor the first one's be changed
+// back. A file that asks for what is served has both as it says.
+func TestModeThatCouldNotBeTakenBackIsSetRightLater(t *testing.T) {
+	t.Parallel()
+	kms := kmstest.Start(t)
+	dir := directory(t)
+	keys := []string{keyText(kms, createKey(t, kms))}
+	one, two := providerText{name: "one", listen: dir + "/1", keys: keys}, providerText{name: "two", listen: dir + "/2", keys: keys}
+	var forbidden atomic.Bool
+	failing := usualFiles()
+	failing.chmod = func(path string, mode fs.FileMode) error {
+		if forbidden.Load() && (path == two.listen || mode == 0o600) {
+			return &fs.PathError{Op: "chmod", Path: path, Err: syscall.EPERM}
+		}
+		return usualFiles().chmod(path, mode)
+	}
+	f := runFiled(t, filing{dir: dir, files: &failing}, fileText("", one, two))
+	f.ready()
+	forbidden.Store(true)
+	f.refuses(fileText("socket: {mode: \"0660\"}\n", one, two), "changing mode and group of "+two.listen)
+	if got := permissions(t, one.listen); got != 0o660 || !f.log.has("mode and group of a socket are not as they were") {
+		t.Errorf("mode %04o, want it not taken back, and that told: the test shows nothing", got)
+	}
+	f.write(fileText("", one, two))
+	f.refused("changing mode and group of " + one.listen)
+	forbidden.Store(false)
+	f.loaded(fileText("", one, two))
+	for _, path := range []string{one.listen, two.listen} {
+		if got := permissions(t, path); got != 0o600 {
+			t.Errorf("%s has mode %04o, want 0600", path, got)
+		}
+	}
+}

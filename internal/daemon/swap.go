@@ -45,25 +45,22 @@ func (d *Daemon) prepare(ctx context.Context, before, next *generation) (undo []
 			return undo, err // what the claim has made goes with the endpoint
 		}
 	}
-	was, want := accessOf(before.cfg), accessOf(next.cfg)
+	want := access{mode: next.cfg.Socket.Mode, group: next.cfg.Socket.Group}
 	for _, s := range next.providers {
-		if was == want || !before.hasEndpoint(s.at) {
+		if !before.hasEndpoint(s.at) {
 			continue
 		}
-		if err := s.at.socket.setAccess(want); err != nil {
+		was, err := s.at.socket.setAccess(want)
+		if err != nil {
 			return undo, err
 		}
 		undo = append(undo, func() {
-			if err := s.at.socket.setAccess(was); err != nil {
+			if _, err := s.at.socket.setAccess(was); err != nil {
 				d.log.Error("mode and group of a socket are not as they were", "socket", s.at.path, "error", err.Error())
 			}
 		})
 	}
 	return undo, nil
-}
-
-func accessOf(cfg *config.Config) access {
-	return access{mode: cfg.Socket.Mode, group: cfg.Socket.Group}
 }
 
 // verify checks each key that would write and has not before, in parallel.

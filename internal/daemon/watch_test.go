@@ -356,3 +356,33 @@ func TestPathsAreFollowedAsTheKernelDoes(t *testing.T) {
 		}
 	}
 }
+
+// Nothing happens to a directory whose parent gets another name.
+func TestWhatEventsDoNotTellIsNoticedByTheSlowLook(t *testing.T) {
+	t.Parallel()
+	kms := kmstest.Start(t)
+	dir := directory(t)
+	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
+	write := func() {
+		t.Helper()
+		err := os.MkdirAll(dir+"/a/b", 0o755)
+		if err == nil {
+			err = os.WriteFile(dir+"/a/b/config.yaml", []byte(fileText("", p)), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	write()
+	timing := shortTiming()
+	timing.poll, timing.missing = 500*time.Millisecond, patience
+	f := runFiled(t, filing{dir: dir, file: dir + "/a/b/config.yaml", time: timing}, "")
+	f.ready()
+	f.must(os.Rename(dir+"/a", dir+"/old"))
+	p.epoch = 1
+	write()
+	f.loaded(fileText("", p))
+	p.epoch = 2
+	write()
+	f.loaded(fileText("", p))
+}
