@@ -338,3 +338,47 @@ func TestKeyThatIsCarriedOverKeepsItsEvidence(t *testing.T) {
 		}
 	})
 }
+
+func TestReloadWithAKeyThatIsMadeAnewDoesNotReturnToLeftMaterial(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := rotating()
+		p := newRing(f, ringOptions{})
+		running(t, p)
+		keyIDOf(t, p)
+		f.rotate(keyA, "m2")
+		wantTold(t, watched(t, p, 3*time.Minute), m1, m2)
+		f.rotate(keyA, "m1") // an answer from before
+		for _, name := range []string{keyA, alias} {
+			next := newRing(f, ringOptions{write: name, before: p})
+			if err := next.Verify(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			wantTold(t, []string{keyIDOf(t, next)}, m2)
+		}
+		f.rotate(keyA, "")
+		next := newRing(f, ringOptions{before: p})
+		if err := next.Verify(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		wantTold(t, []string{keyIDOf(t, next)}, m2)
+	})
+}
+
+func TestReplicaOfAnotherRegionDoesNotReturnToLeftMaterial(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := rotating()
+		p := newRing(f, ringOptions{write: mrk})
+		running(t, p)
+		was := keyIDOf(t, p)
+		f.rotate(mrk, "m2")
+		told := watched(t, p, 3*time.Minute)
+		next := newRing(f, ringOptions{write: mrkAbroad, before: p}) // rotation has not come there yet
+		if err := next.Verify(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		now := keyIDOf(t, next)
+		wantTold(t, append(told, now), was, strings.Replace(was, "m1", "m2", 1), strings.Replace(was, "m1", "m2", 1))
+	})
+}

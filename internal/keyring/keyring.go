@@ -84,7 +84,7 @@ func New(o Options) *Provider {
 		opts: o, log: o.Log.With("provider", o.Name), write: o.Keys[0], keys: o.Keys,
 		bad: newBadMemory(), missing: newMissingKeys(),
 		wake: make(chan struct{}, 1), concluded: make(chan struct{}), state: Unknown,
-		said: &answers{told: map[string]bool{}},
+		said: newAnswers(),
 	}
 	if b := o.Before; b != nil {
 		p.state, p.said, p.generation = b.loggedState(), b.said, b.generation+1

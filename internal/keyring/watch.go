@@ -69,6 +69,9 @@ func (p *Provider) look(ctx context.Context) {
 // see takes in a sighting, and says in the log what it changed.
 func (p *Provider) see(ctx context.Context, s sighting, atOnce bool) {
 	k := p.write
+	if w := p.written(); s.material != "" || w == nil || w.arn != s.arn {
+		s.material = p.said.onward(material{k.sightOf(s).state.Key, s.material})
+	}
 	watchedBefore := k.watched()
 	before, after := k.see(s, time.Now(), atOnce)
 	switch {
