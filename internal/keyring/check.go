@@ -104,7 +104,7 @@ func (p *Provider) check(ctx context.Context) {
 		if t.decryptErr == nil && p.written() == nil {
 			p.see(ctx, t.sighting(), false)
 		}
-	case p.lastProbe != nil && p.verdict().confirm:
+	case p.lastProbe != nil && p.write.standsFor(p.lastProbe.sealed.KeyARN) && p.verdict().confirm:
 		// Where Encrypt fails, a refused Decrypt is confirmed with what was sealed before.
 		limited, cancel := awskms.WithLimit(ctx, p.opts.Timeout)
 		defer cancel()
@@ -118,32 +118,55 @@ func (p *Provider) check(ctx context.Context) {
 // no caller depends on what was known before; the log is told only what that is.
 // Errors are [cause.Error]s.
 func (p *Provider) Verify(ctx context.Context) error {
-	t := p.trip(ctx, p.write.config.Name)
-	p.write.record.enter(encrypt, time.Now(), t.encryptErr, true)
-	if t.encryptErr != nil {
-		return p.named(t.encryptErr)
+	k := p.write
+	t := p.trip(ctx, k.config.Name)
+	if t.err() == nil {
+		p.see(ctx, t.sighting(), true)
+		if k.address() != t.probe.sealed.KeyARN { // an alias that seems to be back at a key which it has just left
+			t = p.trip(ctx, k.address())
+		}
 	}
-	p.write.record.enter(decrypt, time.Now(), t.decryptErr, true)
-	if t.decryptErr != nil {
-		return p.named(t.decryptErr)
+	if t.of(k) {
+		k.record.enter(encrypt, time.Now(), t.encryptErr, true)
+		if t.encryptErr == nil {
+			k.record.enter(decrypt, time.Now(), t.decryptErr, true)
+		}
 	}
-	p.see(ctx, t.sighting(), true)
+	if err := t.err(); err != nil {
+		return p.named(err)
+	}
+	p.follow(ctx, "", nil)
 	return nil
 }
 
 // A trip is what encrypting random bytes under the write key and decrypting them
 // again came to.
 type trip struct {
+	asked                  string // the name
 	probe                  sealedProbe
 	material               string
 	encryptErr, decryptErr error // the second is of use where the first is nil
+}
+
+// err is how the trip failed.
+func (t trip) err() error {
+	if t.encryptErr != nil {
+		return t.encryptErr
+	}
+	return t.decryptErr
+}
+
+// of says whether the trip tells how a key does, and not another one which its
+// alias names now.
+func (t trip) of(k *Key) bool {
+	return !k.ref.IsAlias() || t.asked == k.address() || t.encryptErr == nil && t.probe.sealed.KeyARN == k.address()
 }
 
 func (t trip) sighting() sighting { return sighting{t.probe.sealed.KeyARN, t.material} }
 
 // trip makes a round trip. Either call has the time of a call of its own.
 func (p *Provider) trip(ctx context.Context, name string) trip {
-	t := trip{probe: sealedProbe{want: make(secret.Bytes, 32)}}
+	t := trip{asked: name, probe: sealedProbe{want: make(secret.Bytes, 32)}}
 	_, _ = rand.Read(t.probe.want) // never fails, by its contract
 	limited, cancel := awskms.WithLimit(ctx, p.opts.Timeout)
 	defer cancel()

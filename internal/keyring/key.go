@@ -74,10 +74,17 @@ func (k *Key) address() string {
 	return k.config.Name
 }
 
-// resolve notes what a key's name stands for, at the first answer of KMS, and
-// says whether this was it.
-func (k *Key) resolve(arn string) bool {
-	return k.sight.Load() == nil && k.sight.CompareAndSwap(nil, k.sightOf(sighting{arn: arn}))
+// standsFor says whether the key's name stands for an ARN, as far as is known.
+func (k *Key) standsFor(arn string) bool {
+	s := k.sight.Load()
+	return s == nil || s.arn == arn
+}
+
+// resolve notes what a key's name stands for, at the first answer of KMS.
+func (k *Key) resolve(arn string) {
+	if k.sight.Load() == nil {
+		k.sight.CompareAndSwap(nil, k.sightOf(sighting{arn: arn}))
+	}
 }
 
 // How well a key fits what names it in etcd.

@@ -48,7 +48,7 @@ func (p *Provider) watch(ctx context.Context) {
 func (p *Provider) look(ctx context.Context) {
 	k := p.write
 	t := p.trip(ctx, k.config.Name)
-	own := !k.ref.IsAlias() || t.encryptErr == nil && t.probe.sealed.KeyARN == k.address()
+	own := t.of(k)
 	if own { // else it says nothing about the key that writes
 		p.tell(ctx, k, encrypt, t.encryptErr, false)
 		if t.encryptErr == nil {

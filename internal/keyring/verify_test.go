@@ -1,0 +1,138 @@
+package keyring_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+	"sigs.k8s.io/aws-encryption-provider/internal/secret"
+)
+
+func TestVerifyOfAMovedAliasSaysNothingOfTheKeyThatReads(t *testing.T) {
+	t.Parallel()
+	f := rotating()
+	a, c := newKey(f, alias), newKey(f, keyC)
+	p := ringOf(ringOptions{}, c, a)
+	if _, err := p.Decrypt(t.Context(), stored(keyA, "x", "")); err != nil {
+		t.Fatal(err)
+	}
+	f.moveAlias()
+	f.fail("Decrypt "+keyB, cause.AccessDenied)
+	next := ringOf(ringOptions{before: p}, a, c)
+	if err := next.Verify(t.Context()); err == nil {
+		t.Fatal("verified")
+	}
+	if k := p.Health().ReadKeys[0]; k.State != keyring.Healthy {
+		t.Errorf("the key that reads is %+v, which only another key is", k)
+	}
+}
+
+func TestVerifiedKeyIsTheOneThatWrites(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := rotating()
+		a, c := newKey(f, alias), newKey(f, keyC)
+		p := ringOf(ringOptions{}, a, c)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { p.Run(ctx) })
+		synctest.Wait()
+		f.moveAlias()
+		wantTold(t, watched(t, p, 90*time.Second), aliasA, aliasB)
+		cancel()
+		wg.Wait()
+		p = ringOf(ringOptions{before: p}, c, a)
+		if err := p.Verify(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		f.fail("Encrypt "+keyB, cause.KeyDisabled)
+		f.fail("Decrypt "+keyB, cause.KeyDisabled)
+		f.moveAliasTo(keyA)
+		var err error
+		for range 3 {
+			p = ringOf(ringOptions{before: p}, a, c)
+			if err = p.Verify(t.Context()); err == nil {
+				break
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Encrypt(t.Context(), secret.Bytes("seed")); err != nil {
+			t.Errorf("what was verified cannot write: %v", err)
+		}
+	})
+}
+
+// Writer and reader change places at each reload, while the alias moves to and fro
+// and keys are rotated: whatever was acknowledged reads.
+func TestRolesThatChangeUnderCallers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := rotating()
+		a, b := newKey(f, alias), newKey(f, keyC)
+		p := ringOf(ringOptions{}, a, b)
+		if err := p.Verify(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var mu sync.Mutex
+		cur := p
+		get := func() *keyring.Provider { mu.Lock(); defer mu.Unlock(); return cur }
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		start := func(p *keyring.Provider) func() {
+			c, cancel := context.WithCancel(ctx)
+			wg.Go(func() { p.Run(c) })
+			return cancel
+		}
+		stopRun := start(p)
+		for range 8 {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					q := get()
+					e, err := q.Encrypt(ctx, secret.Bytes("seed"))
+					if err == nil {
+						if _, err := get().Decrypt(ctx, read(e)); err != nil && ctx.Err() == nil {
+							t.Errorf("%s: %v", e.KeyID, err)
+						}
+						if _, err := get().Decrypt(ctx, keyring.Stored{Ciphertext: e.Ciphertext, Bare: true}); err != nil && ctx.Err() == nil {
+							t.Errorf("%s: %v", e.KeyID, err)
+						}
+					} else if ctx.Err() == nil {
+						t.Error(err)
+					}
+					_, _ = q.Status(ctx)
+					q.Health()
+					time.Sleep(3 * time.Second)
+				}
+			})
+		}
+		for i := range 200 {
+			f.moveAliasTo([]string{keyA, keyB}[i/7%2])
+			f.rotate(keyA, fmt.Sprint("m", i/10))
+			keys := []*keyring.Key{a, b}
+			if i%2 == 0 {
+				keys = []*keyring.Key{b, a}
+			}
+			n := ringOf(ringOptions{before: p}, keys...)
+			if err := n.Verify(ctx); err != nil {
+				t.Fatal(err)
+			}
+			s := start(n)
+			mu.Lock()
+			cur = n
+			mu.Unlock()
+			old := stopRun
+			wg.Go(func() { time.Sleep(time.Second); old() })
+			stopRun, p = s, n
+			time.Sleep(13 * time.Second)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
