@@ -2,6 +2,7 @@ package keyring_test
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -165,5 +166,53 @@ func TestForgetBadAsksKMSAnew(t *testing.T) {
 	_, _ = p.Decrypt(t.Context(), in)
 	if calls := f.taken(); len(calls) != 2 {
 		t.Errorf("%d calls, want one before and one after", len(calls))
+	}
+}
+
+func TestMissingKeyIsNotOneThatIsConfigured(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	f := rotating()
+	f.moveAlias()
+	f.fail("Decrypt "+keyA, cause.AccessDenied)
+	p := newRing(f, ringOptions{write: alias, log: &log})
+	if _, err := p.Encrypt(t.Context(), secret.Bytes("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Decrypt(t.Context(), stored(keyA, "x", alias)); err == nil {
+		t.Fatal("reads")
+	}
+	if missing := p.Health().Missing; len(missing) != 1 || missing[0].Key != "" {
+		t.Errorf("missing %+v, want one without a name", missing)
+	}
+	if strings.Contains(log.String(), "add=") {
+		t.Errorf("advises to list what is listed:\n%s", log.String())
+	}
+}
+
+func TestMissingKeysDoNotFillTheLog(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		p := newRing(rotating(), ringOptions{log: &log})
+		for i := range 1000 {
+			if _, err := p.Decrypt(t.Context(), stored(keyC, fmt.Sprint(i), fmt.Sprint("k", i))); err == nil {
+				t.Fatal("reads")
+			}
+		}
+		if n := strings.Count(log.String(), "\n"); n > 64 {
+			t.Errorf("%d lines", n)
+		}
+	})
+}
+
+func TestRefusedKeyIsNotAdvisedAgain(t *testing.T) {
+	t.Parallel()
+	f := rotating()
+	f.fail("Encrypt "+keyA, cause.KeyDisabled)
+	p := ringOf(ringOptions{}, contextKey(f, map[string]string{"a": "b"}), newKey(f, keyA), newKey(f, keyB))
+	_, err := p.Encrypt(t.Context(), secret.Bytes("x"))
+	if err == nil || !strings.Contains(err.Error(), "such as "+keyB) {
+		t.Errorf("%v", err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 const (
 	missingEvery = time.Minute
 	missingMax   = 64
+	missingLines = 16 // in missingEvery, over all names
 )
 
 // A MissingKey is one that stored data needs and nobody configured.
@@ -27,8 +28,10 @@ type MissingKey struct {
 // missingKeys are those that reads asked for in vain. Names come out of etcd, so
 // their number is bounded. It is safe for concurrent use.
 type missingKeys struct {
-	mu  sync.Mutex
-	lru *simplelru.LRU[string, *missingKey]
+	mu    sync.Mutex
+	lru   *simplelru.LRU[string, *missingKey]
+	began time.Time // of the minute in which lines are counted
+	lines int
 }
 
 type missingKey struct{ last, reported time.Time }
@@ -51,9 +54,13 @@ func (m *missingKeys) note(name string, now time.Time) bool {
 		m.lru.Add(name, k)
 	}
 	k.last = now
-	if now.Sub(k.reported) < missingEvery {
+	if now.Sub(m.began) >= missingEvery {
+		m.began, m.lines = now, 0
+	}
+	if now.Sub(k.reported) < missingEvery || m.lines == missingLines {
 		return false
 	}
+	m.lines++
 	k.reported = now
 	return true
 }
@@ -74,7 +81,7 @@ func (m *missingKeys) list() []MissingKey {
 // reportMissing names a key that is not configured once a minute, with what to
 // add.
 func (p *Provider) reportMissing(ctx context.Context, s Stored, refusal *cause.Error) {
-	name := missingName(s, refusal)
+	name := p.missingName(s, refusal)
 	if !p.missing.note(name, time.Now()) {
 		return
 	}
@@ -87,13 +94,14 @@ func (p *Provider) reportMissing(ctx context.Context, s Stored, refusal *cause.E
 		"code", refusal.Code.String(), "key_arn", name, "add", "- key: "+name)
 }
 
-// missingName is the best name that is known of the key.
-func missingName(s Stored, refusal *cause.Error) string {
+// missingName is the best name that is known of the key: none of a key that is
+// listed, such as an alias that was moved.
+func (p *Provider) missingName(s Stored, refusal *cause.Error) string {
 	if refusal.Code == cause.ForeignKey {
 		return refusal.Key
 	}
 	for _, name := range []string{string(s.Annotations[AnnotationKeyARN]), keyref.ParseState(s.KeyID).Key} {
-		if name != "" {
+		if name != "" && !slices.ContainsFunc(p.keys, func(k *Key) bool { return k.is(name) }) {
 			const most = 256 // of a name that is kept
 			return strings.Clone(name[:min(len(name), most)])
 		}

@@ -70,6 +70,9 @@ func (p *Provider) advised(err error) error {
 		return err
 	}
 	for _, k := range p.keys[1:] {
+		if k.address() == p.write.address() { // with another context, or by another name
+			continue
+		}
 		if state, _ := k.record.reading(); state != Healthy && state != Unknown {
 			continue
 		}
