@@ -176,3 +176,94 @@ func TestAliasDoesNotReturnWithinFiveMinutes(t *testing.T) {
 		}
 	})
 }
+
+func TestAliasThatOnlyEarlierKeysDataNeedsReads(t *testing.T) {
+	t.Parallel()
+	f := rotating()
+	f.moveAlias() // before the process started: no data is under key B
+	p := newRing(f, ringOptions{write: keyC, read: []string{alias}})
+	for i := range 3 {
+		plaintext, err := p.Decrypt(t.Context(), stored(keyA, "old", ""))
+		if err != nil || string(plaintext) != "old" {
+			t.Errorf("read %d: %q, %v", i, plaintext, err)
+		}
+	}
+	if n := strings.Count(strings.Join(f.taken(), "\n"), "Encrypt"); n != 1 {
+		t.Errorf("%d Encrypts, want one, which resolves the alias", n)
+	}
+}
+
+func TestAliasThatReturnsDoesNotReturnToLeftMaterial(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		f, p := aliasRing(t, &log)
+		f.moveAlias()
+		wantTold(t, watched(t, p, 90*time.Second), aliasA, aliasB)
+		f.rotate(keyA, "m2")
+		f.moveAliasTo(keyA)
+		wantTold(t, watched(t, p, 8*time.Minute), aliasB, m2)
+		f.rotate(keyA, "m1")
+		wantTold(t, watched(t, p, 8*time.Minute), m2)
+		f.rotate(keyA, "m2")
+		f.moveAlias()
+		wantTold(t, watched(t, p, 3*time.Minute), m2, aliasB)
+		time.Sleep(5 * time.Minute)
+		f.rotate(keyA, "")
+		f.moveAliasTo(keyA)
+		wantTold(t, watched(t, p, 8*time.Minute), aliasB, m2)
+	})
+}
+
+func TestReadThatMeetsTheMoveOfAnAliasIsNoBadData(t *testing.T) {
+	t.Parallel()
+	for offset := range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			f := rotating()
+			f.hang(700 * time.Millisecond)
+			p := newRing(f, ringOptions{write: alias})
+			running(t, p)
+			time.Sleep(2 * time.Second)
+			f.moveAlias()
+			time.Sleep(65*time.Second + time.Duration(offset)*100*time.Millisecond) // the third look
+			before := keyIDOf(t, p)
+			f.hang(700 * time.Millisecond)
+			if _, err := p.Decrypt(t.Context(), stored(keyB, "seed", "")); err != nil {
+				t.Errorf("read after %d00 ms, of a key that the alias names from %s on: %v", offset, before, err)
+			}
+		})
+	}
+}
+
+func TestEarlierKeysReadWhileTheAliassKeyIsRefused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		f, p := aliasRing(t, &log)
+		f.moveAlias()
+		wantTold(t, watched(t, p, 90*time.Second), aliasA, aliasB)
+		f.fail("Decrypt "+keyB, cause.KeyDisabled)
+		f.fail("Encrypt "+keyB, cause.KeyDisabled)
+		for _, keyID := range []string{"", alias, keyA} {
+			if _, err := p.Decrypt(t.Context(), stored(keyA, "x"+keyID, keyID)); err != nil {
+				t.Errorf("key_id %q: %v", keyID, err)
+			}
+		}
+	})
+}
+
+func TestAliasReturnsAtOnceWhereItsKeyIsRefused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		f, p := aliasRing(t, &log)
+		f.moveAlias()
+		wantTold(t, watched(t, p, 90*time.Second), aliasA, aliasB)
+		f.fail("Encrypt "+keyB, cause.KeyDisabled)
+		f.fail("Decrypt "+keyB, cause.KeyDisabled)
+		time.Sleep(10 * time.Second)
+		f.moveAliasTo(keyA)
+		time.Sleep(100 * time.Second)
+		wantState(t, p, keyring.Healthy)
+	})
+}

@@ -7,7 +7,8 @@ const (
 	// KMS is eventually consistent, and may answer old and new in turn for minutes.
 	sightings = 3
 	// aliasRest is how long an alias does not go back to a key that it has left:
-	// what names that key meanwhile may be an answer from before.
+	// what names that key meanwhile may be an answer from before. It does where
+	// the key that it went to is refused.
 	aliasRest = 5 * time.Minute
 )
 
@@ -29,9 +30,8 @@ func (k *Key) see(s sighting, now time.Time, atOnce bool) (before, after *sight)
 	}
 	known := sighting{current.arn, current.state.Material}
 	absent := s.arn == known.arn && s.material == ""
-	left, wasLeft := k.leftAt[s.arn]
 	switch {
-	case s == known, k.superseded[s], s.arn != known.arn && wasLeft && now.Sub(left) < aliasRest:
+	case s == known, k.superseded[s], s.arn != known.arn && k.rests(s.arn, now):
 		k.next, k.times = sighting{}, 0
 		return nil, nil
 	case absent:
@@ -48,6 +48,12 @@ func (k *Key) see(s sighting, now time.Time, atOnce bool) (before, after *sight)
 		return nil, nil
 	}
 	return current, k.settle(current, s, now)
+}
+
+// rests says whether an alias does not go back to a key yet.
+func (k *Key) rests(arn string, now time.Time) bool {
+	left, ok := k.leftAt[arn]
+	return ok && now.Sub(left) < aliasRest && k.record.verdict().state != Refused
 }
 
 // settle makes a sighting the sight. What was before it is left behind: material
