@@ -18,7 +18,7 @@ TAGS := grpcnotrace
 BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=$(VCS) -tags $(TAGS) -ldflags '-s -w'
 
 # Every Go module of this checkout; these build other people's servers.
-MODULES := . $(patsubst ./%/go.mod,%,$(sort $(wildcard ./tools/go.mod ./test/*/go.mod ./test/cluster/*/go.mod)))
+MODULES := . $(patsubst ./%/go.mod,%,$(sort $(wildcard ./tools/go.mod ./tools/*/go.mod ./test/*/go.mod ./test/cluster/*/go.mod)))
 SERVERS := $(filter test/cluster/%,$(MODULES))
 
 # Tools are built from tools/go.mod by the Go that is used, once for each.
@@ -34,7 +34,7 @@ TESTFLAGS ?=
 
 .PHONY: help
 help: ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build the program: bin/aws-encryption-provider
@@ -52,14 +52,30 @@ demo: build servers ## A small real control plane that encrypts with it, until C
 bench: build ## Measure it and print the table of the README (ARGS=...)
 	@cd test/bench && exec go run . $(ARGS)
 
+.PHONY: image
+image: $(TOOLS)/release ## The container image in bin/image: an OCI layout, and a tar of it (ARGS=...)
+	@rm -rf bin/image
+	@$(TOOLS)/release image --out bin/image $(ARGS)
+
+.PHONY: release-snapshot
+release-snapshot: $(TOOLS)/release ## What a release has, in bin/release: archives, SBOMs, image, checksums (ARGS=...)
+	@rm -rf bin/release
+	@$(TOOLS)/release snapshot --out bin/release $(ARGS)
+
 .PHONY: test
-test: test-unit test-e2e ## All tests: unit with the race detector, then end to end
+test: test-unit test-release test-e2e ## All tests: unit with the race detector, release, end to end
 
 .PHONY: test-unit race
 test-unit: ## Unit tests with the race detector
 	@echo '== unit tests with the race detector'
 	go test -race $(TESTFLAGS) ./...
 race: test-unit ## The same as test-unit
+
+# -count=1: Go does not see that this depends on the program's own files.
+.PHONY: test-release
+test-release: ## Release and image: built twice, compared, unpacked and run
+	@echo '== release and image, built twice'
+	go -C tools/release test -count=1 $(TESTFLAGS) ./...
 
 # One package after the other (-p 1): some of its tests bound the time of a call.
 .PHONY: test-e2e
@@ -151,5 +167,7 @@ $(TOOLS)/golangci-lint: tools/go.mod tools/go.sum
 
 $(TOOLS)/vulncheck: $(wildcard tools/vulncheck/*)
 	go -C tools build -trimpath -buildvcs=false -o $(CURDIR)/$@ ./vulncheck
+$(TOOLS)/release: $(wildcard tools/release/*)
+	go -C tools/release build -trimpath -buildvcs=false -o $(CURDIR)/$@ .
 $(TOOLS)/progress: $(wildcard tools/progress/*)
 	go -C tools build -trimpath -buildvcs=false -o $(CURDIR)/$@ ./progress

@@ -1,0 +1,336 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+)
+
+const (
+	testVersion = "v1.2.3"
+	commitTime  = "2026-01-02T03:04:05Z"
+)
+
+// TestRelease builds everything of one commit in two checkouts and holds both to
+// what is promised of them. FIPS 140-3 is built for this machine only.
+func TestRelease(t *testing.T) {
+	here := newCheckout(t, filepath.Join("..", ".."))
+	there := newCheckout(t, here.dir)
+	if here.commit != there.commit {
+		t.Fatalf("commits %s and %s: the test is wrong", here.commit, there.commit)
+	}
+	targets := "amd64,arm64," + runtime.GOARCH + fipsSuffix
+	first, second := here.release(t, "snapshot", targets), there.release(t, "snapshot", targets)
+
+	t.Run("twice the same bytes", func(t *testing.T) { sameFiles(t, first, second) })
+	t.Run("names", func(t *testing.T) { checkNames(t, first) })
+	t.Run("checksums", func(t *testing.T) { checkSums(t, first) })
+	t.Run("archives", func(t *testing.T) { checkArchives(t, first, here) })
+	t.Run("SBOMs", func(t *testing.T) { checkSBOMs(t, first) })
+	layoutDir := filepath.Join(shortDir(t), "oci")
+	untar(t, filepath.Join(first, program+"_"+testVersion+"_oci.tar"), layoutDir)
+	t.Run("image", func(t *testing.T) { checkImage(t, layoutDir, first, here) })
+	fips := t.TempDir()
+	untar(t, filepath.Join(first, artifact(binary{target: target{arch: runtime.GOARCH, fips: true}, version: testVersion}, ".tar.gz")), fips)
+	t.Run("image runs", func(t *testing.T) { checkImageRuns(t, layoutDir, fips) })
+}
+
+// TestImageTakesNameTagAndFIPS looks at what only the flags of an image change.
+func TestImageTakesNameTagAndFIPS(t *testing.T) {
+	c := newCheckout(t, filepath.Join("..", ".."))
+	out := c.release(t, "image", runtime.GOARCH+fipsSuffix, "--name", "registry.example.com/kms")
+	index, err := layout.ImageIndexFromPath(filepath.Join(out, "oci"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := manifest.Manifests[0].Annotations
+	if name := got["io.containerd.image.name"]; name != "registry.example.com/kms:v1.2.3-fips140" {
+		t.Errorf("containerd would name the image %q", name)
+	}
+	if tag := got["org.opencontainers.image.ref.name"]; tag != "v1.2.3-fips140" {
+		t.Errorf("the tag is %q", tag)
+	}
+	untar(t, filepath.Join(out, program+"_v1.2.3-fips140_oci.tar"), t.TempDir())
+}
+
+func TestRefusals(t *testing.T) {
+	full := t.TempDir()
+	if err := os.WriteFile(filepath.Join(full, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		want string
+		args []string
+	}{
+		{"say image or snapshot", nil},
+		{`no command "push"`, []string{"push"}},
+		{"--out is required", []string{"image"}},
+		{"no arguments", []string{"image", "--out", t.TempDir(), "more"}},
+		{"is not empty", []string{"image", "--out", full}},
+		{`no target "s390x"`, []string{"image", "--out", t.TempDir(), "--targets", "s390x"}},
+		{`target "arm64" twice`, []string{"image", "--out", t.TempDir(), "--targets", "arm64,arm64"}},
+		{"one program for each platform", []string{"image", "--out", t.TempDir(), "--targets", "arm64,arm64_fips140"}},
+		{"make build for amd64", []string{"image", "--out", t.TempDir(), "--source", t.TempDir()}},
+	} {
+		err := run(t.Context(), c.args, io.Discard, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("release %q: %v, want %q", c.args, err, c.want)
+		}
+	}
+}
+
+func TestTooBigAnImageIsRefused(t *testing.T) {
+	noise := make([]byte, maxImage)
+	for i := range noise { // sums of sums do not compress
+		if i%sha256.Size == 0 {
+			sum := sha256.Sum256(noise[max(0, i-sha256.Size):i])
+			copy(noise[i:], sum[:])
+		}
+	}
+	b := binary{target: target{arch: "amd64"}, file: noise, time: epoch(), version: "v0.0.0"}
+	_, err := imageIndex([]binary{b}, licences{}, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "at most 20000000 are allowed") {
+		t.Errorf("an image of %d bytes: %v", len(noise), err)
+	}
+}
+
+// TestRootsAreMozillas: Amazon's own are there, and the constrained are not.
+func TestRootsAreMozillas(t *testing.T) {
+	text, err := rootsPEM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names[c.Subject.CommonName] = true
+	}
+	if len(names) < 100 {
+		t.Errorf("%d authorities, want a hundred or more", len(names))
+	}
+	for _, name := range []string{"Amazon Root CA 1", "Amazon Root CA 2", "Amazon Root CA 3", "Amazon Root CA 4", "Starfield Services Root Certificate Authority - G2"} {
+		if !names[name] {
+			t.Errorf("%s is missing: AWS' certificates could not be verified", name)
+		}
+	}
+}
+
+// A checkout is a repository with one tagged commit, at a place of its own.
+type checkout struct{ dir, commit string }
+
+// newCheckout copies what the program is built of from another. Author, time and message are
+// fixed, so that all checkouts have one commit.
+func newCheckout(t *testing.T, root string) checkout {
+	t.Helper()
+	c := checkout{dir: t.TempDir()}
+	for _, dir := range []string{"cmd", "internal"} {
+		if err := os.CopyFS(filepath.Join(c.dir, dir), os.DirFS(filepath.Join(root, dir))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"go.mod", "go.sum", "Makefile", "LICENSE", "README.md", "CHANGELOG.md"} {
+		data, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(c.dir, name), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.git(t, "init", "--quiet")
+	c.git(t, "add", ".")
+	c.git(t, "commit", "--quiet", "--message", "release")
+	c.git(t, "tag", testVersion)
+	c.commit = strings.TrimSpace(c.git(t, "rev-parse", "HEAD"))
+	return c
+}
+
+func (c checkout) git(t *testing.T, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "git", args...)
+	cmd.Dir = c.dir
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(pair string) bool { return strings.HasPrefix(pair, "GIT_") })
+	cmd.Env = append(cmd.Env,
+		"GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null",
+		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.com", "GIT_AUTHOR_DATE="+commitTime,
+		"GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.com", "GIT_COMMITTER_DATE="+commitTime)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("git %q: %v\n%s", args, err, out)
+	}
+	return string(out)
+}
+
+// release runs the tool on the checkout and returns the directory that it wrote.
+func (c checkout) release(t *testing.T, command, targets string, more ...string) string {
+	t.Helper()
+	out := t.TempDir()
+	var words bytes.Buffer
+	start := time.Now()
+	args := append([]string{command, "--source", c.dir, "--out", out, "--targets", targets}, more...)
+	if err := run(t.Context(), args, &words, &words); err != nil {
+		t.Fatalf("release %q: %v\n%s", args, err, words.Bytes())
+	}
+	t.Logf("%s of %s in %v:\n%s", command, targets, time.Since(start).Round(100*time.Millisecond), words.Bytes())
+	return out
+}
+
+// sameFiles demands that two directories hold the same files.
+func sameFiles(t *testing.T, one, two string) {
+	t.Helper()
+	a, b := readAll(t, one), readAll(t, two)
+	if len(a) != len(b) || len(a) == 0 {
+		t.Fatalf("%d files and %d", len(a), len(b))
+	}
+	for name, data := range a {
+		if !bytes.Equal(data, b[name]) {
+			t.Errorf("%s differs: sha256 %x and %x", name, sha256.Sum256(data), sha256.Sum256(b[name]))
+		}
+	}
+}
+
+// readAll returns the files below a directory, by path.
+func readAll(t *testing.T, dir string) map[string][]byte {
+	t.Helper()
+	root := os.DirFS(dir)
+	names, err := filesBelow(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{}
+	for _, name := range names {
+		if files[name], err = fs.ReadFile(root, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files
+}
+
+// checkImage demands of the layout what manifests, registries and people expect.
+func checkImage(t *testing.T, dir, out string, c checkout) {
+	t.Helper()
+	path, err := layout.FromPath(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	top, err := path.ImageIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	outer, err := top.IndexManifest()
+	if err != nil || len(outer.Manifests) != 1 {
+		t.Fatalf("the layout has %v, %v; want one index", outer, err)
+	}
+	if name := outer.Manifests[0].Annotations["io.containerd.image.name"]; name != "localhost/"+program+":"+testVersion {
+		t.Errorf("containerd would name the image %q", name)
+	}
+	digest, err := os.ReadFile(filepath.Join(out, "image-digest.txt"))
+	if err != nil || string(digest) != outer.Manifests[0].Digest.String()+"\n" {
+		t.Errorf("image-digest.txt is %q, %v; the layout has %s", digest, err, outer.Manifests[0].Digest)
+	}
+	index, err := top.ImageIndex(outer.Manifests[0].Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inner, err := index.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkAnnotations(t, "index", inner.Annotations, c)
+	var platforms []string
+	for _, d := range inner.Manifests {
+		platforms = append(platforms, d.Platform.String())
+		image, err := index.Image(d.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkPlatformImage(t, d.Platform.Architecture, image, c)
+	}
+	if want := []string{"linux/amd64", "linux/arm64"}; !slices.Equal(platforms, want) {
+		t.Errorf("platforms %q, want %q", platforms, want)
+	}
+}
+
+func checkPlatformImage(t *testing.T, arch string, image v1.Image, c checkout) {
+	t.Helper()
+	manifest, err := image.Manifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkAnnotations(t, arch, manifest.Annotations, c)
+	size, err := compressedSize(image)
+	if err != nil || size <= 1_000_000 || size >= maxImage {
+		t.Errorf("%s has %d bytes compressed, %v; want under %d", arch, size, err, maxImage)
+	}
+	t.Logf("linux/%s: %d bytes compressed", arch, size)
+	f, err := image.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.OS != "linux" || f.Architecture != arch {
+		t.Errorf("config is for %s/%s, want linux/%s", f.OS, f.Architecture, arch)
+	}
+	if !slices.Equal(f.Config.Entrypoint, []string{"/aws-encryption-provider"}) || len(f.Config.Cmd) != 0 {
+		t.Errorf("entry point %q, command %q; want the program alone, so that args are its flags", f.Config.Entrypoint, f.Config.Cmd)
+	}
+	if f.Config.User != "0:0" {
+		t.Errorf("user %q, want root's", f.Config.User)
+	}
+	checkAnnotations(t, arch+" labels", f.Config.Labels, c)
+	if got := f.Created.Format(time.RFC3339); got != commitTime {
+		t.Errorf("created %s, want the commit's %s", got, commitTime)
+	}
+}
+
+func checkAnnotations(t *testing.T, where string, got map[string]string, c checkout) {
+	t.Helper()
+	for name, want := range map[string]string{
+		"version": testVersion, "revision": c.commit, "licenses": "Apache-2.0", "created": commitTime,
+		"source": "https://github.com/kubernetes-sigs/aws-encryption-provider",
+	} {
+		if got := got["org.opencontainers.image."+name]; got != want {
+			t.Errorf("%s: org.opencontainers.image.%s is %q, want %q", where, name, got, want)
+		}
+	}
+}
+
+func checkNames(t *testing.T, dir string) {
+	t.Helper()
+	want := []string{"SHA256SUMS", "image-digest.txt", program + "_v1.2.3_oci.tar"}
+	for _, target := range []string{"amd64", "arm64", runtime.GOARCH + "_fips140"} {
+		for _, kind := range []string{"tar.gz", "spdx.json"} {
+			want = append(want, fmt.Sprintf("%s_v1.2.3_linux_%s.%s", program, target, kind))
+		}
+	}
+	slices.Sort(want)
+	var got []string
+	for name := range readAll(t, dir) {
+		got = append(got, name)
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("files %q, want %q", got, want)
+	}
+}

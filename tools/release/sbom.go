@@ -1,0 +1,91 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	spdxjson "github.com/spdx/tools-golang/json"
+	"github.com/spdx/tools-golang/spdx"
+	"github.com/spdx/tools-golang/spdx/v2/common"
+)
+
+// goModule is what vulnerability databases call Go's standard library.
+const goModule = "stdlib"
+
+// sbom is an SPDX 2.3 document in JSON: the program, and each module that its
+// build info names. The program's checksum makes the document's name unique.
+func sbom(b binary, l licences) ([]byte, error) {
+	sum := sha256.Sum256(b.file)
+	checksum := hex.EncodeToString(sum[:])
+	main := &spdx.Package{
+		PackageName: program, PackageSPDXIdentifier: program, PackageVersion: b.version,
+		PackageFileName: program, PackageDownloadLocation: downloadLocation(b),
+		PackageChecksums:        []spdx.Checksum{{Algorithm: spdx.SHA256, Value: checksum}},
+		PackageLicenseConcluded: licenceID, PackageLicenseDeclared: licenceID, PackageCopyrightText: noAssertion,
+		PackageSupplier:       &spdx.Supplier{Supplier: noAssertion},
+		PrimaryPackagePurpose: "APPLICATION",
+		PackageSourceInfo:     fmt.Sprintf("built by %s for linux/%s", b.goVer, b.target),
+	}
+	doc := &spdx.Document{
+		SPDXVersion: spdx.Version, DataLicense: spdx.DataLicense, SPDXIdentifier: "DOCUMENT",
+		DocumentName:      artifact(b, ""),
+		DocumentNamespace: repository + "/spdx/" + artifact(b, "") + "-" + checksum,
+		CreationInfo: &spdx.CreationInfo{
+			Created:  b.time.Format("2006-01-02T15:04:05Z"),
+			Creators: []spdx.Creator{{CreatorType: "Tool", Creator: program + "-release"}},
+		},
+		Packages:      []*spdx.Package{main},
+		Relationships: []*spdx.Relationship{relationship("DOCUMENT", common.TypeRelationshipDescribe, main.PackageSPDXIdentifier)},
+	}
+	for _, m := range linked(b) {
+		p := modulePackage(m.path, m.version, l.id(m.path))
+		doc.Packages = append(doc.Packages, p)
+		doc.Relationships = append(doc.Relationships, relationship(main.PackageSPDXIdentifier, common.TypeRelationshipDependsOn, p.PackageSPDXIdentifier))
+	}
+	var out bytes.Buffer
+	err := spdxjson.Write(doc, &out, spdxjson.Indent(" "), spdxjson.EscapeHTML(false))
+	return out.Bytes(), err
+}
+
+func downloadLocation(b binary) string {
+	if b.commit == "" {
+		return noAssertion
+	}
+	return "git+" + repository + "@" + b.commit
+}
+
+// linked are the modules of a binary, the standard library among them.
+func linked(b binary) []moduleLicence {
+	modules := []moduleLicence{{path: goModule, version: strings.TrimPrefix(b.goVer, "go")}}
+	for _, d := range b.deps {
+		modules = append(modules, moduleLicence{path: d.Path, version: d.Version})
+	}
+	slices.SortFunc(modules, func(a, b moduleLicence) int { return strings.Compare(a.path, b.path) })
+	return modules
+}
+
+func modulePackage(path, version, licence string) *spdx.Package {
+	id := regexp.MustCompile(`[^A-Za-z0-9.-]`).ReplaceAllString("go-"+path, "-")
+	return &spdx.Package{
+		PackageName: path, PackageSPDXIdentifier: common.ElementID(id), PackageVersion: version,
+		PackageDownloadLocation: noAssertion, PackageCopyrightText: noAssertion,
+		PackageLicenseConcluded: licence, PackageLicenseDeclared: noAssertion,
+		PackageSupplier:       &spdx.Supplier{Supplier: noAssertion},
+		PrimaryPackagePurpose: "LIBRARY",
+		PackageExternalReferences: []*spdx.PackageExternalReference{{
+			Category: common.CategoryPackageManager, RefType: common.TypePackageManagerPURL,
+			Locator: "pkg:golang/" + path + "@" + version,
+		}},
+	}
+}
+
+func relationship(from common.ElementID, kind string, to common.ElementID) *spdx.Relationship {
+	return &spdx.Relationship{
+		RefA: common.MakeDocElementID("", string(from)), Relationship: kind, RefB: common.MakeDocElementID("", string(to)),
+	}
+}

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"debug/buildinfo"
+	"encoding/hex"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	spdxjson "github.com/spdx/tools-golang/json"
+	"github.com/spdx/tools-golang/spdxlib"
+)
+
+func checkSums(t *testing.T, dir string) {
+	t.Helper()
+	files := readAll(t, dir)
+	lines := strings.Split(strings.TrimSpace(string(files["SHA256SUMS"])), "\n")
+	if len(lines) != len(files)-1 {
+		t.Errorf("%d lines for %d files", len(lines), len(files)-1)
+	}
+	for _, line := range lines {
+		sum, name, _ := strings.Cut(line, "  ")
+		got := sha256.Sum256(files[name])
+		if files[name] == nil || hex.EncodeToString(got[:]) != sum {
+			t.Errorf("%q: the file has %x", line, got)
+		}
+	}
+}
+
+// checkArchives unpacks each archive, looks at what the program says of itself
+// and runs those of this machine.
+func checkArchives(t *testing.T, dir string, c checkout) {
+	t.Helper()
+	for _, target := range []target{{arch: "amd64"}, {arch: "arm64"}, {arch: runtime.GOARCH, fips: true}} {
+		b := binary{target: target, version: testVersion}
+		into := t.TempDir()
+		untar(t, filepath.Join(dir, artifact(b, ".tar.gz")), into)
+		inside := filepath.Join(into, artifact(b, ""))
+		for _, name := range []string{"LICENSE", thirdPartyFile, "README.md", "CHANGELOG.md", program + ".spdx.json"} {
+			if info, err := os.Stat(filepath.Join(inside, name)); err != nil || info.Size() == 0 {
+				t.Errorf("%s: %v of %d bytes in the archive for %s", name, err, info.Size(), target)
+			}
+		}
+		path := filepath.Join(inside, program)
+		info, err := buildinfo.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		settings := map[string]string{}
+		for _, s := range info.Settings {
+			settings[s.Key] = s.Value
+		}
+		if settings["-trimpath"] != "true" || settings["CGO_ENABLED"] != "0" || settings["GOARCH"] != target.arch ||
+			settings["vcs.revision"] != c.commit || settings["vcs.modified"] != "false" || info.Main.Version != testVersion {
+			t.Errorf("%s: version %s, settings %v", target, info.Main.Version, settings)
+		}
+		if got := strings.HasPrefix(settings["GOFIPS140"], "v1."); got != target.fips {
+			t.Errorf("%s: GOFIPS140 is %q", target, settings["GOFIPS140"])
+		}
+		if got := strings.Contains(settings["DefaultGODEBUG"], "fips140=on"); got != target.fips {
+			t.Errorf("%s: DefaultGODEBUG is %q", target, settings["DefaultGODEBUG"])
+		}
+		if target.arch == runtime.GOARCH {
+			out, err := exec.CommandContext(t.Context(), path, "version").CombinedOutput()
+			if err != nil || !strings.Contains(string(out), testVersion) || !strings.Contains(string(out), c.commit) {
+				t.Errorf("%s: version says %q, %v", target, out, err)
+			}
+		}
+	}
+}
+
+// checkSBOMs reads each SBOM with the SPDX project's own parser.
+func checkSBOMs(t *testing.T, dir string) {
+	t.Helper()
+	for _, target := range []target{{arch: "amd64"}, {arch: "arm64"}, {arch: runtime.GOARCH, fips: true}} {
+		b := binary{target: target, version: testVersion}
+		data, err := os.ReadFile(filepath.Join(dir, artifact(b, ".spdx.json")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		doc, err := spdxjson.Read(bytes.NewReader(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := spdxlib.ValidateDocument(doc); err != nil {
+			t.Error(err)
+		}
+		if doc.SPDXVersion != "SPDX-2.3" || doc.DataLicense != "CC0-1.0" {
+			t.Errorf("%s under %s", doc.SPDXVersion, doc.DataLicense)
+		}
+		described, err := spdxlib.GetDescribedPackageIDs(doc)
+		if err != nil || len(described) != 1 || described[0] != program {
+			t.Errorf("the document describes %q, %v", described, err)
+		}
+		versions := map[string]string{}
+		for _, p := range doc.Packages {
+			versions[p.PackageName] = p.PackageVersion
+			if p.PackageLicenseConcluded == noAssertion {
+				t.Errorf("%s: the licence of %s is not known to licenceOf", target, p.PackageName)
+			}
+		}
+		for _, name := range []string{"stdlib", "google.golang.org/grpc", "github.com/aws/aws-sdk-go-v2/service/kms"} {
+			if versions[name] == "" {
+				t.Errorf("%s: %s is missing", target, name)
+			}
+		}
+		if len(doc.Relationships) != len(doc.Packages) {
+			t.Errorf("%s: %d relationships for %d packages", target, len(doc.Relationships), len(doc.Packages))
+		}
+	}
+}
+
+func TestLicencesAreKnownByTheirWords(t *testing.T) {
+	const redistribution = "Redistribution and use in source\nand binary forms, with or without"
+	for text, want := range map[string]string{
+		"Apache License\n   Version 2.0, January 2004": "Apache-2.0",
+		redistribution: "BSD-2-Clause",
+		redistribution + " Neither the name of Google":                                 "BSD-3-Clause",
+		"Permission is hereby granted, free of charge, to any person obtaining a copy": "MIT",
+		"Permission to use, copy, modify, and distribute this software":                "ISC",
+		"Mozilla Public License, version 2.0":                                          "MPL-2.0",
+		"covered by two\nPermission is hereby granted, free of charge, to any person obtaining a copy\nLicensed under the Apache License, Version 2.0": "Apache-2.0 AND MIT",
+		"All rights reserved.": noAssertion,
+	} {
+		if got := licenceOf(text); got != want {
+			t.Errorf("%q is %s, want %s", text, got, want)
+		}
+	}
+}
+
+// untar unpacks a tar, compressed or not, and demands of its entries what makes
+// it the same each time.
+func untar(t *testing.T, path, into string) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var plain io.Reader = bytes.NewReader(data)
+	if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
+		z, err := gzip.NewReader(plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !z.ModTime.IsZero() || z.Name != "" {
+			t.Errorf("%s: gzip's header has time %s and name %q", path, z.ModTime, z.Name)
+		}
+		plain = z
+	}
+	unpack(t, plain, into)
+}
+
+func unpack(t *testing.T, r io.Reader, into string) {
+	t.Helper()
+	before := ""
+	for in := tar.NewReader(r); ; {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Name <= before || !filepath.IsLocal(h.Name) {
+			t.Fatalf("entry %q after %q", h.Name, before)
+		}
+		if got := h.ModTime.UTC().Format("2006-01-02T15:04:05Z"); got != commitTime && h.ModTime.Unix() != 0 {
+			t.Errorf("entry %q is of %s", h.Name, got)
+		}
+		before = h.Name
+		writeEntry(t, in, h, filepath.Join(into, filepath.Clean(h.Name)))
+	}
+}
+
+func writeEntry(t *testing.T, in io.Reader, h *tar.Header, path string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if h.Typeflag == tar.TypeDir {
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		data, err := io.ReadAll(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if os.Getuid() == 0 {
+		if err := os.Lchown(path, h.Uid, h.Gid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(path, h.FileInfo().Mode().Perm()); err != nil {
+		t.Fatal(err)
+	}
+}
