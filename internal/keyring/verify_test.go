@@ -1,8 +1,10 @@
 package keyring_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -134,5 +136,55 @@ func TestRolesThatChangeUnderCallers(t *testing.T) {
 		}
 		cancel()
 		wg.Wait()
+	})
+}
+
+// A provider that is not in use yet says nothing of how the provider does.
+func TestVerifyDoesNotEndARefusalInTheLog(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		f := rotating()
+		a, c := newKey(f, alias), newKey(f, keyC)
+		p := ringOf(ringOptions{}, a, c)
+		if err := p.Verify(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		p = ringOf(ringOptions{before: p, log: &log}, c, a)
+		running(t, p)
+		f.fail("Encrypt "+keyC, cause.KeyDisabled)
+		time.Sleep(time.Minute)
+		wantState(t, p, keyring.Refused)
+		log.Reset()
+		f.moveAlias()
+		next := ringOf(ringOptions{before: p, log: &log}, a, c)
+		if err := next.Verify(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(log.String(), "key works") || strings.Contains(log.String(), "from now on") {
+			t.Errorf("the log says of the provider, whose key is refused:\n%s", log.String())
+		}
+		wantTold(t, []string{keyIDOf(t, next)}, aliasB)
+	})
+}
+
+// A reload that comes amid a watch does not put it off.
+func TestReloadGoesOnWithAWatch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := rotating()
+		k := newKey(f, keyA)
+		p := ringOf(ringOptions{}, k)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { p.Run(ctx) })
+		wantTold(t, []string{keyIDOf(t, p)}, m1)
+		f.rotate(keyA, "m2")
+		time.Sleep(46 * time.Second) // one look
+		cancel()
+		wg.Wait()
+		after := ringOf(ringOptions{before: p}, k)
+		running(t, after)
+		wantTold(t, watched(t, after, 30*time.Second), m1, m2)
 	})
 }

@@ -27,6 +27,9 @@ type Trouble struct {
 // watch looks at the write key until ctx ends.
 func (p *Provider) watch(ctx context.Context) {
 	interval := firstLook
+	if p.write.watched() { // by the provider before
+		interval = newWatchInterval
+	}
 	for {
 		timer := time.NewTimer(interval)
 		select {
@@ -83,10 +86,14 @@ func (p *Provider) see(ctx context.Context, s sighting, atOnce bool) {
 	case before == nil || !before.seen:
 		p.log.InfoContext(ctx, "key resolved", "key", k.config.Name, "key_arn", after.arn, "material", after.state.Material)
 	case before.arn != after.arn:
-		// What was known of the earlier key says nothing of this one, which has just worked.
-		p.tell(ctx, k, encrypt, nil, false)
-		p.tell(ctx, k, decrypt, nil, false)
-		p.log.WarnContext(ctx, "alias was moved: its new key writes from now on, and its earlier key reads; "+adviceForEarlier,
+		said := "alias was moved: its earlier key reads; "
+		if !atOnce { // else nothing writes yet, and Verify enters how the key does
+			said = "alias was moved: its new key writes from now on, and its earlier key reads; "
+			// What was known of the earlier key says nothing of this one, which has just worked.
+			p.tell(ctx, k, encrypt, nil, false)
+			p.tell(ctx, k, decrypt, nil, false)
+		}
+		p.log.WarnContext(ctx, said+adviceForEarlier,
 			"key", k.config.Name, "key_arn", after.arn, "decrypt_key", before.arn)
 	default:
 		p.log.InfoContext(ctx, "key was rotated in KMS: its new key material writes from now on",
