@@ -267,3 +267,20 @@ func TestAliasReturnsAtOnceWhereItsKeyIsRefused(t *testing.T) {
 		wantState(t, p, keyring.Healthy)
 	})
 }
+
+func TestAliasThatCannotBeResolvedSaysWhatToWrite(t *testing.T) {
+	t.Parallel()
+	f := rotating()
+	f.moveAlias()
+	f.fail("Encrypt "+keyB, cause.AccessDenied)
+	p := newRing(f, ringOptions{write: keyC, read: []string{alias}})
+	if _, err := p.Decrypt(t.Context(), stored(keyA, "old", "")); err == nil || !strings.Contains(err.Error(), "arn:aws:kms:REGION:ACCOUNT:"+alias) {
+		t.Errorf("got %v, want the advice to give the alias by its ARN", err)
+	}
+	const byARN = "arn:aws:kms:us-west-2:111122223333:" + alias
+	f.aliases[byARN] = keyB
+	p = newRing(f, ringOptions{write: keyC, read: []string{byARN}})
+	if plaintext, err := p.Decrypt(t.Context(), stored(keyA, "old", "")); err != nil || string(plaintext) != "old" {
+		t.Errorf("by that: %q, %v", plaintext, err)
+	}
+}
