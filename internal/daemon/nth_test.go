@@ -158,7 +158,7 @@ func (k *nthCase) watch() (stop func()) {
 			}
 			cancel()
 			excused = excused || ctx.Err() != nil || process != k.process() || old.current.Load().cfg.Hash != hashOf(k.first)
-			if err != nil && !excused {
+			if err != nil && !excused && !k.ofNewKeys(err) {
 				k.mu.Lock()
 				k.errs = append(k.errs, err)
 				k.mu.Unlock()
@@ -166,6 +166,12 @@ func (k *nthCase) watch() (stop func()) {
 		}
 	})
 	return func() { cancel(); watching.Wait() }
+}
+
+// ofNewKeys says whether an error is of a key that the old generation does not
+// have: sockets change hands just before the new generation counts as current.
+func (k *nthCase) ofNewKeys(err error) bool {
+	return strings.Contains(err.Error(), "with "+k.b) || strings.Contains(err.Error(), "with "+k.c)
 }
 
 func (k *nthCase) process() int {

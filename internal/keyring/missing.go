@@ -90,7 +90,7 @@ func (p *Provider) reportMissing(ctx context.Context, s Stored, refusal *cause.E
 			"code", refusal.Code.String())
 		return
 	}
-	p.log.WarnContext(ctx, "stored data was made by a key that is not configured: list it among the keys that read (--decrypt-key, or below in the file)",
+	p.log.WarnContext(ctx, "stored data was made by a key that is not configured: if it is one of yours, list it among the keys that read (--decrypt-key, or below in the file)",
 		"code", refusal.Code.String(), "key_arn", name, "add", "- key: "+name)
 }
 
