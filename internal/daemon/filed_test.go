@@ -164,7 +164,7 @@ func (f *filed) refused(want string) {
 	})
 }
 
-// settled waits until what was replaced has come to its end.
+// settled waits, after loads, until what was replaced has come to its end.
 func (f *filed) settled() { f.draining.Wait() }
 
 // createKey returns the ARN of a new key.

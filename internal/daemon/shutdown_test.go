@@ -69,7 +69,7 @@ func (r *running) stopped(hurry context.Context, limit time.Duration) {
 
 func TestShutdownLetsRunningCallsFinishAndRefusesNewOnes(t *testing.T) {
 	t.Parallel()
-	r := run(t, setup{}).ready()
+	r := run(t, setup{args: []string{"--kms-timeout=1m"}}).ready()
 	conn := connect(t, r.path)
 	r.encrypts(v2.NewKeyManagementServiceClient(conn)) // so that it is connected
 	r.kms.Inject(kmsemulator.Fault{Operation: "Encrypt", Kind: kmsemulator.Latency, Delay: time.Second})

@@ -123,7 +123,7 @@ func (d *Daemon) swap(ctx context.Context, before, next *generation) {
 	for _, e := range gone {
 		e.close() //nolint:contextcheck // it outlives ctx
 	}
-	d.current.Store(next)
 	d.drain(oldRings, gone) //nolint:contextcheck // it outlives ctx
+	d.current.Store(next)
 	d.noteServing()
 }
