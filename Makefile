@@ -28,6 +28,7 @@ LINT := $(CURDIR)/$(TOOLS)/golangci-lint
 
 FUZZTIME ?= 10s
 E2E_TIMEOUT ?= 30m
+UNIT_TIMEOUT ?= 20m
 # What the tests of `make test-unit` and `make test-e2e` are told besides, such
 # as TESTFLAGS='-run TestDemo -count=1'.
 TESTFLAGS ?=
@@ -68,7 +69,7 @@ test: test-unit test-release test-e2e ## All tests: unit with the race detector,
 .PHONY: test-unit race
 test-unit: ## Unit tests with the race detector
 	@echo '== unit tests with the race detector'
-	go test -race $(TESTFLAGS) ./...
+	go test -race -timeout $(UNIT_TIMEOUT) $(TESTFLAGS) ./...
 race: test-unit ## The same as test-unit
 
 # -count=1: Go does not see that this depends on the program's own files.

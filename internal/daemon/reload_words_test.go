@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -91,4 +93,32 @@ func TestVerboseReadinessNamesKeysAndConfiguration(t *testing.T) {
 	f.waitFor("/readyz/aws?verbose", http.StatusOK, `^`+details+`$`)
 	f.waitFor("/readyz", http.StatusOK, `^provider aws: ok[^\n]*\n$`)
 	f.waitFor("/readyz/0", http.StatusNotFound, "no provider has that name; there are aws")
+}
+
+// What is wrong with a credentials file is said while the old credentials go on:
+// nobody would look for it before they end.
+func TestReloadTellsOfBrokenCredentials(t *testing.T) {
+	kms := kmstest.Start(t)
+	a := createKey(t, kms)
+	dir := directory(t)
+	file := filepath.Join(dir, "credentials")
+	c := kmstest.Credential()
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("[default]\naws_access_key_id = " + c.AccessKeyID + "\naws_secret_access_key = " + c.SecretAccessKey + "\n")
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
+	f := runFiled(t, filing{dir: dir}, fileText("", providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, a)}}))
+	f.ready()
+	write("[[[")
+	f.Reload()
+	caller := newCaller(t, dir+"/s")
+	until(t, "the log names provider and cause", func() bool {
+		caller.seals()
+		return f.log.has(`"provider":"aws","key":"` + a + `","code":"KMS03`)
+	})
 }

@@ -94,6 +94,7 @@ func (d *Daemon) newKey(p config.Provider, k config.Key, timeout time.Duration) 
 		Region: k.Region, Endpoint: k.Endpoint, AssumeRoleARN: k.AssumeRoleARN, ExternalID: k.ExternalID,
 		SourceARN: k.SourceARN, EncryptionContext: k.EncryptionContext,
 		Retry: awskms.RetryBudget(p.Retry), UserAgent: d.opts.Version,
+		Log: d.log.With("provider", p.Name, "key", k.Key),
 		Observe: func(op string, class cause.Class, took time.Duration) {
 			if class == "" {
 				class = metrics.Success

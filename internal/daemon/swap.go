@@ -124,6 +124,6 @@ func (d *Daemon) swap(ctx context.Context, before, next *generation) {
 		e.close() //nolint:contextcheck // it outlives ctx
 	}
 	d.drain(oldRings, gone) //nolint:contextcheck // it outlives ctx
-	d.current.Store(next)
+	d.current.Store(next)   // after that: who sees next may wait for what it replaced
 	d.noteServing()
 }
