@@ -5,16 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
-	"k8s.io/kms/apis/v2"
+	v2 "k8s.io/kms/apis/v2"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
@@ -339,116 +336,4 @@ func (k *nthCase) injectKMS(fault kmsemulator.Fault, n int, forGood bool) blow {
 			return k.reloader.state.Load().err != nil
 		},
 	}
-}
-
-// Each operation on files fails in turn, until a reload passes untouched.
-func TestNthOperationOnFilesFailsAmidAReload(t *testing.T) {
-	t.Parallel()
-	for _, story := range nthStories()[:2] {
-		for _, forGood := range []bool{false, true} {
-			t.Run(story.name+"/"+mode(forGood), func(t *testing.T) {
-				t.Parallel()
-				n, passes := 1, 0
-				for ; passes == 0; n++ {
-					t.Run(fmt.Sprint(n), func(t *testing.T) {
-						ops := &failingFiles{}
-						k := newNthCase(t, story, patience, ops)
-						k.tell(func() blow { return ops.inject(n, forGood) })
-						if ops.hits.Load() == 0 {
-							passes++
-						}
-					})
-					if t.Failed() {
-						return
-					}
-				}
-				const least = 8 // a file is read, a directory and a socket are made, one is changed, one removed
-				if n-2 < least {
-					t.Errorf("only %d operations on files failed in turn: the test shows little", n-2)
-				}
-				t.Logf("%d operations failed in turn", n-2)
-			})
-		}
-	}
-}
-
-// failingFiles are those of usualFiles, of which the n-th operation fails.
-type failingFiles struct {
-	mu      sync.Mutex
-	n       int // 0: none fails
-	forGood bool
-	seen    int
-	hits    atomic.Int64
-}
-
-func (f *failingFiles) inject(n int, forGood bool) blow {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.n, f.forGood, f.seen = n, forGood, 0
-	return blow{remove: f.tired, struck: func() bool { return f.hits.Load() > 0 }, litter: forGood}
-}
-
-// tired ends the fault.
-func (f *failingFiles) tired() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.n = 0
-}
-
-func (f *failingFiles) next() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.seen++
-	if f.n == 0 || f.seen < f.n || f.seen > f.n && !f.forGood {
-		return nil
-	}
-	f.hits.Add(1)
-	return syscall.EIO
-}
-
-func (f *failingFiles) files() *files {
-	usual, failing := usualFiles(), usualFiles()
-	failing.read = func(path string) ([]byte, error) {
-		if err := f.next(); err != nil {
-			return nil, err
-		}
-		return usual.read(path)
-	}
-	failing.mkdir = func(path string, mode fs.FileMode) error {
-		if err := f.next(); err != nil {
-			return err
-		}
-		return usual.mkdir(path, mode)
-	}
-	failing.lock = func(ctx context.Context, path string) (func(), error) {
-		if err := f.next(); err != nil {
-			return nil, err
-		}
-		return usual.lock(ctx, path)
-	}
-	failing.listen = func(ctx context.Context, path string, mode uint32) (*net.UnixListener, error) {
-		if err := f.next(); err != nil {
-			return nil, err
-		}
-		return usual.listen(ctx, path, mode)
-	}
-	failing.chown = func(path string, uid, gid int) error {
-		if err := f.next(); err != nil {
-			return err
-		}
-		return usual.chown(path, uid, gid)
-	}
-	failing.chmod = func(path string, mode fs.FileMode) error {
-		if err := f.next(); err != nil {
-			return err
-		}
-		return usual.chmod(path, mode)
-	}
-	failing.remove = func(path string) error {
-		if err := f.next(); err != nil {
-			return err
-		}
-		return usual.remove(path)
-	}
-	return &failing
 }
