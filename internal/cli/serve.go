@@ -64,7 +64,7 @@ Flags:
 
 // serve runs the daemon until a signal or a failure ends it.
 func serve(s Streams, cfg *config.Config, source *config.Source) error {
-	tuneRuntime(s.LookupEnv)
+	tuneRuntime(s.LookupEnv, len(cfg.Providers))
 	level := new(slog.LevelVar)
 	level.Set(cfg.Log.Level)
 	log, closeLog := newLogger(s, cfg.Log, level)
@@ -138,14 +138,18 @@ func redacted(endpoint string) string {
 
 // tuneRuntime sets what measurements favour, where the operator has set nothing.
 // One processor serves ten thousand calls a second, more than KMS grants most
-// accounts, and each further one costs every call something; a heap of a few
-// megabytes may grow before it is collected.
-func tuneRuntime(lookup func(string) (string, bool)) {
+// accounts, and each further one costs every call something. The heap of one
+// provider, a few megabytes, may grow well before it is collected; with many
+// providers that would be what they cost most.
+func tuneRuntime(lookup func(string) (string, bool), providers int) {
 	const (
 		processors  = 1
-		gcPercent   = 250
 		memoryLimit = 64 << 20
 	)
+	gcPercent := 250
+	if providers > fewProviders {
+		gcPercent = 100
+	}
 	isSet := func(name string) bool { v, ok := lookup(name); return ok && strings.TrimSpace(v) != "" }
 	if !isSet("GOMAXPROCS") && runtime.GOMAXPROCS(0) > processors {
 		runtime.GOMAXPROCS(processors)
@@ -157,3 +161,6 @@ func tuneRuntime(lookup func(string) (string, bool)) {
 		debug.SetMemoryLimit(memoryLimit)
 	}
 }
+
+// fewProviders is how many are few.
+const fewProviders = 4
