@@ -46,10 +46,11 @@ func TestReloadsUnderCallers(t *testing.T) { //nolint:paralleltest // it counts 
 	turns := providerText{name: "turns", listen: dir + "/turns", keys: []string{keyText(kms, a), keyText(kms, b)}}
 	same := providerText{name: "same", listen: dir + "/same", keys: []string{keyText(kms, createKey(t, kms))}}
 	moves := providerText{name: "moves", listen: dir + "/1", keys: []string{keyText(kms, createKey(t, kms))}}
-	first := fileText("", turns, same, moves)
+	const patient = "kmsTimeout: 1m\n" // no call may fail because the machine is slow
+	first := fileText(patient, turns, same, moves)
 	turns.keys[0], turns.keys[1] = turns.keys[1], turns.keys[0]
 	moves.listen = dir + "/2"
-	second := fileText("", turns, same, moves)
+	second := fileText(patient, turns, same, moves)
 
 	timing := shortTiming()
 	timing.answer, timing.keep = 10*patience, 10*patience // what comes and goes by itself
