@@ -64,6 +64,7 @@ func sections() []section {
 		{"busy", measureBusy},
 		{"start", measureStart},
 		{"memory", measureMemory},
+		{"providers", measureProviders},
 	}
 }
 

@@ -31,6 +31,7 @@ func buildPlugin(ctx context.Context, dir string) (string, error) {
 // A plugin is the program under test, running.
 type plugin struct {
 	cmd     *exec.Cmd
+	dir     string // of its files
 	log     string
 	sockets []string
 	conns   []*grpc.ClientConn // one for each socket
@@ -42,49 +43,63 @@ func (b *bench) startPlugin(ctx context.Context, url string, keys []string, args
 	if err != nil {
 		return nil, err
 	}
-	for i := range p.conns {
-		if err := p.waitStatus(ctx, i, 15*time.Second, isOK); err != nil {
-			p.end()
-			return nil, err
-		}
+	if err := p.waitAll(ctx); err != nil {
+		p.end()
+		return nil, err
 	}
 	return p, nil
 }
 
-// execPlugin starts the plugin and waits for nothing.
+// execPlugin starts the plugin, with flags, and waits for nothing.
 func (b *bench) execPlugin(ctx context.Context, url string, keys []string, args ...string) (*plugin, error) {
+	p, err := b.newPlugin(len(keys))
+	if err != nil {
+		return nil, err
+	}
+	if err := b.exec(ctx, p, append([]string{
+		"-key=" + strings.Join(keys, ","), "-region=" + region, "-listen=" + strings.Join(p.sockets, ","), "--kms-endpoint=" + url,
+	}, args...)...); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// newPlugin is one that has not started, with as many sockets.
+func (b *bench) newPlugin(sockets int) (*plugin, error) {
 	dir, err := os.MkdirTemp(b.dir, "plugin-")
 	if err != nil {
 		return nil, err
 	}
-	p := &plugin{log: filepath.Join(dir, "log")}
-	for i := range keys {
+	p := &plugin{dir: dir, log: filepath.Join(dir, "log")}
+	for i := range sockets {
 		p.sockets = append(p.sockets, filepath.Join(dir, fmt.Sprintf("%d.sock", i)))
 	}
+	return p, nil
+}
+
+// exec starts the process. On an error none is left.
+func (b *bench) exec(ctx context.Context, p *plugin, args ...string) error {
 	log, err := os.Create(p.log)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = log.Close() }() // the child has its own descriptor
-	p.cmd = exec.CommandContext(ctx, b.plugin, append([]string{
-		"-key=" + strings.Join(keys, ","), "-region=" + region, "-listen=" + strings.Join(p.sockets, ","),
-		"--kms-endpoint=" + url, "--health-port=127.0.0.1:0",
-	}, args...)...)
+	p.cmd = exec.CommandContext(ctx, b.plugin, append(args, "--health-port=127.0.0.1:0")...)
 	p.cmd.Env = environment()
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = childAttr()
 	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting the plugin: %w", err)
+		return fmt.Errorf("starting the plugin: %w", err)
 	}
 	for _, s := range p.sockets {
 		conn, err := dial(s)
 		if err != nil {
 			p.end()
-			return nil, err
+			return err
 		}
 		p.conns = append(p.conns, conn)
 	}
-	return p, nil
+	return nil
 }
 
 func (p *plugin) pid() int { return p.cmd.Process.Pid }
@@ -99,6 +114,16 @@ func (p *plugin) end() {
 }
 
 func isOK(s *v2.StatusResponse, err error) bool { return err == nil && s.Healthz == "ok" }
+
+// waitAll waits until every socket's Status is ok.
+func (p *plugin) waitAll(ctx context.Context) error {
+	for i := range p.conns {
+		if err := p.waitStatus(ctx, i, 15*time.Second, isOK); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // waitStatus polls Status until it is as wanted.
 func (p *plugin) waitStatus(ctx context.Context, i int, limit time.Duration, wanted func(*v2.StatusResponse, error) bool) error {
