@@ -50,9 +50,14 @@ func (s *Source) Load(data []byte) (*Config, error) {
 	if len(b.mistakes) > 0 {
 		return nil, s.told(b.mistakes)
 	}
-	sum := sha256.Sum256(data)
-	cfg.File, cfg.Hash, cfg.Warnings = s.path, hex.EncodeToString(sum[:8]), s.warnings
+	cfg.File, cfg.Hash, cfg.Warnings = s.path, Hash(data), s.warnings
 	return cfg, nil
+}
+
+// Hash names what a file says: the first 16 hex digits of SHA-256.
+func Hash(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:8])
 }
 
 // told is what a person is told: in the order of the lines, and no endless list

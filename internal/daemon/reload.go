@@ -2,8 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -100,8 +98,7 @@ func (r *reloader) look(ctx context.Context) {
 	}
 	hash := ""
 	if err == nil {
-		sum := sha256.Sum256(data)
-		hash = hex.EncodeToString(sum[:8])
+		hash = config.Hash(data)
 	}
 	forced := r.forced
 	r.forced = false

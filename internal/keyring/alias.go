@@ -2,7 +2,6 @@ package keyring
 
 import (
 	"context"
-	"crypto/rand"
 	"slices"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
@@ -71,9 +70,7 @@ func (p *Provider) home(ctx context.Context, alias *Key) (keyref.Ref, *cause.Err
 	if ref, err := keyref.Parse(alias.address()); err == nil && ref.IsARN() {
 		return ref, nil
 	}
-	probe := make(secret.Bytes, 32)
-	_, _ = rand.Read(probe) // never fails, by its contract
-	sealed, err := seal.Direct(ctx, alias.config.KMS, alias.address(), probe)
+	sealed, err := seal.Direct(ctx, alias.config.KMS, alias.address(), randomBytes())
 	p.tell(ctx, alias, encrypt, err, false)
 	if err != nil {
 		e := *cause.Of(err)

@@ -96,11 +96,10 @@ func (p *Provider) waitForCheck(ctx context.Context, started time.Time) bool {
 // first time, what that shows is the key_id's beginning.
 func (p *Provider) check(ctx context.Context) {
 	t := p.trip(ctx, p.write.address())
-	p.tell(ctx, p.write, encrypt, t.encryptErr, true)
+	t.outcomes(func(op operation, err error) { p.tell(ctx, p.write, op, err, true) })
 	switch {
 	case t.encryptErr == nil:
 		p.lastProbe = &t.probe
-		p.tell(ctx, p.write, decrypt, t.decryptErr, true)
 		if t.decryptErr == nil && p.written() == nil {
 			p.see(ctx, t.sighting(), false)
 		}
@@ -127,10 +126,7 @@ func (p *Provider) Verify(ctx context.Context) error {
 		}
 	}
 	if t.of(k) {
-		k.record.enter(encrypt, time.Now(), t.encryptErr, true)
-		if t.encryptErr == nil {
-			k.record.enter(decrypt, time.Now(), t.decryptErr, true)
-		}
+		t.outcomes(func(op operation, err error) { k.record.enter(op, time.Now(), err, true) })
 	}
 	if err := t.err(); err != nil {
 		return p.named(err)
@@ -156,6 +152,14 @@ func (t trip) err() error {
 	return t.decryptErr
 }
 
+// outcomes tells how each call that was made ended.
+func (t trip) outcomes(tell func(op operation, err error)) {
+	tell(encrypt, t.encryptErr)
+	if t.encryptErr == nil {
+		tell(decrypt, t.decryptErr)
+	}
+}
+
 // of says whether the trip tells how a key does, and not another one which its
 // alias names now.
 func (t trip) of(k *Key) bool {
@@ -166,8 +170,7 @@ func (t trip) sighting() sighting { return sighting{t.probe.sealed.KeyARN, t.mat
 
 // trip makes a round trip. Either call has the time of a call of its own.
 func (p *Provider) trip(ctx context.Context, name string) trip {
-	t := trip{asked: name, probe: sealedProbe{want: make(secret.Bytes, 32)}}
-	_, _ = rand.Read(t.probe.want) // never fails, by its contract
+	t := trip{asked: name, probe: sealedProbe{want: randomBytes()}}
 	limited, cancel := awskms.WithLimit(ctx, p.opts.Timeout)
 	defer cancel()
 	if t.probe.sealed, t.encryptErr = seal.Direct(limited, p.write.config.KMS, name, t.probe.want); t.encryptErr != nil {
@@ -177,6 +180,13 @@ func (p *Provider) trip(ctx context.Context, name string) trip {
 	defer cancel()
 	t.material, t.decryptErr = p.reopen(limited, t.probe)
 	return t
+}
+
+// randomBytes are what KMS is asked to encrypt where nothing else is.
+func randomBytes() secret.Bytes {
+	b := make(secret.Bytes, 32)
+	_, _ = rand.Read(b) // never fails, by its contract
+	return b
 }
 
 // A sealedProbe is what was encrypted, and what has to come out of it.

@@ -119,20 +119,6 @@ func (k *Key) is(name string) bool {
 	return err == nil && ref.KeyID() == s.state.Key
 }
 
-// Reads says whether both open the same ciphertexts, by whatever name and in
-// whatever Region they are called. Of a name that KMS has not resolved yet only
-// the name is known.
-func (k *Key) Reads(other *Key) bool {
-	if k.config.Context != other.config.Context {
-		return false
-	}
-	a, b := k.sight.Load(), other.sight.Load()
-	if a == nil || b == nil {
-		return k.config.Name == other.config.Name
-	}
-	return a.state.Key == b.state.Key
-}
-
 // before returns the keys that an alias named before the one that it names now.
 func (k *Key) before() []*Key {
 	earlier := *k.earlier.Load()

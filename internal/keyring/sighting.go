@@ -29,15 +29,12 @@ func (k *Key) see(s sighting, now time.Time, atOnce bool) (before, after *sight)
 		return current, k.settle(current, s, now)
 	}
 	known := sighting{current.arn, current.state.Material}
-	absent := s.arn == known.arn && s.material == ""
+	absent := s != known && s.arn == known.arn && s.material == ""
 	switch {
-	case s == known, k.superseded[s], s.arn != known.arn && k.rests(s.arn, now):
-		k.next, k.times = sighting{}, 0
+	case absent && k.next.arn == known.arn: // it says nothing of that key's material
 		return nil, nil
-	case absent:
-		if k.next.arn != known.arn { // it says that the alias still names this key
-			k.next, k.times = sighting{}, 0
-		}
+	case s == known, absent, k.superseded[s], s.arn != known.arn && k.rests(s.arn, now):
+		k.next, k.times = sighting{}, 0
 		return nil, nil
 	case s == k.next:
 		k.times++

@@ -26,11 +26,10 @@ type Trouble struct {
 
 // watch looks at the write key until ctx ends.
 func (p *Provider) watch(ctx context.Context) {
-	interval := firstLook
-	if p.write.watched() { // by the provider before
-		interval = newWatchInterval
-	}
-	for {
+	for interval := firstLook; ; interval = watchInterval {
+		if p.write.watched() { // at first: by the provider before
+			interval = newWatchInterval
+		}
 		timer := time.NewTimer(interval)
 		select {
 		case <-ctx.Done():
@@ -38,10 +37,6 @@ func (p *Provider) watch(ctx context.Context) {
 			return
 		case <-timer.C:
 			p.look(ctx)
-		}
-		interval = watchInterval
-		if p.write.watched() {
-			interval = newWatchInterval
 		}
 	}
 }
@@ -53,10 +48,7 @@ func (p *Provider) look(ctx context.Context) {
 	t := p.trip(ctx, k.config.Name)
 	own := t.of(k)
 	if own { // else it says nothing about the key that writes
-		p.tell(ctx, k, encrypt, t.encryptErr, false)
-		if t.encryptErr == nil {
-			p.tell(ctx, k, decrypt, t.decryptErr, false)
-		}
+		t.outcomes(func(op operation, err error) { p.tell(ctx, k, op, err, false) })
 	}
 	switch {
 	case t.encryptErr != nil:
