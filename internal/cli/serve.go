@@ -10,7 +10,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -74,7 +73,6 @@ func serve(s Streams, cfg *config.Config, source *config.Source) error {
 	o := daemonOptions(log)
 	o.Source = source
 	d := daemon.Start(cfg, o)
-	defer time.AfterFunc(startIsOver, debug.FreeOSMemory).Stop() // a start needs memory that serving does not
 	return wait(s, d, cfg, log, level, nil)
 }
 
@@ -164,9 +162,5 @@ func tuneRuntime(lookup func(string) (string, bool), providers int) {
 	}
 }
 
-const (
-	// fewProviders is how many are few.
-	fewProviders = 4
-	// startIsOver is when settings were read and the first calls made.
-	startIsOver = 3 * time.Second
-)
+// fewProviders is how many are few.
+const fewProviders = 4

@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os/user"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -116,7 +115,7 @@ func (b *builder) provider(p providerDocument, at string, alone bool) Provider {
 		Name: p.Name, Listen: p.Listen, Epoch: p.Epoch,
 		Retry: Retry{Tokens: uint(p.RetryTokenCapacity), Flat: p.flatRetries},
 	}
-	if !matches(nameForm, p.Name) || len(p.Name) > maxName {
+	if !keyref.Matches(nameForm, p.Name) || len(p.Name) > maxName {
 		b.add(at+".name", fmt.Sprintf("%s is no name: want at most %d of a-z, 0-9 and -, which do not begin or end with -", quote(p.Name), maxName))
 	}
 	if out.Listen == "" && alone {
@@ -152,17 +151,17 @@ func (b *builder) key(k keyDocument, at string) (key Key, ok bool) {
 		k.Region = ref.Region
 	}
 	b.checkEndpoint(k.Endpoint, at+".endpoint")
-	if k.AssumeRoleARN != "" && !matches(roleForm, k.AssumeRoleARN) {
+	if k.AssumeRoleARN != "" && !keyref.Matches(roleForm, k.AssumeRoleARN) {
 		b.add(at+".assumeRoleARN", quote(k.AssumeRoleARN)+" is no ARN of a role: want arn:aws:iam::ACCOUNT:role/NAME")
 	}
 	switch {
 	case k.ExternalID == "":
 	case k.AssumeRoleARN == "":
 		b.add(at+".externalID", "has no meaning without "+b.name("providers[].keys[].assumeRoleARN"))
-	case !matches(externalIDForm, k.ExternalID) || len(k.ExternalID) < minExternalID || len(k.ExternalID) > maxExternalID:
+	case !keyref.Matches(externalIDForm, k.ExternalID) || len(k.ExternalID) < minExternalID || len(k.ExternalID) > maxExternalID:
 		b.add(at+".externalID", fmt.Sprintf("is no external id: want %d to %d letters, digits and _+=,.@:/-", minExternalID, maxExternalID))
 	}
-	if k.SourceARN != "" && !matches(sourceARNForm, k.SourceARN) {
+	if k.SourceARN != "" && !keyref.Matches(sourceARNForm, k.SourceARN) {
 		b.add(at+".sourceARN", quote(k.SourceARN)+" is no ARN with an account")
 	}
 	key = Key{
@@ -181,7 +180,7 @@ func (b *builder) checkEndpoint(endpoint, at string) {
 	if endpoint == "" {
 		return
 	}
-	if u, err := url.Parse(endpoint); err != nil || u.Host == "" || !matches(endpointForm, endpoint) {
+	if u, err := url.Parse(endpoint); err != nil || u.Host == "" || !keyref.Matches(endpointForm, endpoint) {
 		b.add(at, "is no URL: want https://HOST")
 	}
 }
@@ -252,7 +251,7 @@ func (b *builder) checkSockets(cfg *Config) {
 func (b *builder) socket(doc socketDocument) Socket {
 	s := Socket{Group: -1, AllowUIDs: bounded(b, doc.AllowUIDs, "socket.allowUIDs")}
 	mode, err := strconv.ParseUint(doc.Mode, 8, 32)
-	if err != nil || !matches(modeForm, doc.Mode) {
+	if err != nil || !keyref.Matches(modeForm, doc.Mode) {
 		b.add("socket.mode", quote(doc.Mode)+" is no octal mode that lets the owner in, such as 0600 or 0660")
 	}
 	s.Mode = fs.FileMode(mode) & fs.ModePerm
@@ -285,12 +284,12 @@ func (b *builder) health(doc healthDocument) Health {
 		h.Address = ":" + h.Address
 	}
 	_, port, err := net.SplitHostPort(h.Address)
-	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || !matches(addressForm, doc.Address) {
+	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || !keyref.Matches(addressForm, doc.Address) {
 		b.add("health.address", quote(doc.Address)+" is no address: want :PORT or HOST:PORT")
 	}
 	for _, path := range []struct{ at, value string }{{"health.healthzPath", h.HealthzPath}, {"health.livezPath", h.LivezPath}} {
 		switch {
-		case !matches(pathForm, path.value):
+		case !keyref.Matches(pathForm, path.value):
 			b.add(path.at, quote(path.value)+" is no path: want one that starts with /")
 		case path.value == "/metrics" || path.value == "/readyz" || strings.HasPrefix(path.value, "/readyz/"):
 			b.add(path.at, quote(path.value)+" is taken")
@@ -315,5 +314,3 @@ func (b *builder) checkChoice(at, value string, choices []string) {
 		b.add(at, quote(value)+" is none of "+enumerated(choices))
 	}
 }
-
-func matches(pattern, s string) bool { return regexp.MustCompile(pattern).MatchString(s) }

@@ -10,6 +10,8 @@ import (
 	"unicode"
 
 	"go.yaml.in/yaml/v3"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 )
 
 // Forms of scalars that every reader of YAML takes for the same.
@@ -198,7 +200,7 @@ func (d *decoder) scalar(n *yaml.Node, to reflect.Value, path string) {
 	switch {
 	case to.Type() == reflect.TypeFor[time.Duration]():
 		took, err := time.ParseDuration(n.Value)
-		if err != nil || !matches(durationForm, n.Value) {
+		if err != nil || !keyref.Matches(durationForm, n.Value) {
 			d.add(n.Line, path, quote(n.Value)+" is no duration: want a number and its unit, such as 2.5s or 3m")
 			return
 		}
@@ -226,7 +228,7 @@ func isQuoted(n *yaml.Node) bool {
 // isText says whether all readers of YAML take a scalar for text: 0600 is a
 // number and yes is true, to some.
 func isText(n *yaml.Node) bool {
-	return n.ShortTag() == "!!str" && (isQuoted(n) || !matches(boolForm, n.Value))
+	return n.ShortTag() == "!!str" && (isQuoted(n) || !keyref.Matches(boolForm, n.Value))
 }
 
 // called says what a node is, in plain words and without its value, which may be

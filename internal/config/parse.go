@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 )
 
 // maxFile bounds a file. One with a hundred keys has some 30 kB.
@@ -92,7 +94,7 @@ func (d *decoder) syntax(err error, data []byte) {
 		return same != nil && same.Error() == err.Error()
 	})
 	text := regexp.MustCompile(`^yaml: (line [0-9]+: )?`).ReplaceAllString(err.Error(), "")
-	if strings.Contains(text, "cannot start any token") && matches(`^ *\t`, string(lines[bad])) {
+	if strings.Contains(text, "cannot start any token") && keyref.Matches(`^ *\t`, string(lines[bad])) {
 		text += ": indent with spaces, not with tabs"
 	}
 	d.add(bad+1, "", "is no YAML: "+cut(text))

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // A Ref is a parsed key name. Parts that the name does not carry are empty.
@@ -43,7 +44,7 @@ func parseARN(name string) (Ref, error) {
 		return Ref{}, errors.New("is a broken ARN: want arn:PARTITION:kms:REGION:ACCOUNT:key/ID or ...:alias/NAME")
 	}
 	r := Ref{Partition: parts[1], Region: parts[3], Account: parts[4]}
-	if !matches(`^aws[a-z0-9-]*$`, r.Partition) {
+	if !Matches(`^aws[a-z0-9-]*$`, r.Partition) {
 		return Ref{}, fmt.Errorf("is an ARN of an unknown partition %q", clip(r.Partition))
 	}
 	if parts[2] != "kms" {
@@ -52,12 +53,12 @@ func parseARN(name string) (Ref, error) {
 	if !ValidRegion(r.Region) {
 		return Ref{}, fmt.Errorf("is an ARN with the Region %q, which is none", clip(r.Region))
 	}
-	if !matches(`^[0-9]{12}$`, r.Account) {
+	if !Matches(`^[0-9]{12}$`, r.Account) {
 		return Ref{}, fmt.Errorf("is an ARN with the account %q: want 12 digits", clip(r.Account))
 	}
 	resource := parts[5]
 	if id, ok := strings.CutPrefix(resource, "key/"); ok {
-		if !matches(`^[A-Za-z0-9-]{1,128}$`, id) {
+		if !Matches(`^[A-Za-z0-9-]{1,128}$`, id) {
 			return Ref{}, errors.New("is an ARN without a key id after key/")
 		}
 		r.ID = id
@@ -71,21 +72,35 @@ func parseARN(name string) (Ref, error) {
 }
 
 func checkAlias(alias string) error {
-	if !matches(`^alias/[A-Za-z0-9/_-]{1,250}$`, alias) {
+	if !Matches(`^alias/[A-Za-z0-9/_-]{1,250}$`, alias) {
 		return errors.New("is an alias with characters that KMS does not take: want letters, digits, /, _ and -")
 	}
 	return nil
 }
 
 func isKeyID(s string) bool {
-	return matches(`^(mrk-[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$`, s)
+	return Matches(`^(mrk-[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$`, s)
 }
 
 // ValidRegion says whether s has the form of an AWS Region's name.
-func ValidRegion(s string) bool { return matches(`^[a-z]{2,8}(-[a-z0-9]{1,16}){1,4}$`, s) }
+func ValidRegion(s string) bool { return Matches(`^[a-z]{2,8}(-[a-z0-9]{1,16}){1,4}$`, s) }
 
-// matches is for configuration and first answers, never for a hot path.
-func matches(pattern, s string) bool { return regexp.MustCompile(pattern).MatchString(s) }
+// forms are those that were asked for, compiled: a name is read for every key of
+// a configuration, and for stored data too.
+//
+//nolint:gochecknoglobals // what is compiled once never changes
+var forms sync.Map // regular expression → *regexp.Regexp
+
+// Matches says whether a text has a form: one of the regular expressions that
+// stand in this program, which are compiled when they are first needed.
+func Matches(form, text string) bool {
+	compiled, ok := forms.Load(form)
+	if !ok {
+		compiled, _ = forms.LoadOrStore(form, regexp.MustCompile(form))
+	}
+	re, _ := compiled.(*regexp.Regexp)
+	return re.MatchString(text)
+}
 
 func clip(s string) string {
 	if len(s) > 60 {
