@@ -263,23 +263,42 @@ func TestKeyThatAWSLearnsOfLaterIsTakenThen(t *testing.T) {
 	wantSigner(t, c, g, key, late.AccessKeyID)
 }
 
-// The credentials of before are for the trial of the new ones, and no longer.
-func TestWhatWorkedIsNotLeftForWhatWasBefore(t *testing.T) {
+// A rotation is a Client that has called with credentials from a file, and
+// others that may take their place.
+type rotation struct {
+	kms     *kmstest.Server
+	key     string
+	gate    *gate
+	c       *awskms.Client
+	second  kmsemulator.Credential
+	replace func(kmsemulator.Credential)
+}
+
+func rotatingCredentials(t *testing.T) rotation {
+	t.Helper()
 	s, key := start(t)
-	second := another(s)
+	r := rotation{kms: s, key: key, second: another(s), gate: newGate(t, s)}
 	_, write := fromFile(t)
 	write(pair(s.Credential))
-	g := newGate(t, s)
 	conns := awskms.NewConnections()
 	t.Cleanup(conns.Close)
-	c := newClient(t, awskms.Options{Connections: conns, Endpoint: g.url})
-	mustSeal(t, c, key)
-	write(pair(second))
-	conns.Refresh()
-	wantSigner(t, c, g, key, second.AccessKeyID)
-	g.deny(second.AccessKeyID, "AccessDeniedException")
-	if _, err := c.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.AccessDenied || g.signer() != second.AccessKeyID {
-		t.Errorf("got %v, last signed by %s; want %s under the new key alone", err, g.signer(), cause.AccessDenied)
+	r.c = newClient(t, awskms.Options{Connections: conns, Endpoint: r.gate.url})
+	r.replace = func(c kmsemulator.Credential) {
+		write(pair(c))
+		conns.Refresh()
+	}
+	mustSeal(t, r.c, key)
+	return r
+}
+
+// The credentials of before are for the trial of the new ones, and no longer.
+func TestWhatWorkedIsNotLeftForWhatWasBefore(t *testing.T) {
+	r := rotatingCredentials(t)
+	r.replace(r.second)
+	wantSigner(t, r.c, r.gate, r.key, r.second.AccessKeyID)
+	r.gate.deny(r.second.AccessKeyID, "AccessDeniedException")
+	if _, err := r.c.Encrypt(t.Context(), r.key, secret.Bytes("seed")); cause.Of(err).Code != cause.AccessDenied || r.gate.signer() != r.second.AccessKeyID {
+		t.Errorf("got %v, last signed by %s; want %s under the new key alone", err, r.gate.signer(), cause.AccessDenied)
 	}
 }
 
@@ -317,25 +336,16 @@ func TestSourceIsAskedAgainWhereOldAndNewAreRefused(t *testing.T) {
 // Where the old credentials are no better the new ones stay: what the file says
 // counts.
 func TestRefusalUnderBothKeepsTheNewCredentials(t *testing.T) {
-	s, key := start(t)
-	second := another(s)
-	_, write := fromFile(t)
-	write(pair(s.Credential))
-	g := newGate(t, s)
-	conns := awskms.NewConnections()
-	t.Cleanup(conns.Close)
-	c := newClient(t, awskms.Options{Connections: conns, Endpoint: g.url})
-	mustSeal(t, c, key)
-	s.Deny(key, "Encrypt")
-	write(pair(second))
-	conns.Refresh()
+	r := rotatingCredentials(t)
+	r.kms.Deny(r.key, "Encrypt")
+	r.replace(r.second)
 	for range 20 {
-		if _, err := c.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.AccessDenied {
+		if _, err := r.c.Encrypt(t.Context(), r.key, secret.Bytes("seed")); cause.Of(err).Code != cause.AccessDenied {
 			t.Fatalf("got %v, want %s", err, cause.AccessDenied)
 		}
 	}
-	s.Allow(key, "Encrypt")
-	wantSigner(t, c, g, key, second.AccessKeyID)
+	r.kms.Allow(r.key, "Encrypt")
+	wantSigner(t, r.c, r.gate, r.key, r.second.AccessKeyID)
 }
 
 func TestReplacedCABundleIsTakenOver(t *testing.T) {

@@ -118,11 +118,7 @@ func TestBrokenFileWaitsForAChange(t *testing.T) {
 
 func TestWhatIsNoFileLeavesWhatIsServed(t *testing.T) {
 	t.Parallel()
-	kms := kmstest.Start(t)
-	dir := directory(t)
-	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
-	f := runFiled(t, filing{dir: dir}, fileText("", p))
-	f.ready()
+	_, p, f := runOne(t, "")
 	f.must(os.Remove(f.file))
 	f.must(os.Mkdir(f.file, 0o700))
 	f.refused(f.file + " is no regular file")

@@ -109,6 +109,17 @@ func runFiled(t testing.TB, s filing, text string) *filed {
 	return f
 }
 
+// runOne starts a daemon with a file of one provider, and waits until it is ready.
+func runOne(t testing.TB, globals string) (kms *kmstest.Server, p providerText, f *filed) {
+	t.Helper()
+	kms = kmstest.Start(t)
+	dir := directory(t)
+	p = providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
+	f = runFiled(t, filing{dir: dir}, fileText(globals, p))
+	f.ready()
+	return kms, p, f
+}
+
 // write replaces the file, as an editor does.
 func (f *filed) write(text string) {
 	f.t.Helper()

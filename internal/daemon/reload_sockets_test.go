@@ -129,23 +129,19 @@ func TestSocketThatIsGoneFinishesItsCalls(t *testing.T) {
 
 func TestNewSocketThatIsHeldByAnotherProcess(t *testing.T) {
 	t.Parallel()
-	kms := kmstest.Start(t)
-	dir := directory(t)
-	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
-	f := runFiled(t, filing{dir: dir}, fileText("", p))
-	f.ready()
+	_, p, f := runOne(t, "")
 	c := newCaller(t, p.listen)
 	before := c.keyID()
-	held := holding(t, dir+"/held")
-	free := providerText{name: "free", listen: dir + "/new/sub/free", keys: p.keys}
-	taken := providerText{name: "taken", listen: dir + "/held", keys: p.keys}
+	held := holding(t, f.dir+"/held")
+	free := providerText{name: "free", listen: f.dir + "/new/sub/free", keys: p.keys}
+	taken := providerText{name: "taken", listen: f.dir + "/held", keys: p.keys}
 	text := fileText("", p, free, taken)
-	f.refuses(text, fmt.Sprintf("listening on %s/held: the process with pid %d serves it; stop that process, or give this one another listen", dir, held.pid()))
+	f.refuses(text, fmt.Sprintf("listening on %s/held: the process with pid %d serves it; stop that process, or give this one another listen", f.dir, held.pid()))
 	if c.keyID() != before || len(f.current.Load().providers) != 1 {
 		t.Error("the running configuration does not go on")
 	}
-	until(t, "nothing is left of the attempt", func() bool { return !exists(dir + "/new") })
-	if pid, live := holder(context.Background(), dir+"/held"); !live || pid != held.pid() {
+	until(t, "nothing is left of the attempt", func() bool { return !exists(f.dir + "/new") })
+	if pid, live := holder(context.Background(), f.dir+"/held"); !live || pid != held.pid() {
 		t.Errorf("holder is %d (%t), want still %d", pid, live, held.pid())
 	}
 	held.leave()
@@ -157,11 +153,7 @@ func TestNewSocketThatIsHeldByAnotherProcess(t *testing.T) {
 
 func TestNewSocketWhoseDirectoryCannotBeMade(t *testing.T) {
 	t.Parallel()
-	kms := kmstest.Start(t)
-	dir := directory(t)
-	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
-	f := runFiled(t, filing{dir: dir}, fileText("", p))
-	f.ready()
+	_, p, f := runOne(t, "")
 	other := providerText{name: "other", listen: f.file + "/s", keys: p.keys}
 	f.refuses(fileText("", p, other), "listening on "+f.file+"/s: ")
 	newCaller(t, p.listen).keyID()
@@ -174,8 +166,18 @@ func TestNewSocketWhoseDirectoryCannotBeMade(t *testing.T) {
 	}
 }
 
-func TestReloadWhileASocketIsWaitedFor(t *testing.T) {
-	t.Parallel()
+// A waiting daemon has a provider that is served, and one whose socket another
+// process holds.
+type waiting struct {
+	*filed
+
+	kms      *kmstest.Server
+	held     *process
+	p, waits providerText
+}
+
+func runWaiting(t *testing.T) waiting {
+	t.Helper()
 	kms := kmstest.Start(t)
 	dir := directory(t)
 	held := holding(t, dir+"/held")
@@ -185,42 +187,40 @@ func TestReloadWhileASocketIsWaitedFor(t *testing.T) {
 	timing.holderWait = 10 * patience
 	f := runFiled(t, filing{dir: dir, time: timing}, fileText("", p, waits))
 	until(t, "it waits", func() bool { return f.log.has("waiting for its holder") })
-	waits.keys = []string{keyText(kms, createKey(t, kms)), waits.keys[0]}
-	f.loads(fileText("socket: {mode: \"0660\"}\n", p, waits))
-	held.leave()
-	newCaller(t, waits.listen).seals()
-	if got := permissions(t, waits.listen); got != 0o660 {
+	return waiting{f, kms, held, p, waits}
+}
+
+func TestReloadWhileASocketIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	w := runWaiting(t)
+	w.waits.keys = []string{keyText(w.kms, createKey(t, w.kms)), w.waits.keys[0]}
+	w.loads(fileText("socket: {mode: \"0660\"}\n", w.p, w.waits))
+	w.held.leave()
+	newCaller(t, w.waits.listen).seals()
+	if got := permissions(t, w.waits.listen); got != 0o660 {
 		t.Errorf("made with mode %04o, want 0660", got)
 	}
-	<-f.Serving()
-	again := holding(t, dir+"/2")
-	q := providerText{name: "q", listen: dir + "/2", keys: p.keys}
-	f.refuses(fileText("", p, q), "serves it")
+	<-w.Serving()
+	again := holding(t, w.dir+"/2")
+	q := providerText{name: "q", listen: w.dir + "/2", keys: w.p.keys}
+	w.refuses(fileText("", w.p, q), "serves it")
 	again.leave()
-	f.loaded(fileText("", p, q))
+	w.loaded(fileText("", w.p, q))
 }
 
 func TestSocketThatIsGoneIsNoLongerWaitedFor(t *testing.T) {
 	t.Parallel()
-	kms := kmstest.Start(t)
-	dir := directory(t)
-	held := holding(t, dir+"/held")
-	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
-	waits := providerText{name: "waits", listen: dir + "/held", keys: p.keys}
-	timing := shortTiming()
-	timing.holderWait = 10 * patience
-	f := runFiled(t, filing{dir: dir, time: timing}, fileText("", p, waits))
-	until(t, "it waits", func() bool { return f.log.has("waiting for its holder") })
-	f.loads(fileText("", p))
-	f.settled()
-	<-f.Serving()
-	f.ready()
+	w := runWaiting(t)
+	w.loads(fileText("", w.p))
+	w.settled()
+	<-w.Serving()
+	w.ready()
 	select {
-	case err := <-f.Failed():
+	case err := <-w.Failed():
 		t.Errorf("failed: %v", err)
 	default:
 	}
-	if pid, live := holder(context.Background(), dir+"/held"); !live || pid != held.pid() {
-		t.Errorf("holder is %d (%t), want still %d", pid, live, held.pid())
+	if pid, live := holder(context.Background(), w.dir+"/held"); !live || pid != w.held.pid() {
+		t.Errorf("holder is %d (%t), want still %d", pid, live, w.held.pid())
 	}
 }

@@ -147,11 +147,7 @@ func TestNewFirstKeyThatCannotBeUsed(t *testing.T) {
 
 func TestTimesOfTheFileTakeEffect(t *testing.T) {
 	t.Parallel()
-	kms := kmstest.Start(t)
-	dir := directory(t)
-	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
-	f := runFiled(t, filing{dir: dir}, fileText("kmsTimeout: 10m\n", p))
-	f.ready()
+	kms, p, f := runOne(t, "kmsTimeout: 10m\n")
 	c := newCaller(t, p.listen)
 	c.seals()
 	f.loads(fileText("kmsTimeout: 100ms\noutageGrace: 0s\n", p))
@@ -167,11 +163,7 @@ func TestTimesOfTheFileTakeEffect(t *testing.T) {
 
 func TestReloadOnRequestEmptiesTheMemoryOfBadCiphertexts(t *testing.T) {
 	t.Parallel()
-	kms := kmstest.Start(t)
-	dir := directory(t)
-	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
-	f := runFiled(t, filing{dir: dir}, fileText("", p))
-	f.ready()
+	kms, p, f := runOne(t, "")
 	c := newCaller(t, p.listen)
 	sealed := c.seals()
 	sealed.Ciphertext[len(sealed.Ciphertext)-1] ^= 1

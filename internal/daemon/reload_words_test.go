@@ -12,11 +12,7 @@ import (
 
 func TestWhatTakesEffectAtARestartIsSaid(t *testing.T) {
 	t.Parallel()
-	kms := kmstest.Start(t)
-	dir := directory(t)
-	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
-	f := runFiled(t, filing{dir: dir}, fileText("", p))
-	f.ready()
+	_, p, f := runOne(t, "")
 	f.loads(fileText("health: {livezPath: /other}\nlog: {level: error}\n", p))
 	for _, want := range []string{"what changed under health takes effect at a restart", "what changed under log takes effect at a restart"} {
 		until(t, want, func() bool { return f.log.has(want) })
