@@ -66,47 +66,62 @@ func Main(ctx context.Context, args []string, s Streams) int {
 const programName = "aws-encryption-provider"
 
 func newRoot(s Streams) *cobra.Command {
-	root := newServe(s)
-	root.Use = programName
+	commands := []*cobra.Command{newStatus(s), newDev(s), newVersion(s)}
+	root, serve := newServe(s, commands), newServe(s, commands)
+	root.Use, serve.Use = programName, "serve"
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
-	serve := newServe(s)
-	serve.Use = "serve"
-	root.AddCommand(serve, newDev(s), newStatus(s), newVersion(s))
+	root.AddCommand(serve)
+	root.AddCommand(commands...)
 	root.SetHelpCommand(newHelp(root))
 	serveFlags := root.RunE
 	root.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 || strings.HasPrefix(args[0], "-") {
 			return serveFlags(cmd, args)
 		}
-		return noCommand(args[0])
+		return noCommand(root, args[0])
 	}
 	return root
 }
 
 // newHelp makes "help dev" what "dev --help" is.
 func newHelp(root *cobra.Command) *cobra.Command {
-	return &cobra.Command{Use: "help", DisableFlagParsing: true, RunE: func(cmd *cobra.Command, args []string) error {
+	return &cobra.Command{Use: "help", DisableFlagParsing: true, RunE: func(_ *cobra.Command, args []string) error {
 		about := root
 		for _, name := range args {
-			i := slices.IndexFunc(root.Commands(), func(c *cobra.Command) bool { return c.Name() == name && c != cmd })
-			if i < 0 {
-				return noCommand(name)
+			if about = command(root, name); about == nil {
+				return noCommand(root, name)
 			}
-			about = root.Commands()[i]
 		}
 		return about.RunE(about, []string{"--help"})
 	}}
 }
 
-func noCommand(name string) error {
-	return config.Mistakes{{Text: fmt.Sprintf("there is no command %.64q: want serve, dev, status, version or help", name)}}
+// command returns root's command of that name, nil where there is none.
+func command(root *cobra.Command, name string) *cobra.Command {
+	i := slices.IndexFunc(root.Commands(), func(c *cobra.Command) bool { return c.Name() == name && name != "help" })
+	if i < 0 {
+		return nil
+	}
+	return root.Commands()[i]
+}
+
+func noCommand(root *cobra.Command, name string) error {
+	var names []string
+	for _, c := range root.Commands() {
+		if c.Name() != "help" {
+			names = append(names, c.Name())
+		}
+	}
+	return config.Mistakes{{Text: fmt.Sprintf("there is no command %.64q: want %s or help", name, strings.Join(names, ", "))}}
 }
 
 // called is the command that a command line names, for a hint at its help.
 func called(root *cobra.Command, args []string) string {
-	if len(args) > 0 && (args[0] == "dev" || args[0] == "status") {
-		return root.Name() + " " + args[0]
+	if len(args) > 0 {
+		if c := command(root, args[0]); c != nil && c.Name() != "serve" {
+			return root.Name() + " " + c.Name()
+		}
 	}
 	return root.Name()
 }

@@ -47,7 +47,7 @@ func newDev(s Streams) *cobra.Command {
 	set.StringVar(&f.kmsListen, "kms-listen", "127.0.0.1:0", "`ADDRESS` of the KMS emulator")
 	set.StringVar(&f.healthPort, "health-port", "127.0.0.1:0", "`ADDRESS` of health paths and /metrics")
 	set.StringVar(&f.logLevel, "log-level", "warn", "`LEVEL` of the log: debug, info, warn or error")
-	cmd := &cobra.Command{Use: "dev", Short: "Try it out: the real serving path over a KMS emulator"}
+	cmd := &cobra.Command{Use: "dev [--dir DIR]", Short: "try it out: the same, over a KMS emulator"}
 	cmd.Flags().AddFlagSet(set)
 	help := func() {
 		fmt.Fprintf(s.Out, "Runs a KMS emulator and the plugin in one process. Not for data that matters.\n\nUsage:\n  %s dev [flags]\n\nFlags:\n%s", programName, set.FlagUsages())

@@ -19,13 +19,14 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsserver"
 )
 
-func newServe(s Streams) *cobra.Command {
+// newServe makes the command that the help of all the others stands with.
+func newServe(s Streams, others []*cobra.Command) *cobra.Command {
 	set := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	set.SortFlags = false
 	flags := config.NewFlags(set)
 	cmd := &cobra.Command{Short: "Serve kube-apiserver's KMS v1 and v2 on unix sockets, backed by AWS KMS"}
 	cmd.Flags().AddFlagSet(set) // so that cobra knows which of them take a value
-	return parsed(cmd, func() { serveHelp(s, set) }, func(_ context.Context, args []string) error {
+	return parsed(cmd, func() { serveHelp(s, set, others) }, func(_ context.Context, args []string) error {
 		if len(args) == 1 && (args[0] == "--version" || args[0] == "-version") {
 			printVersion(s)
 			return nil
@@ -38,16 +39,17 @@ func newServe(s Streams) *cobra.Command {
 	})
 }
 
-func serveHelp(s Streams, set *pflag.FlagSet) {
+func serveHelp(s Streams, set *pflag.FlagSet, others []*cobra.Command) {
+	var commands strings.Builder
+	for _, c := range others {
+		fmt.Fprintf(&commands, "  %s %-22s %s\n", programName, c.Use, c.Short)
+	}
 	fmt.Fprintf(s.Out, `%[1]s wraps kube-apiserver's keys with AWS KMS.
 
 Usage:
   %[1]s [serve] --key=ARN [flags]
   %[1]s [serve] --config=FILE [flags]
-  %[1]s dev [--dir DIR]      try it out: the same, over a KMS emulator
-  %[1]s status [--socket S]  ask a running one over its socket
-  %[1]s version
-  %[1]s help [COMMAND]
+%[4]s  %[1]s help [COMMAND]
 
 One dash and two dashes mean the same. Each flag can be given as an environment
 variable: --kms-endpoint as %[2]s. The command line
@@ -59,7 +61,7 @@ one ends it, too. SIGUSR1 toggles debug logging. Exit codes: 0 ended by a signal
 1 failed, 2 wrong usage.
 
 Flags:
-%[3]s`, programName, config.EnvName("kms-endpoint"), set.FlagUsages())
+%[3]s`, programName, config.EnvName("kms-endpoint"), set.FlagUsages(), commands.String())
 }
 
 // serve runs the daemon until a signal or a failure ends it.

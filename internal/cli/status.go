@@ -36,7 +36,7 @@ func newStatus(s Streams) *cobra.Command {
 	set.StringVarP(&f.output, "output", "o", "text", "`FORM` of the output: text or json")
 	set.StringVar(&f.expectKeyID, "expect-key-id", "", "`KEY_ID` that the plugin has to answer: as it is, as sha256:HEX, or the key's ARN alone")
 	set.DurationVar(&f.timeout, "timeout", 3*time.Second, "`TIME` that each call may take, as in an EncryptionConfiguration")
-	cmd := &cobra.Command{Use: "status", Short: "Ask a running plugin over its socket, as an API server does"}
+	cmd := &cobra.Command{Use: "status [--socket S]", Short: "ask a running one over its socket"}
 	cmd.Flags().AddFlagSet(set)
 	help := func() {
 		fmt.Fprintf(s.Out, `Asks a running plugin over its socket, as an API server does: Status, and a round

@@ -35,7 +35,7 @@ func version() buildVersion {
 }
 
 func newVersion(s Streams) *cobra.Command {
-	cmd := &cobra.Command{Use: "version", Short: "Print version, commit and Go version"}
+	cmd := &cobra.Command{Use: "version", Short: "print version, commit and Go version"}
 	help := func() { fmt.Fprintf(s.Out, "Usage:\n  %s version\n", programName) }
 	return parsed(cmd, help, func(_ context.Context, args []string) error {
 		if len(args) > 0 {
