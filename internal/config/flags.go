@@ -35,6 +35,7 @@ type Flags struct {
 	debug                                                  bool
 	config                                                 string
 	set                                                    *pflag.FlagSet
+	names                                                  []string        // of the flags that are defined here
 	fromEnv                                                map[string]bool // flag → its variable gave it
 	source                                                 *Source
 }
@@ -46,6 +47,7 @@ func NewFlags(set *pflag.FlagSet) *Flags {
 	f.defineKeys(set)
 	f.defineServing(set)
 	f.definePredecessors(set)
+	set.VisitAll(func(flag *pflag.Flag) { f.names = append(f.names, flag.Name) })
 	return f
 }
 

@@ -1,0 +1,42 @@
+package config
+
+import (
+	"bytes"
+	"encoding/csv"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// Args are the flags of serving that were given, on the command line or in the
+// environment, so that they say the same again. It is called after
+// [Flags.Parse].
+func (f *Flags) Args() []string {
+	var args []string
+	for _, name := range f.names {
+		flag := f.set.Lookup(name)
+		if !flag.Changed {
+			continue
+		}
+		for _, value := range occurrences(flag.Value) {
+			args = append(args, "--"+name+"="+value)
+		}
+	}
+	return args
+}
+
+// occurrences are the texts that, one after the other, set a value as it is.
+func occurrences(value pflag.Value) []string {
+	list, ok := value.(pflag.SliceValue)
+	switch {
+	case !ok:
+		return []string{value.String()}
+	case value.Type() == "stringArray": // each occurrence is one element
+		return list.GetSlice()
+	}
+	var line bytes.Buffer
+	w := csv.NewWriter(&line)
+	_ = w.Write(list.GetSlice()) // into memory
+	w.Flush()
+	return []string{strings.TrimSuffix(line.String(), "\n")}
+}
