@@ -142,8 +142,9 @@ fmt: tools ## Format all Go files
 	$(LINT) fmt
 
 .PHONY: generate
-generate: ## Write anew what is generated: docs/errors.md
+generate: ## Write anew what is generated: docs/errors.md, deploy/manifests
 	go test ./internal/cause -update
+	go test ./internal/cli -run 'Generates|Manifest' -update
 
 .PHONY: tidy
 tidy: ## go mod tidy in every module

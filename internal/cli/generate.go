@@ -1,0 +1,207 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/encryptionconfig"
+	"sigs.k8s.io/aws-encryption-provider/internal/generate"
+)
+
+// generateFlags are the command's own, beside those of serving.
+type generateFlags struct {
+	o                 generate.Options
+	out, from, fileAt string
+	force             bool
+}
+
+func (f *generateFlags) define(set *pflag.FlagSet) {
+	o := &f.o
+	set.StringVar(&f.out, "out", "", "`DIR` that the files go to; default: all to standard output")
+	set.BoolVar(&f.force, "force", false, "write over files that are there")
+	set.StringVar(&f.from, "from", "", "`FILE` with the EncryptionConfiguration that the API servers have now; default: they have none")
+	set.StringSliceVar(&o.Resources, "resources", nil, "`RESOURCES` to encrypt, a comma list such as secrets,pandas.example.com or *.*; default: those of --from, or secrets")
+	set.StringSliceVar(&o.Names, "name", nil, "`NAME` of the provider in the EncryptionConfiguration; several as a comma list; default: as in --from, or aws-encryption-provider")
+	set.BoolVar(&o.KMSv1, "kms-v1", false, "write entries of KMS v1, which is deprecated")
+	set.Int32Var(&o.CacheSize, "cachesize", generate.DefaultCacheSize, "`OBJECTS` whose keys an API server remembers; KMS v1 only")
+	set.StringVar(&o.PathAt, "encryption-config-path", generate.DefaultEncConfig, "`PATH` of the EncryptionConfiguration on the node")
+	set.StringVar(&f.fileAt, "config-path", "", "`PATH` of the file of --config on the node; default: as given, or "+generate.DefaultConfigAt)
+	set.StringVar(&o.Image, "image", generate.DefaultImage, "`IMAGE` of the program")
+	set.StringVar(&o.Program, "program", generate.DefaultProgram, "`PATH` of the program on the node, for systemd")
+	set.StringArrayVar(&o.Env, "env", nil, "`NAME=VALUE` in the program's environment, such as AWS_CA_BUNDLE; repeats; directories of AWS' files are mounted")
+	set.StringArrayVar(&o.Mounts, "mount", nil, "`PATH` of the node that the program reads; repeats")
+	set.Int64Var(&o.RunAsUser, "run-as-user", 0, "`UID` that the container runs as; its directory has to be prepared")
+}
+
+func newGenerate(s Streams) *cobra.Command {
+	var f generateFlags
+	set := pflag.NewFlagSet("generate", pflag.ContinueOnError)
+	set.SortFlags = false
+	flags := config.NewFlags(set)
+	own := pflag.NewFlagSet("own", pflag.ContinueOnError)
+	own.SortFlags = false
+	f.define(own)
+	set.AddFlagSet(own)
+	cmd := &cobra.Command{Use: "generate KIND [--out D]", Short: "write what goes with a configuration"}
+	cmd.Flags().AddFlagSet(set)
+	return parsed(cmd, func() { generateHelp(s, own) }, func(_ context.Context, args []string) error {
+		var kind generate.Kind
+		var mistakes config.Mistakes
+		if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+			kind, mistakes = kindNamed(args[0])
+			args = args[1:]
+		} else {
+			_, mistakes = kindNamed("")
+		}
+		cfg, err := flags.Parse(args, s.LookupEnv)
+		if errors.Is(err, pflag.ErrHelp) {
+			return err
+		}
+		if more, ok := errors.AsType[config.Mistakes](err); ok {
+			mistakes = append(mistakes, more...)
+		}
+		if len(mistakes) > 0 {
+			return mistakes
+		}
+		return f.run(s, kind, cfg, flags)
+	})
+}
+
+func generateHelp(s Streams, own *pflag.FlagSet) {
+	var kinds strings.Builder
+	for _, k := range generate.Kinds() {
+		fmt.Fprintf(&kinds, "  %-20s %s\n", k.Name, k.About)
+	}
+	fmt.Fprintf(s.Out, `Writes what goes with a configuration, for you to look through and install.
+Changes no cluster and asks nothing of AWS.
+
+Usage:
+  %[1]s generate KIND --key=ARN [flags]
+  %[1]s generate KIND --config=FILE [flags]
+
+Kinds:
+%[2]s
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+
+Flags, besides those of '%[1]s --help':
+%[3]s`, programName, kinds.String(), own.FlagUsages())
+}
+
+func kindNamed(name string) (generate.Kind, config.Mistakes) {
+	var names []string
+	for _, k := range generate.Kinds() {
+		if k.Name == name {
+			return k, nil
+		}
+		names = append(names, k.Name)
+	}
+	text := "say first what to generate: "
+	if name != "" {
+		text = fmt.Sprintf("there is no kind %.64q: want ", name)
+	}
+	return generate.Kind{}, config.Mistakes{{Text: text + strings.Join(names, ", ")}}
+}
+
+func (f *generateFlags) run(s Streams, kind generate.Kind, cfg *config.Config, flags *config.Flags) error {
+	o := f.o
+	o.Config, o.Args, o.FileAt = cfg, flags.Args(), f.fileAt
+	if source := flags.Source(); source != nil {
+		data, err := config.ReadFile(source.Path())
+		if err != nil {
+			return err
+		}
+		o.File = data
+		if o.FileAt == "" && filepath.IsAbs(source.Path()) {
+			o.FileAt = filepath.Clean(source.Path())
+		}
+	}
+	if o.FileAt == "" {
+		o.FileAt = generate.DefaultConfigAt
+	}
+	if f.from != "" {
+		data, err := config.ReadFile(f.from)
+		if err != nil {
+			return err
+		}
+		if o.Present, err = encryptionconfig.Parse(data); err != nil {
+			return config.Mistakes{{Field: "--from", Text: fmt.Sprintf("%s %v", f.from, err)}}
+		}
+	}
+	files, err := kind.Generate(o)
+	if err != nil {
+		return err
+	}
+	if f.out == "" {
+		return printFiles(s, files)
+	}
+	return f.write(s, files)
+}
+
+// printFiles writes all as one stream: documents of YAML, with their names.
+func printFiles(s Streams, files []generate.File) error {
+	for i, file := range files {
+		head := ""
+		if i > 0 && strings.HasSuffix(file.Name, ".yaml") {
+			head = "---\n"
+		} else if i > 0 {
+			head = "\n"
+		}
+		if len(files) > 1 {
+			head += "# File: " + file.Name + "\n#\n"
+		}
+		if _, err := fmt.Fprint(s.Out, head+file.Text); err != nil {
+			return fmt.Errorf("printing what was generated: %w", err)
+		}
+	}
+	return nil
+}
+
+// write makes all files, or none where one is there already.
+func (f *generateFlags) write(s Streams, files []generate.File) error {
+	if !f.force {
+		for _, file := range files {
+			name := filepath.Join(f.out, file.Name)
+			if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("%s is there already: --force writes over it", name)
+			}
+		}
+	}
+	for _, file := range files {
+		if err := f.writeFile(file); err != nil {
+			return fmt.Errorf("writing what was generated: %w", err)
+		}
+		fmt.Fprintln(s.Out, filepath.Join(f.out, file.Name))
+	}
+	return nil
+}
+
+// writeFile never leaves half a file, nor the mode of the one before.
+func (f *generateFlags) writeFile(file generate.File) error {
+	name := filepath.Join(f.out, file.Name)
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil { //nolint:gosec // as those of /etc
+		return err
+	}
+	next, err := os.CreateTemp(filepath.Dir(name), ".generate-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(next.Name()) //nolint:errcheck // gone when all went well
+	mode := fs.FileMode(0o644)
+	if file.Secret {
+		mode = 0o600
+	}
+	_, err = next.WriteString(file.Text)
+	if err := errors.Join(err, next.Chmod(mode), next.Close()); err != nil {
+		return err
+	}
+	return os.Rename(next.Name(), name)
+}

@@ -1,0 +1,71 @@
+package generate
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// systemd writes drop-ins for the units of deploy/systemd. An empty assignment
+// takes back what the unit says.
+//
+// https://www.freedesktop.org/software/systemd/man/latest/systemd.service.html#Command%20lines
+func (o *Options) systemd() ([]File, error) {
+	var service, socket strings.Builder
+	service.WriteString(comment(fmt.Sprintf(`Drop-in for aws-encryption-provider.service, on every control plane node:
+/etc/systemd/system/aws-encryption-provider.service.d/10-configuration.conf
+Then: systemctl daemon-reload && systemctl restart aws-encryption-provider
+
+Check:
+- %s is the program
+%s`, o.Program, o.unitChecks())) + "\n[Service]\nExecStart=\n")
+	words := []string{o.Program}
+	words = append(words, o.args()...)
+	for i, word := range words {
+		words[i] = unitWord(strings.ReplaceAll(word, "$", "$$"))
+	}
+	service.WriteString("ExecStart=" + strings.Join(words, " \\\n  ") + "\n")
+	for _, env := range o.Env {
+		service.WriteString("Environment=" + unitWord(env) + "\n")
+	}
+	for _, dir := range o.socketDirs() {
+		if !slices.Contains([]string{"/run/kmsplugin", "/var/run/kmsplugin"}, dir) {
+			service.WriteString("ReadWritePaths=-" + strings.ReplaceAll(dir, "%", "%%") + "\n")
+		}
+	}
+
+	socket.WriteString(comment(`Drop-in for aws-encryption-provider.socket, where sockets are kept by systemd:
+/etc/systemd/system/aws-encryption-provider.socket.d/10-configuration.conf
+Then: systemctl daemon-reload && systemctl restart aws-encryption-provider.socket
+
+Check:
+- the sockets are those of the EncryptionConfiguration`) + "\n[Socket]\nListenStream=\n")
+	for _, p := range o.Config.Providers {
+		socket.WriteString("ListenStream=" + strings.ReplaceAll(p.Listen, "%", "%%") + "\n")
+	}
+	fmt.Fprintf(&socket, "SocketMode=%04o\n", o.Config.Socket.Mode.Perm())
+	if o.Config.Socket.Group >= 0 {
+		fmt.Fprintf(&socket, "SocketGroup=%d\n", o.Config.Socket.Group)
+	}
+	return []File{
+		{Name: "aws-encryption-provider.service.d/10-configuration.conf", Text: service.String()},
+		{Name: "aws-encryption-provider.socket.d/10-configuration.conf", Text: socket.String()},
+	}, nil
+}
+
+func (o *Options) unitChecks() string {
+	if o.File == nil {
+		return ""
+	}
+	return "- " + o.FileAt + " is on the node, and readable for the unit's user"
+}
+
+// unitWord quotes a word of a command line or an assignment. A $ is special in
+// command lines only.
+func unitWord(word string) string {
+	word = strings.ReplaceAll(word, "%", "%%")
+	if !strings.ContainsAny(word, " \t\n\"'\\;") {
+		return word
+	}
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\t", `\t`).Replace(word) + `"`
+}
