@@ -69,6 +69,12 @@ func newGenerate(s Streams) *cobra.Command {
 		if more, ok := errors.AsType[config.Mistakes](err); ok {
 			mistakes = append(mistakes, more...)
 		}
+		switch {
+		case set.Changed("cachesize") && !f.o.KMSv1:
+			mistakes = append(mistakes, config.Mistake{Field: "--cachesize", Text: "is of KMS v1 alone: give --kms-v1 too, or leave it out"})
+		case f.o.CacheSize == 0:
+			mistakes = append(mistakes, config.Mistake{Field: "--cachesize", Text: "must not be 0; below 0 nothing is remembered"})
+		}
 		if len(mistakes) > 0 {
 			return mistakes
 		}
@@ -130,7 +136,7 @@ func (f *generateFlags) run(s Streams, kind generate.Kind, cfg *config.Config, f
 	if f.from != "" {
 		data, err := config.ReadFile(f.from)
 		if err != nil {
-			return err
+			return fmt.Errorf("--from: %w", err)
 		}
 		if o.Present, err = encryptionconfig.Parse(data); err != nil {
 			return config.Mistakes{{Field: "--from", Text: fmt.Sprintf("%s %v", f.from, err)}}

@@ -131,6 +131,13 @@ func (p Provider) GoString() string { return p.String() }
 
 // Parse reads a file, YAML or JSON.
 func Parse(data []byte) (*Configuration, error) {
+	var head struct { // first: of another file, every field is unknown
+		APIVersion string `yaml:"apiVersion"`
+		Kind       string `yaml:"kind"`
+	}
+	if err := yaml.Unmarshal(data, &head); err == nil && len(data) > 0 && (head.APIVersion != APIVersion || head.Kind != Kind) {
+		return nil, fmt.Errorf("is %.80q %.80q, not %s %s", head.APIVersion, head.Kind, APIVersion, Kind)
+	}
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	decoder.KnownFields(true)
 	var c Configuration
@@ -143,9 +150,6 @@ func Parse(data []byte) (*Configuration, error) {
 	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return nil, errors.New("has more than one YAML document: kube-apiserver reads one")
 	}
-	if c.APIVersion != APIVersion || c.Kind != Kind {
-		return nil, fmt.Errorf("is %q %q, not %s %s", c.APIVersion, c.Kind, APIVersion, Kind)
-	}
 	if len(c.Resources) == 0 {
 		return nil, errors.New("has no resources")
 	}
@@ -157,10 +161,13 @@ func Parse(data []byte) (*Configuration, error) {
 	return &c, nil
 }
 
-// withoutValues is the parser's error without the values that it quotes: they
-// may be keys.
+// withoutValues is the parser's error in one line, without the values that it
+// quotes: they may be keys.
 func withoutValues(err error) error {
-	return errors.New(regexp.MustCompile("`[^`]*`").ReplaceAllString(err.Error(), "a value"))
+	text := regexp.MustCompile("`[^`]*`").ReplaceAllString(err.Error(), "a value")
+	text = regexp.MustCompile(` (not found|already set) in type [a-zA-Z.]+`).ReplaceAllString(text, " $1")
+	text = strings.TrimPrefix(strings.TrimPrefix(text, "yaml: "), "unmarshal errors:\n  ")
+	return errors.New("cannot be read: " + strings.ReplaceAll(text, "\n  ", "; "))
 }
 
 func (r Resource) check() error {
