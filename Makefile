@@ -150,9 +150,9 @@ fmt: tools ## Format all Go files
 	$(LINT) fmt
 
 .PHONY: generate
-generate: ## Write anew what is generated: docs/errors.md, deploy/manifests
+generate: ## Write anew what is generated: docs/errors.md, deploy/manifests, what guides show
 	go test ./internal/cause -update
-	go test ./internal/cli -run 'Generates|Manifest' -update
+	go test ./internal/cli -run 'Generates|Manifest|Guides' -update
 
 .PHONY: tidy
 tidy: ## go mod tidy in every module

@@ -99,10 +99,16 @@ func (o *Options) container(host bool, mounts []*yaml.Node) *yaml.Node {
 			noted{"startupProbe", "kube-apiserver starts after this. It does not ask KMS: an outage must not keep the API server down."},
 			o.probe(host, o.Config.Health.LivezPath, "periodSeconds", 1, "failureThreshold", 60))
 	}
+	// Beside an API server, readiness would be that of the whole pod: an outage of
+	// KMS would take away an API server that serves everything else.
+	var ready any
+	if host {
+		ready = o.probe(host, "/readyz", "periodSeconds", 10, "timeoutSeconds", 5)
+	}
 	pairs = append(pairs,
 		"env", o.environment(),
 		noted{"livenessProbe", "Never asks KMS: trouble there restarts nothing."}, o.probe(host, o.Config.Health.LivezPath, "periodSeconds", 10, "failureThreshold", 3, "timeoutSeconds", 5),
-		noted{"readinessProbe", "Says in READY whether it can encrypt. Takes nothing away."}, o.probe(host, "/readyz", "periodSeconds", 10, "timeoutSeconds", 5),
+		noted{"readinessProbe", "Says in READY whether it can encrypt. Takes nothing away."}, ready,
 		"resources", object(
 			"requests", object("cpu", requestedCPU, "memory", requestedMemory),
 			"limits", object("memory", memoryLimit),

@@ -188,6 +188,9 @@ func decodesSidecar(t *testing.T, _ string, data []byte) {
 		t.Fatalf("is no patch of a Deployment: %s", data)
 	}
 	sidecar := pod.InitContainers[0]
+	if sidecar.ReadinessProbe != nil {
+		t.Error("a readiness probe of the sidecar is one of kube-apiserver's pod: an outage of KMS would empty its Service")
+	}
 	if p := sidecar.RestartPolicy; p == nil || *p != corev1.ContainerRestartPolicyAlways || sidecar.StartupProbe == nil || len(sidecar.Command) > 0 {
 		t.Errorf("is no sidecar by args: restart policy %v, startup probe %v, command %q", p, sidecar.StartupProbe, sidecar.Command)
 	}
