@@ -126,11 +126,17 @@ func (s *stage) predecessor(key, socket string, args ...string) *cluster.Predece
 // ready.
 func (s *stage) apiServer(reload bool, providers ...cluster.Provider) *cluster.APIServer {
 	s.t.Helper()
+	return s.apiServerBy(reload, cluster.Encryption(providers...))
+}
+
+// apiServerBy is apiServer with a whole EncryptionConfiguration.
+func (s *stage) apiServerBy(reload bool, encryption string) *cluster.APIServer {
+	s.t.Helper()
 	s.servers++
 	dir := filepath.Join(s.dir, fmt.Sprintf("apiserver-%d", s.servers))
 	s.must(os.Mkdir(dir, 0o700))
 	a, err := host.APIServer(s.t.Context(), cluster.APIServerConfig{
-		Dir: dir, Etcd: s.etcd.URL, Encryption: cluster.Encryption(providers...), AutomaticReload: reload,
+		Dir: dir, Etcd: s.etcd.URL, Encryption: encryption, AutomaticReload: reload,
 	})
 	if a != nil {
 		s.cleanup(&a.Program)
