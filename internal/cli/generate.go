@@ -118,6 +118,9 @@ func kindNamed(name string) (generate.Kind, config.Mistakes) {
 }
 
 func (f *generateFlags) run(s Streams, kind generate.Kind, cfg *config.Config, flags *config.Flags) error {
+	for _, w := range cfg.Warnings {
+		fmt.Fprintf(s.Err, "%s: %s\n", programName, w)
+	}
 	o := f.o
 	o.Config, o.Args, o.FileAt = cfg, flags.Args(), f.fileAt
 	if source := flags.Source(); source != nil {

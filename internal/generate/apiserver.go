@@ -240,7 +240,9 @@ Check:
 - the program runs by systemd, ordered before k3s: as a pod of k3s it waits for an
   API server that waits for it (k3s#10058)
 - %s is on the node
-- secrets-encryption is not set: k3s would write a file of its own
+- with "secrets-encryption: true" so far: the EncryptionConfiguration was made --from
+  /var/lib/rancher/k3s/server/cred/encryption-config.json, so that Secrets stay
+  readable. Leave the setting as it is, and never run "k3s secrets-encrypt" again
 %s`, o.PathAt, o.gateNote()), object(
 		noted{"kube-apiserver-arg+", "The + adds to the arguments of other files instead of replacing them."}, o.flagList(),
 	))}}, nil

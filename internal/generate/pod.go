@@ -25,7 +25,7 @@ const (
 // network it would show metrics to everyone and take the port of others.
 const (
 	defaultHealth = ":8080"
-	podHealth     = "127.0.0.1:8083"
+	hostHealth    = "127.0.0.1:8083"
 )
 
 func (o *Options) staticPod() ([]File, error) {
@@ -93,9 +93,9 @@ func (o *Options) groups() any {
 func (o *Options) container(host bool, mounts []*yaml.Node) *yaml.Node {
 	pairs := []any{"name", "aws-encryption-provider", "image", o.Image, "imagePullPolicy", "IfNotPresent"}
 	if host {
-		pairs = append(pairs, "command", append([]string{"/aws-encryption-provider"}, o.podArgs(host)...))
+		pairs = append(pairs, "command", append([]string{"/aws-encryption-provider"}, o.argsAt(host)...))
 	} else {
-		pairs = append(pairs, "args", o.podArgs(host), noted{"restartPolicy", sidecarNote}, "Always",
+		pairs = append(pairs, "args", o.argsAt(host), noted{"restartPolicy", sidecarNote}, "Always",
 			noted{"startupProbe", "kube-apiserver starts after this. It does not ask KMS: an outage must not keep the API server down."},
 			o.probe(host, o.Config.Health.LivezPath, "periodSeconds", 1, "failureThreshold", 60))
 	}
@@ -134,8 +134,8 @@ func (o *Options) securityContext() *yaml.Node {
 	return user
 }
 
-// podArgs say in a pod where its health is, unless they did.
-func (o *Options) podArgs(host bool) []string {
+// argsAt say too where health is, unless they did.
+func (o *Options) argsAt(host bool) []string {
 	args := o.args()
 	if address := o.healthAddress(host); address != o.Config.Health.Address {
 		args = append(args, "--health-port="+address)
@@ -147,7 +147,7 @@ func (o *Options) healthAddress(host bool) string {
 	if address := o.Config.Health.Address; !host || address != defaultHealth || o.given("health-port") {
 		return address
 	}
-	return podHealth
+	return hostHealth
 }
 
 // probe asks where the program listens: at the loopback address only the host's

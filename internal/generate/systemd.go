@@ -18,9 +18,10 @@ Then: systemctl daemon-reload && systemctl restart aws-encryption-provider
 
 Check:
 - %s is the program
-%s`, o.Program, o.unitChecks())) + "\n[Service]\nExecStart=\n")
+- %s is free on the node: health paths and metrics
+%s`, o.Program, o.healthAddress(true), o.unitChecks())) + "\n[Service]\nExecStart=\n")
 	words := []string{o.Program}
-	words = append(words, o.args()...)
+	words = append(words, o.argsAt(true)...)
 	for i, word := range words {
 		words[i] = unitWord(strings.ReplaceAll(word, "$", "$$"))
 	}
