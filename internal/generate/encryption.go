@@ -260,9 +260,22 @@ func (o *Options) chosen() (*encryptionconfig.Configuration, []int, error) {
 	if len(want) == 0 {
 		want = []string{DefaultResources}
 	}
-	var chosen []int
-	var mistakes config.Mistakes
-	var missing []string
+	chosen, missing, mistakes := entriesOf(c, want)
+	if len(mistakes) > 0 {
+		return nil, nil, mistakes
+	}
+	if len(missing) > 0 { // last: what stands above counts first
+		chosen = append(chosen, len(c.Resources))
+		c.Resources = append(c.Resources, encryptionconfig.Resource{
+			Resources: missing, Providers: []encryptionconfig.Provider{{Identity: &encryptionconfig.Identity{}}},
+		})
+	}
+	return c, chosen, nil
+}
+
+// entriesOf returns the entries that are for these resources and no others, and
+// which of them no entry is for.
+func entriesOf(c *encryptionconfig.Configuration, want []string) (chosen []int, missing []string, mistakes config.Mistakes) {
 	for _, name := range want {
 		i := slices.IndexFunc(c.Resources, func(r encryptionconfig.Resource) bool { return slices.ContainsFunc(r.Resources, covering(name)) })
 		switch {
@@ -283,17 +296,8 @@ func (o *Options) chosen() (*encryptionconfig.Configuration, []int, error) {
 			}
 		}
 	}
-	if len(mistakes) > 0 {
-		return nil, nil, mistakes
-	}
-	if len(missing) > 0 { // last: what stands above counts first
-		chosen = append(chosen, len(c.Resources))
-		c.Resources = append(c.Resources, encryptionconfig.Resource{
-			Resources: missing, Providers: []encryptionconfig.Provider{{Identity: &encryptionconfig.Identity{}}},
-		})
-	}
 	slices.Sort(chosen)
-	return c, chosen, nil
+	return chosen, missing, mistakes
 }
 
 // encrypted are the entries that encrypt, or have: an entry of identity alone
