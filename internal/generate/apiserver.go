@@ -193,8 +193,8 @@ the pair that generate encryption-config writes for the same configuration:
 
 Check:
 - nodes can pull the image before they have an API server
-- the control plane's role may use the key: from kOps 1.37 on with encryptionConfig
-  it may; generate no additionalPolicies before you have looked
+- the control plane's role may use the key: with encryptionConfig kOps 1.37 lets it,
+  older ones may need spec.additionalPolicies
 `, object(
 		"apiVersion", "kops.k8s.io/v1alpha2",
 		"kind", "Cluster",
