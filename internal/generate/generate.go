@@ -68,23 +68,24 @@ type File struct {
 type Kind struct {
 	Name, About string
 
-	files func(*Options) ([]File, error)
-	pod   bool // its mounts of sockets go into pods
+	files  func(*Options) ([]File, error)
+	mounts bool // sockets' directories are mounted from the host
+	starts bool // the program is started by it, with probes or a port to look at
 }
 
 // Kinds are all there are, in the order in which they are explained.
 func Kinds() []Kind {
 	return []Kind{
-		{"encryption-config", "EncryptionConfiguration, a pair: readers, then writers", (*Options).encryptionConfigs, false},
-		{"static-pod", "pod for the kubelet's manifest directory", (*Options).staticPod, true},
-		{"sidecar", "container beside kube-apiserver in a hosted control plane", (*Options).sidecar, false},
-		{"systemd", "drop-ins for the service and the socket", (*Options).systemd, false},
-		{"kubeadm", "ClusterConfiguration v1beta4", (*Options).kubeadm, true},
-		{"kubeadmcontrolplane", "Cluster API's KubeadmControlPlane v1beta2, a pair", (*Options).kubeadmControlPlane, true},
-		{"kops", "part of a Cluster of kOps", (*Options).kops, true},
-		{"kubespray", "group variables", (*Options).kubespray, true},
-		{"k3s", "configuration of the server", (*Options).k3s, false},
-		{"rke2", "configuration of the server", (*Options).rke2, true},
+		{"encryption-config", "EncryptionConfiguration, a pair: readers, then writers", (*Options).encryptionConfigs, false, false},
+		{"static-pod", "pod for the kubelet's manifest directory", (*Options).staticPod, true, true},
+		{"sidecar", "container beside kube-apiserver in a hosted control plane", (*Options).sidecar, false, true},
+		{"systemd", "drop-ins for the service and the socket", (*Options).systemd, false, true},
+		{"kubeadm", "ClusterConfiguration v1beta4", (*Options).kubeadm, true, false},
+		{"kubeadmcontrolplane", "Cluster API's KubeadmControlPlane v1beta2, a pair", (*Options).kubeadmControlPlane, true, true},
+		{"kops", "part of a Cluster of kOps", (*Options).kops, true, true},
+		{"kubespray", "group variables", (*Options).kubespray, true, false},
+		{"k3s", "configuration of the server", (*Options).k3s, false, false},
+		{"rke2", "configuration of the server", (*Options).rke2, true, false},
 	}
 }
 
@@ -134,7 +135,10 @@ func (o *Options) mistakes(k Kind) config.Mistakes {
 	if o.RunAsUser < 0 {
 		add("--run-as-user", "must not be negative")
 	}
-	if k.pod {
+	if k.starts && strings.HasSuffix(o.Config.Health.Address, ":0") {
+		add("--health-port", "port 0 is another one at each start: probes need one that stays")
+	}
+	if k.mounts {
 		for _, dir := range o.socketDirs() {
 			if slices.Contains([]string{"/", "/run", "/var/run", "/tmp", "/var", "/etc", "/var/tmp"}, dir) {
 				add("--listen", "%s lies right in %s, which would be mounted as a whole: give the socket a directory of its own", o.socketIn(dir), dir)

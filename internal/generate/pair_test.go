@@ -312,9 +312,10 @@ func TestRefuses(t *testing.T) {
 --encryption-config-path: "/b/../c" is no absolute path
 --program: "d" is no absolute path
 --mount: "e" is no absolute path`},
-		"no image":        {kind: "static-pod", with: func(o *generate.Options) { o.Image = "" }, want: "--image"},
-		"a user below 0":  {kind: "static-pod", with: func(o *generate.Options) { o.RunAsUser = -1 }, want: "--run-as-user: must not be negative"},
-		"the pair of KCP": {kind: "kubeadmcontrolplane", present: "secrets: v2:a@/run/kms/a identity", want: "already"},
+		"a port that moves": {kind: "static-pod", with: func(o *generate.Options) { o.Config.Health.Address = "127.0.0.1:0" }, want: "--health-port: port 0"},
+		"no image":          {kind: "static-pod", with: func(o *generate.Options) { o.Image = "" }, want: "--image"},
+		"a user below 0":    {kind: "static-pod", with: func(o *generate.Options) { o.RunAsUser = -1 }, want: "--run-as-user: must not be negative"},
+		"the pair of KCP":   {kind: "kubeadmcontrolplane", present: "secrets: v2:a@/run/kms/a identity", want: "already"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.sockets == nil {
