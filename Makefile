@@ -150,8 +150,9 @@ fmt: tools ## Format all Go files
 	$(LINT) fmt
 
 .PHONY: generate
-generate: ## Write anew what is generated: docs/errors.md, deploy/manifests, what guides show
+generate: ## Write anew what is generated: docs/errors.md, docs/metrics.md, deploy/manifests, what guides show
 	go test ./internal/cause -update
+	go test ./internal/metrics -update
 	go test ./internal/cli -run 'Generates|Manifest|Guides' -update
 
 .PHONY: tidy
