@@ -64,6 +64,9 @@ func (l *line) Do(req *http.Request) (*http.Response, error) {
 		state.hung = true
 		return nil, errAttemptHung
 	}
+	if err == nil {
+		traced(req.Context(), resp)
+	}
 	return resp, err
 }
 

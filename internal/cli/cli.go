@@ -2,7 +2,7 @@
 // command. It decides nothing that another room could.
 //
 // Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 found what a
-// check was asked to look for.
+// check was asked to look for, 124 waited in vain.
 package cli
 
 import (
@@ -26,6 +26,7 @@ const (
 	Failed = 1
 	Usage  = 2
 	Found  = 3
+	TimeUp = 124 // as of timeout(1)
 )
 
 // Streams are what a command reads and writes, handed in by main and by tests.
@@ -49,6 +50,8 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	switch {
 	case err == nil:
 		return Done
+	case errors.Is(err, errTimeUp):
+		return TimeUp
 	case errors.Is(err, errFound):
 		return Found
 	case wrongUsage:
@@ -66,7 +69,7 @@ func Main(ctx context.Context, args []string, s Streams) int {
 const programName = "aws-encryption-provider"
 
 func newRoot(s Streams) *cobra.Command {
-	commands := []*cobra.Command{newStatus(s), newGenerate(s), newDev(s), newVersion(s)}
+	commands := []*cobra.Command{newStatus(s), newDoctor(s), newGenerate(s), newDev(s), newVersion(s)}
 	root, serve := newServe(s, commands), newServe(s, commands)
 	root.Use, serve.Use = programName, "serve"
 	root.SilenceErrors, root.SilenceUsage = true, true

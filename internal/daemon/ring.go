@@ -89,22 +89,27 @@ func (r *ring) find(p config.Provider, k config.Key) *key {
 // own.
 func (d *Daemon) newKey(p config.Provider, k config.Key, timeout time.Duration) *key {
 	observe := d.metrics.KMS(p.Name)
-	client := awskms.New(awskms.Options{
-		Connections: d.conns, Timeout: timeout,
-		Region: k.Region, Endpoint: k.Endpoint, AssumeRoleARN: k.AssumeRoleARN, ExternalID: k.ExternalID,
-		SourceARN: k.SourceARN, EncryptionContext: k.EncryptionContext,
-		Retry: awskms.RetryBudget(p.Retry), UserAgent: d.opts.Version,
-		Log: d.log.With("provider", p.Name, "key", k.Key),
-		Observe: func(op string, class cause.Class, took time.Duration) {
-			if class == "" {
-				class = metrics.Success
-			}
-			observe(op, string(class), took)
-		},
-	})
+	o := KMSOptions(p, k)
+	o.Connections, o.Timeout, o.UserAgent = d.conns, timeout, d.opts.Version
+	o.Log = d.log.With("provider", p.Name, "key", k.Key)
+	o.Observe = func(op string, class cause.Class, took time.Duration) {
+		if class == "" {
+			class = metrics.Success
+		}
+		observe(op, string(class), took)
+	}
+	client := awskms.New(o)
 	return &key{
 		Key: keyring.NewKey(keyring.KeyConfig{Name: k.Key, Context: keyref.ContextHash(k.EncryptionContext), KMS: client}),
 		cfg: k, provider: p.Name, retry: p.Retry, client: client,
+	}
+}
+
+// KMSOptions are how a key is called, as its configuration says.
+func KMSOptions(p config.Provider, k config.Key) awskms.Options {
+	return awskms.Options{
+		Region: k.Region, Endpoint: k.Endpoint, AssumeRoleARN: k.AssumeRoleARN, ExternalID: k.ExternalID,
+		SourceARN: k.SourceARN, EncryptionContext: k.EncryptionContext, Retry: awskms.RetryBudget(p.Retry),
 	}
 }
 

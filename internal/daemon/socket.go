@@ -191,19 +191,49 @@ func listenUnix(ctx context.Context, path string, mode uint32) (*net.UnixListene
 
 // clearStale removes a socket that nobody serves. The caller holds its lock.
 func (s *socket) clearStale(ctx context.Context) error {
-	info, err := os.Lstat(s.path)
+	found, err := LookAtSocket(ctx, s.path)
+	_, isOther := errors.AsType[*NotSocketError](err)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
+	case isOther:
+		return fmt.Errorf("%w: move it away, or give another %s", err, s.settings.listen)
+	case err != nil || !found.Exists:
 		return err
-	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s is in its place, which is no socket: move it away, or give another %s", nameOf(info.Mode()), s.settings.listen)
-	}
-	if pid, live := holder(ctx, s.path); live {
-		return &heldError{pid}
+	case found.Live:
+		return &heldError{found.PID}
 	}
 	return s.files.remove(s.path)
+}
+
+// A FoundSocket is what stands at a socket's path.
+type FoundSocket struct {
+	Exists bool
+	Live   bool // a process serves it
+	PID    int  // of that process; 0: cannot be seen from here
+}
+
+// NotSocketError is something else at a socket's path, which is left alone.
+type NotSocketError struct{ What string }
+
+func (e *NotSocketError) Error() string { return e.What + " is in its place, which is no socket" }
+
+// LookAtSocket says what stands at a path, and changes nothing. The error is a
+// [NotSocketError], or that of looking.
+func LookAtSocket(ctx context.Context, path string) (FoundSocket, error) {
+	if strings.HasPrefix(path, "@") { // it is there as long as it is served
+		pid, live := holder(ctx, path)
+		return FoundSocket{Exists: live, Live: live, PID: pid}, nil
+	}
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return FoundSocket{}, nil
+	case err != nil:
+		return FoundSocket{}, err
+	case info.Mode().Type() != fs.ModeSocket:
+		return FoundSocket{}, &NotSocketError{nameOf(info.Mode())}
+	}
+	pid, live := holder(ctx, path)
+	return FoundSocket{Exists: true, Live: live, PID: pid}, nil
 }
 
 func nameOf(mode fs.FileMode) string {

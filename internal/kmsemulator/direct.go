@@ -14,9 +14,12 @@ type KeyOptions struct {
 	// KeyID fixes the id, which is otherwise random: a UUID in small letters, or
 	// "mrk-" and 32 hexadecimal digits for a multi-Region key.
 	KeyID string
+	// Spec is KMS's name of another kind of key that encrypts, such as RSA_2048;
+	// "" is a symmetric one.
+	Spec string
 }
 
-// CreateKey makes a symmetric key and returns its ARN. Like the other methods
+// CreateKey makes a key and returns its ARN. Like the other methods
 // below it does without HTTP, credentials, faults and permissions, keeps KMS's
 // rules, and answers with errors that carry KMS's words. An id that exists
 // already in any Region is an error.
@@ -28,7 +31,7 @@ func (e *Emulator) CreateKey(region string, o KeyOptions) (arn string, err error
 		return "", fmt.Errorf("kmsemulator: %q is no id for a key with MultiRegion %t", o.KeyID, o.MultiRegion)
 	}
 	k, err := e.create(newKey{
-		region: region, id: o.KeyID, spec: symmetric, usage: encryptDecrypt, origin: "AWS_KMS",
+		region: region, id: o.KeyID, spec: or(o.Spec, symmetric), usage: encryptDecrypt, origin: "AWS_KMS",
 		multiRegion: o.MultiRegion, description: o.Description,
 	}, e.clock())
 	if err != nil {
@@ -119,6 +122,15 @@ func (e *Emulator) CancelKeyDeletion(arn string) error {
 // RotateKey gives a key new material, as RotateKeyOnDemand does.
 func (e *Emulator) RotateKey(arn string) error {
 	return e.editKey(arn, func(w *world, ref keyRef) error { return w.rotate(ref, e.clock()) })
+}
+
+// EnableKeyRotation has KMS rotate a key every so many days, 90 to 2560.
+func (e *Emulator) EnableKeyRotation(arn string, days int) error {
+	if days < leastPeriod || days > longestPeriod {
+		return fmt.Errorf("kmsemulator: a key is rotated every %d to %d days, not %d", leastPeriod, longestPeriod, days)
+	}
+	period := int32(days)
+	return e.editKey(arn, func(w *world, ref keyRef) error { return w.enableRotation(ref, &period, e.clock()) })
 }
 
 // SetKeyState puts a key into any of KMS's key states, also into those that

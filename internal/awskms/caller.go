@@ -1,0 +1,62 @@
+package awskms
+
+import (
+	"context"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+)
+
+// A Credential is what calls are signed with, without what is secret of it.
+type Credential struct {
+	Source      string // the SDK's name for it
+	AccessKeyID string
+	Expires     time.Time // zero: not told
+}
+
+// Credential says which credentials the next call uses. Every error is a
+// [cause.Error].
+func (c *Client) Credential(ctx context.Context) (Credential, error) {
+	s, err := c.identity.ready(ctx)
+	if err != nil {
+		e := classify(err, situation{op: "credentials"})
+		e.Err = nil
+		return Credential{}, e
+	}
+	value := s.value.Load()
+	found := Credential{Source: value.Source, AccessKeyID: value.AccessKeyID}
+	if value.CanExpire {
+		found.Expires = value.Expires
+	}
+	return found, nil
+}
+
+// A Caller is whom AWS takes this process for.
+type Caller struct{ Account, ARN string }
+
+// Caller asks STS, which needs no permission. Every error is a [cause.Error].
+//
+// https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
+func (c *Client) Caller(ctx context.Context) (Caller, error) {
+	out, err := c.callerIdentity(ctx)
+	if err != nil {
+		e := classify(err, situation{op: "GetCallerIdentity"})
+		e.Err = nil
+		return Caller{}, e
+	}
+	return Caller{aws.ToString(out.Account), aws.ToString(out.Arn)}, nil
+}
+
+func (c *Client) callerIdentity(ctx context.Context) (*sts.GetCallerIdentityOutput, error) {
+	s, err := c.identity.ready(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := c.identity.settings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Credentials, cfg.RetryMaxAttempts = s, 1
+	return sts.NewFromConfig(cfg).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+}

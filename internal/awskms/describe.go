@@ -1,0 +1,131 @@
+package awskms
+
+import (
+	"context"
+	"errors"
+	"net/http/httptrace"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/smithy-go"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/secret"
+)
+
+// What follows describes a key and the way to it, for a person who looks for a
+// fault. The serving path makes none of these calls, and needs no right to any.
+
+// A KeyInfo is what DescribeKey tells.
+type KeyInfo struct {
+	ARN, Spec, Usage, State, Origin string
+	MultiRegion                     bool
+	Deletion                        time.Time // zero: not scheduled
+}
+
+// DescribeKey asks KMS what a key is. Every error is a [cause.Error].
+//
+// https://docs.aws.amazon.com/kms/latest/APIReference/API_DescribeKey.html
+func (c *Client) DescribeKey(ctx context.Context, key string) (KeyInfo, error) {
+	var out *kms.DescribeKeyOutput
+	err := c.call(ctx, "DescribeKey", key, func(ctx context.Context, api *kms.Client) (err error) {
+		out, err = api.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &key})
+		return err
+	})
+	switch {
+	case err != nil:
+		return KeyInfo{}, err
+	case out.KeyMetadata == nil:
+		return KeyInfo{}, &cause.Error{Code: cause.WrongAnswer, Op: "DescribeKey", Key: key}
+	}
+	m := out.KeyMetadata
+	return KeyInfo{
+		ARN: aws.ToString(m.Arn), Spec: string(m.KeySpec), Usage: string(m.KeyUsage), State: string(m.KeyState), Origin: string(m.Origin),
+		MultiRegion: aws.ToBool(m.MultiRegion), Deletion: aws.ToTime(m.DeletionDate),
+	}, nil
+}
+
+// A Rotation is how KMS renews a key's material by itself.
+type Rotation struct {
+	Enabled bool
+	Days    int       // between two; 0: not told
+	Next    time.Time // zero: not told
+}
+
+// KeyRotation asks KMS how it rotates a key, named by its ARN or id: aliases are
+// not taken here. Every error is a [cause.Error].
+//
+// https://docs.aws.amazon.com/kms/latest/APIReference/API_GetKeyRotationStatus.html
+func (c *Client) KeyRotation(ctx context.Context, key string) (Rotation, error) {
+	var out *kms.GetKeyRotationStatusOutput
+	err := c.call(ctx, "GetKeyRotationStatus", key, func(ctx context.Context, api *kms.Client) (err error) {
+		out, err = api.GetKeyRotationStatus(ctx, &kms.GetKeyRotationStatusInput{KeyId: &key})
+		return err
+	})
+	if err != nil {
+		return Rotation{}, err
+	}
+	return Rotation{out.KeyRotationEnabled, int(aws.ToInt32(out.RotationPeriodInDays)), aws.ToTime(out.NextRotationDate)}, nil
+}
+
+// MayEncrypt asks KMS whether a call of Encrypt would be allowed. Every error is
+// a [cause.Error].
+//
+// https://docs.aws.amazon.com/kms/latest/developerguide/testing-permissions.html
+func (c *Client) MayEncrypt(ctx context.Context, key string, plaintext secret.Bytes) error {
+	return c.call(ctx, "Encrypt", key, func(ctx context.Context, api *kms.Client) error {
+		_, err := api.Encrypt(ctx, &kms.EncryptInput{
+			KeyId: &key, Plaintext: plaintext, EncryptionContext: c.opts.EncryptionContext, DryRun: aws.Bool(true),
+		})
+		return dryRun(err)
+	})
+}
+
+// MayDecrypt asks KMS whether a call of Decrypt would be allowed. Every error is
+// a [cause.Error].
+func (c *Client) MayDecrypt(ctx context.Context, key string, blob []byte) error {
+	return c.call(ctx, "Decrypt", key, func(ctx context.Context, api *kms.Client) error {
+		_, err := api.Decrypt(ctx, &kms.DecryptInput{
+			KeyId: &key, CiphertextBlob: blob, EncryptionContext: c.opts.EncryptionContext, DryRun: aws.Bool(true),
+		})
+		return dryRun(err)
+	})
+}
+
+// dryRun knows the error that says yes.
+func dryRun(err error) error {
+	if api, ok := errors.AsType[smithy.APIError](err); ok && api.ErrorCode() == "DryRunOperationException" {
+		return nil
+	}
+	return err
+}
+
+// A Contact is the way that a call took to KMS.
+type Contact struct {
+	Host     string // and port, of the endpoint; "": no call was sent
+	Address  string // of the other side, or of a proxy; "": no connection
+	TLS      string // version; "": none
+	Group    string // of the key exchange
+	Answered bool   // there was an answer of HTTP
+	Date     time.Time
+	At       time.Time // when that answer came
+}
+
+// Skew is how far this node's clock is ahead of the other side's, which tells
+// whole seconds; 0 where that is not known.
+func (c Contact) Skew() time.Duration {
+	if c.Date.IsZero() {
+		return 0
+	}
+	return c.At.Sub(c.Date).Truncate(time.Second)
+}
+
+// EncryptTraced is Encrypt that also says which way the call took, whether it
+// failed or not.
+func (c *Client) EncryptTraced(ctx context.Context, key string, plaintext secret.Bytes) (Sealed, Contact, error) {
+	t := &trace{}
+	ctx = httptrace.WithClientTrace(context.WithValue(ctx, traceKey{}, t), &httptrace.ClientTrace{GetConn: t.getConn, GotConn: t.gotConn})
+	sealed, err := c.Encrypt(ctx, key, plaintext)
+	return sealed, t.contact(), err
+}

@@ -1,0 +1,185 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/doctor"
+)
+
+// waitPause is the time between two looks of --wait.
+const waitPause = 2 * time.Second
+
+// errTimeUp ends a command that waited in vain: it has said for what.
+var errTimeUp = errors.New("time is up")
+
+// doctorFlags are the command's own, beside those of serving.
+type doctorFlags struct {
+	output, failOn, encryption string
+	wait, timeout              time.Duration
+	secrets                    int
+}
+
+func (f *doctorFlags) define(set *pflag.FlagSet) {
+	set.StringVarP(&f.output, "output", "o", "table", "`FORM` of the output: table, short (what is wrong, a line each) or json")
+	set.StringVar(&f.encryption, "encryption-config", "", "`FILE` with kube-apiserver's EncryptionConfiguration, to check against this configuration")
+	set.IntVar(&f.secrets, "secrets", 0, "`NUMBER` of objects that are encrypted, to check cachesize against")
+	set.DurationVar(&f.wait, "wait", 0, "`TIME` to look again and again until all is well; exit code 124 when it is over")
+	set.StringVar(&f.failOn, "fail-on", "failure", "`WHAT` makes the exit code 3: failure, or warning too")
+	set.DurationVar(&f.timeout, "timeout", 3*time.Second, "`TIME` that each question to a running plugin may take, as in an EncryptionConfiguration")
+}
+
+func (f *doctorFlags) mistakes() (mistakes config.Mistakes) {
+	wrong := func(flag, text string) {
+		mistakes = append(mistakes, config.Mistake{Field: flag, Text: text})
+	}
+	if !slices.Contains(doctor.Forms(), f.output) {
+		wrong("--output", fmt.Sprintf("%.64q is none of %s", f.output, strings.Join(doctor.Forms(), ", ")))
+	}
+	if f.failOn != "failure" && f.failOn != "warning" {
+		wrong("--fail-on", fmt.Sprintf("%.64q is neither failure nor warning", f.failOn))
+	}
+	if f.timeout <= 0 {
+		wrong("--timeout", "must be longer than 0")
+	}
+	if f.wait < 0 {
+		wrong("--wait", "must not be below 0")
+	}
+	if f.secrets < 0 {
+		wrong("--secrets", "must not be below 0")
+	}
+	return mistakes
+}
+
+func newDoctor(s Streams) *cobra.Command {
+	var f doctorFlags
+	set := pflag.NewFlagSet("doctor", pflag.ContinueOnError)
+	set.SortFlags = false
+	flags := config.NewFlags(set)
+	own := pflag.NewFlagSet("own", pflag.ContinueOnError)
+	own.SortFlags = false
+	f.define(own)
+	set.AddFlagSet(own)
+	cmd := &cobra.Command{Use: "doctor [--encryption-config F]", Short: "look for what is wrong, and say what to do"}
+	cmd.Flags().AddFlagSet(set)
+	return parsed(cmd, func() { doctorHelp(s, own) }, func(ctx context.Context, args []string) error {
+		cfg, err := flags.Parse(args, s.LookupEnv)
+		if errors.Is(err, pflag.ErrHelp) {
+			return err
+		}
+		refused, _ := errors.AsType[config.Mistakes](err)
+		usage := append(f.mistakes(), ofFlags(refused)...)
+		if len(usage) > 0 {
+			return usage
+		}
+		ctx, stop := untilSignal(ctx, s)
+		defer stop()
+		o := doctor.Options{
+			Config: cfg, Mistakes: refused, Secrets: f.secrets, EncryptionFile: f.encryption,
+			Timeout: f.timeout, Version: version().Version,
+		}
+		return f.run(ctx, s, o)
+	})
+}
+
+// ofFlags are the mistakes of the command line. Those of a file are findings.
+func ofFlags(all config.Mistakes) (mistakes config.Mistakes) {
+	for _, m := range all {
+		if m.File == "" {
+			mistakes = append(mistakes, m)
+		}
+	}
+	return mistakes
+}
+
+func doctorHelp(s Streams, own *pflag.FlagSet) {
+	fmt.Fprintf(s.Out, `Looks for what keeps a configuration from working, before the program runs and
+while it does, with the program's own flags or file. Says of each fault its code,
+its cause and what to do. Run it where the program runs, as its user. It changes
+nothing, on the node and in AWS.
+
+Usage:
+  %[1]s doctor --key=ARN [flags]
+  %[1]s doctor --config=FILE [flags]
+
+Exit codes: 0 all is well, 1 could not look, 2 wrong usage or configuration, 3 found
+failures, 124 the time of --wait is over.
+
+Flags, besides those of '%[1]s --help':
+%[2]s`, programName, own.FlagUsages())
+}
+
+// run looks, again and again with --wait, and prints the last look.
+func (f *doctorFlags) run(ctx context.Context, s Streams, o doctor.Options) error {
+	terminal := isTerminal(s.Out)
+	if terminal && f.output == "table" {
+		o.Began = func(title string) { fmt.Fprintf(s.Err, "\r\x1b[Klooking at %s ...", title) }
+	}
+	deadline := time.Now().Add(f.wait)
+	for {
+		r, err := f.look(ctx, o)
+		if o.Began != nil {
+			fmt.Fprint(s.Err, "\r\x1b[K")
+		}
+		if err != nil {
+			return err
+		}
+		bad := f.bad(r)
+		late := !time.Now().Add(waitPause).Before(deadline)
+		if bad && f.wait > 0 && !late {
+			select {
+			case <-time.After(waitPause):
+				continue
+			case <-ctx.Done():
+				return fmt.Errorf("waiting: %w", ctx.Err())
+			}
+		}
+		_, noColor := s.LookupEnv("NO_COLOR")
+		if err := r.Print(s.Out, doctor.PrintOptions{Form: f.output, Color: terminal && !noColor}); err != nil {
+			return fmt.Errorf("printing the result: %w", err)
+		}
+		switch {
+		case bad && f.wait > 0:
+			return errTimeUp
+		case bad:
+			return errFound
+		}
+		return nil
+	}
+}
+
+func (f *doctorFlags) look(ctx context.Context, o doctor.Options) (*doctor.Report, error) {
+	if f.encryption != "" {
+		data, err := config.ReadFile(f.encryption)
+		if err != nil {
+			return nil, fmt.Errorf("--encryption-config: %w", err)
+		}
+		o.EncryptionConfig = data
+	}
+	return doctor.Examine(ctx, o)
+}
+
+func (f *doctorFlags) bad(r *doctor.Report) bool {
+	return r.Failures > 0 || f.failOn == "warning" && r.Warnings > 0
+}
+
+// isTerminal says whether a person sees what is written.
+func isTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
+	return err == nil
+}

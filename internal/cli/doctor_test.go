@@ -1,0 +1,79 @@
+package cli_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/cli"
+	"sigs.k8s.io/aws-encryption-provider/internal/doctor"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+)
+
+// examined runs the doctor and returns its exit code and what it printed.
+func examined(t *testing.T, args ...string) (code int, out, errs string) {
+	t.Helper()
+	var o, e bytes.Buffer
+	code = cli.Main(t.Context(), append([]string{"doctor"}, args...), cli.Streams{
+		Out: &o, Err: &e, LookupEnv: func(string) (string, bool) { return "", false },
+	})
+	return code, o.String(), e.String()
+}
+
+func TestDoctorExitsByWhatItFinds(t *testing.T) {
+	s, socket, key := running(t)
+	t.Setenv("AWS_ENDPOINT_URL_STS", s.STSURL(t))
+	status(t, cli.Done, "--socket="+socket)
+	healthy := []string{"--key=" + key, "--listen=" + socket}
+	with := func(more ...string) []string { return append(append([]string{}, healthy...), more...) }
+	for _, c := range []struct {
+		name string
+		args []string
+		want int
+		says string
+	}{
+		{"a warning", healthy, cli.Done, "‼"}, // the emulator's keys are not rotated
+		{"a warning that counts", with("--fail-on=warning"), cli.Found, "KMS0704"},
+		{"in short", with("-o", "short"), cli.Done, "‼ KMS0704 "},
+		{"a failure", []string{"--key=alias/none", "--listen=" + socket}, cli.Found, "× provider"},
+		{"waiting in vain", with("--fail-on=warning", "--wait=1ms"), cli.TimeUp, "KMS0704"},
+		{"waiting for nothing", with("--wait=2m"), cli.Done, "failures: 0, warnings: 1"},
+	} {
+		code, out, errs := examined(t, c.args...)
+		if code != c.want || !strings.Contains(out, c.says) || errs != "" {
+			t.Errorf("%s: exits %d, want %d and %q:\n%s%s", c.name, code, c.want, c.says, out, errs)
+		}
+		if strings.Contains(out, "\x1b") {
+			t.Errorf("%s: colours a pipe:\n%s", c.name, out)
+		}
+	}
+}
+
+func TestDoctorPrintsVersionedJSON(t *testing.T) {
+	_, socket, key := running(t)
+	t.Setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1")
+	status(t, cli.Done, "--socket="+socket)
+	_, out, _ := examined(t, "--key="+key, "--listen="+socket, "-o", "json")
+	decoder := json.NewDecoder(strings.NewReader(out))
+	decoder.DisallowUnknownFields()
+	var r doctor.Report
+	if err := decoder.Decode(&r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Version != 1 || !r.OK || r.Warnings != 1 || len(r.Groups) < 8 || strings.Contains(out, kmstest.Credential().SecretAccessKey) {
+		t.Errorf("%s", out)
+	}
+}
+
+func TestDoctorTakesTheMistakesOfAFileForFindings(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.yaml")
+	if err := os.WriteFile(file, []byte("nonsense: 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, _ := examined(t, "--config="+file); code != cli.Found || !strings.Contains(out, "KMS0701") {
+		t.Errorf("exits %d:\n%s", code, out)
+	}
+}

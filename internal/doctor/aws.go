@@ -1,0 +1,327 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+)
+
+const (
+	// skewTold is far enough for a person to look, and well below the five minutes
+	// at which AWS refuses signatures.
+	skewTold = time.Minute
+	skewMost = 5 * time.Minute
+	// slowCall leaves an API server's 3 s room for one repetition.
+	slowCall = 500 * time.Millisecond
+	// describing bounds a look that the daemon does without.
+	describing = 3 * time.Second
+)
+
+// A stage is what a call of KMS needs, in order. A call that fails has come
+// through the ones before.
+type stage int
+
+const (
+	atCredentials stage = iota // to sign the request with: looked for before it is sent
+	atEndpoint
+	atClock
+	atIdentity // AWS knows them
+	atKey
+	atPermission
+)
+
+// A failure is a call's, and the stage at which it ended.
+type failure struct {
+	at  stage
+	err *cause.Error
+}
+
+// newFailure says at which stage a call ended that took this way.
+func newFailure(err error, way awskms.Contact) *failure {
+	e := cause.Of(err)
+	return &failure{stageOf(e, way), e}
+}
+
+func stageOf(e *cause.Error, way awskms.Contact) stage {
+	ofKey := []cause.Code{
+		cause.KeyDisabled, cause.KeyPendingDeletion, cause.KeyNotFound, cause.KeyUsage, cause.KeyPendingImport, cause.KeyUnavailable,
+		cause.GrantRefused,
+	}
+	switch {
+	case slices.Contains(ofKey, e.Code):
+		return atKey
+	case e.Code == cause.AccessDenied, e.Code == cause.Throttled:
+		return atPermission
+	case e.Code == cause.SignatureRefused && way.Skew().Abs() > skewMost-skewTold:
+		return atClock
+	case e.Class() != cause.Credentials:
+		return atEndpoint
+	case way.Answered:
+		return atIdentity
+	}
+	return atCredentials
+}
+
+func seed() []byte {
+	const size = 32 // a DEK's
+	b := make([]byte, size)
+	_, _ = rand.Read(b) // never fails, by its contract
+	return b
+}
+
+// call makes the first call with a key, which tells nearly everything.
+func (p *patient) call(ctx context.Context) {
+	credential, err := p.client.Credential(ctx)
+	if err != nil {
+		p.failure = newFailure(err, awskms.Contact{})
+		return
+	}
+	p.credential = credential
+	p.sealed, p.contact, err = p.client.EncryptTraced(ctx, p.key.Key, seed())
+	if err != nil {
+		p.failure = newFailure(err, p.contact)
+	}
+}
+
+// endsAt says whether the key's call ended at one of the stages.
+func (p *patient) endsAt(stages ...stage) bool {
+	return p.failure != nil && slices.Contains(stages, p.failure.at)
+}
+
+// cameTo says whether the key's call reached a stage that it needs to be looked at.
+func (p *patient) cameTo(s stage) bool { return p.failure == nil || p.failure.at >= s }
+
+func (p *patient) String() string {
+	return fmt.Sprintf("provider %q, key %s", p.provider.Name, p.key.Key)
+}
+
+// whyNot is the line for what depends on a call that failed before.
+func (p *patient) whyNot() string {
+	return fmt.Sprintf("%s: not checked, because of %s", p, p.failure.err.Code)
+}
+
+func (x *examination) endpoints(ctx context.Context, g *Group) {
+	x.conns = awskms.NewConnections()
+	x.admit(x.conns)
+	for _, p := range x.keys {
+		p.call(ctx)
+		switch way := p.contact; {
+		case p.endsAt(atEndpoint):
+			g.failed(fmt.Sprintf("%s: KMS answers%s", p, at(way.Host)), p.failure.err)
+		case !p.cameTo(atEndpoint):
+			g.skipped(p.whyNot())
+		default:
+			g.once(fmt.Sprintf("%s answers (%s)", way.Host, join(way.Address, way.TLS, way.Group)))
+		}
+	}
+}
+
+func at(host string) string {
+	if host == "" {
+		return ""
+	}
+	return " at " + host
+}
+
+func (x *examination) clock(_ context.Context, g *Group) {
+	for _, p := range x.keys {
+		skew := p.contact.Skew()
+		switch {
+		case p.endsAt(atClock):
+			g.failed(fmt.Sprintf("the clock agrees with that of %s (it is off by %s)", p.contact.Host, skew), p.failure.err)
+		case !p.cameTo(atClock):
+			g.skipped(p.whyNot())
+		case skew.Abs() >= skewTold:
+			g.found(ClockOff, "the clock agrees with that of "+p.contact.Host, "off by "+skew.String())
+		case p.contact.Date.IsZero():
+			g.once(p.contact.Host + " does not tell the time")
+		default:
+			g.once("the clock agrees with that of " + p.contact.Host)
+		}
+	}
+}
+
+func (x *examination) credentials(ctx context.Context, g *Group) {
+	for _, p := range x.keys {
+		if p.credential.Source != "" {
+			until := "without a known end"
+			if !p.credential.Expires.IsZero() {
+				until = "until " + p.credential.Expires.UTC().Format(time.RFC3339)
+			}
+			g.once(fmt.Sprintf("found: %s, access key id %s, %s", p.credential.Source, p.credential.AccessKeyID, until))
+		}
+		switch {
+		case p.endsAt(atCredentials, atIdentity):
+			g.failed(p.String()+": AWS takes the credentials", p.failure.err)
+		case !p.cameTo(atIdentity):
+			g.skipped(p.whyNot())
+		default:
+			g.once(x.who(ctx, p))
+		}
+	}
+}
+
+// who asks STS, which the daemon does without: no answer is no fault.
+func (*examination) who(ctx context.Context, p *patient) string {
+	ctx, cancel := context.WithTimeout(ctx, describing)
+	defer cancel()
+	caller, err := p.client.Caller(ctx)
+	if err != nil {
+		return "whose they are: STS does not say (" + cause.Of(err).Code.Info().What + "), which the program does not need"
+	}
+	return fmt.Sprintf("they are those of %s (account %s)", caller.ARN, caller.Account)
+}
+
+func (x *examination) describe(ctx context.Context, g *Group) {
+	for _, p := range x.keys {
+		switch {
+		case p.endsAt(atKey):
+			g.failed(p.String()+": it can be used", p.failure.err)
+		case !p.cameTo(atKey):
+			g.skipped(p.whyNot())
+		default:
+			p.describe(ctx, g)
+		}
+	}
+}
+
+// describe asks for what the daemon does not need to know. A refusal is a note.
+func (p *patient) describe(ctx context.Context, g *Group) {
+	info, err := p.client.DescribeKey(ctx, p.key.Key)
+	if err != nil {
+		p.undescribed(g, err)
+		return
+	}
+	if code, ok := unfit(info); ok {
+		g.failed(p.String()+": it can be used", &cause.Error{Code: code, Key: info.ARN, Said: join(info.Spec, info.Usage, info.State)})
+		return
+	}
+	kind := ""
+	if info.MultiRegion {
+		kind = "multi-Region"
+	}
+	resolved := ""
+	if info.ARN != p.key.Key {
+		resolved = "is " + info.ARN
+	}
+	g.ok(fmt.Sprintf("%s: %s", p, join(resolved, "symmetric", "enabled", kind)))
+	p.rotation(ctx, g, info)
+}
+
+// undescribed tells a refusal as a note, since the daemon needs no DescribeKey.
+func (p *patient) undescribed(g *Group, err error) {
+	if e := cause.Of(err); e.Code != cause.AccessDenied {
+		g.failed(p.String()+": it can be described", e)
+		return
+	}
+	g.ok(p.String() + ": not described, since kms:DescribeKey is not allowed, which the program does not need")
+}
+
+func unfit(info awskms.KeyInfo) (cause.Code, bool) {
+	switch {
+	case info.Spec != "SYMMETRIC_DEFAULT" || info.Usage != "ENCRYPT_DECRYPT":
+		return cause.KeyUsage, true
+	case info.State == "PendingDeletion" || info.State == "PendingReplicaDeletion" || !info.Deletion.IsZero():
+		return cause.KeyPendingDeletion, true
+	case info.State == "PendingImport":
+		return cause.KeyPendingImport, true
+	case info.State == "Disabled":
+		return cause.KeyDisabled, true
+	}
+	return 0, false
+}
+
+func (p *patient) rotation(ctx context.Context, g *Group, info awskms.KeyInfo) {
+	if info.Origin != "" && info.Origin != "AWS_KMS" {
+		g.ok(fmt.Sprintf("%s: rotated by hand, as keys of origin %s are", p, info.Origin))
+		return
+	}
+	rotation, err := p.client.KeyRotation(ctx, info.ARN)
+	switch {
+	case err != nil:
+		g.ok(p.String() + ": its rotation is not known, since kms:GetKeyRotationStatus is not answered, which the program does not need")
+	case !rotation.Enabled:
+		g.found(RotationOff, p.String()+": its material is rotated", "")
+	default:
+		next := ""
+		if !rotation.Next.IsZero() {
+			next = "next on " + rotation.Next.UTC().Format(time.DateOnly)
+		}
+		g.ok(fmt.Sprintf("%s: rotated every %s", p, join(fmt.Sprintf("%d days", rotation.Days), next)))
+	}
+}
+
+func (x *examination) permissions(ctx context.Context, g *Group) {
+	for _, p := range x.keys {
+		switch {
+		case p.endsAt(atPermission) && !p.writes && p.failure.err.Code == cause.AccessDenied:
+			g.skipped(p.String() + ": may not encrypt, which a key that only reads need not; whether it may decrypt cannot be tried without something that it encrypted")
+		case p.endsAt(atPermission):
+			g.failed(p.String()+": Encrypt", p.failure.err)
+		case !p.cameTo(atPermission):
+			g.skipped(p.whyNot())
+		default:
+			x.roundTrips(ctx, g, p)
+		}
+	}
+}
+
+// roundTrips asks for both permissions, and then does both as the daemon does:
+// the blob is opened with the key that KMS resolved.
+func (x *examination) roundTrips(ctx context.Context, g *Group, p *patient) {
+	for _, dry := range []func() error{
+		func() error { return p.client.MayEncrypt(ctx, p.key.Key, seed()) },
+		func() error { return p.client.MayDecrypt(ctx, p.sealed.KeyARN, p.sealed.Blob) },
+	} {
+		if err := dry(); err != nil {
+			g.failed(fmt.Sprintf("%s: %s by DryRun", p, cause.Of(err).Op), cause.Of(err))
+			return
+		}
+	}
+	g.ok(p.String() + ": Encrypt and Decrypt are allowed")
+	took, err := p.measure(ctx, x.Calls)
+	if err != nil {
+		g.failed(fmt.Sprintf("%s: %s, in a round trip", p, cause.Of(err).Op), cause.Of(err))
+		return
+	}
+	slices.Sort(took)
+	median, slowest := took[len(took)/2], took[len(took)-1]
+	if p.writes {
+		x.slowest[p.provider.Listen] = slowest
+	}
+	text := fmt.Sprintf("%s: %d calls took %s each, the slowest %s", p, len(took), rounded(median), rounded(slowest))
+	if median > slowCall {
+		g.found(SlowKMS, text, "")
+		return
+	}
+	g.ok(text)
+}
+
+// measure makes n calls, half of each kind.
+func (p *patient) measure(ctx context.Context, n int) (took []time.Duration, err error) {
+	for len(took) < n {
+		plain := seed()
+		began := time.Now()
+		sealed, err := p.client.Encrypt(ctx, p.key.Key, bytes.Clone(plain))
+		if err != nil {
+			return nil, err
+		}
+		sealedAt := time.Now()
+		opened, err := p.client.Decrypt(ctx, sealed.KeyARN, sealed.Blob)
+		if err != nil {
+			return nil, err
+		}
+		took = append(took, sealedAt.Sub(began), time.Since(sealedAt))
+		if !bytes.Equal(opened.Plaintext, plain) {
+			return nil, &cause.Error{Code: cause.RoundTripBroken, Op: "Decrypt", Key: p.key.Key, Err: errors.New("another plaintext")}
+		}
+	}
+	return took, nil
+}

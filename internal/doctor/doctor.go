@@ -1,0 +1,160 @@
+// Package doctor looks for what keeps a configuration from working, before it
+// runs and while it does, and says of each fault its code, its cause and what to
+// do. It changes nothing, on the node and in AWS.
+//
+// It looks with the daemon's own code: keys are called by [awskms.Client], sockets
+// are looked at as before a start, a running plugin is asked by
+// [inquiry.Ask]. A failed call is one finding, in the group of what failed; what
+// depends on that is not checked, and says so.
+//
+// What is wrong is in the [Report]. An error means that it could not be looked at.
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
+	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
+)
+
+// Options say what to look at.
+type Options struct {
+	Config   *config.Config  // nil: it was refused, for Mistakes
+	Mistakes config.Mistakes // of the file of --config
+
+	EncryptionConfig []byte // of kube-apiserver; nil: not looked at
+	EncryptionFile   string // its name
+	Secrets          int    // objects that are encrypted; 0: not known
+
+	Calls   int           // for the latency of each key; 0: 20
+	Timeout time.Duration // of each question to a running plugin; 0: 3s
+	Version string
+
+	Began func(title string) // told before each group; nil: nobody
+}
+
+// An examination is one look at everything.
+type examination struct {
+	Options
+
+	conns   *awskms.Connections
+	keys    []*patient
+	served  []config.Provider        // those whose socket has a live holder
+	slowest map[string]time.Duration // listen → the slowest call of its write key
+}
+
+// A patient is one key of one provider.
+type patient struct {
+	provider config.Provider
+	key      config.Key
+	writes   bool
+	client   *awskms.Client
+
+	credential awskms.Credential
+	contact    awskms.Contact
+	sealed     awskms.Sealed
+	failure    *failure // nil: the first call worked
+}
+
+// Examine looks at everything, in order. The error is ctx's.
+func Examine(ctx context.Context, o Options) (*Report, error) {
+	if o.Calls == 0 {
+		o.Calls = 20
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 3 * time.Second
+	}
+	x := &examination{Options: o, slowest: map[string]time.Duration{}}
+	r := &Report{Version: 1}
+	defer x.close()
+	for _, look := range []struct {
+		title string
+		at    func(context.Context, *Group)
+	}{
+		{"configuration", x.configuration},
+		{"endpoint", x.endpoints},
+		{"clock", x.clock},
+		{"credentials", x.credentials},
+		{"keys", x.describe},
+		{"permissions and latency", x.permissions},
+		{"sockets", x.sockets},
+		{"running plugin", x.running},
+		{"EncryptionConfiguration", x.encryption},
+	} {
+		if o.Config == nil && len(r.Groups) > 0 {
+			break // configuration has said that nothing else is checked
+		}
+		if o.Began != nil {
+			o.Began(look.title)
+		}
+		g := Group{Title: look.title}
+		look.at(ctx, &g)
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("looking at %s: %w", look.title, err)
+		}
+		if len(g.Checks) > 0 {
+			r.Groups = append(r.Groups, g)
+		}
+	}
+	r.count()
+	return r, nil
+}
+
+func (x *examination) close() {
+	for _, p := range x.keys {
+		p.client.Close()
+	}
+	if x.conns != nil {
+		x.conns.Close()
+	}
+}
+
+func (x *examination) configuration(_ context.Context, g *Group) {
+	for _, m := range x.Mistakes {
+		g.found(FileRefused, "the configuration is valid", m.String())
+	}
+	if x.Config == nil {
+		g.skipped("not checked: everything else, since there is no configuration to check it for")
+		return
+	}
+	keys := 0
+	for _, p := range x.Config.Providers {
+		keys += len(p.Keys)
+	}
+	from := "flags"
+	if x.Config.File != "" {
+		from = x.Config.File
+	}
+	g.ok(fmt.Sprintf("%s: valid, providers: %d, keys: %d", from, len(x.Config.Providers), keys))
+	for _, w := range x.Config.Warnings {
+		g.found(Ineffective, "every setting has an effect", w)
+	}
+}
+
+// admit makes the patients, each with a client as the daemon has it.
+func (x *examination) admit(conns *awskms.Connections) {
+	for _, p := range x.Config.Providers {
+		for i, k := range p.Keys {
+			o := daemon.KMSOptions(p, k)
+			o.Connections, o.Timeout, o.UserAgent = conns, x.Config.KMSTimeout, x.Version
+			x.keys = append(x.keys, &patient{provider: p, key: k, writes: i == 0, client: awskms.New(o)})
+		}
+	}
+}
+
+// once adds a line unless the group has it: keys share endpoints and credentials.
+func (g *Group) once(text string) {
+	if !slices.ContainsFunc(g.Checks, func(c Check) bool { return c.Text == text }) {
+		g.ok(text)
+	}
+}
+
+// join puts together what there is of a line.
+func join(parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ", ")
+}

@@ -1,0 +1,110 @@
+package doctor
+
+import (
+	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+)
+
+// A Status is how one check ended. Its text is part of the JSON form.
+type Status string
+
+// How a check ends.
+const (
+	OK      Status = "ok"
+	Warning Status = "warning"
+	Failure Status = "failure"
+	Skipped Status = "not checked" // something before it failed, or it does not apply
+)
+
+// A Report is all that was looked at. Its JSON form is version 1: fields are
+// added and never change their meaning.
+type Report struct {
+	Version  int     `json:"version"`
+	OK       bool    `json:"ok"` // no failure; there may be warnings
+	Failures int     `json:"failures"`
+	Warnings int     `json:"warnings"`
+	Groups   []Group `json:"groups"`
+}
+
+// A Group is the checks of one thing, in order.
+type Group struct {
+	Title  string  `json:"title"`
+	Checks []Check `json:"checks"`
+}
+
+// A Check is one line. With a warning or a failure go a code, why, what to do and
+// where to read on.
+type Check struct {
+	Status Status `json:"status"`
+	Text   string `json:"text"`
+	Code   string `json:"code,omitempty"`
+	Cause  string `json:"cause,omitempty"`
+	Next   string `json:"next,omitempty"`
+	Link   string `json:"link,omitempty"`
+}
+
+func (g *Group) ok(text string)      { g.Checks = append(g.Checks, Check{Status: OK, Text: text}) }
+func (g *Group) skipped(text string) { g.Checks = append(g.Checks, Check{Status: Skipped, Text: text}) }
+
+// found adds what only this room finds. The cause is the code's, with what was
+// seen behind it.
+func (g *Group) found(code Code, text, seen string) {
+	info := code.Info()
+	why := info.What
+	if seen != "" {
+		why += " (" + seen + ")"
+	}
+	g.Checks = append(g.Checks, Check{
+		Status: info.Status, Text: text, Code: info.ID, Cause: why, Next: info.Next, Link: pageOfCodes + anchor(info.ID),
+	})
+}
+
+// failed adds what the daemon itself would say of a call.
+func (g *Group) failed(text string, e *cause.Error) {
+	info := e.Code.Info()
+	why := info.What
+	if said := said(e); said != "" {
+		why += " (" + said + ")"
+	}
+	g.Checks = append(g.Checks, Check{
+		Status: Failure, Text: text, Code: info.ID, Cause: why, Next: e.Next(), Link: pageOfErrors + anchor(info.ID),
+	})
+}
+
+// said is AWS's own words, as the log has them.
+func said(e *cause.Error) string {
+	text := e.AWSCode
+	if e.Said != "" {
+		if text != "" {
+			text += ": "
+		}
+		text += cause.Quote(e.Said)
+	}
+	return text
+}
+
+// count sums up what the groups have.
+func (r *Report) count() {
+	r.Failures, r.Warnings = 0, 0
+	for _, g := range r.Groups {
+		for _, c := range g.Checks {
+			switch c.Status {
+			case Failure:
+				r.Failures++
+			case Warning:
+				r.Warnings++
+			case OK, Skipped:
+			}
+		}
+	}
+	r.OK = r.Failures == 0
+}
+
+// rounded makes a duration short enough for a line.
+func rounded(d time.Duration) time.Duration {
+	if d > time.Second {
+		return d.Round(10 * time.Millisecond)
+	}
+	return d.Round(100 * time.Microsecond)
+}
