@@ -158,6 +158,8 @@ func (x *examination) credentials(ctx context.Context, g *Group) {
 			g.once(fmt.Sprintf("found: %s, access key id %s, %s", p.credential.Source, p.credential.AccessKeyID, until))
 		}
 		switch {
+		case p.endsAt(atCredentials) && awskms.MetadataOutOfReach(ctx):
+			g.found(HopLimit, p.String()+": there are credentials", said(p.failure.err))
 		case p.endsAt(atCredentials, atIdentity):
 			g.failed(p.String()+": AWS takes the credentials", p.failure.err)
 		case !p.cameTo(atIdentity):
@@ -174,7 +176,7 @@ func (*examination) who(ctx context.Context, p *patient) string {
 	defer cancel()
 	caller, err := p.client.Caller(ctx)
 	if err != nil {
-		return "whose they are: STS does not say (" + cause.Of(err).Code.Info().What + "), which the program does not need"
+		return "whose they are is not known, since STS does not answer, which the program does not need"
 	}
 	return fmt.Sprintf("they are those of %s (account %s)", caller.ARN, caller.Account)
 }

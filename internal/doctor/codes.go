@@ -42,6 +42,7 @@ const (
 	CacheRefused
 	TimeoutRefused
 	TimeoutShort
+	HopLimit
 )
 
 // Info is what the table says of a code.
@@ -77,7 +78,7 @@ var table = [...]Info{
 		"AWS refuses signatures that are more than five minutes off. Until then all works, and then nothing does.",
 	},
 	RotationOff: {
-		"KMS0704", Warning, "KMS does not rotate the key material by itself", "switch automatic rotation on: aws kms enable-key-rotation --rotation-period-in-days 90, or rotate by hand",
+		"KMS0704", Warning, "KMS does not rotate the key material by itself", "switch automatic rotation on: aws kms enable-key-rotation --rotation-period-in-days 90 --key-id KEY, or rotate by hand",
 		"Organisations commonly ask for a rotation every 90 days. Keys with imported material and in custom key stores cannot be rotated automatically.",
 	},
 	SlowKMS: {
@@ -131,6 +132,11 @@ var table = [...]Info{
 	TimeoutShort: {
 		"KMS0723", Failure, "the API server gives up before KMS has answered", "raise the entry's timeout to 3s or more",
 		"The program keeps 300 ms of the timeout for its own answer. The time that calls took just now, and that, have to fit.",
+	},
+	HopLimit: {
+		"KMS0724", Failure, "the instance metadata service accepts connections and gives no token: its answers end before they reach this process",
+		"raise the hop limit: aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2 --instance-id INSTANCE, or run with hostNetwork",
+		"The limit is 1 by default, which is enough on the host and in a pod with hostNetwork.",
 	},
 }
 

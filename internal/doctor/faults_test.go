@@ -214,6 +214,21 @@ func faults() []fault {
 		{"expired token", "KMS0302", "", inject(kmsemulator.Fault{Operation: "Encrypt", Kind: kmsemulator.ExpiredToken})},
 		{"unknown access key", "KMS0303", "", func(n *node) { n.t.Setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7UNKNOWN") }},
 		{"wrong secret", "KMS0304", "", func(n *node) { n.t.Setenv("AWS_SECRET_ACCESS_KEY", "another") }},
+		{"metadata service behind a hop limit", "KMS0724", "", func(n *node) {
+			n.t.Setenv("AWS_ACCESS_KEY_ID", "")
+			n.t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+			n.t.Setenv("AWS_EC2_METADATA_DISABLED", "")
+			end := make(chan struct{})
+			s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				select {
+				case <-end:
+				case <-r.Context().Done():
+				}
+			}))
+			n.t.Cleanup(s.Close)
+			n.t.Cleanup(func() { close(end) })
+			n.t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", s.URL)
+		}},
 		{"settings that cannot be read", "KMS0307", "", func(n *node) {
 			n.t.Setenv("AWS_CONFIG_FILE", n.write("aws", "[profile x]\n"))
 			n.t.Setenv("AWS_PROFILE", "missing")
@@ -348,7 +363,25 @@ func TestEachFaultIsNamedOnceWithOneInstruction(t *testing.T) {
 				t.Errorf("does not say %q:\n%s", f.seen, said)
 			}
 			leaksNothing(t, n, r)
+			linksLead(t, r)
 		})
+	}
+}
+
+// linksLead looks for the section that each link leads to.
+func linksLead(t *testing.T, r *doctor.Report) {
+	t.Helper()
+	for _, g := range r.Groups {
+		for _, c := range g.Checks {
+			if c.Code == "" {
+				continue
+			}
+			page, anchor, _ := strings.Cut(c.Link[strings.LastIndexByte(c.Link, '/')+1:], "#")
+			text, err := os.ReadFile(filepath.Join("../../docs", page))
+			if err != nil || anchor != strings.ToLower(c.Code) || !strings.Contains(string(text), "\n## "+c.Code+"\n") {
+				t.Errorf("%s leads nowhere: %v", c.Link, err)
+			}
+		}
 	}
 }
 
