@@ -28,13 +28,14 @@ func MetadataOutOfReach(ctx context.Context) bool {
 	var connected atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
 	base := cmp.Or(os.Getenv("AWS_EC2_METADATA_SERVICE_ENDPOINT"), "http://169.254.169.254")
+	//nolint:gosec // the address is from the environment, as the SDK takes it
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, strings.TrimSuffix(base, "/")+"/latest/api/token", http.NoBody)
 	if err != nil {
 		return false
 	}
 	req.Header.Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "1")
 	transport := &http.Transport{DisableKeepAlives: true} // no proxy: the address is link-local
-	resp, err := transport.RoundTrip(req) //nolint:gosec // the address is as the SDK takes it, from whoever runs this
+	resp, err := transport.RoundTrip(req)
 	if err == nil {
 		_ = resp.Body.Close()
 		return false

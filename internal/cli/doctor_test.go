@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -75,5 +76,22 @@ func TestDoctorTakesTheMistakesOfAFileForFindings(t *testing.T) {
 	}
 	if code, out, _ := examined(t, "--config="+file); code != cli.Found || !strings.Contains(out, "KMS0701") {
 		t.Errorf("exits %d:\n%s", code, out)
+	}
+}
+
+func TestDoctorsPageHasItsFlags(t *testing.T) {
+	page, err := os.ReadFile("../../docs/doctor.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, help, _ := examined(t, "--help")
+	flags := regexp.MustCompile(`(?m)^ .*--([a-z-]+) [A-Z]`).FindAllStringSubmatch(help, -1)
+	if len(flags) < 6 {
+		t.Fatalf("%d flags in:\n%s", len(flags), help)
+	}
+	for _, f := range flags {
+		if !strings.Contains(string(page), "`--"+f[1]+"` |") {
+			t.Errorf("docs/doctor.md has no --%s", f[1])
+		}
 	}
 }

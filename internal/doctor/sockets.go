@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
 	"sigs.k8s.io/aws-encryption-provider/internal/inquiry"
@@ -39,6 +41,7 @@ func (x *examination) sockets(ctx context.Context, g *Group) {
 			g.ok(fmt.Sprintf("%s is served%s", p.Listen, byWhom(found.PID)))
 			x.access(g, p.Listen)
 			x.served = append(x.served, p)
+		case !strings.HasPrefix(p.Listen, "@") && !writable(g, p.Listen):
 		case found.Exists:
 			g.found(DeadSocket, p.Listen+" is served, or not there", "")
 		default:
@@ -54,25 +57,45 @@ func byWhom(pid int) string {
 	return fmt.Sprintf(" by the process with pid %d", pid)
 }
 
-// directory looks at the one that a socket is in, or at the first above that is
-// there: the program makes what is missing, for its own user alone.
-func directory(g *Group, path string) bool {
-	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
-		info, err := os.Stat(dir)
-		switch {
-		case errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir):
-			continue
-		case err != nil:
-			g.found(PathUnusable, path+" can be made, or is there", err.Error())
-			return false
-		case !info.IsDir():
-			g.found(PathUnusable, path+" can be made, or is there", dir+" is no directory")
-			return false
-		case info.Mode()&othersWrite != 0 && info.Mode()&fs.ModeSticky == 0:
-			g.found(LooseDirectory, dir+" is written to by its owner alone", "mode "+info.Mode().String())
+// existing is the directory that a socket is in, or the first above that is there:
+// the program makes what is missing, for its own user alone.
+func existing(path string) string {
+	dir := filepath.Dir(path)
+	for dir != filepath.Dir(dir) {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			break
 		}
-		return true
+		dir = filepath.Dir(dir)
 	}
+	return dir
+}
+
+// directory says whether a socket can be in its directory at all.
+func directory(g *Group, path string) bool {
+	dir := existing(path)
+	info, err := os.Stat(dir)
+	switch {
+	case err != nil:
+		g.found(PathUnusable, path+" can be made, or is there", err.Error())
+		return false
+	case !info.IsDir():
+		g.found(PathUnusable, path+" can be made, or is there", dir+" is no directory")
+		return false
+	case info.Mode()&othersWrite != 0 && info.Mode()&fs.ModeSticky == 0:
+		g.found(LooseDirectory, dir+" is written to by its owner alone", "mode "+info.Mode().String())
+	}
+	return true
+}
+
+// writable says whether this user may make the socket, which matters as long as
+// nobody serves it.
+func writable(g *Group, path string) bool {
+	dir := existing(path)
+	if err := unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+		g.found(PathUnusable, path+" can be made, or is there", fmt.Sprintf("user %d may not write to %s: %v", os.Geteuid(), dir, err))
+		return false
+	}
+	return true
 }
 
 // access compares a served socket with what this configuration would make.
