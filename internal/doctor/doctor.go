@@ -45,6 +45,7 @@ type examination struct {
 	conns   *awskms.Connections
 	keys    []*patient
 	served  []config.Provider        // those whose socket has a live holder
+	known   []string                 // codes that were found so far
 	slowest map[string]time.Duration // listen → the slowest call of its write key
 }
 
@@ -96,6 +97,9 @@ func Examine(ctx context.Context, o Options) (*Report, error) {
 		look.at(ctx, &g)
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("looking at %s: %w", look.title, err)
+		}
+		for _, c := range g.Checks {
+			x.known = append(x.known, c.Code)
 		}
 		if len(g.Checks) > 0 {
 			r.Groups = append(r.Groups, g)

@@ -212,6 +212,23 @@ func faults() []fault {
 			n.t.Setenv("AWS_SECRET_ACCESS_KEY", "")
 		}},
 		{"expired token", "KMS0302", "", inject(kmsemulator.Fault{Operation: "Encrypt", Kind: kmsemulator.ExpiredToken})},
+		{"no credentials, for two keys", "KMS0301", "by the same KMS0301", func(n *node) {
+			n.flags = []string{"--decrypt-key=" + n.createKey(kmsemulator.KeyOptions{})}
+			n.t.Setenv("AWS_ACCESS_KEY_ID", "")
+			n.t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+		}},
+		{"container's source of credentials that is not there", "KMS0301", "127.0.0.1:1", func(n *node) {
+			n.t.Setenv("AWS_ACCESS_KEY_ID", "")
+			n.t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+			n.t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:1/")
+		}},
+		{"STS that does not answer", "KMS0306", "", func(n *node) {
+			n.t.Setenv("AWS_ACCESS_KEY_ID", "")
+			n.t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+			n.t.Setenv("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/kms")
+			n.t.Setenv("AWS_WEB_IDENTITY_TOKEN_FILE", n.write("token", "a token"))
+			n.t.Setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1")
+		}},
 		{"unknown access key", "KMS0303", "", func(n *node) { n.t.Setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7UNKNOWN") }},
 		{"wrong secret", "KMS0304", "", func(n *node) { n.t.Setenv("AWS_SECRET_ACCESS_KEY", "another") }},
 		{"metadata service behind a hop limit", "KMS0724", "", func(n *node) {
@@ -294,6 +311,15 @@ func socketFaults() []fault {
 			go func() { _ = s.Serve(l) }()
 			n.t.Cleanup(func() { _ = s.Close() })
 		}},
+		{"plugin whose key was disabled", "KMS0101", "", func(n *node) {
+			n.run()
+			n.must(nil, n.kms.DisableKey(n.key))
+		}},
+		{"plugin that is ill by itself", "KMS0712", "KMS0101", func(n *node) {
+			n.run()
+			n.must(nil, n.kms.DisableKey(n.key))
+			n.key = n.createKey(kmsemulator.KeyOptions{})
+		}},
 		{"plugin with another context", "KMS0713", "encryption context", func(n *node) {
 			n.run()
 			n.flags = []string{"--encryption-context=cluster=b"}
@@ -354,13 +380,13 @@ func TestEachFaultIsNamedOnceWithOneInstruction(t *testing.T) {
 			n := newNode(t, kmstest.Start(t))
 			f.plant(n)
 			r := n.examine()
-			codes, said := findings(r)
+			codes, _ := findings(r)
 			also := f.code == "KMS0720" && slices.Equal(codes, []string{"KMS0719", f.code}) // a cache is v1's
 			if !also && !slices.Equal(codes, []string{f.code}) {
 				t.Errorf("finds %q, want %s alone:\n%s", codes, f.code, text(t, r))
 			}
-			if !strings.Contains(said, f.seen) {
-				t.Errorf("does not say %q:\n%s", f.seen, said)
+			if !strings.Contains(text(t, r), f.seen) {
+				t.Errorf("does not say %q:\n%s", f.seen, text(t, r))
 			}
 			leaksNothing(t, n, r)
 			linksLead(t, r)
@@ -390,6 +416,14 @@ func TestUnknownCAIsNamed(t *testing.T) {
 	t.Setenv("AWS_CA_BUNDLE", "")
 	if codes, said := findings(n.examine()); !slices.Equal(codes, []string{"KMS0206"}) {
 		t.Errorf("finds %q, want KMS0206:\n%s", codes, said)
+	}
+}
+
+func TestRoleThatCannotBeAssumedIsNamed(t *testing.T) {
+	n := newNode(t, kmstest.Start(t, kmsemulator.Options{Roles: []kmsemulator.Role{{ARN: "arn:aws:iam::111122223333:role/other"}}}))
+	n.flags = []string{"--assume-role-arn=arn:aws:iam::111122223333:role/kms"}
+	if codes, said := findings(n.examine()); !slices.Equal(codes, []string{"KMS0305"}) {
+		t.Errorf("finds %q, want KMS0305:\n%s", codes, said)
 	}
 }
 

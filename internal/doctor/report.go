@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"slices"
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
@@ -51,25 +52,33 @@ func (g *Group) skipped(text string) { g.Checks = append(g.Checks, Check{Status:
 // seen behind it.
 func (g *Group) found(code Code, text, seen string) {
 	info := code.Info()
-	why := info.What
-	if seen != "" {
-		why += " (" + seen + ")"
-	}
-	g.Checks = append(g.Checks, Check{
-		Status: info.Status, Text: text, Code: info.ID, Cause: why, Next: info.Next, Link: pageOfCodes + anchor(info.ID),
+	g.add(Check{
+		Status: info.Status, Text: text, Code: info.ID, Cause: withSeen(info.What, seen), Next: info.Next, Link: pageOfCodes + anchor(info.ID),
 	})
 }
 
 // failed adds what the daemon itself would say of a call.
 func (g *Group) failed(text string, e *cause.Error) {
 	info := e.Code.Info()
-	why := info.What
-	if said := said(e); said != "" {
-		why += " (" + said + ")"
-	}
-	g.Checks = append(g.Checks, Check{
-		Status: Failure, Text: text, Code: info.ID, Cause: why, Next: e.Next(), Link: pageOfErrors + anchor(info.ID),
+	g.add(Check{
+		Status: Failure, Text: text, Code: info.ID, Cause: withSeen(info.What, said(e)), Next: e.Next(), Link: pageOfErrors + anchor(info.ID),
 	})
+}
+
+// add adds a finding once: what several keys or sockets share is mended once.
+func (g *Group) add(c Check) {
+	if slices.ContainsFunc(g.Checks, func(o Check) bool { return o.Code == c.Code && o.Cause == c.Cause && o.Next == c.Next }) {
+		g.skipped(c.Text + ": not so either, by the same " + c.Code)
+		return
+	}
+	g.Checks = append(g.Checks, c)
+}
+
+func withSeen(why, seen string) string {
+	if seen == "" {
+		return why
+	}
+	return why + " (" + seen + ")"
 }
 
 // said is AWS's own words, as the log has them.

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -130,9 +132,7 @@ func (x *examination) running(ctx context.Context, g *Group) {
 		case r.V1Version == "" && r.V2Version == "" && r.KeyID == "":
 			g.found(PluginSilent, p.Listen+" answers", first(r.Problems))
 		case len(r.Problems) > 0:
-			for _, problem := range r.Problems {
-				g.found(PluginIll, p.Listen+" is well", problem)
-			}
+			x.ill(g, p.Listen, r.Problems)
 		default:
 			g.ok(fmt.Sprintf("%s is well: %s", p.Listen, r.KeyID))
 			x.compare(g, p, r.KeyID)
@@ -145,6 +145,17 @@ func first(list []string) string {
 		return ""
 	}
 	return list[0]
+}
+
+// ill tells the first problem: a plugin that is not well has the same cause for
+// all. One that was found already is not told again.
+func (x *examination) ill(g *Group, socket string, problems []string) {
+	code := regexp.MustCompile(`KMS[0-9]{4}`).FindString(strings.Join(problems, "\n"))
+	if code != "" && slices.Contains(x.known, code) {
+		g.skipped(fmt.Sprintf("%s: the plugin is not well either, by the same %s", socket, code))
+		return
+	}
+	g.found(PluginIll, socket+" is well", first(problems))
 }
 
 // compare says whether the plugin that runs writes with the key of this
