@@ -145,8 +145,8 @@ func (f *doctorFlags) run(ctx context.Context, s Streams, o doctor.Options) erro
 				return fmt.Errorf("waiting: %w", ctx.Err())
 			}
 		}
-		_, noColor := s.LookupEnv("NO_COLOR")
-		if err := r.Print(s.Out, doctor.PrintOptions{Form: f.output, Color: terminal && !noColor}); err != nil {
+		noColor, _ := s.LookupEnv("NO_COLOR") // https://no-color.org: empty counts as not set
+		if err := r.Print(s.Out, doctor.PrintOptions{Form: f.output, Color: terminal && noColor == ""}); err != nil {
 			return fmt.Errorf("printing the result: %w", err)
 		}
 		switch {

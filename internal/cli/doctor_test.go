@@ -3,11 +3,14 @@ package cli_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cli"
 	"sigs.k8s.io/aws-encryption-provider/internal/doctor"
@@ -94,4 +97,45 @@ func TestDoctorsPageHasItsFlags(t *testing.T) {
 			t.Errorf("docs/doctor.md has no --%s", f[1])
 		}
 	}
+}
+
+func TestDoctorColoursTerminalsAlone(t *testing.T) {
+	_, socket, key := running(t)
+	t.Setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1")
+	status(t, cli.Done, "--socket="+socket)
+	for noColor, want := range map[string]bool{"": true, "1": false} {
+		ours, theirs := terminal(t)
+		var errs bytes.Buffer
+		code := cli.Main(t.Context(), []string{"doctor", "--key=" + key, "--listen=" + socket, "-o", "short"}, cli.Streams{
+			Out: theirs, Err: &errs, LookupEnv: func(name string) (string, bool) { return noColor, name == "NO_COLOR" && noColor != "" },
+		})
+		seen := make([]byte, 4096)
+		n, err := ours.Read(seen)
+		if err != nil || code != cli.Done || strings.Contains(string(seen[:n]), "\x1b[33m") != want {
+			t.Errorf("NO_COLOR=%q: exits %d, %v:\n%q", noColor, code, err, seen[:n])
+		}
+	}
+}
+
+// terminal opens both ends of a pseudo-terminal.
+func terminal(t *testing.T) (ours, theirs *os.File) {
+	t.Helper()
+	ours, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ours.Close() })
+	if err := unix.IoctlSetPointerInt(int(ours.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	number, err := unix.IoctlGetInt(int(ours.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = theirs.Close() })
+	return ours, theirs
 }
