@@ -7,6 +7,8 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/coreos/go-systemd/v22/activation"
+
 	"sigs.k8s.io/aws-encryption-provider/internal/cli"
 )
 
@@ -19,5 +21,6 @@ func main() {
 	signal.Ignore(syscall.SIGPIPE) // whoever read the log may go: the API server still needs its keys
 	os.Exit(cli.Main(context.Background(), os.Args[1:], cli.Streams{
 		Out: os.Stdout, Err: os.Stderr, LookupEnv: os.LookupEnv, Signals: signals,
+		Sockets: activation.Files(true),
 	}))
 }

@@ -34,6 +34,7 @@ type Streams struct {
 	Out, Err  io.Writer
 	LookupEnv func(string) (string, bool)
 	Signals   <-chan os.Signal
+	Sockets   []*os.File // that listen already, from a service manager
 }
 
 // Main runs a command line without the program's name, and returns the exit

@@ -73,8 +73,9 @@ func serve(s Streams, cfg *config.Config, source *config.Source) error {
 	defer closeLog()
 	logStart(log, cfg)
 	o := daemonOptions(log)
-	o.Source = source
+	o.Source, o.Sockets = source, s.Sockets
 	d := daemon.Start(cfg, o)
+	defer notifying(s, d, log)()
 	return wait(s, d, cfg, log, level, nil)
 }
 

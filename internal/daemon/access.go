@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+
+	"golang.org/x/sys/unix"
 )
 
 // access says who may open a socket's file.
@@ -35,7 +37,7 @@ func (s *socket) adopt(listener *net.UnixListener) error {
 	if err != nil {
 		return err
 	}
-	return s.take(listener, file, int(st.Gid))
+	return s.take(listener, file, int(st.Gid), true)
 }
 
 func (s *socket) giveGroup(gid int) error {
@@ -53,8 +55,14 @@ func (s *socket) setAccess(next access) (before access, err error) {
 	s.mu.Lock()
 	old, born := s.want, s.born
 	s.want = next
-	there := s.listener != nil && !s.abstract() && !s.closed
+	there, own := s.listener != nil && !s.abstract() && !s.closed, s.own
 	s.mu.Unlock()
+	if old != next && there && !own {
+		if st, err := lstat(s.path); err == nil {
+			s.warnOfAccess(next, st)
+		}
+		return old, nil
+	}
 	if old == next || !there || !s.owns() {
 		return old, nil
 	}
@@ -66,6 +74,17 @@ func (s *socket) setAccess(next access) (before access, err error) {
 	s.want = old
 	s.mu.Unlock()
 	return old, fmt.Errorf("changing mode and group of %s: %w", s.path, errors.Join(err, s.change(next, old, born)))
+}
+
+// warnOfAccess says where the file of a socket that was handed over lets in others
+// than this process's own settings would.
+func (s *socket) warnOfAccess(want access, st unix.Stat_t) {
+	mode := fs.FileMode(st.Mode & 0o777)
+	if mode == want.mode && (want.group < 0 || want.group == int(st.Gid)) {
+		return
+	}
+	s.log.Warn("the socket was handed over with another mode or group than is configured here: its socket unit decides, by SocketMode=, SocketUser= and SocketGroup=",
+		"socket", s.path, "mode", fmt.Sprintf("%#o", mode), "group", st.Gid, "configured_mode", fmt.Sprintf("%#o", want.mode), "configured_group", want.group)
 }
 
 // change never lets in, in between, whom neither the old nor the new access does.

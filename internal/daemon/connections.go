@@ -4,11 +4,16 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // greeting is the length of what an HTTP/2 client says first: the preface and
 // the head of its SETTINGS. A server answers nothing before.
 const greeting = 24 + 9
+
+// handling is the longest that gRPC may take from being given a connection to
+// beginning with it: a goroutine's start.
+const handling = time.Second
 
 // connections are those of one socket, over all the listeners that it has had.
 // gRPC waits for ten seconds for a connection that says nothing, and waits
@@ -50,6 +55,33 @@ func (c *connections) remove(t *trackedConn) {
 	}
 }
 
+// waitUntilHandled waits the moment that gRPC's server needs to begin with each
+// connection that it was given.
+func (c *connections) waitUntilHandled() {
+	limit := time.NewTimer(handling)
+	defer limit.Stop()
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	for !c.allHandled() {
+		select {
+		case <-poll.C:
+		case <-limit.C:
+			return
+		}
+	}
+}
+
+func (c *connections) allHandled() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for t := range c.open {
+		if !t.handled.Load() {
+			return false
+		}
+	}
+	return true
+}
+
 // closeSilent closes those that have not yet greeted. One that is new needs a
 // moment before: gRPC's client may send a call together with its greeting.
 func (c *connections) closeSilent() {
@@ -85,6 +117,14 @@ type trackedConn struct {
 	all   *connections
 	own   bool
 	heard atomic.Int64 // bytes, as long as they are fewer than a greeting
+
+	handled atomic.Bool // gRPC has begun with it
+}
+
+// SetDeadline is what gRPC's server does first with a connection that it keeps.
+func (t *trackedConn) SetDeadline(when time.Time) error {
+	t.handled.Store(true)
+	return t.Conn.SetDeadline(when)
 }
 
 // Read reads from the connection.

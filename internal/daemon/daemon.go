@@ -9,7 +9,11 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,13 +28,14 @@ import (
 )
 
 // Options are what the process is beside its configuration. All fields are
-// required but Source.
+// required but Source and Sockets.
 type Options struct {
 	Log       *slog.Logger
 	Version   string
 	Commit    string
 	GoVersion string
 	Source    *config.Source // of the configuration, to be read again; nil: it is not of a file
+	Sockets   []*os.File     // that listen already, handed over by a service manager
 }
 
 // A Daemon serves until it is shut down.
@@ -44,12 +49,14 @@ type Daemon struct {
 	registry *prometheus.Registry
 	metrics  *metrics.Metrics
 	conns    *awskms.Connections
+	handed   *handed
 	http     *httpServer
 
 	current  atomic.Pointer[generation]
 	reloader *reloader // nil without a file
 
 	stop      context.CancelFunc // ends the background work
+	stopping  <-chan struct{}    // closed by that
 	reloading sync.WaitGroup     // what changes the generation
 	draining  sync.WaitGroup     // what earlier generations have left behind
 	work      sync.WaitGroup     // the HTTP server
@@ -68,11 +75,11 @@ func Start(cfg *config.Config, o Options) *Daemon { return start(cfg, o, usualTi
 func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	d := &Daemon{
 		opts: o, time: t, files: f, started: cfg, settings: settingsOf(cfg), log: o.Log, registry: prometheus.NewRegistry(),
-		conns: awskms.NewConnections(), cut: make(chan struct{}), failed: make(chan error, 1), serving: make(chan struct{}),
+		conns: awskms.NewConnections(), handed: newHanded(o.Sockets, o.Log), cut: make(chan struct{}), failed: make(chan error, 1), serving: make(chan struct{}),
 	}
 	d.metrics = metrics.New(d.registry, o.Version, o.Commit, o.GoVersion, words(cause.Classes()))
 	ctx, stop := context.WithCancel(context.Background())
-	d.stop = stop
+	d.stop, d.stopping = stop, ctx.Done()
 	first := d.next(nothing(), cfg)
 	d.current.Store(first)
 	metrics.RegisterHealth(d.registry, words(keyring.States()), d.healthMetrics)
@@ -96,6 +103,15 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 func (d *Daemon) noteServing() {
 	if d.current.Load().answering() {
 		d.once.Do(func() { close(d.serving) })
+		d.warnOfUnused()
+	}
+}
+
+// warnOfUnused says which sockets were handed over for nothing. Callers are not
+// refused there: they wait, until their time is up.
+func (d *Daemon) warnOfUnused() {
+	for _, path := range d.handed.unused() {
+		d.log.Warn("nobody answers on a socket that was handed over: give a provider its path, or take it out of the socket unit", "socket", path)
 	}
 }
 
@@ -118,8 +134,38 @@ func (d *Daemon) Reload() {
 // Serving is closed when every socket is served.
 func (d *Daemon) Serving() <-chan struct{} { return d.serving }
 
+// Stopping is closed when Shutdown begins.
+func (d *Daemon) Stopping() <-chan struct{} { return d.stopping }
+
 // Failed delivers an error that ends the process: a socket that cannot be had.
 func (d *Daemon) Failed() <-chan error { return d.failed }
+
+// Silent returns why the process should be started anew, nil where it should not:
+// it does not answer on its own sockets. Nothing else could be mended by that.
+func (d *Daemon) Silent() error {
+	var silent []error
+	for _, p := range d.current.Load().providers {
+		if err := p.at.answering.problem(); err != nil {
+			silent = append(silent, fmt.Errorf("provider %s does not answer on its socket: %w", p.cfg.Name, err))
+		}
+	}
+	return errors.Join(silent...)
+}
+
+// States returns how each provider's first key is doing, in one line.
+func (d *Daemon) States() string {
+	g := d.current.Load()
+	states := make([]string, 0, len(g.providers))
+	for _, p := range g.providers {
+		h := p.provider.Health()
+		state := fmt.Sprintf("provider %s: %s", p.cfg.Name, h.State)
+		if h.Err != nil {
+			state += " (" + h.Err.Code.String() + ")"
+		}
+		states = append(states, state)
+	}
+	return strings.Join(states, ", ")
+}
 
 // HealthAddress returns where health and metrics are served, "" while the port
 // is not to be had.
@@ -141,6 +187,7 @@ func (d *Daemon) Shutdown(hurry context.Context) {
 	d.draining.Wait()
 	d.work.Wait()
 	d.conns.Close()
+	d.handed.close()
 }
 
 // drain lets what no generation has any more come to its end: sockets first, then

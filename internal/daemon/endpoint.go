@@ -31,8 +31,9 @@ type endpoint struct {
 	began     time.Time
 	log       *slog.Logger
 
-	stop context.CancelFunc // ends the work; set by whoever starts that
-	work sync.WaitGroup
+	stop      context.CancelFunc // ends the work; set by whoever starts that
+	work      sync.WaitGroup
+	accepting sync.WaitGroup // begun by the work, so it ends after that
 }
 
 // newEndpoint returns one that nobody can connect to yet.
@@ -41,7 +42,7 @@ func (d *Daemon) newEndpoint(cfg *config.Config, path string, t *kmsserver.Targe
 		path: path, server: kmsserver.New(d.opts.Version, t), began: time.Now(), log: d.log.With("socket", path),
 		rejected: d.metrics.Rejected, failed: d.fail, stop: func() {},
 		socket: newSocket(socketOptions{
-			path: path, access: access{mode: cfg.Socket.Mode, group: cfg.Socket.Group}, log: d.log, time: d.time, files: d.files, settings: d.settings,
+			path: path, access: access{mode: cfg.Socket.Mode, group: cfg.Socket.Group}, log: d.log, time: d.time, files: d.files, settings: d.settings, handed: d.handed,
 		}),
 	}
 	e.allowed.Store(&cfg.Socket.AllowUIDs)
@@ -80,7 +81,7 @@ func (e *endpoint) run(ctx context.Context) {
 
 func (e *endpoint) accept(ctx context.Context, l net.Listener) {
 	g := newGate(l, e)
-	e.work.Go(func() {
+	e.accepting.Go(func() {
 		if err := e.server.Serve(g); err != nil && l == e.socket.current() && ctx.Err() == nil {
 			e.failed(fmt.Errorf("serving %s: %w", e.path, err))
 		}
@@ -95,8 +96,15 @@ func (e *endpoint) close() {
 
 // drain closes the endpoint and waits for running calls, for as long as its
 // timing says and not after cut is closed.
+//
+// No caller that was let in may be turned away: gRPC closes a connection that it
+// is handed after GracefulStop has begun, and the caller's first call fails. So
+// that waits until all that were accepted are in gRPC's hands.
 func (e *endpoint) drain(cut <-chan struct{}) {
 	e.close()
+	e.work.Wait()
+	e.accepting.Wait()
+	e.conns.waitUntilHandled()
 	done := make(chan struct{})
 	go func() { // ends with GracefulStop, which Stop cuts short
 		e.server.GracefulStop()
@@ -119,7 +127,6 @@ func (e *endpoint) drain(cut <-chan struct{}) {
 			waiting = false
 		}
 	}
-	e.work.Wait()
 }
 
 func (e *endpoint) cut() {

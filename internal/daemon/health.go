@@ -110,14 +110,8 @@ func (s *httpServer) address() string {
 
 // livez fails only where a restart could help.
 func (s *httpServer) livez(w http.ResponseWriter) {
-	var silent []string
-	for _, p := range s.daemon.current.Load().providers {
-		if err := p.at.answering.problem(); err != nil {
-			silent = append(silent, fmt.Sprintf("provider %s does not answer on its socket: %v", p.cfg.Name, err))
-		}
-	}
-	if len(silent) > 0 {
-		answer(w, http.StatusInternalServerError, strings.Join(silent, "\n"))
+	if err := s.daemon.Silent(); err != nil {
+		answer(w, http.StatusInternalServerError, err.Error())
 		return
 	}
 	answer(w, http.StatusOK, "ok")

@@ -38,7 +38,9 @@ func (s *socket) restore(ctx context.Context, serve func(net.Listener)) error {
 	if s.owns() {
 		return nil
 	}
-	old := s.current()
+	s.mu.Lock()
+	old, own := s.listener, s.own
+	s.mu.Unlock()
 	err := s.bind(ctx)
 	switch {
 	case errors.Is(err, net.ErrClosed):
@@ -46,7 +48,11 @@ func (s *socket) restore(ctx context.Context, serve func(net.Listener)) error {
 	case err != nil:
 		return err
 	}
-	s.log.Warn("socket file was removed: put back", "socket", s.path)
+	if own {
+		s.log.Warn("socket file was removed: put back", "socket", s.path)
+	} else {
+		s.log.Warn("socket file was removed: put back; restart its socket unit, which knows only the one before", "socket", s.path)
+	}
 	serve(s.current())
 	_ = old.Close()
 	return nil

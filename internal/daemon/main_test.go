@@ -91,7 +91,7 @@ func (r role) claim(in *bufio.Scanner) {
 	t := usualTiming()
 	t.holderPoll = 10 * time.Millisecond
 	s := newSocket(socketOptions{
-		path: r.Path, access: access{os.FileMode(r.Mode), r.Group}, log: slog.New(slog.DiscardHandler), time: t, files: usualFiles(),
+		path: r.Path, access: access{os.FileMode(r.Mode), r.Group}, log: slog.New(slog.DiscardHandler), time: t, files: usualFiles(), handed: &handed{},
 	})
 	err := s.claim(context.Background(), r.Wait)
 	say(err, "claimed")

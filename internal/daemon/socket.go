@@ -26,6 +26,7 @@ type socketOptions struct {
 	time     timing
 	files    files
 	settings settings
+	handed   *handed
 }
 
 func (o socketOptions) abstract() bool { return strings.HasPrefix(o.path, "@") }
@@ -42,6 +43,7 @@ type socket struct {
 	want     access
 	listener *net.UnixListener // nil until the socket is claimed
 	file     fileID
+	own      bool     // made by this process, which removes it; else by whoever handed it over
 	born     int      // the group that the file had before it was given one
 	made     []string // directories that were made for it
 	lost     error    // why the file is gone and could not be put back
@@ -60,7 +62,7 @@ func (s *socket) claim(ctx context.Context, wait time.Duration) error {
 	deadline := time.Now().Add(wait)
 	waiting, pid := false, 0
 	for {
-		err := s.bind(ctx)
+		err := s.inheritOrBind(ctx)
 		held, isHeld := errors.AsType[*heldError](err)
 		_, isBusy := errors.AsType[*busyError](err)
 		switch {
@@ -101,6 +103,50 @@ func (e *heldError) Error() string {
 		return "another process serves it (its pid cannot be seen from here)"
 	}
 	return fmt.Sprintf("the process with pid %d serves it", e.pid)
+}
+
+// inheritOrBind takes over the socket that was handed over for the path, or makes
+// one.
+func (s *socket) inheritOrBind(ctx context.Context) error {
+	listener, err := s.handed.take(s.path)
+	if err != nil {
+		return err
+	}
+	if listener == nil {
+		return s.bind(ctx)
+	}
+	err = s.inherit(listener)
+	if err == nil {
+		return nil
+	}
+	_ = listener.Close()
+	if errors.Is(err, fs.ErrNotExist) { // removed while nobody served it
+		s.log.Warn("the file of the socket that was handed over is gone: another one is made; restart its socket unit", "socket", s.path)
+		err = s.bind(ctx)
+	}
+	if err != nil {
+		s.handed.giveBack(s.path)
+	}
+	return err
+}
+
+// inherit makes a socket that was handed over this one's. Who may open its file
+// is its maker's to say.
+func (s *socket) inherit(listener *net.UnixListener) error {
+	s.binding.Lock()
+	defer s.binding.Unlock()
+	if s.abstract() {
+		return s.take(listener, fileID{}, 0, false)
+	}
+	st, err := lstat(s.path)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	want := s.want
+	s.mu.Unlock()
+	s.warnOfAccess(want, st)
+	return s.take(listener, idOf(st), int(st.Gid), false)
 }
 
 // bind tries once to make the socket and to take it over as s.listener.
@@ -152,7 +198,7 @@ func (s *socket) bindAbstract(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.take(listener, fileID{}, 0); err != nil {
+	if err := s.take(listener, fileID{}, 0, true); err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	return nil
@@ -160,13 +206,13 @@ func (s *socket) bindAbstract(ctx context.Context) error {
 
 // take makes a listener the socket's own, unless the socket has been closed
 // meanwhile.
-func (s *socket) take(listener *net.UnixListener, file fileID, born int) error {
+func (s *socket) take(listener *net.UnixListener, file fileID, born int, own bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return net.ErrClosed
 	}
-	s.listener, s.file, s.born = listener, file, born
+	s.listener, s.file, s.born, s.own = listener, file, born, own
 	return nil
 }
 
@@ -268,7 +314,11 @@ func holder(ctx context.Context, path string) (pid int, live bool) {
 
 func identify(path string) (fileID, error) {
 	st, err := lstat(path)
-	return fileID{dev: uint64(st.Dev), ino: st.Ino}, err //nolint:unconvert // 32 bits on some platforms
+	return idOf(st), err
+}
+
+func idOf(st unix.Stat_t) fileID {
+	return fileID{dev: uint64(st.Dev), ino: st.Ino} //nolint:unconvert // 32 bits on some platforms
 }
 
 func lstat(path string) (unix.Stat_t, error) {
@@ -277,18 +327,19 @@ func lstat(path string) (unix.Stat_t, error) {
 	return st, err
 }
 
-// close stops accepting and removes the file, unless another process has taken
-// its name. Connections stay. It holds no mutex while it waits for the
+// close stops accepting and removes the file, unless another process has made it
+// or has taken its name. Connections stay. It holds no mutex while it waits for the
 // lock of the name: bind takes them in the other order.
 func (s *socket) close() {
 	s.mu.Lock()
-	listener, file, closed := s.listener, s.file, s.closed
+	listener, file, own, closed := s.listener, s.file, s.own, s.closed
 	s.closed = true
 	s.mu.Unlock()
 	if closed || listener == nil {
 		return
 	}
-	if !s.abstract() {
+	defer s.handed.giveBack(s.path)
+	if own && !s.abstract() {
 		if unlock, err := s.files.lock(context.Background(), s.path); err == nil {
 			defer unlock()
 		} // else as well: a lock is no reason to leave the file behind

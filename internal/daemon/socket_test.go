@@ -21,7 +21,7 @@ import (
 // options are those of a socket that no test says otherwise about.
 func options(path string, log *logBook) socketOptions {
 	return socketOptions{
-		path: path, access: access{0o600, -1}, log: log.logger(), time: shortTiming(), files: usualFiles(), settings: settingsOf(&config.Config{}),
+		path: path, access: access{0o600, -1}, log: log.logger(), time: shortTiming(), files: usualFiles(), settings: settingsOf(&config.Config{}), handed: &handed{},
 	}
 }
 

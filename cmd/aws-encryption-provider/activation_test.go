@@ -1,0 +1,265 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"k8s.io/kms/apis/v1beta1"
+	"k8s.io/kms/apis/v2"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+)
+
+// A socketUnit is what systemd does for a .socket unit: it listens, and hands
+// what it listens on to each process of the service.
+type socketUnit struct {
+	t    testing.TB
+	path string
+	file *os.File
+}
+
+func newSocketUnit(t testing.TB) *socketUnit {
+	t.Helper()
+	u := &socketUnit{t: t, path: socketIn(t)}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: u.path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(u.path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if u.file, err = l.File(); err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	_ = l.Close()
+	t.Cleanup(func() { _ = u.file.Close() })
+	return u
+}
+
+// launch runs the command as systemd would. The shell is there since LISTEN_PID
+// has to be the program's own.
+func (u *socketUnit) launch(env []string, args ...string) *program {
+	u.t.Helper()
+	p := command(u.t, append(env, "LISTEN_FDS=1"), args...)
+	p.cmd.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`, p.cmd.Path}, args...)
+	shell, err := exec.LookPath("sh")
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	p.cmd.Path, p.cmd.ExtraFiles = shell, []*os.File{u.file}
+	p.start()
+	return p
+}
+
+// An apiServer calls as an API server does, over one connection, and never retries.
+type apiServer struct {
+	v1      v1beta1.KeyManagementServiceClient
+	v2      v2.KeyManagementServiceClient
+	calls   atomic.Int64
+	longest atomic.Int64 // call
+}
+
+func newAPIServer(t testing.TB, path string) *apiServer {
+	t.Helper()
+	conn, err := grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return &apiServer{v1: v1beta1.NewKeyManagementServiceClient(conn), v2: v2.NewKeyManagementServiceClient(conn)}
+}
+
+// run calls until ctx ends, and returns the first error.
+func (a *apiServer) run(ctx context.Context) error {
+	for i := 0; ctx.Err() == nil; i++ {
+		for _, call := range []func(context.Context) error{a.status, a.roundTripV2, a.roundTripV1} {
+			began := time.Now()
+			limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+			err := call(limited)
+			cancel()
+			if err != nil {
+				return fmt.Errorf("round %d: %w", i, err)
+			}
+			a.calls.Add(1)
+			a.longest.Store(max(a.longest.Load(), int64(time.Since(began))))
+		}
+	}
+	return nil
+}
+
+func (a *apiServer) status(ctx context.Context) error {
+	resp, err := a.v2.Status(ctx, &v2.StatusRequest{})
+	if err == nil && resp.Healthz != "ok" {
+		err = errors.New(resp.Healthz)
+	}
+	return err
+}
+
+func (a *apiServer) roundTripV2(ctx context.Context) error {
+	sealed, err := a.v2.Encrypt(ctx, &v2.EncryptRequest{Plaintext: []byte("seed"), Uid: "u"})
+	if err != nil {
+		return err
+	}
+	_, err = a.v2.Decrypt(ctx, &v2.DecryptRequest{Ciphertext: sealed.Ciphertext, KeyId: sealed.KeyId, Annotations: sealed.Annotations, Uid: "u"})
+	return err
+}
+
+func (a *apiServer) roundTripV1(ctx context.Context) error {
+	sealed, err := a.v1.Encrypt(ctx, &v1beta1.EncryptRequest{Version: "v1beta1", Plain: []byte("dek")})
+	if err != nil {
+		return err
+	}
+	_, err = a.v1.Decrypt(ctx, &v1beta1.DecryptRequest{Version: "v1beta1", Cipher: sealed.Cipher})
+	return err
+}
+
+func TestUpgradeThroughSocketActivationFailsNoCall(t *testing.T) {
+	const restarts, callers = 20, 16
+	s := kmstest.Start(t)
+	s.Inject(kmsemulator.Fault{Kind: kmsemulator.Latency, Delay: 10 * time.Millisecond})
+	u := newSocketUnit(t)
+	args := []string{"--key=" + key(t, s), "--listen=" + u.path, "--health-port=127.0.0.1:0", "--log-level=warn"}
+	p := u.launch(s.Env(), args...)
+	seal(t, u.path, []byte("ready"))
+
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var work sync.WaitGroup
+	all := make([]*apiServer, callers)
+	failed := make(chan error, callers)
+	for i := range all {
+		all[i] = newAPIServer(t, u.path)
+		work.Go(func() {
+			if err := all[i].run(ctx); err != nil {
+				failed <- err
+			}
+		})
+	}
+	for i := range restarts {
+		time.Sleep(100 * time.Millisecond) // load has to flow in between
+		p.signal(syscall.SIGTERM)
+		p.exits(0)
+		if p.err.String() != "" {
+			t.Errorf("restart %d: it logged %s", i, p.err)
+		}
+		if i%5 == 4 {
+			time.Sleep(500 * time.Millisecond) // a service that starts late
+		}
+		p = u.launch(s.Env(), args...)
+	}
+	time.Sleep(100 * time.Millisecond) // the last one serves too
+	stop()
+	work.Wait()
+	close(failed)
+	for err := range failed {
+		t.Errorf("a call failed: %v", err)
+	}
+	var calls, longest int64
+	for _, a := range all {
+		calls += a.calls.Load()
+		longest = max(longest, a.longest.Load())
+	}
+	t.Logf("%d restarts under %d callers: %d calls, the longest waited %s", restarts, callers, calls, time.Duration(longest))
+	if !exists(u.path) {
+		t.Error("the process removed a socket that is not its own")
+	}
+}
+
+func TestServesTheSocketOfSystemdSocketActivate(t *testing.T) {
+	activate, err := exec.LookPath("systemd-socket-activate")
+	if err != nil {
+		t.Fatalf("this test needs systemd-socket-activate, of Debian's package systemd: %v", err)
+	}
+	s := kmstest.Start(t)
+	path := socketIn(t)
+	args := []string{"--key=" + key(t, s), "--listen=" + path, "--health-port=127.0.0.1:0"}
+	p := command(t, s.Env(), args...)
+	pass := []string{"systemd-socket-activate", "--listen=" + path}
+	for _, pair := range p.cmd.Env { // it hands on no variable by itself
+		name, _, _ := strings.Cut(pair, "=")
+		pass = append(pass, "--setenv="+name)
+	}
+	p.cmd.Args = append(append(pass, p.cmd.Path), args...)
+	p.cmd.Path = activate
+	p.start()
+	until(t, "it listens", func() bool { return exists(path) })
+	want := []byte("through a socket that was there before")
+	if got := open(t, path, seal(t, path, want)); string(got) != string(want) {
+		t.Errorf("%q went in, %q came back", want, got)
+	}
+	p.logs("configured_mode") // that tool makes sockets that everybody may open
+	p.signal(syscall.SIGTERM)
+	p.exits(0)
+	if !exists(path) {
+		t.Error("the process removed a socket that is not its own")
+	}
+}
+
+func TestTellsTheServiceManager(t *testing.T) {
+	s := kmstest.Start(t)
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socketIn(t), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = manager.Close() }()
+	heard := make(chan string, 1000)
+	go func() { // ends with the socket
+		defer close(heard)
+		buf := make([]byte, 4096)
+		for {
+			n, err := manager.Read(buf)
+			if err != nil {
+				return
+			}
+			heard <- string(buf[:n])
+		}
+	}()
+	hears := func(want string) {
+		t.Helper()
+		timeout := time.After(patience)
+		for {
+			select {
+			case got := <-heard:
+				if got == want {
+					return
+				}
+			case <-timeout:
+				t.Fatalf("not told within %s: %s", patience, want)
+			}
+		}
+	}
+	listen := socketIn(t)
+	p := launch(t, append(s.Env(), "NOTIFY_SOCKET="+manager.LocalAddr().String(), "WATCHDOG_USEC="+strconv.Itoa(200_000)),
+		"--key="+key(t, s), "--listen="+listen, "--health-port=127.0.0.1:0")
+	hears("READY=1")
+	if !exists(listen) {
+		t.Error("it said that it is ready, and nobody can connect")
+	}
+	hears("STATUS=provider 0: healthy")
+	hears("WATCHDOG=1")
+	hears("WATCHDOG=1")
+	s.Deny("", "")
+	if newAPIServer(t, listen).roundTripV2(t.Context()) == nil {
+		t.Error("a key that is denied was used")
+	}
+	hears("STATUS=provider 0: refused (KMS0104)")
+	hears("WATCHDOG=1") // no restart would mend that
+	p.signal(syscall.SIGTERM)
+	hears("STOPPING=1")
+	p.exits(0)
+}

@@ -1,0 +1,84 @@
+package cli
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	systemd "github.com/coreos/go-systemd/v22/daemon"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
+)
+
+// statusInterval is how often the line of `systemctl status` is looked at.
+const statusInterval = 5 * time.Second
+
+// notifying tells a service manager that waits for it what the process does:
+// ready once every socket is served, alive as long as it answers on them, and how
+// its keys are doing. KMS has no part in the first two: a restart would mend
+// nothing. What it returns waits for the last word, after the daemon's shutdown.
+//
+// https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
+func notifying(s Streams, d *daemon.Daemon, log *slog.Logger) (wait func()) {
+	if _, ok := s.LookupEnv("NOTIFY_SOCKET"); !ok {
+		return func() {}
+	}
+	n := notifier{daemon: d, log: log}
+	var work sync.WaitGroup
+	work.Go(n.run)
+	return work.Wait
+}
+
+type notifier struct {
+	daemon *daemon.Daemon
+	log    *slog.Logger
+	said   string // of the keys
+	failed bool
+}
+
+func (n *notifier) run() {
+	defer n.say(systemd.SdNotifyStopping)
+	watchdog, err := systemd.SdWatchdogEnabled(false)
+	if err != nil {
+		n.log.Warn("the service manager's watchdog is not fed: its variables make no sense", "error", err.Error())
+	}
+	select {
+	case <-n.daemon.Serving():
+	case <-n.daemon.Stopping():
+		return
+	}
+	n.say(systemd.SdNotifyReady)
+	every := statusInterval
+	if watchdog > 0 { // twice within its time, as its manual asks for
+		every = min(every, watchdog/2)
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		n.sayStates()
+		if watchdog > 0 && n.daemon.Silent() == nil {
+			n.say(systemd.SdNotifyWatchdog)
+		}
+		select {
+		case <-ticker.C:
+		case <-n.daemon.Stopping():
+			return
+		}
+	}
+}
+
+func (n *notifier) sayStates() {
+	if states := n.daemon.States(); states != n.said {
+		n.said = states
+		n.say("STATUS=" + states)
+	}
+}
+
+// say sends one message. That nobody hears it must end nothing.
+func (n *notifier) say(message string) {
+	_, err := systemd.SdNotify(false, message)
+	if err != nil && !n.failed {
+		n.log.Warn("the service manager cannot be told what the process does", "message", message, "error", err.Error())
+	}
+	n.failed = err != nil
+}
