@@ -120,7 +120,7 @@ func dev(ctx context.Context, s Streams, f devFlags) error {
 	log, closeLog := newLogger(s, cfg.Log, level)
 	defer closeLog()
 	logStart(log, cfg)
-	d := daemon.Start(cfg, daemonOptions(log))
+	d := daemon.Start(cfg, daemonOptions(log)) //nolint:contextcheck // Shutdown ends it
 	tried := make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	var trying sync.WaitGroup
