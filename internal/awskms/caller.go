@@ -20,9 +20,7 @@ type Credential struct {
 func (c *Client) Credential(ctx context.Context) (Credential, error) {
 	s, err := c.identity.ready(ctx)
 	if err != nil {
-		e := classify(err, situation{op: "credentials"})
-		e.Err = nil
-		return Credential{}, e
+		return Credential{}, failed(err, situation{op: "credentials"})
 	}
 	value := s.value.Load()
 	found := Credential{Source: value.Source, AccessKeyID: value.AccessKeyID}
@@ -41,9 +39,7 @@ type Caller struct{ Account, ARN string }
 func (c *Client) Caller(ctx context.Context) (Caller, error) {
 	out, err := c.callerIdentity(ctx)
 	if err != nil {
-		e := classify(err, situation{op: "GetCallerIdentity"})
-		e.Err = nil
-		return Caller{}, e
+		return Caller{}, failed(err, situation{op: "GetCallerIdentity"})
 	}
 	return Caller{aws.ToString(out.Account), aws.ToString(out.Arn)}, nil
 }

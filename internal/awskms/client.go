@@ -33,9 +33,9 @@ import (
 )
 
 const (
-	// reply is what the caller keeps of its deadline, so that an answer still
+	// Reply is what the caller keeps of its deadline, so that an answer still
 	// reaches it instead of its own time-out.
-	reply = 300 * time.Millisecond
+	Reply = 300 * time.Millisecond
 	// fairTime is what a caller has to give for a time-out to be KMS's fault.
 	fairTime = time.Second
 	// fairSlack is what a limit of this program's own may have lost on its way here.
@@ -211,17 +211,22 @@ func (c *Client) call(parent context.Context, op, key string, do operation) erro
 	err := c.try(parent, limit/time.Duration(shareOf(parent)), do)
 	class := cause.Class("")
 	if err != nil {
-		e := classify(err, situation{op: op, key: key, limit: limit, full: most, callerLeft: errors.Is(parent.Err(), context.Canceled)})
-		// The SDK's error holds the request, with the plaintext in it: what is
-		// remembered of a failure must not keep that alive.
-		e.Err = nil
-		e.Said, e.AWSCode = bounded(e.Said), bounded(e.AWSCode)
+		e := failed(err, situation{op: op, key: key, limit: limit, full: most, callerLeft: errors.Is(parent.Err(), context.Canceled)})
 		class, err = e.Class(), e
 	}
 	if c.opts.Observe != nil {
 		c.opts.Observe(op, class, time.Since(start))
 	}
 	return err
+}
+
+// failed is what may be remembered of a failure. The SDK's error holds the request,
+// with the plaintext in it, and must not be kept alive.
+func failed(err error, s situation) *cause.Error {
+	e := classify(err, s)
+	e.Err = nil
+	e.Said, e.AWSCode = bounded(e.Said), bounded(e.AWSCode)
+	return e
 }
 
 func (c *Client) try(parent context.Context, limit time.Duration, do operation) error {
@@ -292,14 +297,14 @@ func refused(e *cause.Error) bool {
 // WithLimit bounds everything that is done for one caller, over all the keys
 // that are tried, to what a single call may take.
 func WithLimit(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, timeout+reply)
+	return context.WithTimeout(ctx, timeout+Reply)
 }
 
 // limitOf is the time that a call may take: the caller's less what the reply
 // needs, and no more than most.
 func limitOf(ctx context.Context, most time.Duration) time.Duration {
 	if deadline, ok := ctx.Deadline(); ok {
-		return min(most, time.Until(deadline)-reply)
+		return min(most, time.Until(deadline)-Reply)
 	}
 	return most
 }

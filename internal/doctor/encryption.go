@@ -5,17 +5,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/encryptionconfig"
-)
-
-const (
-	defaultTimeout   = 3 * time.Second // kube-apiserver's, of a kms entry
-	defaultCacheSize = 1000            // kube-apiserver's, of KMS v1
-	// replyTime is what the program keeps of a caller's time for its answer.
-	replyTime = 300 * time.Millisecond
 )
 
 // encryption checks kube-apiserver's file against this configuration. What
@@ -42,7 +35,7 @@ func (x *examination) encryption(_ context.Context, g *Group) {
 			if p.KMS == nil {
 				continue
 			}
-			x.name(g, where, p.KMS, names)
+			checkName(g, where, p.KMS, names)
 			if ours[p.KMS.Socket()] == nil {
 				others = append(others, p.KMS.Endpoint)
 				continue
@@ -69,9 +62,9 @@ func othersText(others []string) string {
 	return "there are " + strings.Join(others, ", ")
 }
 
-// name checks what has to be unique in the file: kube-apiserver demands it of
+// checkName checks what has to be unique in the file: kube-apiserver demands it of
 // every v2 entry, and of v1 where it reloads the file.
-func (*examination) name(g *Group, where string, k *encryptionconfig.KMS, names map[string]*encryptionconfig.KMS) {
+func checkName(g *Group, where string, k *encryptionconfig.KMS, names map[string]*encryptionconfig.KMS) {
 	before := names[k.Name]
 	names[k.Name] = k
 	switch {
@@ -89,11 +82,11 @@ func (x *examination) entry(g *Group, where string, k *encryptionconfig.KMS) {
 		g.found(OldAPI, at+"uses KMS v2", "")
 	}
 	x.cacheSize(g, at, k)
-	timeout := defaultTimeout
+	timeout := encryptionconfig.DefaultTimeout
 	if k.Timeout != nil {
 		timeout = *k.Timeout
 	}
-	need := x.slowest[k.Socket()] + replyTime
+	need := x.slowest[k.Socket()] + awskms.Reply
 	switch {
 	case timeout <= 0:
 		g.found(TimeoutRefused, at+"its timeout is one", timeout.String())
@@ -103,7 +96,7 @@ func (x *examination) entry(g *Group, where string, k *encryptionconfig.KMS) {
 }
 
 func (x *examination) cacheSize(g *Group, at string, k *encryptionconfig.KMS) {
-	size := defaultCacheSize
+	size := encryptionconfig.DefaultCacheSize
 	if k.CacheSize != nil {
 		size = int(*k.CacheSize)
 	}

@@ -23,6 +23,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// What an entry of kind kms has in kube-apiserver where it does not say:
+// k8s.io/apiserver/pkg/apis/apiserver/v1/defaults.go.
+const (
+	DefaultTimeout   = 3 * time.Second
+	DefaultCacheSize = 1000 // v1 only
+)
+
 // What stands in the head of every file.
 const (
 	APIVersion = "apiserver.config.k8s.io/v1"
@@ -58,8 +65,8 @@ type KMS struct {
 	APIVersion string         `yaml:"apiVersion,omitempty"` // v1, v2; "": v1
 	Name       string         `yaml:"name"`
 	Endpoint   string         `yaml:"endpoint"`
-	CacheSize  *int32         `yaml:"cachesize,omitempty"` // nil: 1000; with v1 only
-	Timeout    *time.Duration `yaml:"timeout,omitempty"`   // nil: 3s
+	CacheSize  *int32         `yaml:"cachesize,omitempty"` // nil: DefaultCacheSize; with v1 only
+	Timeout    *time.Duration `yaml:"timeout,omitempty"`   // nil: DefaultTimeout
 }
 
 // Keys are those of a local provider.

@@ -169,10 +169,9 @@ func (o *Options) entry(i int, name string) encryptionconfig.Provider {
 func (o *Options) timeout() time.Duration {
 	const (
 		ahead = 300 * time.Millisecond
-		least = 3 * time.Second
 		step  = 100 * time.Millisecond
 	)
-	return max(least, (o.Config.KMSTimeout + ahead + step - 1).Truncate(step))
+	return max(encryptionconfig.DefaultTimeout, (o.Config.KMSTimeout + ahead + step - 1).Truncate(step))
 }
 
 // A namer finds names that are free. They are unique in the whole file, which

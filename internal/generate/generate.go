@@ -31,7 +31,7 @@ const (
 	DefaultName      = "aws-encryption-provider"
 	DefaultEncConfig = "/etc/kubernetes/encryption/config.yaml"
 	DefaultConfigAt  = "/etc/aws-encryption-provider/config.yaml"
-	DefaultCacheSize = 1000
+	DefaultCacheSize = encryptionconfig.DefaultCacheSize
 )
 
 // Options are what the output depends on. No field has a default of its own.
