@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
@@ -149,6 +150,8 @@ func (x *examination) clock(_ context.Context, g *Group) {
 }
 
 func (x *examination) credentials(ctx context.Context, g *Group) {
+	outOfReach := sync.OnceValue(func() bool { return awskms.MetadataOutOfReach(ctx) })
+	owners := map[string]string{} // by access key id
 	for _, p := range x.keys {
 		if p.credential.Source != "" {
 			until := "without a known end"
@@ -158,20 +161,24 @@ func (x *examination) credentials(ctx context.Context, g *Group) {
 			g.once(fmt.Sprintf("found: %s, access key id %s, %s", p.credential.Source, p.credential.AccessKeyID, until))
 		}
 		switch {
-		case p.endsAt(atCredentials) && awskms.MetadataOutOfReach(ctx):
+		case p.endsAt(atCredentials) && outOfReach():
 			g.found(HopLimit, p.String()+": there are credentials", said(p.failure.err))
 		case p.endsAt(atCredentials, atIdentity):
 			g.failed(p.String()+": AWS takes the credentials", p.failure.err)
 		case !p.cameTo(atIdentity):
 			g.skipped(p.whyNot())
 		default:
-			g.once(x.who(ctx, p))
+			id := p.credential.AccessKeyID
+			if owners[id] == "" {
+				owners[id] = p.owner(ctx)
+			}
+			g.once(owners[id])
 		}
 	}
 }
 
-// who asks STS, which the daemon does without: no answer is no fault.
-func (*examination) who(ctx context.Context, p *patient) string {
+// owner asks STS whose the credentials are, which the daemon does without: no answer is no fault.
+func (p *patient) owner(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, describing)
 	defer cancel()
 	caller, err := p.client.Caller(ctx)

@@ -25,6 +25,7 @@ const othersWrite = 0o002
 
 func (x *examination) sockets(ctx context.Context, g *Group) {
 	for _, p := range x.Config.Providers {
+		isFile := !strings.HasPrefix(p.Listen, "@")
 		found, err := daemon.LookAtSocket(ctx, p.Listen)
 		other, isOther := errors.AsType[*daemon.NotSocketError](err)
 		switch {
@@ -35,15 +36,17 @@ func (x *examination) sockets(ctx context.Context, g *Group) {
 			g.found(PathUnusable, p.Listen+" can be made, or is there", err.Error())
 			continue
 		}
-		if !strings.HasPrefix(p.Listen, "@") && !directory(g, p.Listen) {
+		if isFile && !directory(g, p.Listen) {
 			continue
 		}
 		switch {
 		case found.Live:
 			g.ok(fmt.Sprintf("%s is served%s", p.Listen, byWhom(found.PID)))
-			x.access(g, p.Listen)
+			if isFile {
+				x.access(g, p.Listen)
+			}
 			x.served = append(x.served, p)
-		case !strings.HasPrefix(p.Listen, "@") && !writable(g, p.Listen):
+		case isFile && !writable(g, p.Listen):
 		case found.Exists:
 			g.found(DeadSocket, p.Listen+" is served, or not there", "")
 		default:
@@ -102,9 +105,6 @@ func writable(g *Group, path string) bool {
 
 // access compares a served socket with what this configuration would make.
 func (x *examination) access(g *Group, path string) {
-	if strings.HasPrefix(path, "@") {
-		return
-	}
 	info, err := os.Lstat(path)
 	if err != nil {
 		return // gone since
