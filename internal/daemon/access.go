@@ -57,13 +57,16 @@ func (s *socket) setAccess(next access) (before access, err error) {
 	s.want = next
 	there, own := s.listener != nil && !s.abstract() && !s.closed, s.own
 	s.mu.Unlock()
-	if old != next && there && !own {
+	if old == next || !there {
+		return old, nil
+	}
+	if !own {
 		if st, err := lstat(s.path); err == nil {
 			s.warnOfAccess(next, st)
 		}
 		return old, nil
 	}
-	if old == next || !there || !s.owns() {
+	if !s.owns() {
 		return old, nil
 	}
 	err = s.change(old, next, born)
