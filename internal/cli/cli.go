@@ -153,3 +153,14 @@ func plural(n int, one, many string) string {
 	}
 	return fmt.Sprintf("%d %s", n, many)
 }
+
+// besideServing returns the flags of a command that takes those of serving too:
+// all, the command's own, and what reads a configuration from them.
+func besideServing(define func(*pflag.FlagSet)) (all, own *pflag.FlagSet, flags *config.Flags) {
+	all, own = pflag.NewFlagSet("all", pflag.ContinueOnError), pflag.NewFlagSet("own", pflag.ContinueOnError)
+	all.SortFlags, own.SortFlags = false, false
+	flags = config.NewFlags(all)
+	define(own)
+	all.AddFlagSet(own)
+	return all, own, flags
+}

@@ -64,13 +64,7 @@ func (f *doctorFlags) mistakes() (mistakes config.Mistakes) {
 
 func newDoctor(s Streams) *cobra.Command {
 	var f doctorFlags
-	set := pflag.NewFlagSet("doctor", pflag.ContinueOnError)
-	set.SortFlags = false
-	flags := config.NewFlags(set)
-	own := pflag.NewFlagSet("own", pflag.ContinueOnError)
-	own.SortFlags = false
-	f.define(own)
-	set.AddFlagSet(own)
+	set, own, flags := besideServing(f.define)
 	cmd := &cobra.Command{Use: "doctor [--encryption-config F]", Short: "look for what is wrong, and say what to do"}
 	cmd.Flags().AddFlagSet(set)
 	return parsed(cmd, func() { doctorHelp(s, own) }, func(ctx context.Context, args []string) error {

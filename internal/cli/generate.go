@@ -44,13 +44,7 @@ func (f *generateFlags) define(set *pflag.FlagSet) {
 
 func newGenerate(s Streams) *cobra.Command {
 	var f generateFlags
-	set := pflag.NewFlagSet("generate", pflag.ContinueOnError)
-	set.SortFlags = false
-	flags := config.NewFlags(set)
-	own := pflag.NewFlagSet("own", pflag.ContinueOnError)
-	own.SortFlags = false
-	f.define(own)
-	set.AddFlagSet(own)
+	set, own, flags := besideServing(f.define)
 	cmd := &cobra.Command{Use: "generate KIND [--out D]", Short: "write what goes with a configuration"}
 	cmd.Flags().AddFlagSet(set)
 	return parsed(cmd, func() { generateHelp(s, own) }, func(_ context.Context, args []string) error {
