@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cli"
+	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 	"sigs.k8s.io/aws-encryption-provider/internal/doctor"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 )
@@ -28,7 +29,7 @@ func examined(t *testing.T, args ...string) (code int, out, errs string) {
 }
 
 func TestDoctorExitsByWhatItFinds(t *testing.T) {
-	s, socket, key := running(t)
+	s, socket, key := daemontest.Running(t)
 	t.Setenv("AWS_ENDPOINT_URL_STS", s.STSURL(t))
 	status(t, cli.Done, "--socket="+socket)
 	healthy := []string{"--key=" + key, "--listen=" + socket}
@@ -57,7 +58,7 @@ func TestDoctorExitsByWhatItFinds(t *testing.T) {
 }
 
 func TestDoctorPrintsVersionedJSON(t *testing.T) {
-	_, socket, key := running(t)
+	_, socket, key := daemontest.Running(t)
 	t.Setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1")
 	status(t, cli.Done, "--socket="+socket)
 	_, out, _ := examined(t, "--key="+key, "--listen="+socket, "-o", "json")
@@ -100,7 +101,7 @@ func TestDoctorsPageHasItsFlags(t *testing.T) {
 }
 
 func TestDoctorColoursTerminalsAlone(t *testing.T) {
-	_, socket, key := running(t)
+	_, socket, key := daemontest.Running(t)
 	t.Setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1")
 	status(t, cli.Done, "--socket="+socket)
 	for noColor, want := range map[string]bool{"": true, "1": false} {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cli"
+	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 )
@@ -83,12 +84,7 @@ func served(t *testing.T) (key, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err = os.MkdirTemp("", "aep") // t.TempDir's paths may be too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return key, dir
+	return key, daemontest.Directory(t)
 }
 
 func TestSIGHUPLoadsAFileAgainAndEndsNothing(t *testing.T) {

@@ -2,9 +2,7 @@ package cli_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -12,44 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spf13/pflag"
-
 	"sigs.k8s.io/aws-encryption-provider/internal/cli"
-	"sigs.k8s.io/aws-encryption-provider/internal/config"
-	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
-	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
-	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
 )
-
-// running starts a plugin over an emulated KMS and returns its socket and key.
-func running(t *testing.T) (s *kmstest.Server, socket, key string) {
-	t.Helper()
-	s = kmstest.Start(t)
-	s.SetEnv(t)
-	key, err := s.CreateKey(kmstest.Region, kmsemulator.KeyOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := os.MkdirTemp("", "aep") // t.TempDir's paths may be too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	socket = filepath.Join(dir, "s")
-	cfg, err := config.NewFlags(pflag.NewFlagSet("test", pflag.ContinueOnError)).Parse(
-		[]string{"--key=" + key, "--listen=" + socket, "--health-port=127.0.0.1:0"}, func(string) (string, bool) { return "", false })
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := daemon.Start(cfg, daemon.Options{Log: slog.New(slog.DiscardHandler), Version: "v1", Commit: "c", GoVersion: "go"})
-	t.Cleanup(func() {
-		hurry, cancel := context.WithCancel(context.Background())
-		cancel()
-		d.Shutdown(hurry)
-	})
-	return s, socket, key
-}
 
 // status runs the command until its exit code is the wanted one.
 func status(t *testing.T, want int, args ...string) string {
@@ -71,7 +35,7 @@ func status(t *testing.T, want int, args ...string) string {
 }
 
 func TestStatusShowsWhatAnAPIServerSees(t *testing.T) {
-	_, socket, key := running(t)
+	_, socket, key := daemontest.Running(t)
 	text := status(t, cli.Done, "--socket="+socket)
 	for _, want := range []string{"healthz       ok", "key_id        " + key + "?material=", "key_id hash   sha256:", "v2beta1, round trip in", "v1beta1, round trip in", "AWSKMS v1", "result        ok"} {
 		if !strings.Contains(text, want) {
@@ -100,7 +64,7 @@ func TestStatusShowsWhatAnAPIServerSees(t *testing.T) {
 }
 
 func TestStatusExitsWith3WhereSomethingIsWrong(t *testing.T) {
-	s, socket, key := running(t)
+	s, socket, key := daemontest.Running(t)
 	text := status(t, cli.Done, "--socket=unix://"+socket, "--expect-key-id="+key)
 	_, after, _ := strings.Cut(text, "key_id        ")
 	keyID, _, _ := strings.Cut(after, "\n")
@@ -134,11 +98,7 @@ func TestStatusRefusesWrongUsage(t *testing.T) {
 // A socket that accepts and never answers must not hold a terminal.
 func TestStatusEndsAtASignal(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "aep")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	dir := daemontest.Directory(t)
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", filepath.Join(dir, "s"))
 	if err != nil {
 		t.Fatal(err)

@@ -1,11 +1,9 @@
 package doctor_test
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -21,6 +19,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
+	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 	"sigs.k8s.io/aws-encryption-provider/internal/doctor"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
@@ -46,11 +45,7 @@ func newNode(t *testing.T, s *kmstest.Server) *node {
 	t.Helper()
 	s.SetEnv(t)
 	t.Setenv("AWS_ENDPOINT_URL_STS", s.STSURL(t))
-	dir, err := os.MkdirTemp("", "aep") // t.TempDir's paths may be too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	dir := daemontest.Directory(t)
 	n := &node{t: t, kms: s, dir: dir, socket: filepath.Join(dir, "s")}
 	n.key = n.createKey(kmsemulator.KeyOptions{})
 	return n
@@ -118,12 +113,7 @@ func (n *node) run() {
 		n.t.Fatal(mistakes)
 	}
 	cfg.Health.Address = "127.0.0.1:0"
-	d := daemon.Start(cfg, daemon.Options{Log: slog.New(slog.DiscardHandler), Version: "v1", Commit: "c", GoVersion: "go"})
-	n.t.Cleanup(func() {
-		hurry, cancel := context.WithCancel(context.Background())
-		cancel()
-		d.Shutdown(hurry)
-	})
+	daemontest.Start(n.t, cfg)
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if found, err := daemon.LookAtSocket(n.t.Context(), n.socket); err == nil && found.Live {
 			return

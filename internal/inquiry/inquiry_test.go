@@ -1,58 +1,15 @@
 package inquiry_test
 
 import (
-	"context"
-	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/spf13/pflag"
-
-	"sigs.k8s.io/aws-encryption-provider/internal/config"
-	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
+	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 	"sigs.k8s.io/aws-encryption-provider/internal/inquiry"
-	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
-	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 )
-
-// running starts a plugin over an emulated KMS.
-func running(t *testing.T) (s *kmstest.Server, socket, key string) {
-	t.Helper()
-	s = kmstest.Start(t)
-	s.SetEnv(t)
-	key, err := s.CreateKey(kmstest.Region, kmsemulator.KeyOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	socket = filepath.Join(directory(t), "s")
-	cfg, err := config.NewFlags(pflag.NewFlagSet("test", pflag.ContinueOnError)).Parse(
-		[]string{"--key=" + key, "--listen=" + socket, "--health-port=127.0.0.1:0"}, func(string) (string, bool) { return "", false })
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := daemon.Start(cfg, daemon.Options{Log: slog.New(slog.DiscardHandler), Version: "v1", Commit: "c", GoVersion: "go"})
-	t.Cleanup(func() {
-		hurry, cancel := context.WithCancel(context.Background())
-		cancel()
-		d.Shutdown(hurry)
-	})
-	return s, socket, key
-}
-
-// directory has a short name: t.TempDir's may be too long for a socket.
-func directory(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "aep")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
 
 // ask asks until the report is as wanted.
 func ask(t *testing.T, q inquiry.Question, want func(*inquiry.Report) bool) *inquiry.Report {
@@ -69,7 +26,7 @@ func ask(t *testing.T, q inquiry.Question, want func(*inquiry.Report) bool) *inq
 }
 
 func TestAnswersOfAPluginThatIsWell(t *testing.T) {
-	_, socket, key := running(t)
+	_, socket, key := daemontest.Running(t)
 	r := ask(t, inquiry.Question{Socket: socket, Timeout: 3 * time.Second, ExpectKeyID: key}, func(r *inquiry.Report) bool { return r.OK })
 	if !strings.HasPrefix(r.KeyID, key) || !strings.HasPrefix(r.KeyIDHash, "sha256:") || r.V2RoundTrip <= 0 || r.V1RoundTrip <= 0 {
 		t.Errorf("%+v", r)
@@ -77,7 +34,7 @@ func TestAnswersOfAPluginThatIsWell(t *testing.T) {
 }
 
 func TestEachProblemIsNamed(t *testing.T) {
-	s, socket, key := running(t)
+	s, socket, key := daemontest.Running(t)
 	q := inquiry.Question{Socket: socket, Timeout: 3 * time.Second}
 	ask(t, q, func(r *inquiry.Report) bool { return r.OK })
 
@@ -96,7 +53,7 @@ func TestEachProblemIsNamed(t *testing.T) {
 }
 
 func TestASocketThatIsNotServedIsOneProblem(t *testing.T) {
-	socket := filepath.Join(directory(t), "s")
+	socket := filepath.Join(daemontest.Directory(t), "s")
 	r := inquiry.Ask(t.Context(), inquiry.Question{Socket: socket, Timeout: time.Second})
 	if r.OK || len(r.Problems) != 1 || !strings.HasPrefix(r.Problems[0], "Status: ") {
 		t.Errorf("%+v", r)
@@ -104,7 +61,7 @@ func TestASocketThatIsNotServedIsOneProblem(t *testing.T) {
 }
 
 func TestASilentSocketTakesTheTimeOfItsCalls(t *testing.T) {
-	socket := filepath.Join(directory(t), "s")
+	socket := filepath.Join(daemontest.Directory(t), "s")
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
 	if err != nil {
 		t.Fatal(err)
