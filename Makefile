@@ -59,7 +59,7 @@ image: $(TOOLS)/release ## The container image in bin/image: an OCI layout, and 
 	@$(TOOLS)/release image --out bin/image $(ARGS)
 
 .PHONY: release-snapshot
-release-snapshot: $(TOOLS)/release ## What a release has, in bin/release: archives, SBOMs, image, checksums (ARGS=...)
+release-snapshot: $(TOOLS)/release ## What a release has, in bin/release: archives, packages, SBOMs, image, checksums (ARGS=...)
 	@rm -rf bin/release
 	@$(TOOLS)/release snapshot --out bin/release $(ARGS)
 
@@ -74,7 +74,7 @@ race: test-unit ## The same as test-unit
 
 # -count=1: Go does not see that this depends on the program's own files.
 .PHONY: test-release
-test-release: ## Release and image: built twice, compared, unpacked and run
+test-release: ## Release, package and image: built twice, compared, installed and run
 	@echo '== release and image, built twice'
 	go -C tools/release test -count=1 $(TESTFLAGS) ./...
 

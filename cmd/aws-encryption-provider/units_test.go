@@ -37,10 +37,12 @@ func TestServiceIsExposedToLittle(t *testing.T) {
 	}
 }
 
-// What systemd does not know it says as a warning, and goes on.
-func TestUnitsHaveNothingThatSystemdDoesNotKnow(t *testing.T) {
-	dir := t.TempDir()
-	binary := filepath.Join(dir, "aws-encryption-provider")
+// putUnits copies the units into a directory of their own, with a program that is
+// there, and returns both.
+func putUnits(t *testing.T) (dir, binary string) {
+	t.Helper()
+	dir = t.TempDir()
+	binary = filepath.Join(dir, "aws-encryption-provider")
 	if err := os.WriteFile(binary, []byte("#!/bin/sh\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -54,9 +56,58 @@ func TestUnitsHaveNothingThatSystemdDoesNotKnow(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	return dir, binary
+}
+
+// complaints is what systemd says about the units of a directory and their
+// drop-ins. What it does not know it says as a warning, and goes on.
+func complaints(t *testing.T, dir string) []string {
+	t.Helper()
+	var all []string
 	for line := range strings.Lines(systemdAnalyze(t, "verify", dir+"/aws-encryption-provider.socket", dir+"/aws-encryption-provider.service")) {
-		if strings.Contains(line, "aws-encryption-provider") {
-			t.Error(line)
+		if strings.Contains(line, dir) || strings.Contains(line, "aws-encryption-provider") {
+			all = append(all, strings.TrimSpace(line))
 		}
+	}
+	return all
+}
+
+func TestUnitsHaveNothingThatSystemdDoesNotKnow(t *testing.T) {
+	dir, _ := putUnits(t)
+	if got := complaints(t, dir); got != nil {
+		t.Errorf("systemd says %q", got)
+	}
+}
+
+// Beside the units a drop-in that systemd does not understand would be left out
+// with a warning that nobody reads.
+func TestGeneratedDropInsFitTheUnits(t *testing.T) {
+	const key = "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+	for name, args := range map[string][]string{
+		"a key":           {"--key=" + key},
+		"words to quote":  {"--key=" + key, "--encryption-context=a=b c,d=100%", "--env=AWS_CA_BUNDLE=/etc/ssl/my bundle.pem"},
+		"another socket":  {"--key=" + key, "--listen=/run/other place/socket.sock"},
+		"a file":          {"--config=../../deploy/examples/minimal.yaml"},
+		"several sockets": {"--config=../../deploy/examples/full.yaml"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, binary := putUnits(t)
+			p := launch(t, nil, append([]string{"generate", "systemd", "--out=" + dir, "--program=" + binary}, args...)...)
+			p.exits(0)
+			if got := complaints(t, dir); got != nil {
+				t.Errorf("systemd says %q", got)
+			}
+			dropIn := filepath.Join(dir, "aws-encryption-provider.service.d", "10-configuration.conf")
+			text, err := os.ReadFile(dropIn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(dropIn, append(text, "Unheard=of\n"...), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if got := complaints(t, dir); len(got) != 1 || !strings.Contains(got[0], "Unheard") {
+				t.Errorf("of an unknown line in the drop-in systemd says %q: this test looks at nothing", got)
+			}
+		})
 	}
 }

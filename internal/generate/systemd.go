@@ -31,7 +31,7 @@ Check:
 	}
 	for _, dir := range o.socketDirs() {
 		if !slices.Contains([]string{"/run/kmsplugin", "/var/run/kmsplugin"}, dir) {
-			service.WriteString("ReadWritePaths=-" + strings.ReplaceAll(dir, "%", "%%") + "\n")
+			service.WriteString("ReadWritePaths=" + unitWord("-"+dir) + "\n")
 		}
 	}
 
@@ -61,7 +61,7 @@ func (o *Options) unitChecks() string {
 	return "- " + o.FileAt + " is on the node, and readable for the unit's user"
 }
 
-// unitWord quotes a word of a command line or an assignment. A $ is special in
+// unitWord quotes a word of a command line, a list or an assignment. A $ is special in
 // command lines only.
 func unitWord(word string) string {
 	word = strings.ReplaceAll(word, "%", "%%")

@@ -14,7 +14,10 @@ import (
 	"time"
 )
 
-const fipsSuffix = "_fips140"
+const (
+	fipsSuffix   = "_fips140"
+	develVersion = "devel" // where no repository could say one
+)
 
 // A target is what the program is built for, on Linux.
 type target struct {
@@ -53,7 +56,7 @@ type binary struct {
 	file    []byte
 	deps    []*debug.Module
 	goVer   string
-	version string // v1.2.3, or devel where no repository could say it
+	version string // v1.2.3, or develVersion
 	commit  string // may be empty
 	time    time.Time
 }
@@ -108,7 +111,7 @@ func inspect(t target, path string) (binary, error) {
 	}
 	b := binary{target: t, file: file, deps: info.Deps, goVer: info.GoVersion, version: info.Main.Version, time: time.Unix(0, 0).UTC()}
 	if b.version == "" || b.version == "(devel)" {
-		b.version = "devel"
+		b.version = develVersion
 	}
 	for _, s := range info.Settings {
 		switch s.Key {

@@ -1,9 +1,9 @@
 // Command release builds what this project ships: the container image as an OCI
-// layout, archives of the program, their SBOMs and checksums. It needs Go, make
-// and a checkout; no Docker, no daemon, no base image.
+// layout, archives of the program, Debian packages, their SBOMs and checksums. It
+// needs Go, make and a checkout; no Docker, no daemon, no base image.
 //
 //	release image    [flags] the image, as a layout and as one tar
-//	release snapshot [flags] archives, SBOMs, the image's tar, checksums
+//	release snapshot [flags] archives, packages, SBOMs, the image's tar, checksums
 //
 // Two runs on one commit with one Go give the same bytes: all times are the
 // commit's, entries are sorted, and the version is what the built program's

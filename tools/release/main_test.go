@@ -145,7 +145,7 @@ type checkout struct{ dir, commit string }
 func newCheckout(t *testing.T, root string) checkout {
 	t.Helper()
 	c := checkout{dir: t.TempDir()}
-	for _, dir := range []string{"cmd", "internal"} {
+	for _, dir := range []string{"cmd", "deploy", "internal"} {
 		if err := os.CopyFS(filepath.Join(c.dir, dir), os.DirFS(filepath.Join(root, dir))); err != nil {
 			t.Fatal(err)
 		}
@@ -320,7 +320,7 @@ func checkNames(t *testing.T, dir string) {
 	t.Helper()
 	want := []string{"SHA256SUMS", "image-digest.txt", program + "_v1.2.3_oci.tar"}
 	for _, target := range []string{"amd64", "arm64", runtime.GOARCH + "_fips140"} {
-		for _, kind := range []string{"tar.gz", "spdx.json"} {
+		for _, kind := range []string{"tar.gz", "deb", "spdx.json"} {
 			want = append(want, fmt.Sprintf("%s_v1.2.3_linux_%s.%s", program, target, kind))
 		}
 	}

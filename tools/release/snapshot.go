@@ -19,8 +19,7 @@ func artifact(b binary, suffix string) string {
 	return fmt.Sprintf("%s_%s_linux_%s%s", program, b.version, b.target, suffix)
 }
 
-// writeSnapshot writes what a release has. What else is to be packed for each
-// binary, such as packages of a distribution, belongs beside archive and sbom.
+// writeSnapshot writes what a release has.
 func writeSnapshot(r request, built []binary, l licences, layoutDir string, out io.Writer) error {
 	var plain []binary
 	for _, b := range built {
@@ -32,7 +31,13 @@ func writeSnapshot(r request, built []binary, l licences, layoutDir string, out 
 		if err != nil {
 			return err
 		}
-		for name, data := range map[string][]byte{artifact(b, ".spdx.json"): document, artifact(b, ".tar.gz"): packed} {
+		installed, err := debian(r.source, b, l, document)
+		if err != nil {
+			return err
+		}
+		for name, data := range map[string][]byte{
+			artifact(b, ".spdx.json"): document, artifact(b, ".tar.gz"): packed, artifact(b, ".deb"): installed,
+		} {
 			if err := os.WriteFile(filepath.Join(r.out, name), data, 0o644); err != nil {
 				return err
 			}
@@ -59,14 +64,23 @@ func archive(source string, b binary, l licences, document []byte) ([]byte, erro
 		{name: dir + "LICENSE", mode: 0o644, data: l.own},
 		{name: dir + thirdPartyFile, mode: 0o644, data: l.others()},
 	}
-	for _, name := range []string{"README.md", "CHANGELOG.md"} {
-		data, err := os.ReadFile(filepath.Join(source, name))
+	for name, path := range archived() {
+		data, err := os.ReadFile(filepath.Join(source, path))
 		if err != nil {
 			return nil, err
 		}
 		files = append(files, file{name: dir + name, mode: 0o644, data: data})
 	}
 	return tarGzip(b.time, files)
+}
+
+// archived are the project's own files in an archive, by their names there.
+func archived() map[string]string {
+	files := map[string]string{"README.md": "README.md", "CHANGELOG.md": "CHANGELOG.md"}
+	for _, unit := range unitFiles() {
+		files[unit] = filepath.Join("deploy", "systemd", unit)
+	}
+	return files
 }
 
 // writeChecksums writes SHA256SUMS, which `sha256sum -c` reads.

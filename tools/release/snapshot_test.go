@@ -45,12 +45,13 @@ func checkArchives(t *testing.T, dir string, c checkout) {
 		into := t.TempDir()
 		untar(t, filepath.Join(dir, artifact(b, ".tar.gz")), into)
 		inside := filepath.Join(into, artifact(b, ""))
-		for _, name := range []string{"LICENSE", thirdPartyFile, "README.md", "CHANGELOG.md", program + ".spdx.json"} {
+		for _, name := range []string{"LICENSE", thirdPartyFile, "README.md", "CHANGELOG.md", program + ".spdx.json", program + ".service", program + ".socket"} {
 			if info, err := os.Stat(filepath.Join(inside, name)); err != nil || info.Size() == 0 {
 				t.Errorf("%s: %v of %d bytes in the archive for %s", name, err, info.Size(), target)
 			}
 		}
 		path := filepath.Join(inside, program)
+		checkPackaged(t, filepath.Join(dir, artifact(b, ".deb")), path)
 		info, err := buildinfo.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -75,6 +76,22 @@ func checkArchives(t *testing.T, dir string, c checkout) {
 				t.Errorf("%s: version says %q, %v", target, out, err)
 			}
 		}
+	}
+}
+
+// checkPackaged demands that a package installs the archive's program.
+func checkPackaged(t *testing.T, pkg, path string) {
+	t.Helper()
+	into := t.TempDir()
+	if out, err := exec.CommandContext(t.Context(), "dpkg-deb", "--extract", pkg, into).CombinedOutput(); err != nil {
+		t.Fatalf("dpkg-deb --extract %s: %v\n%s", pkg, err, out)
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(into, "usr", "bin", program)); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%s has a program of %d bytes, %v; the archive's has %d", pkg, len(got), err, len(want))
 	}
 }
 
