@@ -64,13 +64,19 @@ release-snapshot: $(TOOLS)/release ## What a release has, in bin/release: archiv
 	@$(TOOLS)/release snapshot --out bin/release $(ARGS)
 
 .PHONY: test
-test: test-unit test-release test-manifests test-e2e ## All tests: unit with the race detector, release, manifests, end to end
+test: test-unit test-docs test-release test-manifests test-e2e ## All tests: unit with the race detector, docs, release, manifests, end to end
 
 .PHONY: test-unit race
 test-unit: ## Unit tests with the race detector
 	@echo '== unit tests with the race detector'
 	go test -race -timeout $(UNIT_TIMEOUT) $(TESTFLAGS) ./...
 race: test-unit ## The same as test-unit
+
+# -count=1: Go does not see the files of other modules that it reads.
+.PHONY: test-docs
+test-docs: ## What the docs tell one to type runs, and their links lead somewhere
+	@echo '== docs: bash blocks and links'
+	go -C test/docs test -count=1 $(TESTFLAGS) ./...
 
 # -count=1: Go does not see that this depends on the program's own files.
 .PHONY: test-release
