@@ -153,6 +153,18 @@ func TestLinksInsideTheProjectLeadSomewhere(t *testing.T) {
 	}
 }
 
+// TestIndexNamesEveryPage: docs/README.md leads to each page beside it.
+func TestIndexNamesEveryPage(t *testing.T) {
+	all := documents(t)
+	index := all["docs/README.md"]
+	for name := range all {
+		page, beside := strings.CutPrefix(name, "docs/")
+		if beside && page != "README.md" && !strings.Contains(page, "/") && !strings.Contains(index, "("+page+")") {
+			t.Errorf("docs/README.md does not name %s", page)
+		}
+	}
+}
+
 func TestBrokenLinksAreFound(t *testing.T) {
 	all := map[string]string{
 		"made/a.md": "# A `b`: c\n[x](b.md#two) [x](#a-b-c) [x](b.md#three) [x](c.md) [x](https://example.org/) `[x](d.md)`\n```\n[x](e.md)\n```\n",
