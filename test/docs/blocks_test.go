@@ -1,6 +1,7 @@
 package docs_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -14,11 +15,25 @@ import (
 	"time"
 )
 
-// fixtures are what a document takes for given: files of the checkout, by the
-// name that they have in the directory where its blocks run.
-func fixtures() map[string]map[string]string {
-	return map[string]map[string]string{
-		"docs/configuration.md": {"config.yaml": "deploy/examples/full.yaml"},
+// fixture is what a document takes for given.
+type fixture struct {
+	files map[string]string // of the checkout, by their name where the blocks run
+	kms   bool              // an emulated KMS, and a stand-in for the AWS CLI
+	setup string            // what has happened before, in the blocks' shell
+}
+
+func fixtures() map[string]fixture {
+	return map[string]fixture{
+		"README.md": {
+			kms:   true,
+			setup: "aws kms delete-alias --region us-west-2 --alias-name alias/K8sKMSKey # the emulator's own",
+		},
+		"docs/configuration.md": {files: map[string]string{"config.yaml": "deploy/examples/full.yaml"}},
+		"docs/key-trouble.md": {
+			kms: true,
+			setup: "KEY_ARN=$(aws kms create-key --region us-west-2 --query KeyMetadata.Arn --output text)\n" +
+				"aws kms schedule-key-deletion --region us-west-2 --key-id $KEY_ARN",
+		},
 	}
 }
 
@@ -33,7 +48,9 @@ func TestBashBlocksRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program := builtProgram(t)
+	programs := t.TempDir()
+	build(t, root, filepath.Join(programs, "aws-encryption-provider"), "./cmd/aws-encryption-provider")
+	build(t, ".", filepath.Join(programs, "aws"), "./cmd/aws")
 	ran, exist := 0, map[string]bool{}
 	all := documents(t)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
@@ -53,12 +70,17 @@ func TestBashBlocksRun(t *testing.T) {
 		ran += len(runnable)
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			for file, from := range fixtures()[name] {
+			given := fixtures()[name]
+			for file, from := range given.files {
 				if err := os.WriteFile(filepath.Join(dir, file), []byte(read(t, filepath.Join(root, from))), 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if failed, output := runBlocks(t.Context(), runnable, dir, filepath.Dir(program)); failed != nil {
+			env := []string{"PATH=" + programs + ":/usr/bin:/bin", "HOME=" + dir, "EDITOR=true", "LC_ALL=C"}
+			if given.kms {
+				env = append(env, "AWS_ENDPOINT_URL_KMS="+startKMS(t, programs), "AWS_ACCESS_KEY_ID=docs", "AWS_SECRET_ACCESS_KEY=docs")
+			}
+			if failed, output := runBlocks(t.Context(), given.setup, runnable, dir, env); failed != nil {
 				t.Errorf("%s:%d: this block fails. Mend it, or list it in test/docs/cannot-run.txt with a reason, as\n%s\n\n%s\n%s",
 					name, failed.line, failed.key, failed.text, output)
 			}
@@ -77,11 +99,11 @@ func TestBashBlocksRun(t *testing.T) {
 
 // runBlocks runs blocks in one shell and returns the one that failed, or did not
 // end, with all that was printed.
-func runBlocks(ctx context.Context, run []block, dir, programs string) (failed *block, output string) {
+func runBlocks(ctx context.Context, setup string, run []block, dir string, env []string) (failed *block, output string) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var script strings.Builder
-	script.WriteString("set -euo pipefail\n")
+	script.WriteString("set -euo pipefail\n" + setup + "\n")
 	ended := filepath.Join(dir, ".ended")
 	for i, b := range run {
 		fmt.Fprintf(&script, "%s\necho %d >> %q\n", b.text, i, ended)
@@ -89,7 +111,7 @@ func runBlocks(ctx context.Context, run []block, dir, programs string) (failed *
 	cmd := exec.CommandContext(ctx, "bash", "-c", script.String())
 	cmd.Dir = dir
 	cmd.WaitDelay = time.Second
-	cmd.Env = []string{"PATH=" + programs + ":/usr/bin:/bin", "HOME=" + dir, "EDITOR=true", "LC_ALL=C"}
+	cmd.Env = env
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
@@ -142,13 +164,13 @@ func TestBlockThatFailsIsNamed(t *testing.T) {
 		"ends the shell early": "exit 0\n",
 	} {
 		run := []block{{key: "first", text: "X=1\n"}, {key: "second", text: second}, {key: "third", text: "echo $X\n"}}
-		failed, output := runBlocks(t.Context(), run, t.TempDir(), "/usr/bin")
+		failed, output := runBlocks(t.Context(), "", run, t.TempDir(), []string{"PATH=/usr/bin:/bin"})
 		if failed == nil || failed.key != "second" {
 			t.Errorf("%s: failed is %+v; output %q", name, failed, output)
 		}
 	}
 	run := []block{{key: "first", text: "X=seen\n"}, {key: "second", text: "echo $X\n"}}
-	if failed, output := runBlocks(t.Context(), run, t.TempDir(), "/usr/bin"); failed != nil || output != "seen\n" {
+	if failed, output := runBlocks(t.Context(), "", run, t.TempDir(), []string{"PATH=/usr/bin:/bin"}); failed != nil || output != "seen\n" {
 		t.Errorf("one shell for a document: failed is %+v; output %q", failed, output)
 	}
 }
@@ -161,16 +183,42 @@ func TestBlockListedWithoutReasonOrTwiceIsRefused(t *testing.T) {
 	}
 }
 
-// builtProgram builds the program of this checkout.
-func builtProgram(t *testing.T) string {
+// startKMS runs the program over its emulated KMS until the test's end, and
+// returns KMS's address.
+func startKMS(t *testing.T, programs string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "aws-encryption-provider")
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-tags", "grpcnotrace", "-o", path, "./cmd/aws-encryption-provider")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
+	ctx, cancel := context.WithCancel(t.Context())
+	cmd := exec.CommandContext(ctx, filepath.Join(programs, "aws-encryption-provider"), "dev", "--dir="+t.TempDir())
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		_ = cmd.Wait() // it was interrupted
+	})
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if words := strings.Fields(lines.Text()); len(words) == 2 && words[0] == "KMS" {
+			return words[1]
+		}
+	}
+	t.Fatal("the program ended before it said where KMS is")
+	return ""
+}
+
+// build builds a command of the module in dir.
+func build(t *testing.T, dir, path, command string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-tags", "grpcnotrace", "-o", path, command)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	return path
 }
 
 func read(t *testing.T, path string) string {
