@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -19,15 +17,15 @@ import (
 
 // generateFlags are the command's own, beside those of serving.
 type generateFlags struct {
-	o                 generate.Options
-	out, from, fileAt string
-	force             bool
+	output
+
+	o            generate.Options
+	from, fileAt string
 }
 
 func (f *generateFlags) define(set *pflag.FlagSet) {
 	o := &f.o
-	set.StringVar(&f.out, "out", "", "`DIR` that the files go to; default: all to standard output")
-	set.BoolVar(&f.force, "force", false, "write over files that are there")
+	f.output.define(set)
 	set.StringVar(&f.from, "from", "", "`FILE` with the EncryptionConfiguration that the API servers have now; default: they have none")
 	set.StringSliceVar(&o.Resources, "resources", nil, "`RESOURCES` to encrypt, a comma list such as secrets,pandas.example.com or *.*; default: those of --from, or secrets")
 	set.StringSliceVar(&o.Names, "name", nil, "`NAME` of the provider in the EncryptionConfiguration; several as a comma list; default: as in --from, or aws-encryption-provider")
@@ -143,7 +141,7 @@ func (f *generateFlags) run(s Streams, kind generate.Kind, cfg *config.Config, f
 	if err != nil {
 		return err
 	}
-	if f.out == "" {
+	if f.dir == "" {
 		return printFiles(s, files)
 	}
 	return f.write(s, files)
@@ -166,45 +164,4 @@ func printFiles(s Streams, files []generate.File) error {
 		}
 	}
 	return nil
-}
-
-// write makes all files, or none where one is there already.
-func (f *generateFlags) write(s Streams, files []generate.File) error {
-	if !f.force {
-		for _, file := range files {
-			name := filepath.Join(f.out, file.Name)
-			if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("%s is there already: --force writes over it", name)
-			}
-		}
-	}
-	for _, file := range files {
-		if err := f.writeFile(file); err != nil {
-			return fmt.Errorf("writing what was generated: %w", err)
-		}
-		fmt.Fprintln(s.Out, filepath.Join(f.out, file.Name))
-	}
-	return nil
-}
-
-// writeFile never leaves half a file, nor the mode of the one before.
-func (f *generateFlags) writeFile(file generate.File) error {
-	name := filepath.Join(f.out, file.Name)
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil { //nolint:gosec // as those of /etc
-		return err
-	}
-	next, err := os.CreateTemp(filepath.Dir(name), ".generate-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(next.Name()) //nolint:errcheck // gone when all went well
-	mode := fs.FileMode(0o644)
-	if file.Secret {
-		mode = 0o600
-	}
-	_, err = next.WriteString(file.Text)
-	if err := errors.Join(err, next.Chmod(mode), next.Close()); err != nil {
-		return err
-	}
-	return os.Rename(next.Name(), name)
 }

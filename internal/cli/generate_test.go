@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"io/fs"
 	"maps"
 	"os"
@@ -195,5 +196,33 @@ func TestStaticPodManifest(t *testing.T) {
 		if diff := cmp.Diff(string(want), stdout); diff != "" {
 			t.Errorf("%s is not what %q prints (go test ./internal/cli -update):\n%s", path, args, diff)
 		}
+	}
+}
+
+// TestPolicyWritesAFileForEachDocument, of the form that AWS' command line takes.
+func TestPolicyWritesAFileForEachDocument(t *testing.T) {
+	dir := t.TempDir()
+	_, stderr, code := run(t, "policy", "--config=../../deploy/examples/full.yaml", "--principal=arn:aws:iam::111122223333:role/control-plane", "--out="+dir)
+	if code != 0 || stderr != "" {
+		t.Fatalf("exit %d, %s", code, stderr)
+	}
+	files := tree(t, dir)
+	for _, name := range []string{
+		"identity-policy.json", "identity-policy-etcd-encryption.json", "trust-policy-etcd-encryption.json",
+		"key-policy-us-west-2-4321abcd-12ab-34cd-56ef-1234567890ba.json", "key-policy-us-west-2-1234abcd-12ab-34cd-56ef-1234567890ab.json",
+		"key-policy-us-west-2-1234abcd-12ab-34cd-56ef-1234567890ab-2.json", // of another account
+		"kms-endpoint-policy.json", "sts-endpoint-policy.json",
+	} {
+		var document struct{ Version string }
+		if err := json.Unmarshal([]byte(files[name]), &document); err != nil || document.Version != "2012-10-17" {
+			t.Errorf("%s: %v, version %q", name, err, document.Version)
+		}
+		delete(files, name)
+	}
+	if len(files) > 0 {
+		t.Errorf("more files: %v", slices.Collect(maps.Keys(files)))
+	}
+	if _, stderr, code := run(t, "policy", "--config=../../deploy/examples/full.yaml", "--out="+dir); code != cli.Failed || !strings.Contains(stderr, "is there already") {
+		t.Errorf("over what is there: exit %d, %s", code, stderr)
 	}
 }

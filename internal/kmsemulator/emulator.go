@@ -14,8 +14,9 @@
 // HMAC keys exist by name only, to be refused where KMS refuses them. With
 // [Options.Dir] everything survives the process; without, it dies with it.
 //
-// The emulator grants whatever [Emulator.Deny] does not forbid: it stores key
-// policies and evaluates none.
+// The emulator grants whatever [Emulator.Deny] does not forbid, until
+// [Emulator.Enforce] makes policies decide. What CreateKey is told as a key's
+// policy is stored and not evaluated.
 //
 // The serving path must never import this package: only the dev command and
 // tests do.
@@ -77,7 +78,9 @@ type Credential struct {
 	SecretAccessKey string
 	SessionToken    string    // for temporary credentials; must then be sent along
 	Expires         time.Time // zero: never
-	Principal       string    // ARN named in refusals; "": a user of the account
+	Principal       string    // ARN of a user, or of a role's session; "": a user of the account
+
+	role string // ARN of the role, for a session that AssumeRole began
 }
 
 // An Emulator is an AWS KMS. Make one with [New].
@@ -91,11 +94,12 @@ type Emulator struct {
 	calls      map[string]*atomic.Int64 // operation → calls that arrived
 	allCalls   atomic.Int64
 
-	store   *store
-	signers *signers
-	faults  *faults
-	policy  *policy
-	imds    *imdsTokens
+	store    *store
+	signers  *signers
+	faults   *faults
+	enforced atomic.Pointer[enforced] // nil: every caller may do everything
+	policy   *policy
+	imds     *imdsTokens
 
 	random struct {
 		sync.Mutex

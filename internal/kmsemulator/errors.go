@@ -50,7 +50,7 @@ func wrongKey() *apiError {
 // denied is KMS's answer to a principal without the permission. The layer that
 // decides it writes "Message" with a capital letter, unlike the operations.
 func denied(principal, operation, resource, because string) *apiError {
-	e := refuse("AccessDeniedException", "User: %s is not authorized to perform: kms:%s on resource: %s because %s",
+	e := refuse("AccessDeniedException", "User: %s is not authorized to perform: kms:%s on resource: %s %s",
 		principal, operation, resource, because)
 	e.member = "Message"
 	return e

@@ -212,7 +212,7 @@ func (e *Emulator) concerned(region string, p params) *key {
 		return nil
 	}
 	w := e.store.latest.Load()
-	c := &call{Emulator: e, region: region, view: w}
+	c := &call{Emulator: e, caller: caller{principal: e.arn("iam", "", "root"), region: region}, view: w}
 	for _, name := range []*string{in.KeyId, in.SourceKeyId, in.TargetKeyId, in.AliasName} {
 		if name != nil {
 			k, _ := c.anyKey(*name)

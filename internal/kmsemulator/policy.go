@@ -71,15 +71,33 @@ func (r rule) concerns(k *key, operation string) bool {
 // is tells whether a name, an id or an ARN, is this key's.
 func (k *key) is(name string) bool { return name == k.arn || name == k.ref.id }
 
-// allowed asks the policy for the permission of an operation on a key, nil for
-// the operations that have none.
+// allowed asks what was denied, and the policies, for the permission of an
+// operation on a key, nil for the operations that have none.
 func (c *call) allowed(k *key, operation string) error {
+	because := "because no identity-based policy allows the kms:" + operation + " action"
 	if c.policy.allows(k, operation) {
+		because = c.refusal(k, operation)
+	}
+	if because == "" && c.foreign() && !acrossAccounts(operation) {
+		because = "because no resource-based policy allows the kms:" + operation + " action"
+	}
+	if because == "" {
 		return nil
 	}
 	resource := "*"
 	if k != nil {
 		resource = k.arn
 	}
-	return denied(c.principal, operation, resource, "no identity-based policy allows the kms:"+operation+" action")
+	return denied(c.principal, operation, resource, because)
+}
+
+// acrossAccounts says whether an operation is for callers of other accounts too.
+//
+// https://docs.aws.amazon.com/kms/latest/developerguide/key-policy-modifying-external-accounts.html
+func acrossAccounts(operation string) bool {
+	switch operation {
+	case "Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo":
+		return true
+	}
+	return false
 }

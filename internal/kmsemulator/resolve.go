@@ -1,6 +1,10 @@
 package kmsemulator
 
-import "strings"
+import (
+	"strings"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/iam"
+)
 
 // isKeyID tells whether a text has the form of a key id: a UUID, or "mrk-" and
 // 32 hexadecimal digits. KMS tells other texts from ids that do not exist.
@@ -17,10 +21,13 @@ func isKeyID(s string) bool {
 
 // anyKey finds the key that a key id, key ARN, alias or alias ARN names.
 func (c *call) anyKey(name string) (*key, error) {
-	if strings.HasPrefix(name, "alias/") {
+	isARN := strings.HasPrefix(name, "arn:")
+	switch {
+	case !isARN && c.foreign():
+		return nil, notFound("Key '%s' does not exist in account %s", name, iam.AccountOf(c.principal))
+	case strings.HasPrefix(name, "alias/"):
 		return c.aliased(name)
-	}
-	if !strings.HasPrefix(name, "arn:") {
+	case !isARN:
 		return c.keyByID(name)
 	}
 	resource, err := c.resource(name)
@@ -52,7 +59,7 @@ func (c *call) resource(arn string) (string, error) {
 		return "", notFound("Invalid arn %s", region)
 	}
 	if account != c.account {
-		return "", denied(c.principal, c.operation, arn, "the resource does not exist in this Region, "+
+		return "", denied(c.principal, c.operation, arn, "because the resource does not exist in this Region, "+
 			"no resource-based policies allow access, or a resource-based policy explicitly denies access")
 	}
 	return p[5], nil
@@ -65,6 +72,9 @@ func (c *call) keyOfARN(arn, resource string) (*key, error) {
 	}
 	return c.keyByID(id)
 }
+
+// foreign says whether the caller is of another account, in which there is no key.
+func (c *call) foreign() bool { return iam.AccountOf(c.principal) != c.account }
 
 func (c *call) keyByID(id string) (*key, error) {
 	if !isKeyID(id) {

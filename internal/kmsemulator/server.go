@@ -51,9 +51,8 @@ func delayOf(ctx context.Context) time.Duration {
 // A call is one request while it is answered.
 type call struct {
 	*Emulator
+	caller
 	operation string
-	region    string
-	principal string // ARN of the caller
 	now       time.Time
 	view      *world // what this connection sees
 	params    params
@@ -122,7 +121,7 @@ func (e *Emulator) answer(w http.ResponseWriter, r *http.Request, body []byte) (
 	if err != nil {
 		return nil, err
 	}
-	c := &call{Emulator: e, operation: name, region: caller.region, principal: caller.principal, now: now, params: fields}
+	c := &call{Emulator: e, operation: name, caller: caller, now: now, params: fields}
 	c.view, err = e.store.seen(now, delayOf(r.Context()))
 	if err != nil {
 		return nil, err

@@ -42,7 +42,8 @@ type authorization struct {
 
 // A caller is who an authenticated request comes from.
 type caller struct {
-	principal string
+	principal string // ARN of a user, or of a session
+	role      string // ARN of the session's role; "" for a user
 	accessKey string
 	region    string
 }
@@ -196,7 +197,11 @@ func (e *Emulator) checkCredential(r *http.Request, body []byte, auth authorizat
 	if principal == "" {
 		principal = e.arn("iam", "", "user/"+cred.AccessKeyID)
 	}
-	return caller{principal: principal, accessKey: sc.accessKey, region: sc.region}, nil
+	role := cred.role
+	if role == "" {
+		role = roleOf(principal)
+	}
+	return caller{principal: principal, role: role, accessKey: sc.accessKey, region: sc.region}, nil
 }
 
 // parseSigned parses the Authorization header and the request's date.

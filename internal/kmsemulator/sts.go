@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/iam"
 )
 
 const (
@@ -117,6 +119,7 @@ func (e *Emulator) assumeRole(who caller, form url.Values, now time.Time) (stsRe
 	}
 	principal := e.arn("sts", "", "assumed-role/"+name+"/"+session)
 	cred := temporary(principal, now.Add(time.Duration(seconds)*time.Second))
+	cred.role = arn
 	e.signers.add(cred)
 	var out assumeRoleResult
 	out.AssumedRoleUser.Arn = principal
@@ -176,6 +179,9 @@ func (e *Emulator) mayAssume(who caller, arn string, form url.Values) (string, e
 		return "", refusal
 	}
 	name := path[strings.LastIndex(path, "/")+1:]
+	if err := e.mayEnter(who, arn, form); err != nil {
+		return "", err
+	}
 	if len(e.options.Roles) == 0 {
 		return name, nil
 	}
@@ -206,8 +212,12 @@ type callerIdentityResult struct {
 	Account string
 }
 
+// callerIdentity needs no permission, but an endpoint's policy can stop it.
 func (e *Emulator) callerIdentity(who caller, _ url.Values, _ time.Time) (stsResult, error) {
-	return callerIdentityResult{Arn: who.principal, UserId: who.accessKey, Account: e.account}, nil
+	if err := e.mayAsk(who); err != nil {
+		return nil, err
+	}
+	return callerIdentityResult{Arn: who.principal, UserId: who.accessKey, Account: iam.AccountOf(who.principal)}, nil
 }
 
 func writeSTS(w http.ResponseWriter, id, action string, result stsResult) {

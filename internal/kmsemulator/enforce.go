@@ -1,0 +1,202 @@
+package kmsemulator
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/iam"
+)
+
+// Policies are what IAM, keys, roles and an endpoint allow, as JSON documents.
+type Policies struct {
+	// Identity has the policies of users and roles, by their ARNs. Who is not
+	// here may do what a key or role allows to them by name.
+	Identity map[string][]string
+	// Keys has the policies of keys, by their ARNs. One that is not here has
+	// KMS's default, which leaves the decision to the key's account.
+	Keys map[string]string
+	// Trust has who may assume a role, by its ARN. Others can be assumed by nobody.
+	Trust map[string]string
+	// KMSEndpoint and STSEndpoint are the policies of the VPC endpoints that
+	// every call comes by; "" is none.
+	KMSEndpoint, STSEndpoint string
+}
+
+// enforced are Policies that were read.
+type enforced struct {
+	identity    map[string][]*iam.Policy
+	keys, trust map[string]*iam.Policy
+	kms, sts    *iam.Policy
+}
+
+// Enforce makes policies decide every call from now on, besides Deny and Allow.
+// It fails on a document that IAM would refuse, or whose language the emulator
+// does not know.
+func (e *Emulator) Enforce(p Policies) error {
+	in := &enforced{identity: map[string][]*iam.Policy{}, keys: map[string]*iam.Policy{}, trust: map[string]*iam.Policy{}}
+	var err error
+	read := func(kind iam.Kind, of, text string) *iam.Policy {
+		policy, e := iam.Parse(kind, text)
+		if e != nil && err == nil {
+			err = fmt.Errorf("kmsemulator: %s: %w", of, e)
+		}
+		return policy
+	}
+	for of, all := range p.Identity {
+		for _, text := range all {
+			in.identity[of] = append(in.identity[of], read(iam.Identity, of, text))
+		}
+	}
+	for of, text := range p.Keys {
+		in.keys[of] = read(iam.Resource, of, text)
+	}
+	for of, text := range p.Trust {
+		in.trust[of] = read(iam.Resource, of, text)
+	}
+	if p.KMSEndpoint != "" {
+		in.kms = read(iam.Endpoint, "KMS endpoint", p.KMSEndpoint)
+	}
+	if p.STSEndpoint != "" {
+		in.sts = read(iam.Endpoint, "STS endpoint", p.STSEndpoint)
+	}
+	if err != nil {
+		return err
+	}
+	e.enforced.Store(in)
+	return nil
+}
+
+// defaultPolicy is that of a key which was given none.
+//
+// https://docs.aws.amazon.com/kms/latest/developerguide/key-policy-default.html
+func defaultPolicy(account string) *iam.Policy {
+	return own(iam.Resource, `{"Version":"2012-10-17","Statement":[{"Sid":"EnableIAMUserPermissions","Effect":"Allow",`+
+		`"Principal":{"AWS":"`+account+`"},"Action":"kms:*","Resource":"*"}]}`)
+}
+
+// everything is the policy of somebody who needs no permission.
+func everything() *iam.Policy {
+	return own(iam.Identity, `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`)
+}
+
+func own(kind iam.Kind, text string) *iam.Policy {
+	p, err := iam.Parse(kind, text)
+	if err != nil {
+		panic(err) // it stands in this file
+	}
+	return p
+}
+
+// request is what every decision about a caller starts with.
+func (in *enforced) request(who caller) iam.Request {
+	r := iam.Request{Principal: who.role, Session: who.principal, Keys: map[string][]string{}}
+	if r.Principal == "" {
+		r.Principal, r.Session = who.principal, ""
+	}
+	return r
+}
+
+// refusal says why the policies refuse an operation on a key, nil for none; ""
+// where they allow it.
+func (c *call) refusal(k *key, operation string) string {
+	in := c.enforced.Load()
+	if in == nil {
+		return ""
+	}
+	r := in.request(c.caller)
+	r.Action, r.Resource = "kms:"+operation, "*"
+	p := iam.Policies{Identity: in.identity[r.Principal], Endpoint: in.kms}
+	if k != nil {
+		r.Resource, r.ResourceAccount = k.arn, c.account
+		p.Resource = in.keys[k.arn]
+		if p.Resource == nil {
+			p.Resource = defaultPolicy(c.account)
+		}
+		c.describe(r.Keys, k, operation)
+	}
+	return iam.Refusal(r, p)
+}
+
+// describe fills in KMS's own condition keys.
+//
+// https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html
+func (c *call) describe(keys map[string][]string, k *key, operation string) {
+	for ref, a := range c.view.aliases {
+		if ref.region == k.ref.region && a.target == k.ref.id {
+			keys["kms:ResourceAliases"] = append(keys["kms:ResourceAliases"], ref.name)
+		}
+	}
+	var in struct {
+		KeyId, SourceKeyId, DestinationKeyId                                     *string
+		EncryptionContext, SourceEncryptionContext, DestinationEncryptionContext map[string]string
+	}
+	if err := c.params.decode(&in); err != nil {
+		return // the operation has refused it
+	}
+	name, context := in.KeyId, in.EncryptionContext
+	switch operation {
+	case "ReEncryptFrom":
+		name, context = in.SourceKeyId, in.SourceEncryptionContext
+	case "ReEncryptTo":
+		name, context = in.DestinationKeyId, in.DestinationEncryptionContext
+	}
+	if name != nil {
+		if i := strings.Index(*name, "alias/"); i >= 0 {
+			keys["kms:RequestAlias"] = []string{(*name)[i:]}
+		}
+	}
+	for _, pair := range slices.Sorted(maps.Keys(context)) {
+		keys["kms:EncryptionContext:"+pair] = []string{context[pair]}
+		keys["kms:EncryptionContextKeys"] = append(keys["kms:EncryptionContextKeys"], pair)
+	}
+}
+
+// mayEnter says whether the policies let a caller assume a role.
+func (e *Emulator) mayEnter(who caller, role string, form url.Values) error {
+	in := e.enforced.Load()
+	if in == nil {
+		return nil
+	}
+	r := in.request(who)
+	r.Action, r.Resource, r.ResourceAccount = "sts:AssumeRole", role, iam.AccountOf(role)
+	if id := form.Get("ExternalId"); id != "" {
+		r.Keys["sts:ExternalId"] = []string{id}
+	}
+	return deniedSTS(who, r, iam.Refusal(r, iam.Policies{Identity: in.identity[r.Principal], Resource: in.trust[role], Endpoint: in.sts}))
+}
+
+// mayAsk says whether an endpoint's policy lets a caller ask who it is.
+func (e *Emulator) mayAsk(who caller) error {
+	in := e.enforced.Load()
+	if in == nil {
+		return nil
+	}
+	r := in.request(who)
+	r.Action, r.Resource = "sts:GetCallerIdentity", "*"
+	return deniedSTS(who, r, iam.Refusal(r, iam.Policies{Identity: []*iam.Policy{everything()}, Endpoint: in.sts}))
+}
+
+func deniedSTS(who caller, r iam.Request, because string) error {
+	if because == "" {
+		return nil
+	}
+	return &apiError{
+		status: http.StatusForbidden, code: "AccessDenied",
+		message: fmt.Sprintf("User: %s is not authorized to perform: %s on resource: %s %s", who.principal, r.Action, r.Resource, because),
+	}
+}
+
+// roleOf returns the ARN of a session's role, as far as the session tells it: a
+// role's path is not part of it. "" is no session.
+func roleOf(principal string) string {
+	before, rest, ok := strings.Cut(principal, ":assumed-role/")
+	if !ok {
+		return ""
+	}
+	name, _, _ := strings.Cut(rest, "/")
+	return strings.Replace(before, ":sts:", ":iam:", 1) + ":role/" + name
+}
