@@ -4,12 +4,15 @@ package observability_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -95,13 +98,21 @@ func TestEachAlertHasARunbookAndEachRunbookAnAlert(t *testing.T) {
 	}
 }
 
-// scrape runs the program's daemon over an emulated KMS, has it encrypt once
-// and refuse damaged bytes once, and returns its metrics.
-func scrape(t *testing.T) string {
+// A plugin is the program's daemon over an emulated KMS.
+type plugin struct {
+	t       *testing.T
+	kms     *kmstest.Server
+	key     string
+	file    string
+	address func() string
+	reload  func()
+	client  v2.KeyManagementServiceClient
+}
+
+// run starts one that has encrypted.
+func run(t *testing.T, kms *kmstest.Server) *plugin {
 	t.Helper()
-	s := kmstest.Start(t)
-	s.SetEnv(t)
-	key, err := s.CreateKey(kmstest.Region, kmsemulator.KeyOptions{})
+	key, err := kms.CreateKey(kmstest.Region, kmsemulator.KeyOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,33 +141,74 @@ func scrape(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	p := &plugin{t, kms, key, file, d.HealthAddress, d.Reload, v2.NewKeyManagementServiceClient(conn)}
+	if err := p.encrypt(grpc.WaitForReady(true)); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func (p *plugin) encrypt(options ...grpc.CallOption) error {
+	ctx, cancel := context.WithTimeout(p.t.Context(), 10*time.Second)
 	defer cancel()
-	c := v2.NewKeyManagementServiceClient(conn)
-	if _, err := c.Encrypt(ctx, &v2.EncryptRequest{Plaintext: []byte("k"), Uid: "u"}, grpc.WaitForReady(true)); err != nil {
-		t.Fatal(err)
+	_, err := p.client.Encrypt(ctx, &v2.EncryptRequest{Plaintext: []byte("k"), Uid: "u"}, options...)
+	return err
+}
+
+// decryptDamaged asks for what no key made.
+func (p *plugin) decryptDamaged() {
+	p.t.Helper()
+	if _, err := p.client.Decrypt(p.t.Context(), &v2.DecryptRequest{Ciphertext: []byte("damaged"), KeyId: "k", Uid: "u"}); err == nil {
+		p.t.Fatal("damaged data decrypts")
 	}
-	if _, err := c.Decrypt(ctx, &v2.DecryptRequest{Ciphertext: []byte("damaged"), KeyId: key, Uid: "u"}); err == nil {
-		t.Fatal("damaged data decrypts")
+}
+
+func (p *plugin) scrape() string {
+	p.t.Helper()
+	for end := time.Now().Add(time.Minute); p.address() == ""; {
+		if time.Now().After(end) {
+			p.t.Fatal("no health port")
+		}
+		_ = p.encrypt() // takes a moment
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.HealthAddress()+"/metrics", nil)
+	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, "http://"+p.address()+"/metrics", nil)
 	if err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	return string(body)
 }
 
+// until scrapes until a line is there.
+func (p *plugin) until(line string) {
+	p.t.Helper()
+	for end := time.Now().Add(time.Minute); !strings.Contains(p.scrape(), line+"\n"); {
+		if time.Now().After(end) {
+			p.t.Fatalf("no line %q", line)
+		}
+		_ = p.encrypt()
+	}
+}
+
+func start(t *testing.T) *plugin {
+	t.Helper()
+	kms := kmstest.Start(t)
+	kms.SetEnv(t)
+	return run(t, kms)
+}
+
 func TestAlertsNameOnlySeriesThatTheProgramExports(t *testing.T) {
-	body := scrape(t)
+	p := start(t)
+	p.decryptDamaged()
+	body := p.scrape()
 	name := regexp.MustCompile(`aws_encryption_provider_[a-z_]+(\{[^}]*\})?`)
 	for _, a := range alerts(t) {
 		for _, selector := range name.FindAllString(a.Expr, -1) {
@@ -183,4 +235,125 @@ lines:
 		return true
 	}
 	return false
+}
+
+const minutes = 20 // that the recorded series are extended to
+
+// extended writes two scrapes as series of promtool: counters go on as they went
+// between the two, gauges stay.
+func extended(first, second, instance string) string {
+	before := map[string]float64{}
+	series := func(line string) (name string, value float64, ok bool) {
+		name, text, _ := strings.Cut(strings.TrimSpace(line), "} ")
+		if !strings.Contains(line, "}") {
+			name, text, _ = strings.Cut(strings.TrimSpace(line), " ")
+			name += "{"
+		}
+		value, err := strconv.ParseFloat(text, 64)
+		return name, value, err == nil && strings.HasPrefix(name, "aws_encryption_provider_")
+	}
+	for line := range strings.Lines(first) {
+		if name, value, ok := series(line); ok {
+			before[name] = value
+		}
+	}
+	counter := regexp.MustCompile(`^[a-z_]+_(total|bucket|count|sum)\{`)
+	var out strings.Builder
+	for line := range strings.Lines(second) {
+		name, value, ok := series(line)
+		if !ok {
+			continue
+		}
+		from, step := value, 0.0
+		if counter.MatchString(name) {
+			from, step = before[name], value-before[name]
+		}
+		if !strings.HasSuffix(name, "{") {
+			name += ","
+		}
+		fmt.Fprintf(&out, "      - series: '%sjob=\"aws-encryption-provider\",instance=\"%s\"}'\n        values: '%f+%fx%d'\n",
+			name, instance, from, step, minutes*4)
+	}
+	return out.String()
+}
+
+func up(value int) string {
+	return fmt.Sprintf("      - series: 'up{job=\"aws-encryption-provider\",instance=\"a\"}'\n        values: '%dx%d'\n", value, minutes*4)
+}
+
+// firing fails the test unless, at the end of the series, exactly one alert
+// fires, or none for "".
+func firing(t *testing.T, series, alert string) {
+	t.Helper()
+	rules, err := filepath.Abs("../../deploy/observability/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := "rule_files: ['" + rules + "']\nevaluation_interval: 15s\ntests:\n  - interval: 15s\n    input_series:\n" + series +
+		"    promql_expr_test:\n      - expr: count by (alertname) (ALERTS{alertstate=\"firing\"})\n" +
+		fmt.Sprintf("        eval_time: %dm\n", minutes-1)
+	if alert != "" {
+		text += "        exp_samples: [{labels: '{alertname=\"" + alert + "\"}', value: 1}]\n"
+	}
+	file := filepath.Join(t.TempDir(), "test.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path, err := exec.CommandContext(t.Context(), "../../hack/promtool.sh").Output()
+	if err != nil {
+		t.Fatalf("hack/promtool.sh, which fetches promtool: %v", err)
+	}
+	out, err := exec.CommandContext(t.Context(), strings.TrimSpace(string(path)), "test", "rules", file).CombinedOutput()
+	if err != nil {
+		t.Errorf("promtool: %v\n%s", err, out)
+	}
+}
+
+func TestEachAlertFiresForItsFaultAndNoOther(t *testing.T) {
+	state := func(s string) string { return `aws_encryption_provider_health{provider="aws",state="` + s + `"} 1` }
+	for alert, fault := range map[string]func(p *plugin){
+		"": func(*plugin) {},
+		"EncryptionProviderKeyRefused": func(p *plugin) {
+			if err := p.kms.DisableKey(p.key); err != nil {
+				p.t.Fatal(err)
+			}
+			p.until(state("refused"))
+		},
+		"EncryptionProviderKMSUnreachable": func(p *plugin) {
+			p.kms.Inject(kmsemulator.Fault{Kind: kmsemulator.Throttle})
+			p.until(state("outage"))
+		},
+		"EncryptionProviderCredentials": func(p *plugin) {
+			p.kms.Inject(kmsemulator.Fault{Kind: kmsemulator.ExpiredToken})
+			p.until(state("credentials"))
+		},
+		"EncryptionProviderKMSSlow": func(p *plugin) {
+			p.kms.Inject(kmsemulator.Fault{Kind: kmsemulator.Latency, Delay: 1100 * time.Millisecond})
+		},
+		"EncryptionProviderReloadFailed": func(p *plugin) {
+			if err := os.WriteFile(p.file, []byte("no: configuration\n"), 0o600); err != nil {
+				p.t.Fatal(err)
+			}
+			p.reload()
+			p.until("aws_encryption_provider_config_reload_success 0")
+		},
+		"EncryptionProviderUnreadableData": func(*plugin) {},
+	} {
+		t.Run(alert, func(t *testing.T) {
+			p := start(t)
+			fault(p)
+			first := p.scrape()
+			_ = p.encrypt()
+			if alert == "EncryptionProviderUnreadableData" {
+				p.decryptDamaged()
+			}
+			firing(t, up(1)+extended(first, p.scrape(), "a"), alert)
+		})
+	}
+	t.Run("EncryptionProviderKeyIDsDiffer", func(t *testing.T) {
+		a := start(t)
+		one, two := a.scrape(), run(t, a.kms).scrape()
+		firing(t, up(1)+extended(one, one, "a")+extended(two, two, "b"), "EncryptionProviderKeyIDsDiffer")
+	})
+	t.Run("EncryptionProviderDown", func(t *testing.T) { firing(t, up(0), "EncryptionProviderDown") })
 }
