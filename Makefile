@@ -64,7 +64,7 @@ release-snapshot: $(TOOLS)/release ## What a release has, in bin/release: archiv
 	@$(TOOLS)/release snapshot --out bin/release $(ARGS)
 
 .PHONY: test
-test: test-unit test-docs test-release test-manifests test-e2e ## All tests: unit with the race detector, docs, release, manifests, end to end
+test: test-unit test-docs test-release test-manifests test-observability test-e2e ## All tests: unit with the race detector, docs, release, manifests, alerts, end to end
 
 .PHONY: test-unit race
 test-unit: ## Unit tests with the race detector
@@ -89,6 +89,13 @@ test-release: ## Release, package and image: built twice, compared, installed an
 test-manifests: ## What generate writes, decoded by kube-apiserver, kubeadm and Cluster API
 	@echo '== generated manifests, decoded'
 	go -C test/manifests test -count=1 $(TESTFLAGS) ./...
+
+# Apart from the unit tests, since it takes promtool out of a Debian package.
+.PHONY: test-observability
+test-observability: ## Alerts and dashboard, by promtool on metrics of the program over the emulator
+	@echo '== alerts and dashboard, on recorded metrics'
+	@hack/promtool.sh >/dev/null
+	go -C test/observability test -count=1 $(TESTFLAGS) ./...
 
 # One package after the other (-p 1): some of its tests bound the time of a call.
 .PHONY: test-e2e

@@ -1,4 +1,4 @@
-// Package observability holds the alerts of deploy/observability against the
+// Package observability_test holds the alerts of deploy/observability against the
 // metrics that the program exports, and against their runbooks.
 package observability_test
 
@@ -281,19 +281,19 @@ func up(value int) string {
 	return fmt.Sprintf("      - series: 'up{job=\"aws-encryption-provider\",instance=\"a\"}'\n        values: '%dx%d'\n", value, minutes*4)
 }
 
-// firing fails the test unless, at the end of the series, exactly one alert
-// fires, or none for "".
-func firing(t *testing.T, series, alert string) {
+// firing fails the test unless exactly one alert fires at any time of the series,
+// that of the labels, or none for "".
+func firing(t *testing.T, series, labels string) {
 	t.Helper()
 	rules, err := filepath.Abs("../../deploy/observability/alerts.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	text := "rule_files: ['" + rules + "']\nevaluation_interval: 15s\ntests:\n  - interval: 15s\n    input_series:\n" + series +
-		"    promql_expr_test:\n      - expr: count by (alertname) (ALERTS{alertstate=\"firing\"})\n" +
+		"    promql_expr_test:\n      - expr: group by (alertname, provider, instance) (count_over_time(ALERTS{alertstate=\"firing\"}[1h]))\n" +
 		fmt.Sprintf("        eval_time: %dm\n", minutes-1)
-	if alert != "" {
-		text += "        exp_samples: [{labels: '{alertname=\"" + alert + "\"}', value: 1}]\n"
+	if labels != "" {
+		text += "        exp_samples: [{labels: '{" + labels + "}', value: 1}]\n"
 	}
 	file := filepath.Join(t.TempDir(), "test.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -347,13 +347,21 @@ func TestEachAlertFiresForItsFaultAndNoOther(t *testing.T) {
 			if alert == "EncryptionProviderUnreadableData" {
 				p.decryptDamaged()
 			}
-			firing(t, up(1)+extended(first, p.scrape(), "a"), alert)
+			labels := ""
+			if alert != "" {
+				labels = `alertname="` + alert + `",instance="a"`
+				if alert != "EncryptionProviderReloadFailed" { // it is of the process
+					labels += `,provider="aws"`
+				}
+			}
+			firing(t, up(1)+extended(first, p.scrape(), "a"), labels)
 		})
 	}
 	t.Run("EncryptionProviderKeyIDsDiffer", func(t *testing.T) {
 		a := start(t)
 		one, two := a.scrape(), run(t, a.kms).scrape()
-		firing(t, up(1)+extended(one, one, "a")+extended(two, two, "b"), "EncryptionProviderKeyIDsDiffer")
+		firing(t, up(1)+extended(one, one, "a")+extended(two, two, "b"), `alertname="EncryptionProviderKeyIDsDiffer",provider="aws"`)
 	})
-	t.Run("EncryptionProviderDown", func(t *testing.T) { firing(t, up(0), "EncryptionProviderDown") })
+	t.Run("EncryptionProviderDown", func(t *testing.T) { firing(t, up(0), `alertname="EncryptionProviderDown",instance="a"`) })
+	t.Run("no target at all", func(t *testing.T) { firing(t, "      []\n", `alertname="EncryptionProviderDown"`) })
 }
