@@ -74,7 +74,7 @@ race: test-unit ## The same as test-unit
 
 # -count=1: Go does not see the files of other modules that it reads.
 .PHONY: test-docs
-test-docs: ## What the docs tell one to type runs, and their links lead somewhere
+test-docs: servers ## What the docs tell one to type runs, and their links lead somewhere
 	@echo '== docs: bash blocks and links'
 	go -C test/docs test -count=1 $(TESTFLAGS) ./...
 
@@ -104,8 +104,8 @@ test-e2e: build servers $(TOOLS)/progress ## The built program under a real kube
 	cd test/e2e && PLUGIN=$(CURDIR)/$(PROGRAM) go test -p 1 -count=1 -json -timeout $(E2E_TIMEOUT) $(TESTFLAGS) ./... | $(CURDIR)/$(TOOLS)/progress
 
 .PHONY: servers
-servers: ## Build kube-apiserver and etcd for the tests, or find them in the cache
-	@echo '== kube-apiserver and etcd, built once for each version'
+servers: ## Build kube-apiserver, etcd and their clients for the tests, or find them in the cache
+	@echo '== kube-apiserver, etcd and their clients, built once for each version'
 	cd test/e2e && go run ./cmd/servers
 
 .PHONY: fuzz

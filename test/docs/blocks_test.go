@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -20,15 +21,37 @@ type fixture struct {
 	files map[string]string // of the checkout, by their name where the blocks run
 	kms   bool              // an emulated KMS, and a stand-in for the AWS CLI
 	setup string            // what has happened before, in the blocks' shell
+
+	cluster cluster
 }
+
+// A cluster is a real kube-apiserver over a real etcd, with kubectl and etcd's
+// tools for them. $ENCRYPTION is the file that the API server reads, again where
+// it changes.
+type cluster int
+
+const (
+	none      cluster = iota
+	plain             // its Secrets lie in the clear
+	encrypted         // they do not; the documents that only look at it share it
+)
 
 func fixtures() map[string]fixture {
 	return map[string]fixture{
 		"README.md": {
-			kms:   true,
-			setup: "aws kms delete-alias --region us-west-2 --alias-name alias/K8sKMSKey # the emulator's own",
+			kms:     true,
+			setup:   "aws kms delete-alias --region us-west-2 --alias-name alias/K8sKMSKey # the emulator's own",
+			cluster: encrypted,
 		},
 		"docs/configuration.md": {files: map[string]string{"config.yaml": "deploy/examples/full.yaml"}},
+		"docs/aggregated.md":    {cluster: encrypted},
+		"docs/k3s.md":           {cluster: encrypted},
+		"docs/kms-down.md":      {cluster: encrypted},
+		"docs/kops.md":          {cluster: encrypted},
+		"docs/kubeadm.md":       {cluster: encrypted},
+		"docs/kubespray.md":     {cluster: encrypted},
+		"docs/rotation.md":      {cluster: encrypted},
+		"docs/upgrade.md":       {cluster: encrypted},
 		"docs/key-trouble.md": {
 			kms: true,
 			setup: "KEY_ARN=$(aws kms create-key --region us-west-2 --query KeyMetadata.Arn --output text)\n" +
@@ -37,8 +60,12 @@ func fixtures() map[string]fixture {
 	}
 }
 
-// patience is a bound on a document whose block hangs.
-const patience = 2 * time.Minute
+// aSecret is in a cluster that encrypts, whose documents count what they find.
+const aSecret = "kubectl get secret given >/dev/null || kubectl create secret generic given --from-literal=password=s3cret\n"
+
+// patience is a bound on a document whose block hangs. An API server looks at its
+// EncryptionConfiguration once a minute.
+const patience = 5 * time.Minute
 
 // TestBashBlocksRun: every bash block of README, CONTRIBUTING and docs runs as it
 // stands, or stands in cannot-run.txt with a reason. The blocks of one document
@@ -51,6 +78,9 @@ func TestBashBlocksRun(t *testing.T) {
 	programs := t.TempDir()
 	build(t, root, filepath.Join(programs, "aws-encryption-provider"), "./cmd/aws-encryption-provider")
 	build(t, ".", filepath.Join(programs, "aws"), "./cmd/aws")
+	shared := sync.OnceValue(func() []string {
+		return startCluster(t, programs, "--kms="+startKMS(t, programs), "--key=alias/K8sKMSKey")
+	})
 	ran, exist := 0, map[string]bool{}
 	all := documents(t)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
@@ -80,6 +110,14 @@ func TestBashBlocksRun(t *testing.T) {
 			if given.kms {
 				env = append(env, "AWS_ENDPOINT_URL_KMS="+startKMS(t, programs), "AWS_ACCESS_KEY_ID=docs", "AWS_SECRET_ACCESS_KEY=docs")
 			}
+			switch given.cluster {
+			case none:
+			case plain:
+				env = append(env, startCluster(t, programs)...)
+			case encrypted:
+				env = append(env, shared()...)
+				given.setup = aSecret + given.setup
+			}
 			if failed, output := runBlocks(t.Context(), given.setup, runnable, dir, env); failed != nil {
 				t.Errorf("%s:%d: this block fails. Mend it, or list it in test/docs/cannot-run.txt with a reason, as\n%s\n\n%s\n%s",
 					name, failed.line, failed.key, failed.text, output)
@@ -103,7 +141,7 @@ func runBlocks(ctx context.Context, setup string, run []block, dir string, env [
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var script strings.Builder
-	script.WriteString("set -euo pipefail\n" + setup + "\n")
+	script.WriteString("set -euo pipefail\ntrap 'for job in $(jobs -p); do kill $job || true; done' EXIT\nPATH=${PROGRAMS:-}:$PATH\n" + setup + "\n")
 	ended := filepath.Join(dir, ".ended")
 	for i, b := range run {
 		fmt.Fprintf(&script, "%s\necho %d >> %q\n", b.text, i, ended)
@@ -187,10 +225,40 @@ func TestBlockListedWithoutReasonOrTwiceIsRefused(t *testing.T) {
 // returns KMS's address.
 func startKMS(t *testing.T, programs string) string {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	cmd := exec.CommandContext(ctx, filepath.Join(programs, "aws-encryption-provider"), "dev", "--dir="+t.TempDir())
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 10 * time.Second
+	cmd := exec.Command(filepath.Join(programs, "aws-encryption-provider"), "dev", "--dir="+t.TempDir()) //nolint:noctx // start ends it
+	address := ""
+	start(t, cmd, func(line string) bool {
+		words := strings.Fields(line)
+		if len(words) == 2 && words[0] == "KMS" {
+			address = words[1]
+		}
+		return address != ""
+	})
+	return address
+}
+
+// startCluster runs a cluster until the test's end, and returns the environment
+// of its users.
+func startCluster(t *testing.T, programs string, args ...string) (env []string) {
+	t.Helper()
+	program := filepath.Join(programs, "cluster")
+	if _, err := os.Stat(program); err != nil {
+		build(t, filepath.Join(root, "test/e2e"), program, "./cmd/cluster")
+	}
+	cmd := exec.Command(program, args...) //nolint:noctx // start ends it
+	cmd.Env = append(os.Environ(), "PLUGIN="+filepath.Join(programs, "aws-encryption-provider"))
+	start(t, cmd, func(line string) bool {
+		env = append(env, line)
+		return line == "ready"
+	})
+	return env[:len(env)-1]
+}
+
+// start runs a command until the test's end, and waits for a line of its output.
+func start(t *testing.T, cmd *exec.Cmd, ready func(line string) bool) {
+	t.Helper()
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -199,16 +267,16 @@ func startKMS(t *testing.T, programs string) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		cancel()
-		_ = cmd.Wait() // it was interrupted
+		_ = cmd.Process.Signal(os.Interrupt) // it may have ended
+		_ = cmd.Wait()
 	})
 	for lines := bufio.NewScanner(out); lines.Scan(); {
-		if words := strings.Fields(lines.Text()); len(words) == 2 && words[0] == "KMS" {
-			return words[1]
+		if ready(lines.Text()) {
+			return
 		}
 	}
-	t.Fatal("the program ended before it said where KMS is")
-	return ""
+	_ = cmd.Wait()
+	t.Fatalf("%s ended before it was ready: %s", filepath.Base(cmd.Path), &errs)
 }
 
 // build builds a command of the module in dir.

@@ -26,11 +26,11 @@ type APIServer struct {
 	Program
 	*Client
 
-	Kubeconfig string // file
+	Kubeconfig     string // file
+	EncryptionFile string // its EncryptionConfiguration
 
-	encryption string // file
-	loads      string // what was last written into it
-	starting   chan struct{}
+	loads    string // what was last written into it
+	starting chan struct{}
 }
 
 // APIServer starts a kube-apiserver and waits until it is ready. Everything
@@ -50,10 +50,10 @@ func (h *Host) APIServer(ctx context.Context, c APIServerConfig) (*APIServer, er
 	}
 	_, port, _ := strings.Cut(address, ":")
 	a := &APIServer{
-		Client:     newClient("https://"+address, keys.pool),
-		Kubeconfig: file("kubeconfig"),
-		encryption: file("encryption.yaml"),
-		starting:   h.starting,
+		Client:         newClient("https://"+address, keys.pool),
+		Kubeconfig:     file("kubeconfig"),
+		EncryptionFile: file("encryption.yaml"),
+		starting:       h.starting,
 	}
 	a.Program = Program{
 		Name: "kube-apiserver",
@@ -72,7 +72,7 @@ func (h *Host) APIServer(ctx context.Context, c APIServerConfig) (*APIServer, er
 			"--service-cluster-ip-range=10.0.0.0/24",
 			"--endpoint-reconciler-type=none", // it would want an address that pods can reach
 			"--feature-gates=KMSv1=true",
-			"--encryption-provider-config=" + a.encryption,
+			"--encryption-provider-config=" + a.EncryptionFile,
 			fmt.Sprintf("--encryption-provider-config-automatic-reload=%t", c.AutomaticReload),
 		},
 		Env: environment(c.Dir),
@@ -146,7 +146,7 @@ func (a *APIServer) kmsChecks(ctx context.Context) string {
 // server that reloads it does so within a minute or two; WaitLoaded tells when.
 func (a *APIServer) SetEncryption(yaml string) error {
 	a.loads = yaml
-	return replaceFile(a.encryption, yaml)
+	return replaceFile(a.EncryptionFile, yaml)
 }
 
 // WaitLoaded waits until the API server says by its metrics that it works with

@@ -26,7 +26,7 @@ type Binaries struct {
 	Predecessor string // the stand-in of the program that this one replaces
 }
 
-// A server is one of the two that are built from other projects' modules.
+// A server is a program that is built from another project's modules.
 type server struct {
 	name    string // file name and the word in messages
 	env     string // environment variable that names a ready one
@@ -49,6 +49,31 @@ func servers() []server {
 	}
 }
 
+// Clients are what one types commands of.
+type Clients struct {
+	Kubectl, Etcdctl, Etcdutl string
+}
+
+func clients() []server {
+	return []server{
+		{
+			name: "kubectl", env: "KUBECTL", module: "test/cluster/kubectl",
+			of: "k8s.io/kubectl", typical: "a minute on 2 cores after kube-apiserver",
+			vars: func(version string) []string { // v0.37.2 is of v1.37.2
+				return kubernetesVars("v1" + strings.TrimPrefix(version, "v0"))
+			},
+		},
+		{
+			name: "etcdctl", env: "ETCDCTL", module: "test/cluster/etcdctl",
+			of: "go.etcd.io/etcd/etcdctl/v3", typical: "seconds after etcd",
+		},
+		{
+			name: "etcdutl", env: "ETCDUTL", module: "test/cluster/etcdutl",
+			of: "go.etcd.io/etcd/etcdutl/v3", typical: "seconds after etcd",
+		},
+	}
+}
+
 // kubernetesVars are the linker's settings that Kubernetes' own build makes. The
 // API server reads its feature gates and API lifetimes off this version.
 func kubernetesVars(version string) []string {
@@ -66,19 +91,36 @@ func kubernetesVars(version string) []string {
 // (KUBE_APISERVER, ETCD), from the cache in the user's cache directory, or
 // built. It tells progress what it builds and how far it is.
 func BuildServers(ctx context.Context, progress io.Writer) (Binaries, error) {
-	root, err := Root()
+	found, err := findAll(ctx, servers(), progress)
 	if err != nil {
 		return Binaries{}, err
 	}
-	var found []string
-	for _, s := range servers() {
+	return Binaries{APIServer: found[0], Etcd: found[1]}, nil
+}
+
+// BuildClients does the same for kubectl, etcdctl and etcdutl (KUBECTL, ETCDCTL,
+// ETCDUTL), which share most of their packages with the servers.
+func BuildClients(ctx context.Context, progress io.Writer) (Clients, error) {
+	found, err := findAll(ctx, clients(), progress)
+	if err != nil {
+		return Clients{}, err
+	}
+	return Clients{Kubectl: found[0], Etcdctl: found[1], Etcdutl: found[2]}, nil
+}
+
+func findAll(ctx context.Context, all []server, progress io.Writer) (found []string, err error) {
+	root, err := Root()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range all {
 		path, err := s.find(ctx, root, progress)
 		if err != nil {
-			return Binaries{}, err
+			return nil, err
 		}
 		found = append(found, path)
 	}
-	return Binaries{APIServer: found[0], Etcd: found[1]}, nil
+	return found, nil
 }
 
 // Build returns all programs of a cluster. PLUGIN in the environment names a

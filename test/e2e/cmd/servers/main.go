@@ -1,5 +1,6 @@
 // Command servers builds the kube-apiserver and the etcd that the end-to-end
-// tests run, unless the cache has them, and prints where they are. Running it
+// tests run, and the clients that the docs' blocks run, unless the cache has
+// them, and prints where they are. Running it
 // before the tests keeps minutes of compilation out of their time limit and
 // shows how far it is.
 package main
@@ -21,5 +22,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	fmt.Printf("KUBE_APISERVER=%s\nETCD=%s\n", bin.APIServer, bin.Etcd)
+	clients, err := cluster.BuildClients(ctx, os.Stderr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Printf("KUBE_APISERVER=%s\nETCD=%s\nKUBECTL=%s\nETCDCTL=%s\nETCDUTL=%s\n",
+		bin.APIServer, bin.Etcd, clients.Kubectl, clients.Etcdctl, clients.Etcdutl)
 }
