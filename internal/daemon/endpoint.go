@@ -140,9 +140,9 @@ func (e *endpoint) discard() {
 	e.server.Stop()
 }
 
-// sameSocket says whether two paths are the same socket, by whatever links they
-// lead there.
-func sameSocket(a, b string) bool {
+// SameSocket says whether two paths are the same socket, by whatever links they
+// lead there: /var/run is one on most systems.
+func SameSocket(a, b string) bool {
 	return a == b || canonical(a) == canonical(b)
 }
 
@@ -152,8 +152,14 @@ func canonical(path string) string {
 		return path
 	}
 	path = filepath.Clean(path)
-	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
-		return filepath.Join(dir, filepath.Base(path))
+	dir, rest := filepath.Split(path)
+	for dir = filepath.Clean(dir); ; dir = filepath.Dir(dir) {
+		if there, err := filepath.EvalSymlinks(dir); err == nil {
+			return filepath.Join(there, rest)
+		}
+		if dir == filepath.Dir(dir) {
+			return path
+		}
+		rest = filepath.Join(filepath.Base(dir), rest)
 	}
-	return path
 }

@@ -55,7 +55,7 @@ func (g *generation) before(cfg *config.Config, p config.Provider) *served {
 		return s
 	}
 	for _, s := range g.providers {
-		if sameSocket(s.at.path, p.Listen) && !slices.ContainsFunc(cfg.Providers, func(o config.Provider) bool { return o.Name == s.cfg.Name }) {
+		if SameSocket(s.at.path, p.Listen) && !slices.ContainsFunc(cfg.Providers, func(o config.Provider) bool { return o.Name == s.cfg.Name }) {
 			return s
 		}
 	}
@@ -73,7 +73,7 @@ func (g *generation) named(name string) *served {
 
 func (g *generation) endpoint(path string) *endpoint {
 	for _, s := range g.providers {
-		if sameSocket(s.at.path, path) {
+		if SameSocket(s.at.path, path) {
 			return s.at
 		}
 	}

@@ -62,7 +62,7 @@ func (h *handed) take(path string) (*net.UnixListener, error) {
 	defer h.mu.Unlock()
 	for _, s := range h.sockets {
 		switch {
-		case !sameSocket(s.path, path):
+		case !SameSocket(s.path, path):
 			continue
 		case s.used:
 			return nil, &heldError{os.Getpid()}
@@ -79,7 +79,7 @@ func (h *handed) giveBack(path string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, s := range h.sockets {
-		if sameSocket(s.path, path) {
+		if SameSocket(s.path, path) {
 			s.used = false
 		}
 	}

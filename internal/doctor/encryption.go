@@ -8,6 +8,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
 	"sigs.k8s.io/aws-encryption-provider/internal/encryptionconfig"
 )
 
@@ -23,10 +24,6 @@ func (x *examination) encryption(_ context.Context, g *Group) {
 		g.found(EncryptionFile, x.EncryptionFile+" can be read", err.Error())
 		return
 	}
-	ours := map[string]*config.Provider{}
-	for i, p := range x.Config.Providers {
-		ours[p.Listen] = &x.Config.Providers[i]
-	}
 	used, others := map[string]bool{}, []string{}
 	names := map[string]*encryptionconfig.KMS{}
 	for i, r := range c.Resources {
@@ -36,14 +33,15 @@ func (x *examination) encryption(_ context.Context, g *Group) {
 				continue
 			}
 			checkName(g, where, p.KMS, names)
-			if ours[p.KMS.Socket()] == nil {
+			ours := x.provider(p.KMS)
+			if ours == nil {
 				others = append(others, p.KMS.Endpoint)
 				continue
 			}
-			used[p.KMS.Socket()] = true
-			x.entry(g, where, p.KMS)
+			used[ours.Listen] = true
+			x.entry(g, where, p.KMS, ours)
 		}
-		order(g, where, r, ours)
+		x.order(g, where, r)
 	}
 	for _, p := range x.Config.Providers {
 		if !used[p.Listen] {
@@ -53,6 +51,16 @@ func (x *examination) encryption(_ context.Context, g *Group) {
 	if len(g.Checks) == 0 {
 		g.ok(x.EncryptionFile + " agrees with this configuration")
 	}
+}
+
+// provider is whose socket an entry names, nil for another program's.
+func (x *examination) provider(k *encryptionconfig.KMS) *config.Provider {
+	for i, p := range x.Config.Providers {
+		if daemon.SameSocket(p.Listen, k.Socket()) {
+			return &x.Config.Providers[i]
+		}
+	}
+	return nil
 }
 
 func othersText(others []string) string {
@@ -76,7 +84,7 @@ func checkName(g *Group, where string, k *encryptionconfig.KMS, names map[string
 }
 
 // entry checks the settings of an entry that leads to this program.
-func (x *examination) entry(g *Group, where string, k *encryptionconfig.KMS) {
+func (x *examination) entry(g *Group, where string, k *encryptionconfig.KMS, ours *config.Provider) {
 	at := fmt.Sprintf("%s: kms %q: ", where, k.Name)
 	if k.Version() == "v1" {
 		g.found(OldAPI, at+"uses KMS v2", "")
@@ -86,7 +94,7 @@ func (x *examination) entry(g *Group, where string, k *encryptionconfig.KMS) {
 	if k.Timeout != nil {
 		timeout = *k.Timeout
 	}
-	need := x.slowest[k.Socket()] + awskms.Reply
+	need := x.slowest[ours.Listen] + awskms.Reply
 	switch {
 	case timeout <= 0:
 		g.found(TimeoutRefused, at+"its timeout is one", timeout.String())
@@ -112,8 +120,8 @@ func (x *examination) cacheSize(g *Group, at string, k *encryptionconfig.KMS) {
 }
 
 // order says who writes, where this program is in the list at all.
-func order(g *Group, where string, r encryptionconfig.Resource, ours map[string]*config.Provider) {
-	isOurs := func(p encryptionconfig.Provider) bool { return p.KMS != nil && ours[p.KMS.Socket()] != nil }
+func (x *examination) order(g *Group, where string, r encryptionconfig.Resource) {
+	isOurs := func(p encryptionconfig.Provider) bool { return p.KMS != nil && x.provider(p.KMS) != nil }
 	if slices.ContainsFunc(r.Providers, isOurs) && !isOurs(r.Providers[0]) {
 		g.found(NotFirst, where+": this program writes", "first is "+r.Providers[0].String())
 	}

@@ -1,6 +1,7 @@
 package doctor_test
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -35,6 +36,7 @@ type node struct {
 	key     string
 	dir     string
 	socket  string
+	linked  string   // the socket in the EncryptionConfiguration; "": socket
 	flags   []string // beside --key and --listen
 	keyFlag string   // "": key
 	file    string   // of --config, instead of flags
@@ -126,7 +128,7 @@ func (n *node) run() {
 func (n *node) encryptionConfig(providers string) {
 	n.options.EncryptionFile = "encryption.yaml"
 	n.options.EncryptionConfig = []byte("apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n" +
-		"- resources: [secrets]\n  providers:\n" + strings.ReplaceAll(providers, "SOCKET", n.socket))
+		"- resources: [secrets]\n  providers:\n" + strings.ReplaceAll(providers, "SOCKET", cmp.Or(n.linked, n.socket)))
 }
 
 const (

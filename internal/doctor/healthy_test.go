@@ -3,6 +3,7 @@ package doctor_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -32,6 +33,11 @@ func TestNoFalseAlarmWhereAllIsWell(t *testing.T) {
 			n.kms.Deny(n.key, "GetKeyRotationStatus")
 		}, says: "kms:DescribeKey is not allowed"},
 		"mrk-": {change: func(n *node) { n.key = n.createKey(kmsemulator.KeyOptions{MultiRegion: true}) }, says: "multi-Region"},
+		"a socket by a link, as /var/run is one": {change: func(n *node) {
+			n.must(nil, os.Mkdir(filepath.Join(n.dir, "run"), 0o700))
+			n.must(nil, os.Symlink("run", filepath.Join(n.dir, "var-run")))
+			n.socket, n.linked = filepath.Join(n.dir, "run", "p", "s"), filepath.Join(n.dir, "var-run", "p", "s")
+		}, says: "agrees with this configuration"},
 		"custom endpoint over TLS": {tls: true, change: func(n *node) {
 			n.t.Setenv("AWS_ENDPOINT_URL_KMS", "")
 			n.flags = []string{"--kms-endpoint=" + n.kms.URL}
