@@ -1,0 +1,129 @@
+package observability_test
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A recording is what an instance exported, scrape after scrape.
+type recording struct {
+	instance string
+	scrapes  []string
+}
+
+const (
+	interval = 15 * time.Second // between two samples of promtool
+	faulty   = 20 * time.Minute // that a fault is extended to
+)
+
+// samples of a scrape, by series.
+func samples(t *testing.T, body string) map[string]float64 {
+	t.Helper()
+	all := map[string]float64{}
+	for line := range strings.Lines(body) {
+		if !strings.HasPrefix(line, "aws_encryption_provider_") {
+			continue
+		}
+		cut := strings.LastIndex(line, " ")
+		value, err := strconv.ParseFloat(strings.TrimSpace(line[cut+1:]), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[line[:cut]] = value
+	}
+	if len(all) < 50 {
+		t.Fatalf("a scrape has %d series:\n%s", len(all), body)
+	}
+	return all
+}
+
+// extended makes series of promtool of a recording. What passed between two
+// scrapes is drawn out to an equal share of the time: a counter grows at each
+// sample by what it grew between them, a gauge is what it was at their end.
+func (r recording) extended(t *testing.T, over time.Duration) string {
+	t.Helper()
+	scrapes, names := []map[string]float64{}, map[string]bool{}
+	for _, body := range r.scrapes {
+		s := samples(t, body)
+		scrapes = append(scrapes, s)
+		for name := range s {
+			names[name] = true
+		}
+	}
+	steps := int(over/interval) / (len(scrapes) - 1)
+	counter := regexp.MustCompile(`^[a-z_]+_(total|bucket|count|sum)(\{|$)`)
+	number := func(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+	var out strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		value, there := scrapes[0][name]
+		values := "_"
+		if there {
+			values = number(value)
+		}
+		for i, s := range scrapes[1:] {
+			next, still := s[name]
+			switch {
+			case !still && there:
+				values += fmt.Sprintf(" stale _x%d", steps-1)
+			case !still:
+				values += fmt.Sprintf(" _x%d", steps)
+			case counter.MatchString(name):
+				grown := next - scrapes[i][name]
+				values += fmt.Sprintf(" %s+%sx%d", number(value+grown), number(grown), steps-1)
+				value += grown * float64(steps)
+			default:
+				values += fmt.Sprintf(" %s+0x%d", number(next), steps-1)
+			}
+			there = still
+		}
+		metric, labels, _ := strings.Cut(strings.TrimSuffix(name, "}"), "{")
+		if labels != "" {
+			labels += ","
+		}
+		fmt.Fprintf(&out, "      - series: '%s{%sjob=\"aws-encryption-provider\",instance=\"%s\"}'\n        values: '%s'\n",
+			metric, labels, r.instance, values)
+	}
+	return out.String() + up(r.instance, 1, over)
+}
+
+func up(instance string, value int, over time.Duration) string {
+	return fmt.Sprintf("      - series: 'up{job=\"aws-encryption-provider\",instance=\"%s\"}'\n        values: '%dx%d'\n",
+		instance, value, over/interval)
+}
+
+// firing fails the test unless exactly one alert fires at any time of the series,
+// that of the labels, or none for "".
+func firing(t *testing.T, series, labels string, over time.Duration) {
+	t.Helper()
+	rules, err := filepath.Abs("../../deploy/observability/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := "rule_files: ['" + rules + "']\nevaluation_interval: 15s\ntests:\n  - interval: 15s\n    input_series:\n" + series +
+		"    promql_expr_test:\n      - expr: group by (alertname, provider, instance) (count_over_time(ALERTS{alertstate=\"firing\"}[1h]))\n" +
+		fmt.Sprintf("        eval_time: %s\n", over)
+	if labels != "" {
+		text += "        exp_samples: [{labels: '{" + labels + "}', value: 1}]\n"
+	}
+	file := filepath.Join(t.TempDir(), "test.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path, err := exec.CommandContext(t.Context(), "../../hack/promtool.sh").Output()
+	if err != nil {
+		t.Fatalf("hack/promtool.sh, which fetches promtool: %v", err)
+	}
+	out, err := exec.CommandContext(t.Context(), strings.TrimSpace(string(path)), "test", "rules", file).CombinedOutput()
+	if err != nil {
+		t.Errorf("promtool: %v\n%s", err, out)
+	}
+}
