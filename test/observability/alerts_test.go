@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -82,38 +81,6 @@ func TestEachAlertHasARunbookAndEachRunbookAnAlert(t *testing.T) {
 			t.Errorf("%s is of no alert", f)
 		}
 	}
-}
-
-func TestAlertsNameOnlySeriesThatTheProgramExports(t *testing.T) {
-	p := start(t)
-	p.decryptDamaged()
-	body := p.scrape()
-	name := regexp.MustCompile(`aws_encryption_provider_[a-z_]+(\{[^}]*\})?`)
-	for _, a := range alerts(t) {
-		for _, selector := range name.FindAllString(a.Expr, -1) {
-			metric, matchers, _ := strings.Cut(strings.TrimSuffix(selector, "}"), "{")
-			if !exported(body, metric, matchers) {
-				t.Errorf("%s: no series is %s", a.Alert, selector)
-			}
-		}
-	}
-}
-
-// exported says whether a line of body has the metric and each of the matchers.
-func exported(body, metric, matchers string) bool {
-lines:
-	for line := range strings.Lines(body) {
-		if !strings.HasPrefix(line, metric+"{") && !strings.HasPrefix(line, metric+" ") {
-			continue
-		}
-		for m := range strings.SplitSeq(matchers, ",") {
-			if !strings.Contains(line, m) {
-				continue lines
-			}
-		}
-		return true
-	}
-	return false
 }
 
 func TestEachAlertFiresForItsFaultAndNoOther(t *testing.T) {

@@ -30,7 +30,7 @@ func samples(t *testing.T, body string) map[string]float64 {
 	t.Helper()
 	all := map[string]float64{}
 	for line := range strings.Lines(body) {
-		if !strings.HasPrefix(line, "aws_encryption_provider_") {
+		if !strings.HasPrefix(line, "aws_encryption_provider_") && !strings.HasPrefix(line, "process_") {
 			continue
 		}
 		cut := strings.LastIndex(line, " ")
@@ -104,15 +104,35 @@ func up(instance string, value int, over time.Duration) string {
 // that of the labels, or none for "".
 func firing(t *testing.T, series, labels string, over time.Duration) {
 	t.Helper()
+	expected := map[string]string{}
+	if labels != "" {
+		expected["{"+labels+"}"] = "1"
+	}
+	promtool(t, series, over, query{
+		`group by (alertname, provider, instance) (count_over_time(ALERTS{alertstate="firing"}[1h]))`, expected,
+	})
+}
+
+// A query of PromQL and the samples that it must have, by labels.
+type query struct {
+	expr     string
+	expected map[string]string
+}
+
+// promtool evaluates the rules over the series, and then the queries.
+func promtool(t *testing.T, series string, over time.Duration, queries ...query) {
+	t.Helper()
 	rules, err := filepath.Abs("../../deploy/observability/alerts.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	text := "rule_files: ['" + rules + "']\nevaluation_interval: 15s\ntests:\n  - interval: 15s\n    input_series:\n" + series +
-		"    promql_expr_test:\n      - expr: group by (alertname, provider, instance) (count_over_time(ALERTS{alertstate=\"firing\"}[1h]))\n" +
-		fmt.Sprintf("        eval_time: %s\n", over)
-	if labels != "" {
-		text += "        exp_samples: [{labels: '{" + labels + "}', value: 1}]\n"
+		"    promql_expr_test:\n"
+	for _, q := range queries {
+		text += fmt.Sprintf("      - expr: %q\n        eval_time: %s\n        exp_samples:\n", q.expr, over)
+		for labels, value := range q.expected {
+			text += "          - {labels: '" + labels + "', value: " + value + "}\n"
+		}
 	}
 	file := filepath.Join(t.TempDir(), "test.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
