@@ -101,9 +101,9 @@ func Documents(o Options) ([]Document, error) {
 	add := func(kind Kind, of, name string, statements []Statement) {
 		if len(statements) > 0 {
 			number(statements)
-			for others := 2; slices.ContainsFunc(all, func(d Document) bool { return d.Name == name }); others++ {
-				name = fmt.Sprintf("%s-%d", strings.TrimSuffix(name, fmt.Sprintf("-%d", others-1)), others)
-			}
+			name = another(name, of, func(name string) bool {
+				return slices.ContainsFunc(all, func(d Document) bool { return d.Name == name })
+			})
 			all = append(all, Document{kind, of, Policy{"2012-10-17", statements}, name})
 		}
 	}
@@ -126,6 +126,19 @@ func Documents(o Options) ([]Document, error) {
 	add(Endpoint, "kms", "kms-endpoint-policy", kmsEndpoint(uses, o.Doctor))
 	add(Endpoint, "sts", "sts-endpoint-policy", stsEndpoint(roles, base, o.Doctor))
 	return all, nil
+}
+
+// another is a document's name, or one beside it where that is taken: with the
+// account, which is what differs between roles of one name.
+func another(name, of string, taken func(string) bool) string {
+	if parts := strings.SplitN(of, ":", 6); taken(name) && len(parts) == 6 && !taken(name+"-"+parts[4]) {
+		name += "-" + parts[4]
+	}
+	free := name
+	for i := 2; taken(free); i++ {
+		free = fmt.Sprintf("%s-%d", name, i)
+	}
+	return free
 }
 
 // number makes the Sids of a document differ.

@@ -674,6 +674,9 @@ func TestRegionSaysThePartition(t *testing.T) {
 	for region, want := range map[string]string{
 		"us-west-2": "arn:aws:kms:us-west-2:*:key/" + keyA, "cn-north-1": "arn:aws-cn:kms:cn-north-1:*:key/" + keyA,
 		"us-gov-west-1": "arn:aws-us-gov:kms:us-gov-west-1:*:key/" + keyA, "": "arn:aws:kms:*:*:key/" + keyA,
+		"us-iso-east-1": "arn:aws-iso:kms:us-iso-east-1:*:key/" + keyA, "us-isob-east-1": "arn:aws-iso-b:kms:us-isob-east-1:*:key/" + keyA,
+		"eu-isoe-west-1": "arn:aws-iso-e:kms:eu-isoe-west-1:*:key/" + keyA, "us-isof-south-1": "arn:aws-iso-f:kms:us-isof-south-1:*:key/" + keyA,
+		"eusc-de-east-1": "arn:aws-eusc:kms:eusc-de-east-1:*:key/" + keyA,
 	} {
 		all, err := policy.Documents(policy.Options{Config: &config.Config{Providers: []config.Provider{{Keys: []config.Key{{Key: keyA, Region: region}}}}}})
 		if err != nil {
@@ -681,6 +684,74 @@ func TestRegionSaysThePartition(t *testing.T) {
 		}
 		if got := all[0].Policy.Statement[0].Resource[0]; got != want {
 			t.Errorf("Region %q: resource %s, want %s", region, got, want)
+		}
+	}
+}
+
+// keysOf is a configuration with a provider for each list of keys.
+func keysOf(providers ...[]config.Key) *config.Config {
+	cfg := &config.Config{}
+	for i, keys := range providers {
+		cfg.Providers = append(cfg.Providers, config.Provider{Name: fmt.Sprint(i), Keys: keys})
+	}
+	return cfg
+}
+
+// TestNamesSayWhoseTheyAre where two roles or keys have one name: nothing else in
+// a file does.
+func TestNamesSayWhoseTheyAre(t *testing.T) {
+	var keys []config.Key
+	for _, account := range []string{"111122223333", "444455556666"} {
+		keys = append(keys, config.Key{Key: "arn:aws:kms:us-west-2:" + account + ":alias/cluster", AssumeRoleARN: "arn:aws:iam::" + account + ":role/etcd-1"})
+	}
+	keys = append(keys, config.Key{Key: "alias/a/b", Region: "us-west-2"}, config.Key{Key: "alias/a-b", Region: "us-west-2"})
+	all, err := policy.Documents(policy.Options{Config: keysOf(keys), Principal: nodeRole})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, d := range all {
+		names = append(names, d.Name)
+	}
+	if want := []string{
+		"identity-policy", "identity-policy-etcd-1", "identity-policy-etcd-1-444455556666",
+		"trust-policy-etcd-1", "trust-policy-etcd-1-444455556666",
+		"key-policy-us-west-2-cluster", "key-policy-us-west-2-cluster-444455556666", "key-policy-us-west-2-a-b", "key-policy-us-west-2-a-b-111122223333",
+		"kms-endpoint-policy", "sts-endpoint-policy",
+	}; !slices.Equal(names, want) {
+		t.Errorf("names are %q, want %q", names, want)
+	}
+}
+
+// TestPartitionsAreNotMixed: no principal of one uses a key or role of another.
+func TestPartitionsAreNotMixed(t *testing.T) {
+	china := "arn:aws-cn:kms:cn-north-1:111122223333:key/" + keyA
+	for name, keys := range map[string][]config.Key{
+		"key":         {{Key: china}},
+		"role to key": {{Key: china, AssumeRoleARN: kmsRole}},
+		"role":        {{Key: china, AssumeRoleARN: strings.Replace(kmsRole, "aws", "aws-cn", 1)}},
+	} {
+		if _, err := policy.Documents(policy.Options{Config: keysOf(keys), Principal: nodeRole}); err == nil || !strings.Contains(err.Error(), "AWS lets none into the other") {
+			t.Errorf("%s of another partition: %v", name, err)
+		}
+	}
+}
+
+// TestBothOrdersOfKeysAreAllowedTogether, as a rotation needs it: nodes change the
+// order one after the other.
+func TestBothOrdersOfKeysAreAllowedTogether(t *testing.T) {
+	one, two := config.Key{Key: arnOf(keyA)}, config.Key{Key: arnOf(keyB)}
+	all, err := policy.Documents(policy.Options{Config: keysOf([]config.Key{one, two}, []config.Key{two, one}), Principal: nodeRole})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range all {
+		if d.Kind != policy.Identity && d.Kind != policy.Key {
+			continue
+		}
+		last := d.Policy.Statement[len(d.Policy.Statement)-1]
+		if !slices.Equal(last.Action, policy.Texts{"kms:Encrypt", "kms:Decrypt"}) || d.Kind == policy.Identity && (len(d.Policy.Statement) > 1 || len(last.Resource) != 2) {
+			t.Errorf("%s: %+v", d.Name, d.Policy.Statement)
 		}
 	}
 }

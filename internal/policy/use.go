@@ -131,6 +131,11 @@ func newUse(k config.Key, base principal) (use, error) {
 			ref.Partition = partitionOf(k.Region)
 		}
 	}
+	for _, p := range []principal{base, u.who} {
+		if p.partition != "" && p.partition != ref.Partition {
+			return use{}, fmt.Errorf("the key is of the partition %s, %s of %s: AWS lets none into the other", ref.Partition, p.arn, p.partition)
+		}
+	}
 	u.key = key{ref}
 	return u, nil
 }
@@ -139,11 +144,13 @@ func newUse(k config.Key, base principal) (use, error) {
 //
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
 func partitionOf(region string) string {
-	switch {
-	case strings.HasPrefix(region, "cn-"):
-		return "aws-cn"
-	case strings.HasPrefix(region, "us-gov-"):
-		return "aws-us-gov"
+	for start, partition := range map[string]string{
+		"cn-": "aws-cn", "us-gov-": "aws-us-gov", "us-iso-": "aws-iso", "us-isob-": "aws-iso-b",
+		"eu-isoe-": "aws-iso-e", "us-isof-": "aws-iso-f", "eusc-": "aws-eusc",
+	} {
+		if strings.HasPrefix(region, start) {
+			return partition
+		}
 	}
 	return "aws"
 }
