@@ -210,7 +210,7 @@ func TestPolicyWritesAFileForEachDocument(t *testing.T) {
 	for _, name := range []string{
 		"identity-policy.json", "identity-policy-etcd-encryption.json", "trust-policy-etcd-encryption.json",
 		"key-policy-us-west-2-4321abcd-12ab-34cd-56ef-1234567890ba.json", "key-policy-us-west-2-1234abcd-12ab-34cd-56ef-1234567890ab.json",
-		"key-policy-us-west-2-1234abcd-12ab-34cd-56ef-1234567890ab-2.json", // of another account
+		"key-policy-us-west-2-1234abcd-12ab-34cd-56ef-1234567890ab-444455556666.json",
 		"kms-endpoint-policy.json", "sts-endpoint-policy.json",
 	} {
 		var document struct{ Version string }
@@ -224,5 +224,23 @@ func TestPolicyWritesAFileForEachDocument(t *testing.T) {
 	}
 	if _, stderr, code := run(t, "policy", "--config=../../deploy/examples/full.yaml", "--out="+dir); code != cli.Failed || !strings.Contains(stderr, "is there already") {
 		t.Errorf("over what is there: exit %d, %s", code, stderr)
+	}
+}
+
+// TestPolicyKeepsToTheLettersOfIAM, which takes nothing beyond U+00FF in a document.
+//
+// https://docs.aws.amazon.com/IAM/latest/APIReference/API_PutRolePolicy.html
+func TestPolicyKeepsToTheLettersOfIAM(t *testing.T) {
+	stdout, stderr, code := run(t, "policy", "--region=us-west-2", "--key=alias/a", "--encryption-context=cl\u00fcster=\u20ac \U0001f511")
+	if code != 0 {
+		t.Fatalf("exit %d, %s", code, stderr)
+	}
+	for _, want := range []string{"kms:EncryptionContext:cl\\u00fcster", "\\u20ac \\ud83d\\udd11"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("no %s in\n%s", want, stdout)
+		}
+	}
+	if i := strings.IndexFunc(stdout, func(r rune) bool { return r > '~' }); i >= 0 {
+		t.Errorf("at %d: %q", i, stdout[i:])
 	}
 }

@@ -5,6 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -89,12 +92,27 @@ func (f *policyFlags) writeDocuments(s Streams, documents []policy.Document) err
 	return f.write(s, files)
 }
 
-// indented is JSON for people: IAM takes < and & as they are.
+// indented is JSON for people: IAM takes < and & as they are, and nothing that is
+// beyond U+00FF but by its number.
+//
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
 func indented(v any) ([]byte, error) {
-	var out bytes.Buffer
-	e := json.NewEncoder(&out)
+	var plain bytes.Buffer
+	e := json.NewEncoder(&plain)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	err := e.Encode(v)
-	return out.Bytes(), err
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	var out []byte
+	for _, r := range plain.String() {
+		if r <= unicode.MaxASCII {
+			out = utf8.AppendRune(out, r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			out = fmt.Appendf(out, `\u%04x`, unit)
+		}
+	}
+	return out, nil
 }
