@@ -32,10 +32,18 @@ providers:
 	for _, r := range rings {
 		fmt.Fprintf(&b, "- name: %s\n  listen: %s\n  keys:\n", r.Name, r.Socket)
 		for _, key := range r.Keys {
-			fmt.Fprintf(&b, "  - key: %s\n    region: %s\n    endpoint: %s\n", key, Region, kms)
+			fmt.Fprintf(&b, "  - key: %s\n    region: %s\n    endpoint: %s\n", key, regionOf(key), kms)
 		}
 	}
 	return b.String()
+}
+
+// regionOf is the Region of a key's ARN, else the tests' own.
+func regionOf(key string) string {
+	if parts := strings.Split(key, ":"); len(parts) == 6 {
+		return parts[3]
+	}
+	return Region
 }
 
 // PluginByFile starts a plugin whose providers stand in a file, and waits until

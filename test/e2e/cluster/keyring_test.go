@@ -6,7 +6,7 @@ func TestProviderConfiguration(t *testing.T) {
 	t.Parallel()
 	got := ProviderConfiguration("http://127.0.0.1:5000",
 		Keyring{Name: "aws", Socket: "/run/a.sock", Keys: []string{"arn:new", "arn:old"}},
-		Keyring{Name: "other", Socket: "/run/b.sock", Keys: []string{"arn:third"}},
+		Keyring{Name: "other", Socket: "/run/b.sock", Keys: []string{"arn:aws:kms:eu-west-1:111122223333:key/third"}},
 	)
 	const want = `apiVersion: aws-encryption-provider.sigs.k8s.io/v1alpha1
 kind: ProviderConfiguration
@@ -24,8 +24,8 @@ providers:
 - name: other
   listen: /run/b.sock
   keys:
-  - key: arn:third
-    region: us-west-2
+  - key: arn:aws:kms:eu-west-1:111122223333:key/third
+    region: eu-west-1
     endpoint: http://127.0.0.1:5000
 `
 	if got != want {
