@@ -85,6 +85,7 @@ func TestEachAlertHasARunbookAndEachRunbookAnAlert(t *testing.T) {
 
 func TestEachAlertFiresForItsFaultAndNoOther(t *testing.T) {
 	state := func(s string) string { return `aws_encryption_provider_health{provider="aws",state="` + s + `"} 1` }
+	shown := map[string]string{} // what was seen of each alert's faults
 	// fault is there from the first scrape on, call is made before the second.
 	for _, c := range []struct {
 		name, alert string
@@ -178,7 +179,14 @@ func TestEachAlertFiresForItsFaultAndNoOther(t *testing.T) {
 				}
 			}
 			firing(t, r.extended(t, faulty), labels, faulty)
+			shown[c.alert] += p.shown()
 		})
+	}
+	for _, alert := range []string{
+		"EncryptionProviderKeyRefused", "EncryptionProviderKMSUnreachable", "EncryptionProviderCredentials",
+		"EncryptionProviderReloadFailed", "EncryptionProviderUnreadableData",
+	} {
+		t.Run("symptoms of "+alert, func(t *testing.T) { checkSymptoms(t, alert, shown[alert]) })
 	}
 	t.Run("two instances write with keys of their own", func(t *testing.T) {
 		a := start(t)
@@ -249,4 +257,31 @@ func TestNoAlertFiresInAHealthyHour(t *testing.T) {
 		series += r.extended(t, time.Hour)
 	}
 	firing(t, series, "", time.Hour)
+}
+
+// checkSymptoms fails the test unless each line of the runbook's symptoms, or the
+// beginning of it that stands there, was seen.
+func checkSymptoms(t *testing.T, alert, shown string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(runbooks, alert+".md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## Symptoms\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	n := 0
+	for i, block := range strings.Split(section, "```") {
+		if i%2 == 0 {
+			continue
+		}
+		for line := range strings.Lines(strings.TrimPrefix(block, "text\n")) {
+			n++
+			if line = strings.TrimSpace(line); !strings.Contains(shown, line) {
+				t.Errorf("not seen: %s\nseen:\n%s", line, shown)
+			}
+		}
+	}
+	if n < 2 {
+		t.Errorf("the runbook shows %d lines", n)
+	}
 }

@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,6 +42,26 @@ type plugin struct {
 	v1      v1beta1.KeyManagementServiceClient
 	v2      v2.KeyManagementServiceClient
 	stored  []stored
+	log     lines
+	answers string // errors that calls were answered with
+}
+
+// lines are a log that is written and read at once.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // What is stored in etcd, by v1 where there is no key_id.
@@ -70,7 +92,7 @@ func run(t *testing.T, kms *kmstest.Server, key string) *plugin {
 		t.Fatal(err)
 	}
 	d := daemon.Start(cfg, daemon.Options{
-		Log: slog.New(slog.DiscardHandler), Version: "v1", Commit: "c", GoVersion: "go", Source: flags.Source(),
+		Log: slog.New(slog.NewTextHandler(&p.log, nil)), Version: "v1", Commit: "c", GoVersion: "go", Source: flags.Source(),
 	})
 	t.Cleanup(func() {
 		hurry, cancel := context.WithCancel(context.Background())
@@ -148,6 +170,7 @@ func (p *plugin) decryptStored() error {
 			_, err = p.v2.Decrypt(p.t.Context(), &v2.DecryptRequest{Ciphertext: s.ciphertext, KeyId: s.keyID, Annotations: s.annotations, Uid: "u"})
 		}
 		if err != nil {
+			p.answers += err.Error() + "\n"
 			return err
 		}
 	}
@@ -162,7 +185,25 @@ func (p *plugin) decryptDamaged() {
 	}
 }
 
+// shown is what an operator sees: the log, the health page, what calls answer.
+// Keys, times and files that differ from run to run have those of the docs.
+func (p *plugin) shown() string {
+	p.t.Helper()
+	if _, err := p.v2.Status(p.t.Context(), &v2.StatusRequest{}); err != nil {
+		p.answers += err.Error() + "\n"
+	}
+	text := p.log.String() + p.get("/readyz?verbose") + p.answers
+	text = strings.ReplaceAll(text, p.file, "/etc/aws-encryption-provider/config.yaml")
+	text = regexp.MustCompile(`key/[0-9a-f-]{36}`).ReplaceAllString(text, "key/1234abcd-12ab-34cd-56ef-1234567890ab")
+	return regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z`).ReplaceAllString(text, "2026-03-01T09:00:00Z")
+}
+
 func (p *plugin) scrape() string {
+	p.t.Helper()
+	return p.get("/metrics")
+}
+
+func (p *plugin) get(path string) string {
 	p.t.Helper()
 	for end := time.Now().Add(time.Minute); p.address() == ""; {
 		if time.Now().After(end) {
@@ -170,7 +211,7 @@ func (p *plugin) scrape() string {
 		}
 		_ = p.encrypt() // takes a moment
 	}
-	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, "http://"+p.address()+"/metrics", nil)
+	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, "http://"+p.address()+path, nil)
 	if err != nil {
 		p.t.Fatal(err)
 	}
