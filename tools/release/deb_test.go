@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -261,6 +262,32 @@ func TestBuildsTakeEachOthersPlace(t *testing.T) {
 	}
 	if got := m.mustDpkg(t, "--listfiles", program); !strings.Contains(got, confFile) {
 		t.Errorf("no package has the configuration any more: %s", got)
+	}
+}
+
+// Another configuration in a package stops nobody who has said that the own stays,
+// and whoever has not keeps what runs.
+func TestConfigurationThatAlsoChangedInThePackageStays(t *testing.T) {
+	m := newMachine(t, true)
+	m.mustDpkg(t, "--install", pack(t, "v1.2.2", false))
+	m.called(t, reload, tryRestart)
+	m.write(t, confFile, "edited\n")
+	// What was shipped before is not what is shipped now.
+	books := m.read(t, "/var/lib/dpkg/status")
+	shipped := regexp.MustCompile(`(?m)^ ` + confFile + ` ([0-9a-f]{32})$`).FindStringSubmatch(books)
+	if shipped == nil {
+		t.Fatalf("no configuration in dpkg's books:\n%s", books)
+	}
+	m.write(t, "/var/lib/dpkg/status", strings.ReplaceAll(books, shipped[1], strings.Repeat("0", 32)))
+
+	if out, err := m.dpkg(t, "--install", pack(t, "v1.2.3", false)); err == nil || !strings.Contains(out, "conffile prompt") {
+		t.Errorf("without a terminal the upgrade ends with %v and says\n%s", err, out)
+	}
+	m.called(t)
+	m.mustDpkg(t, "--force-confold", "--install", pack(t, "v1.2.3", false))
+	m.called(t, reload, tryRestart)
+	if got := m.read(t, confFile); got != "edited\n" {
+		t.Errorf("after the upgrade the configuration is %q", got)
 	}
 }
 
