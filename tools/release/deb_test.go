@@ -22,7 +22,7 @@ const (
 )
 
 // A machine is a directory that dpkg takes for the root of one. Its systemctl
-// writes down what it is asked, and fails where it is told to.
+// writes down what it is asked to do, and fails where it is told to.
 type machine struct {
 	dir, bin string
 }
@@ -34,7 +34,8 @@ func newMachine(t *testing.T, booted bool) machine {
 	dirs := []string{"/var/lib/dpkg/info", "/var/lib/dpkg/updates", "/var/lib/dpkg/triggers", "/etc/systemd/system"}
 	if booted {
 		dirs = append(dirs, "/run/systemd/system")
-		m.script(t, "systemctl", `echo "$*" >>"$0.calls"; [ ! -e "$0.fails" ] || [ "$1" != "$(cat "$0.fails")" ]`)
+		m.script(t, "systemctl", `[ "$1" != is-active ] || { [ -e "$0.active" ]; exit; }
+echo "$*" >>"$0.calls"; [ ! -e "$0.fails" ] || [ "$1" != "$(cat "$0.fails")" ]`)
 	}
 	for _, dir := range dirs {
 		if err := os.MkdirAll(filepath.Join(m.dir, dir), 0o755); err != nil {
@@ -222,6 +223,20 @@ func TestServiceThatDoesNotComeBackFailsTheUpgrade(t *testing.T) {
 	m.failing(t, "")
 	m.mustDpkg(t, "--configure", "-a")
 	m.called(t, reload, tryRestart)
+}
+
+// A service that has its key by flags, from a drop-in, leaves the file as it came.
+func TestServiceWithoutTheFileIsNotSaidNotToRun(t *testing.T) {
+	m := newMachine(t, true)
+	m.mustDpkg(t, "--install", pack(t, "v1.2.2", false))
+	if err := os.WriteFile(filepath.Join(m.bin, "systemctl.active"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, fips := range []bool{false, true} {
+		if out := m.mustDpkg(t, "--install", pack(t, "v1.2.3", fips)); strings.Contains(out, goOn) {
+			t.Errorf("fips %v: it says that it does not run:\n%s", fips, out)
+		}
+	}
 }
 
 // Where an image is built systemd does not run, and yet units may be enabled.
