@@ -3,6 +3,7 @@ package iam
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -86,8 +87,12 @@ func (c condition) matches(got string, r *Request) bool {
 			if r.fill(want, false) == got {
 				return false
 			}
-		default: // ArnEquals and ArnLike are the same
+		case "stringlike":
 			if like(r.fill(want, true), got) {
+				return true
+			}
+		default: // ArnEquals and ArnLike are the same
+			if likeARN(r.fill(want, true), got) {
 				return true
 			}
 		}
@@ -134,6 +139,15 @@ func (r *Request) variable(name string) (string, bool) {
 		return "", false
 	}
 	return values[0], true
+}
+
+// likeARN matches each of an ARN's six parts on its own: no * reaches over a colon
+// before the last.
+//
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html#Conditions_ARN
+func likeARN(pattern, arn string) bool {
+	want, got := strings.SplitN(pattern, ":", 6), strings.SplitN(arn, ":", 6)
+	return slices.EqualFunc(want, got, like)
 }
 
 // like matches a pattern with * and ?, which a backslash makes words.

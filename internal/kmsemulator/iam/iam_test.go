@@ -58,6 +58,8 @@ func TestConditions(t *testing.T) {
 		{`"Null":{"kms:ViaService":"false"}`, nil, false},
 		{`"ArnEquals":{"aws:PrincipalArn":"arn:aws:iam::111122223333:role/*/control-plane"}`, nil, true},
 		{`"ArnEquals":{"aws:PrincipalArn":"arn:aws:iam::111122223333:role/control-plane"}`, nil, false},
+		{`"ArnEquals":{"aws:PrincipalArn":"arn:*:role/a/control-plane"}`, nil, false},
+		{`"ArnLike":{"aws:PrincipalArn":"arn:*:iam::*:role/*"}`, nil, true},
 		{`"StringEquals":{"aws:ResourceAccount":"${aws:PrincipalAccount}"}`, nil, true},
 		{`"StringEquals":{"aws:ResourceAccount":"${aws:username}"}`, nil, false},
 		{`"StringEquals":{"kms:EncryptionContext:a":"${$}{x}${*}"}`, map[string][]string{"kms:EncryptionContext:a": {"${x}*"}}, true},
