@@ -21,19 +21,21 @@ type fixture struct {
 	files map[string]string // of the checkout, by their name where the blocks run
 	kms   bool              // an emulated KMS, and a stand-in for the AWS CLI
 	setup string            // what has happened before, in the blocks' shell
+	proof string            // fails in that shell unless the blocks did what they are for
 
 	cluster cluster
 }
 
 // A cluster is a real kube-apiserver over a real etcd, with kubectl and etcd's
 // tools for them. $ENCRYPTION is the file that the API server reads, again where
-// it changes.
+// it changes; $MANIFESTS has a file of each, which runs while the file is there.
 type cluster int
 
 const (
 	none      cluster = iota
 	plain             // its Secrets lie in the clear
 	encrypted         // they do not; the documents that only look at it share it
+	restored          // the same, of the document's own KMS, for one that changes it
 )
 
 func fixtures() map[string]fixture {
@@ -50,8 +52,27 @@ func fixtures() map[string]fixture {
 		"docs/kops.md":          {cluster: encrypted},
 		"docs/kubeadm.md":       {cluster: encrypted},
 		"docs/kubespray.md":     {cluster: encrypted},
-		"docs/rotation.md":      {cluster: encrypted},
-		"docs/upgrade.md":       {cluster: encrypted},
+		"docs/backup.md": {
+			kms: true, cluster: restored, setup: "NAME=default PEER=http://127.0.0.1:2380",
+			proof: "test -d $ETCD_DATA.before\n" +
+				"test $(kubectl get secret given -o jsonpath={.data.password} | base64 -d) = s3cret\n",
+		},
+		"docs/migration.md": {
+			kms: true, cluster: plain, setup: ownKey,
+			proof: "test $(kubectl get secret old -o jsonpath={.data.password} | base64 -d) = s3cret\n" +
+				"test $(grep -ac k8s:enc:aescbc: before.db) -ge 1\n" +
+				"test $(grep -ac k8s:enc:aescbc: after.db || true) = 0\n" +
+				"test $(grep -ac k8s:enc:kms:v2: after.db) -ge 1\n",
+		},
+		"docs/quick-start.md": {
+			kms: true, cluster: plain, setup: "SOCKET=$PWD/socket.sock",
+			proof: "etcdctl get /registry/secrets/default/first --print-value-only > stored\n" +
+				"test $(grep -ac ^k8s:enc:kms:v2: stored) = 1\n" +
+				"test $(grep -ac s3cret stored || true) = 0\n" +
+				"test $(kubectl get secret first -o jsonpath={.data.password} | base64 -d) = s3cret\n",
+		},
+		"docs/rotation.md": {cluster: encrypted},
+		"docs/upgrade.md":  {cluster: encrypted},
 		"docs/key-trouble.md": {
 			kms: true,
 			setup: "KEY_ARN=$(aws kms create-key --region us-west-2 --query KeyMetadata.Arn --output text)\n" +
@@ -60,12 +81,34 @@ func fixtures() map[string]fixture {
 	}
 }
 
+// ownKey is a cluster that encrypts with a key in its file, and the program beside
+// it.
+const ownKey = `SOCKET=$PWD/socket.sock
+SERVERS=$(kubectl config view -o 'jsonpath={.clusters[0].cluster.server}' | sed s,https://,,)
+KEY_ARN=$(aws kms create-key --region us-west-2 --query KeyMetadata.Arn --output text)
+aws-encryption-provider --key=$KEY_ARN --listen=$SOCKET --health-port=$HEALTH >provider.log 2>&1 &
+cat >$ENCRYPTION <<'FILE'
+apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+- resources: [secrets]
+  providers:
+  - aescbc: {keys: [{name: old, secret: c2VjcmV0IGlzIHNlY3VyZSwgb3IgaXMgaXQ/ICAgICA=}]}
+  - identity: {}
+FILE
+mv $MANIFESTS/kube-apiserver.yaml .
+while kubectl get --raw /livez; do sleep 0.2; done
+mv kube-apiserver.yaml $MANIFESTS/
+until kubectl get --raw /readyz; do sleep 0.2; done
+kubectl create secret generic old --from-literal=password=s3cret
+`
+
 // aSecret is in a cluster that encrypts, whose documents count what they find.
 const aSecret = "kubectl get secret given >/dev/null || kubectl create secret generic given --from-literal=password=s3cret\n"
 
 // patience is a bound on a document whose block hangs. An API server looks at its
 // EncryptionConfiguration once a minute.
-const patience = 5 * time.Minute
+const patience = 8 * time.Minute
 
 // TestBashBlocksRun: every bash block of README, CONTRIBUTING and docs runs as it
 // stands, or stands in cannot-run.txt with a reason. The blocks of one document
@@ -99,26 +142,38 @@ func TestBashBlocksRun(t *testing.T) {
 		}
 		ran += len(runnable)
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
 			given := fixtures()[name]
+			if given.cluster == plain || given.cluster == restored {
+				t.Parallel() // these mostly wait for the API server
+			}
+			dir := t.TempDir()
 			for file, from := range given.files {
 				if err := os.WriteFile(filepath.Join(dir, file), []byte(read(t, filepath.Join(root, from))), 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
 			env := []string{"PATH=" + programs + ":/usr/bin:/bin", "HOME=" + dir, "EDITOR=true", "LC_ALL=C"}
+			kms := ""
 			if given.kms {
-				env = append(env, "AWS_ENDPOINT_URL_KMS="+startKMS(t, programs), "AWS_ACCESS_KEY_ID=docs", "AWS_SECRET_ACCESS_KEY=docs")
+				kms = startKMS(t, programs)
+				env = append(env, "AWS_ENDPOINT_URL_KMS="+kms,
+					"AWS_ENDPOINT_URL_STS=http://127.0.0.1:9", "AWS_EC2_METADATA_DISABLED=true", "AWS_ACCESS_KEY_ID=docs", "AWS_SECRET_ACCESS_KEY=docs")
 			}
 			switch given.cluster {
 			case none:
 			case plain:
 				env = append(env, startCluster(t, programs)...)
+			case restored:
+				env = append(env, startCluster(t, programs, "--kms="+kms, "--key=alias/K8sKMSKey")...)
+				given.setup = aSecret + given.setup
 			case encrypted:
 				env = append(env, shared()...)
 				given.setup = aSecret + given.setup
 			}
-			if failed, output := runBlocks(t.Context(), given.setup, runnable, dir, env); failed != nil {
+			failed, output := runBlocks(t.Context(), given, runnable, dir, env)
+			if failed == nil {
+				t.Log(output) // what the docs show was taken from here
+			} else {
 				t.Errorf("%s:%d: this block fails. Mend it, or list it in test/docs/cannot-run.txt with a reason, as\n%s\n\n%s\n%s",
 					name, failed.line, failed.key, failed.text, output)
 			}
@@ -137,14 +192,17 @@ func TestBashBlocksRun(t *testing.T) {
 
 // runBlocks runs blocks in one shell and returns the one that failed, or did not
 // end, with all that was printed.
-func runBlocks(ctx context.Context, setup string, run []block, dir string, env []string) (failed *block, output string) {
+func runBlocks(ctx context.Context, given fixture, run []block, dir string, env []string) (failed *block, output string) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var script strings.Builder
-	script.WriteString("set -euo pipefail\ntrap 'for job in $(jobs -p); do kill $job || true; done' EXIT\nPATH=${PROGRAMS:-}:$PATH\n" + setup + "\n")
+	script.WriteString("set -euo pipefail\ntrap 'for job in $(jobs -p); do kill $job || true; done' EXIT\nPATH=${PROGRAMS:-}:$PATH\n" + given.setup + "\n")
 	ended := filepath.Join(dir, ".ended")
 	for i, b := range run {
 		fmt.Fprintf(&script, "%s\necho %d >> %q\n", b.text, i, ended)
+	}
+	if given.proof != "" {
+		script.WriteString("set -x\n" + given.proof)
 	}
 	cmd := exec.CommandContext(ctx, "bash", "-c", script.String())
 	cmd.Dir = dir
@@ -202,13 +260,13 @@ func TestBlockThatFailsIsNamed(t *testing.T) {
 		"ends the shell early": "exit 0\n",
 	} {
 		run := []block{{key: "first", text: "X=1\n"}, {key: "second", text: second}, {key: "third", text: "echo $X\n"}}
-		failed, output := runBlocks(t.Context(), "", run, t.TempDir(), []string{"PATH=/usr/bin:/bin"})
+		failed, output := runBlocks(t.Context(), fixture{}, run, t.TempDir(), []string{"PATH=/usr/bin:/bin"})
 		if failed == nil || failed.key != "second" {
 			t.Errorf("%s: failed is %+v; output %q", name, failed, output)
 		}
 	}
 	run := []block{{key: "first", text: "X=seen\n"}, {key: "second", text: "echo $X\n"}}
-	if failed, output := runBlocks(t.Context(), "", run, t.TempDir(), []string{"PATH=/usr/bin:/bin"}); failed != nil || output != "seen\n" {
+	if failed, output := runBlocks(t.Context(), fixture{}, run, t.TempDir(), []string{"PATH=/usr/bin:/bin"}); failed != nil || output != "seen\n" {
 		t.Errorf("one shell for a document: failed is %+v; output %q", failed, output)
 	}
 }

@@ -1,6 +1,9 @@
 // Command cluster runs an etcd and a kube-apiserver for whoever tries commands on
 // them, until SIGINT. It prints what such a shell needs in its environment, one
 // variable a line, and then a line "ready".
+//
+// It does what the kubelet does for both: each has a file in $MANIFESTS, ends when
+// that is taken away, and starts again when it is put back.
 package main
 
 import (
@@ -9,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -95,12 +99,54 @@ func run(ctx context.Context, kms, key string, out, progress io.Writer) (err err
 	if err != nil {
 		return err
 	}
+	manifests := filepath.Join(dir, "manifests")
+	if err := os.Mkdir(manifests, 0o700); err != nil {
+		return err
+	}
+	pods := map[string]pod{"etcd.yaml": etcd, "kube-apiserver.yaml": api}
+	for name := range pods {
+		if err := os.WriteFile(filepath.Join(manifests, name), nil, 0o600); err != nil {
+			return err
+		}
+	}
 	free, err := host.Address(ctx)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "PROGRAMS=%s\nKUBECONFIG=%s\nETCDCTL_ENDPOINTS=%s\nENCRYPTION=%s\nHEALTH=%s\nready\n",
-		programs, api.Kubeconfig, etcd.URL, api.EncryptionFile, free)
-	<-ctx.Done()
-	return nil
+	fmt.Fprintf(out, "PROGRAMS=%s\nKUBECONFIG=%s\nETCDCTL_ENDPOINTS=%s\nETCD_DATA=%s\nENCRYPTION=%s\nMANIFESTS=%s\nHEALTH=%s\nready\n",
+		programs, api.Kubeconfig, etcd.URL, filepath.Join(dir, "etcd"), api.EncryptionFile, manifests, free)
+	return keep(ctx, manifests, pods)
+}
+
+// A pod is what the kubelet would run.
+type pod interface {
+	Running() bool
+	Kill() error
+	Start(ctx context.Context) error
+}
+
+// keep runs each pod while its manifest is there, until ctx ends.
+func keep(ctx context.Context, manifests string, pods map[string]pod) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for _, name := range slices.Sorted(maps.Keys(pods)) { // etcd first
+			_, err := os.Stat(filepath.Join(manifests, name))
+			switch p := pods[name]; {
+			case err == nil && !p.Running():
+				if err := p.Start(ctx); err != nil && ctx.Err() == nil {
+					return err
+				}
+			case errors.Is(err, os.ErrNotExist) && p.Running():
+				if err := p.Kill(); err != nil {
+					return err
+				}
+			}
+		}
+	}
 }
