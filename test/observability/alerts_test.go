@@ -20,6 +20,7 @@ const runbooks = "../../docs/runbooks"
 type alert struct {
 	Alert       string
 	Expr        string
+	For         string
 	Labels      map[string]string
 	Annotations map[string]string
 }

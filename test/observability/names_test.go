@@ -137,6 +137,15 @@ func TestNamesResolve(t *testing.T) {
 	t.Run("alerts name only what the program exports", func(t *testing.T) { checkAlerts(t, exported) })
 	t.Run("the check finds slips", func(t *testing.T) { checkSlips(t, exported) })
 	t.Run("each query of the dashboard has an answer", func(t *testing.T) { checkDashboard(t, r, exported) })
+	t.Run("each query of the docs has an answer", func(t *testing.T) {
+		for _, expr := range blocks(t, "promql") {
+			expr = strings.ReplaceAll(expr, "\n", " ")
+			for _, w := range unresolved(exported, expr) {
+				t.Errorf("%s: %s", expr, w)
+			}
+			promtool(t, r.extended(t, faulty), faulty, query{"count(" + expr + ") > bool 0", map[string]string{"{}": "1"}})
+		}
+	})
 }
 
 func checkAlerts(t *testing.T, exported map[string][]map[string]string) {

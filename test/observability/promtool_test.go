@@ -119,6 +119,16 @@ type query struct {
 	expected map[string]string
 }
 
+// tool is the path of promtool.
+func tool(t *testing.T) string {
+	t.Helper()
+	path, err := exec.CommandContext(t.Context(), "../../hack/promtool.sh").Output()
+	if err != nil {
+		t.Fatalf("hack/promtool.sh, which fetches promtool: %v", err)
+	}
+	return strings.TrimSpace(string(path))
+}
+
 // promtool evaluates the rules over the series, and then the queries.
 func promtool(t *testing.T, series string, over time.Duration, queries ...query) {
 	t.Helper()
@@ -138,11 +148,7 @@ func promtool(t *testing.T, series string, over time.Duration, queries ...query)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	path, err := exec.CommandContext(t.Context(), "../../hack/promtool.sh").Output()
-	if err != nil {
-		t.Fatalf("hack/promtool.sh, which fetches promtool: %v", err)
-	}
-	out, err := exec.CommandContext(t.Context(), strings.TrimSpace(string(path)), "test", "rules", file).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), tool(t), "test", "rules", file).CombinedOutput()
 	if err != nil {
 		t.Errorf("promtool: %v\n%s", err, out)
 	}
