@@ -15,8 +15,13 @@ if [ ! -x "$cache/usr/bin/promtool" ]; then
 	mkdir -p "$(dirname "$cache")"
 	work=$(mktemp -d "$cache.XXXXXX")
 	trap 'rm -rf "$work"' EXIT
-	if ! (cd "$work" && apt-get -q download prometheus >&2); then
-		echo "no promtool: apt-get download prometheus failed; try apt-get update, or set PROMTOOL" >&2
+	cd "$work"
+	# Where the system's lists are missing or old, lists of our own: that needs no root.
+	own=(-o Dir::State::lists="$work/lists" -o Dir::Cache="$work/cache")
+	mkdir -p lists/partial cache/archives/partial
+	if ! apt-get -q download prometheus >&2 &&
+		! { apt-get -q "${own[@]}" update >&2 && apt-get -q "${own[@]}" download prometheus >&2; }; then
+		echo "no promtool: apt-get download prometheus failed, see above; or set PROMTOOL to one" >&2
 		exit 1
 	fi
 	dpkg-deb -x "$work"/*.deb "$work/x"

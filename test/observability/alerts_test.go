@@ -13,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 )
 
 const runbooks = "../../docs/runbooks"
@@ -194,6 +195,16 @@ func TestEachAlertFiresForItsFaultAndNoOther(t *testing.T) {
 		b := run(t, a.kms, createKey(t, a.kms))
 		one, two := recording{"a", []string{a.scrape(), a.scrape()}}, recording{"b", []string{b.scrape(), b.scrape()}}
 		firing(t, one.extended(t, faulty)+two.extended(t, faulty), `alertname="EncryptionProviderKeyIDsDiffer",provider="aws"`, faulty)
+	})
+	t.Run("KMS is not reached from the start", func(t *testing.T) {
+		kms := kmstest.Start(t)
+		kms.SetEnv(t)
+		key := createKey(t, kms)
+		kms.Inject(kmsemulator.Fault{Kind: kmsemulator.Reset})
+		p := launch(t, kms, key)
+		p.until(state("outage"))
+		r := recording{"a", []string{p.scrape(), p.scrape()}}
+		firing(t, r.extended(t, faulty), `alertname="EncryptionProviderKMSUnreachable",instance="a",provider="aws"`, faulty)
 	})
 	t.Run("a scrape fails", func(t *testing.T) {
 		firing(t, up("a", 0, faulty), `alertname="EncryptionProviderDown",instance="a"`, faulty)

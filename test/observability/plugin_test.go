@@ -83,6 +83,16 @@ func createKey(t *testing.T, kms *kmstest.Server) string {
 // run starts one that has encrypted.
 func run(t *testing.T, kms *kmstest.Server, key string) *plugin {
 	t.Helper()
+	p := launch(t, kms, key)
+	if err := p.encrypt(grpc.WaitForReady(true)); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// launch starts one that may never have reached KMS.
+func launch(t *testing.T, kms *kmstest.Server, key string) *plugin {
+	t.Helper()
 	dir := daemontest.Directory(t)
 	p := &plugin{t: t, kms: kms, key: key, file: filepath.Join(dir, "c.yaml"), socket: filepath.Join(dir, "s")}
 	p.write(key)
@@ -106,9 +116,6 @@ func run(t *testing.T, kms *kmstest.Server, key string) *plugin {
 	t.Cleanup(func() { _ = conn.Close() })
 	p.address, p.reload = d.HealthAddress, d.Reload
 	p.v1, p.v2 = v1beta1.NewKeyManagementServiceClient(conn), v2.NewKeyManagementServiceClient(conn)
-	if err := p.encrypt(grpc.WaitForReady(true)); err != nil {
-		t.Fatal(err)
-	}
 	return p
 }
 

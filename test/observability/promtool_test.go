@@ -122,7 +122,9 @@ type query struct {
 // tool is the path of promtool.
 func tool(t *testing.T) string {
 	t.Helper()
-	path, err := exec.CommandContext(t.Context(), "../../hack/promtool.sh").Output()
+	fetch := exec.CommandContext(t.Context(), "../../hack/promtool.sh")
+	fetch.Stderr = os.Stderr
+	path, err := fetch.Output()
 	if err != nil {
 		t.Fatalf("hack/promtool.sh, which fetches promtool: %v", err)
 	}
