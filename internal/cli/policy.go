@@ -47,6 +47,9 @@ func newPolicy(s Streams) *cobra.Command {
 		if f.principal == "" {
 			fmt.Fprintf(s.Err, "%s: policies of identities alone: --principal=ARN adds those of keys, roles and VPC endpoints\n", programName)
 		}
+		for _, note := range policy.Notes(documents) {
+			fmt.Fprintf(s.Err, "%s: %s\n", programName, note)
+		}
 		if f.dir == "" {
 			return printJSON(s, documents)
 		}

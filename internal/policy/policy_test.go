@@ -755,3 +755,31 @@ func TestBothOrdersOfKeysAreAllowedTogether(t *testing.T) {
 		}
 	}
 }
+
+func TestNotesTellWhatAWSWouldNotSay(t *testing.T) {
+	documents := func(keys ...config.Key) []policy.Document {
+		all, err := policy.Documents(policy.Options{Principal: nodeRole, Config: &config.Config{Providers: []config.Provider{{Keys: keys}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	if notes := policy.Notes(documents(config.Key{Key: arnOf(keyA)}, config.Key{Key: arnOf(keyB)})); len(notes) > 0 {
+		t.Errorf("two keys: %q", notes)
+	}
+	notes := policy.Notes(documents(config.Key{Key: "alias/cluster", Region: "us-west-2"}, config.Key{Key: arnOf(keyA)}))
+	if len(notes) != 1 || !strings.Contains(notes[0], "alias/cluster") || !strings.Contains(notes[0], arnOf(keyA)) || !strings.Contains(notes[0], "one policy") {
+		t.Errorf("an alias and a key: %q", notes)
+	}
+	if notes := policy.Notes(documents(config.Key{Key: "alias/cluster", Region: "us-west-2"}, config.Key{Key: "alias/other", Region: "us-west-2"})); len(notes) != 1 {
+		t.Errorf("two aliases: %q", notes)
+	}
+	long := map[string]string{}
+	for i := range 150 {
+		long[fmt.Sprintf("a-name-of-some-length-%d", i)] = "value"
+	}
+	notes = policy.Notes(documents(config.Key{Key: arnOf(keyA), EncryptionContext: long}))
+	if len(notes) != 1 || !strings.HasPrefix(notes[0], "identity-policy has ") {
+		t.Errorf("150 pairs: %q", notes)
+	}
+}
