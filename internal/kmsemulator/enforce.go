@@ -3,7 +3,6 @@ package kmsemulator
 import (
 	"fmt"
 	"maps"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -166,7 +165,7 @@ func (e *Emulator) mayEnter(who caller, role string, form url.Values) error {
 	if id := form.Get("ExternalId"); id != "" {
 		r.Keys["sts:ExternalId"] = []string{id}
 	}
-	return deniedSTS(who, r, iam.Refusal(r, iam.Policies{Identity: in.identity[r.Principal], Resource: in.trust[role], Endpoint: in.sts}))
+	return decided(who, r, iam.Policies{Identity: in.identity[r.Principal], Resource: in.trust[role], Endpoint: in.sts})
 }
 
 // mayAsk says whether an endpoint's policy lets a caller ask who it is.
@@ -177,17 +176,14 @@ func (e *Emulator) mayAsk(who caller) error {
 	}
 	r := in.request(who)
 	r.Action, r.Resource = "sts:GetCallerIdentity", "*"
-	return deniedSTS(who, r, iam.Refusal(r, iam.Policies{Identity: []*iam.Policy{everything()}, Endpoint: in.sts}))
+	return decided(who, r, iam.Policies{Identity: []*iam.Policy{everything()}, Endpoint: in.sts})
 }
 
-func deniedSTS(who caller, r iam.Request, because string) error {
-	if because == "" {
-		return nil
+func decided(who caller, r iam.Request, p iam.Policies) error {
+	if because := iam.Refusal(r, p); because != "" {
+		return deniedSTS(who.principal, r.Action, r.Resource, because)
 	}
-	return &apiError{
-		status: http.StatusForbidden, code: "AccessDenied",
-		message: fmt.Sprintf("User: %s is not authorized to perform: %s on resource: %s %s", who.principal, r.Action, r.Resource, because),
-	}
+	return nil
 }
 
 // roleOf returns the ARN of a session's role, as far as the session tells it: a

@@ -3,6 +3,7 @@ package kmsemulator
 import (
 	"fmt"
 	"net/http"
+	"strings"
 )
 
 // An apiError is a refusal as a client sees it. Its code and text are those of
@@ -50,10 +51,20 @@ func wrongKey() *apiError {
 // denied is KMS's answer to a principal without the permission. The layer that
 // decides it writes "Message" with a capital letter, unlike the operations.
 func denied(principal, operation, resource, because string) *apiError {
-	e := refuse("AccessDeniedException", "User: %s is not authorized to perform: kms:%s on resource: %s %s",
-		principal, operation, resource, because)
+	e := refuse("AccessDeniedException", "%s", notAuthorized(principal, "kms:"+operation, resource, because))
 	e.member = "Message"
 	return e
+}
+
+// deniedSTS is STS's.
+func deniedSTS(principal, action, resource, because string) *apiError {
+	return &apiError{status: http.StatusForbidden, code: "AccessDenied", message: notAuthorized(principal, action, resource, because)}
+}
+
+// notAuthorized is the sentence of all services. AWS does not always say because
+// of what.
+func notAuthorized(principal, action, resource, because string) string {
+	return strings.TrimSpace(fmt.Sprintf("User: %s is not authorized to perform: %s on resource: %s %s", principal, action, resource, because))
 }
 
 // deniedBlob is what Decrypt without a usable KeyId says of a blob whose key the

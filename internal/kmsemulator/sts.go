@@ -170,10 +170,7 @@ func checkAssume(form url.Values) (int, error) {
 
 // mayAssume checks the role and its external id, and returns its name.
 func (e *Emulator) mayAssume(who caller, arn string, form url.Values) (string, error) {
-	refusal := &apiError{
-		status: http.StatusForbidden, code: "AccessDenied",
-		message: fmt.Sprintf("User: %s is not authorized to perform: sts:AssumeRole on resource: %s", who.principal, arn),
-	}
+	refusal := deniedSTS(who.principal, "sts:AssumeRole", arn, "")
 	path, ok := strings.CutPrefix(arn, e.arn("iam", "", "role/"))
 	if !ok || path == "" {
 		return "", refusal

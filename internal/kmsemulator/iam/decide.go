@@ -44,12 +44,15 @@ func AccountOf(arn string) string {
 // Logic: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 func Refusal(r Request, p Policies) string {
 	r.complete()
-	for words, one := range map[string][]*Policy{
-		"an identity-based policy": p.Identity, "a resource-based policy": {p.Resource}, "a VPC endpoint policy": {p.Endpoint},
+	for _, side := range []struct {
+		words    string
+		policies []*Policy
+	}{
+		{"an identity-based policy", p.Identity}, {"a resource-based policy", []*Policy{p.Resource}}, {"a VPC endpoint policy", []*Policy{p.Endpoint}},
 	} {
-		for _, policy := range one {
+		for _, policy := range side.policies {
 			if policy.says(&r, true) != silent {
-				return "with an explicit deny in " + words
+				return "with an explicit deny in " + side.words
 			}
 		}
 	}
