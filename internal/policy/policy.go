@@ -12,6 +12,7 @@ package policy
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -189,9 +190,8 @@ func (all *statements) add(s Statement) {
 
 // goesWith says whether two statements differ in their resources alone.
 func (s Statement) goesWith(o Statement) bool {
-	a, _ := json.Marshal([]any{s.Sid, s.Principal, s.Action, s.Condition})
-	b, _ := json.Marshal([]any{o.Sid, o.Principal, o.Action, o.Condition})
-	return string(a) == string(b)
+	s.Resource, o.Resource = nil, nil
+	return reflect.DeepEqual(s, o)
 }
 
 func assume(roles []role) []Statement {

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -196,14 +197,7 @@ func (u use) resource() string {
 	if r.Alias != "" {
 		r.ID = "*"
 	}
-	return "arn:" + r.Partition + ":kms:" + orAny(r.Region) + ":" + orAny(r.Account) + ":key/" + r.ID
-}
-
-func orAny(s string) string {
-	if s == "" {
-		return "*"
-	}
-	return s
+	return "arn:" + r.Partition + ":kms:" + cmp.Or(r.Region, "*") + ":" + cmp.Or(r.Account, "*") + ":key/" + r.ID
 }
 
 // conditions are those of the identity's policy.
