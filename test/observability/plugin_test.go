@@ -19,7 +19,6 @@ import (
 
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"k8s.io/kms/apis/v1beta1"
 	"k8s.io/kms/apis/v2"
 
@@ -101,15 +100,8 @@ func launch(t *testing.T, kms *kmstest.Server, key string) *plugin {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := daemon.Start(cfg, daemon.Options{
-		Log: slog.New(slog.NewTextHandler(&p.log, nil)), Version: "v1", Commit: "c", GoVersion: "go", Source: flags.Source(),
-	})
-	t.Cleanup(func() {
-		hurry, cancel := context.WithCancel(context.Background())
-		cancel()
-		d.Shutdown(hurry)
-	})
-	conn, err := grpc.NewClient("unix://"+p.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	d := daemontest.StartWith(t, cfg, daemon.Options{Log: slog.New(slog.NewTextHandler(&p.log, nil)), Source: flags.Source()})
+	conn, err := daemon.Connect(p.socket)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,14 @@ import (
 // Start runs a daemon that logs nothing.
 func Start(t testing.TB, cfg *config.Config) *daemon.Daemon {
 	t.Helper()
-	d := daemon.Start(cfg, daemon.Options{Log: slog.New(slog.DiscardHandler), Version: "v1", Commit: "c", GoVersion: "go"})
+	return StartWith(t, cfg, daemon.Options{Log: slog.New(slog.DiscardHandler)})
+}
+
+// StartWith runs a daemon with options of the test, but for its version.
+func StartWith(t testing.TB, cfg *config.Config, o daemon.Options) *daemon.Daemon {
+	t.Helper()
+	o.Version, o.Commit, o.GoVersion = "v1", "c", "go"
+	d := daemon.Start(cfg, o)
 	t.Cleanup(func() {
 		hurry, cancel := context.WithCancel(context.Background())
 		cancel()
@@ -41,13 +48,18 @@ func Running(t *testing.T) (s *kmstest.Server, socket, key string) {
 		t.Fatal(err)
 	}
 	socket = filepath.Join(Directory(t), "s")
-	cfg, err := config.NewFlags(pflag.NewFlagSet("test", pflag.ContinueOnError)).Parse(
-		[]string{"--key=" + key, "--listen=" + socket, "--health-port=127.0.0.1:0"}, func(string) (string, bool) { return "", false })
+	Start(t, Config(t, "--key="+key, "--listen="+socket, "--health-port=127.0.0.1:0"))
+	return s, socket, key
+}
+
+// Config reads flags, and nothing of the environment.
+func Config(t testing.TB, args ...string) *config.Config {
+	t.Helper()
+	cfg, err := config.NewFlags(pflag.NewFlagSet("test", pflag.ContinueOnError)).Parse(args, func(string) (string, bool) { return "", false })
 	if err != nil {
 		t.Fatal(err)
 	}
-	Start(t, cfg)
-	return s, socket, key
+	return cfg
 }
 
 // Directory makes a directory whose name is short enough for sockets, which
