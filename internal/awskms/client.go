@@ -27,6 +27,7 @@ import (
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
@@ -60,6 +61,10 @@ type Options struct {
 	UserAgent         string            // version of this program; "" sends none
 
 	Log *slog.Logger // told when what was found anew does not work; nil: nobody
+
+	// Waits is told of what is left behind, since it ignores its time limit; nil:
+	// nobody is.
+	Waits *bounded.Observer
 
 	// Observe is told of every call when it ends, retries included: the class is
 	// "" for a success. nil: nobody listens.
@@ -225,7 +230,7 @@ func (c *Client) call(parent context.Context, op, key string, do operation) erro
 func failed(err error, s situation) *cause.Error {
 	e := classify(err, s)
 	e.Err = nil
-	e.Said, e.AWSCode = bounded(e.Said), bounded(e.AWSCode)
+	e.Said, e.AWSCode = clipped(e.Said), clipped(e.AWSCode)
 	return e
 }
 
@@ -309,9 +314,9 @@ func limitOf(ctx context.Context, most time.Duration) time.Duration {
 	return most
 }
 
-// bounded copies what is kept of a foreign text: more is never shown, and a part
+// clipped copies what is kept of a foreign text: more is never shown, and a part
 // of it would keep all of it in memory.
-func bounded(s string) string {
+func clipped(s string) string {
 	const most = 1024
 	return strings.Clone(s[:min(len(s), most)])
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
@@ -49,6 +50,7 @@ type Daemon struct {
 	registry *prometheus.Registry
 	metrics  *metrics.Metrics
 	conns    *awskms.Connections
+	waits    *bounded.Observer // of whatever may ignore its time limit
 	handed   *handed
 	http     *httpServer
 
@@ -77,7 +79,8 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 		opts: o, time: t, files: f, started: cfg, settings: settingsOf(cfg), log: o.Log, registry: prometheus.NewRegistry(),
 		conns: awskms.NewConnections(), handed: newHanded(o.Sockets, o.Log), cut: make(chan struct{}), failed: make(chan error, 1), serving: make(chan struct{}),
 	}
-	d.metrics = metrics.New(d.registry, o.Version, o.Commit, o.GoVersion, words(cause.Classes()))
+	d.metrics = metrics.New(d.registry, o.Version, o.Commit, o.GoVersion, words(cause.Classes()), words(bounded.Waits()))
+	d.waits = &bounded.Observer{Log: o.Log, Left: func(w bounded.Wait) { d.metrics.Abandoned(string(w)) }}
 	ctx, stop := context.WithCancel(context.Background())
 	d.stop, d.stopping = stop, ctx.Done()
 	first := d.next(nothing(), cfg)

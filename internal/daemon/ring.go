@@ -49,7 +49,7 @@ type key struct {
 func (d *Daemon) newRing(cfg *config.Config, p config.Provider, before *ring) *ring {
 	r := &ring{cfg: p, timeout: cfg.KMSTimeout, grace: cfg.OutageGrace, began: time.Now()}
 	o := keyring.Options{
-		Name: p.Name, Epoch: p.Epoch, Timeout: r.timeout, OutageGrace: r.grace, Log: d.log,
+		Name: p.Name, Epoch: p.Epoch, Timeout: r.timeout, OutageGrace: r.grace, Log: d.log, Waits: d.waits,
 	}
 	if before != nil {
 		o.Before = before.provider
@@ -90,7 +90,7 @@ func (r *ring) find(p config.Provider, k config.Key) *key {
 func (d *Daemon) newKey(p config.Provider, k config.Key, timeout time.Duration) *key {
 	observe := d.metrics.KMS(p.Name)
 	o := KMSOptions(p, k)
-	o.Connections, o.Timeout, o.UserAgent = d.conns, timeout, d.opts.Version
+	o.Connections, o.Timeout, o.UserAgent, o.Waits = d.conns, timeout, d.opts.Version, d.waits
 	o.Log = d.log.With("provider", p.Name, "key", k.Key)
 	o.Observe = func(op string, class cause.Class, took time.Duration) {
 		if class == "" {

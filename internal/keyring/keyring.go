@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/seal"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
@@ -39,7 +40,8 @@ const (
 	AnnotationRequestID = "request-id.aws-encryption-provider.sigs.k8s.io"
 )
 
-// Options configure a Provider. All fields are required but Epoch and Before.
+// Options configure a Provider. All fields are required but Epoch, Waits and
+// Before.
 type Options struct {
 	Name        string
 	Keys        []*Key        // the first writes, all read, in the order in which they are tried
@@ -47,7 +49,8 @@ type Options struct {
 	Timeout     time.Duration // limit of one call over all keys that it tries
 	OutageGrace time.Duration // how long Status stays ok in an outage, since the last success
 	Log         *slog.Logger
-	Before      *Provider // which this one replaces, under the same name; nil: none
+	Waits       *bounded.Observer // told of checks that are left behind; nil: nobody is
+	Before      *Provider         // which this one replaces, under the same name; nil: none
 }
 
 // A Provider serves one provider entry of an EncryptionConfiguration. It is safe

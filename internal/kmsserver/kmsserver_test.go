@@ -94,7 +94,7 @@ func serve(t *testing.T, p kmsserver.Provider, level slog.Level) fixture {
 	for _, c := range cause.Classes() {
 		classes = append(classes, string(c))
 	}
-	f.metrics = metrics.New(f.reg, "v", "c", "go", classes)
+	f.metrics = metrics.New(f.reg, "v", "c", "go", classes, nil)
 	f.logger = slog.New(kmsserver.NamingCalls(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: level})))
 	f.server = kmsserver.New("v1.2.3", f.target("0", p))
 	path := filepath.Join(t.TempDir(), "s")

@@ -24,6 +24,7 @@ type Metrics struct {
 	kmsCalls    *prometheus.CounterVec
 	kmsSeconds  *prometheus.HistogramVec
 	rejected    *prometheus.CounterVec
+	abandoned   *prometheus.CounterVec
 	legacyTotal *prometheus.CounterVec
 	legacyTime  *prometheus.HistogramVec
 
@@ -31,8 +32,8 @@ type Metrics struct {
 }
 
 // New registers the process's metrics. classes are all values that the label
-// "class" can have beside success.
-func New(reg prometheus.Registerer, version, commit, goVersion string, classes []string) *Metrics {
+// "class" can have beside success, waits all that "wait" can have.
+func New(reg prometheus.Registerer, version, commit, goVersion string, classes, waits []string) *Metrics {
 	factory := promauto.With(reg)
 	reg.MustRegister(
 		collectors.NewGoCollector(),
@@ -43,7 +44,7 @@ func New(reg prometheus.Registerer, version, commit, goVersion string, classes [
 		Help: "Version of this program; the value is always 1.",
 	}, []string{"version", "commit", "go_version"}).WithLabelValues(version, commit, goVersion).Set(1)
 	seconds := []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
-	return &Metrics{
+	m := &Metrics{
 		classes: append([]string{Success}, classes...),
 		calls: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "aws_encryption_provider_calls_total",
@@ -67,6 +68,10 @@ func New(reg prometheus.Registerer, version, commit, goVersion string, classes [
 			Name: "aws_encryption_provider_connections_rejected_total",
 			Help: "Connections to a socket that were closed at once, because of the caller's uid or because there were too many.",
 		}, []string{"provider", "reason"}),
+		abandoned: factory.NewCounterVec(prometheus.CounterOpts{
+			Name: "aws_encryption_provider_waits_abandoned_total",
+			Help: "Waits that were given up by a timer of this program, since what was waited for ignored its time limit, by kind of wait.",
+		}, []string{"wait"}),
 		legacyTotal: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "aws_encryption_provider_kms_operations_total",
 			Help: "total aws encryption provider kms operations",
@@ -77,6 +82,10 @@ func New(reg prometheus.Registerer, version, commit, goVersion string, classes [
 			Buckets: prometheus.ExponentialBuckets(2, 2, 14),
 		}, legacyLabels()),
 	}
+	for _, wait := range waits { // so that the first one is seen as an increase
+		m.abandoned.WithLabelValues(wait)
+	}
+	return m
 }
 
 // legacyLabels are those of the predecessor's two metrics, which its users'
@@ -88,6 +97,9 @@ func legacyLabels() []string { return []string{"key_arn", "status", "operation",
 func (m *Metrics) Rejected(provider, reason string) {
 	m.rejected.WithLabelValues(provider, reason).Inc()
 }
+
+// Abandoned counts a wait that was given up although what was waited for goes on.
+func (m *Metrics) Abandoned(wait string) { m.abandoned.WithLabelValues(wait).Inc() }
 
 // A Call is the handles of one API's one operation of one provider.
 type Call struct {

@@ -15,7 +15,7 @@ import (
 func registry(t *testing.T) (*prometheus.Registry, *metrics.Metrics) {
 	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
-	m := metrics.New(reg, "v1.2.3", "abc", "go1", []string{"refused", "outage", "bad_data"})
+	m := metrics.New(reg, "v1.2.3", "abc", "go1", []string{"refused", "outage", "bad_data"}, []string{"call"})
 	m.Call("0", "v2", "encrypt", "arn:k").Done(metrics.Success, false, 3*time.Millisecond)
 	m.KMS("0")("Encrypt", metrics.Success, time.Millisecond)
 	m.Rejected("0", "uid")

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 )
@@ -100,6 +101,7 @@ func labelMeanings() [][2]string {
 		{"state", quoted(keyring.States())},
 		{"status", "the predecessor's words: `success`, `failure`, `failure-throttle`, `failure-corruption`"},
 		{"version", "of the program; in the predecessor's metrics the API, `v1` or `v2`"},
+		{"wait", "what was waited for: " + quoted(bounded.Waits())},
 	}
 }
 

@@ -1,0 +1,166 @@
+// Package bounded ends waits for work that may never return.
+//
+// A context ends a wait only where what runs below listens to it. An HTTP 101
+// detaches a connection from its request, a read of a hung file system cannot be
+// interrupted at all, and a library may have a bug. [Do] therefore waits in the
+// caller's goroutine while the work runs in another: when the context has ended
+// and the work has not returned a moment later, the work is left behind, and the
+// caller goes on, gives back its places and locks, and may try again.
+//
+// What is left behind costs a goroutine until it returns by itself. It is counted
+// by the kind of wait and said in the log once.
+//
+// It is a leaf: every package may import it, and it imports none of ours.
+package bounded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// A Wait is a kind of wait. Its text is the value of the metrics label "wait", so
+// a name never changes.
+type Wait string
+
+// Every kind of wait.
+const (
+	Call     Wait = "call"     // one call of KMS
+	Check    Wait = "check"    // a check of a key's health
+	Look     Wait = "look"     // a look at what a key's name stands for
+	Settings Wait = "settings" // a look-up of AWS settings, credentials or Region
+	File     Wait = "file"     // a read of a file or directory
+	Question Wait = "question" // a question to the process's own socket
+	Close    Wait = "close"    // a Close or a drain
+)
+
+// Waits returns every kind of wait, in the order in which a reader of metrics
+// wants them.
+func Waits() []Wait { return []Wait{Call, Check, Look, Settings, File, Question, Close} }
+
+// grace is how long work may take to return after its context has ended: an error
+// of its own says more than "left behind". It is less than what a caller keeps for
+// its reply.
+const grace = 100 * time.Millisecond
+
+// An Observer counts what is left behind and says so. The zero value and nil do
+// neither. It is safe for concurrent use.
+type Observer struct {
+	Log  *slog.Logger // nil: nobody is told
+	Left func(Wait)   // called for each work that is left behind; nil: nobody counts
+
+	mu   sync.Mutex
+	said map[Wait]bool
+}
+
+// AbandonedError is work that was left behind. It unwraps to the error of the
+// context that ended the wait.
+type AbandonedError struct {
+	Wait  Wait
+	Cause error // of the context
+}
+
+func (e *AbandonedError) Error() string {
+	return fmt.Sprintf("%s left behind: it did not end with its time limit: %v", e.Wait, e.Cause)
+}
+
+// Unwrap returns the error of the context.
+func (e *AbandonedError) Unwrap() error { return e.Cause }
+
+// Timeout says to whoever asks as [net.Error] does whether time ran out.
+func (e *AbandonedError) Timeout() bool { return errors.Is(e.Cause, context.DeadlineExceeded) }
+
+// Do runs work in a goroutine of its own and returns what it returns, or an
+// [*AbandonedError] soon after ctx has ended although the work goes on. Work must
+// own all that it uses: it may run on for any time, and what it returns late is
+// dropped. A panic of the work is one of Do, as long as Do waits.
+//
+// Whoever calls Do gives ctx a deadline; without one the wait has no bound.
+func Do[T any](ctx context.Context, o *Observer, wait Wait, work func(context.Context) (T, error)) (T, error) {
+	done := make(chan result[T], 1)
+	go func() { // ends with the work, whenever that is
+		var r result[T]
+		defer func() {
+			if !r.returned {
+				r.panicked = recover()
+			}
+			done <- r
+		}()
+		r.value, r.err = work(ctx)
+		r.returned = true
+	}()
+	r, ok := await(ctx, done)
+	if !ok {
+		o.left(wait)
+		var none T
+		return none, &AbandonedError{Wait: wait, Cause: ctx.Err()}
+	}
+	if !r.returned {
+		panic(r.panicked)
+	}
+	o.ended(wait)
+	return r.value, r.err
+}
+
+// Run is [Do] for work without a value.
+func Run(ctx context.Context, o *Observer, wait Wait, work func(context.Context) error) error {
+	_, err := Do(ctx, o, wait, func(ctx context.Context) (struct{}, error) { return struct{}{}, work(ctx) })
+	return err
+}
+
+type result[T any] struct {
+	value    T
+	err      error
+	returned bool
+	panicked any
+}
+
+func await[T any](ctx context.Context, done <-chan result[T]) (result[T], bool) {
+	select {
+	case r := <-done:
+		return r, true
+	case <-ctx.Done():
+	}
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		return r, true
+	case <-timer.C:
+		return result[T]{}, false
+	}
+}
+
+// left counts work that is left behind, and says it once until such work ends in
+// time again.
+func (o *Observer) left(wait Wait) {
+	if o == nil {
+		return
+	}
+	if o.Left != nil {
+		o.Left(wait)
+	}
+	o.mu.Lock()
+	said := o.said[wait]
+	if o.said == nil {
+		o.said = map[Wait]bool{}
+	}
+	o.said[wait] = true
+	o.mu.Unlock()
+	if o.Log != nil && !said {
+		o.Log.Warn("what did not end within its time is left behind, and tried again: what it waits for ignores its limit", "wait", string(wait))
+	}
+}
+
+// ended makes the next work that is left behind be said again.
+func (o *Observer) ended(wait Wait) {
+	if o == nil {
+		return
+	}
+	o.mu.Lock()
+	delete(o.said, wait)
+	o.mu.Unlock()
+}
