@@ -73,10 +73,20 @@ func serve(s Streams, cfg *config.Config, source *config.Source) error {
 	defer closeLog()
 	logStart(log, cfg)
 	o := daemonOptions(log)
-	o.Source, o.Sockets = source, s.Sockets
+	o.Source, o.Sockets, o.RuntimeDir = source, s.Sockets, runtimeDir(s.LookupEnv)
 	d := daemon.Start(cfg, o)
 	defer notifying(s, d, log)()
 	return wait(s, d, cfg, log, level, nil)
+}
+
+// runtimeDir is the directory that systemd made for the unit, "" where it made none.
+// Of several the first counts.
+//
+// https://www.freedesktop.org/software/systemd/man/latest/systemd.exec.html#RuntimeDirectory=
+func runtimeDir(lookup func(string) (string, bool)) string {
+	dirs, _ := lookup("RUNTIME_DIRECTORY")
+	dir, _, _ := strings.Cut(dirs, ":")
+	return dir
 }
 
 func daemonOptions(log *slog.Logger) daemon.Options {

@@ -29,14 +29,15 @@ import (
 )
 
 // Options are what the process is beside its configuration. All fields are
-// required but Source and Sockets.
+// required but Source, Sockets and RuntimeDir.
 type Options struct {
-	Log       *slog.Logger
-	Version   string
-	Commit    string
-	GoVersion string
-	Source    *config.Source // of the configuration, to be read again; nil: it is not of a file
-	Sockets   []*os.File     // that listen already, handed over by a service manager
+	Log        *slog.Logger
+	Version    string
+	Commit     string
+	GoVersion  string
+	Source     *config.Source // of the configuration, to be read again; nil: it is not of a file
+	Sockets    []*os.File     // that listen already, handed over by a service manager
+	RuntimeDir string         // where what is known outlives the process; "": beside each socket
 }
 
 // A Daemon serves until it is shut down.

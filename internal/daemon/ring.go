@@ -25,6 +25,8 @@ type ring struct {
 	keys     []*key
 	provider *keyring.Provider
 	target   *kmsserver.Target
+	memory   *memory // nil: there is no place for it
+	gone     bool    // nobody has its memory any more: it goes with the ring
 	began    time.Time
 
 	stop    context.CancelFunc // ends Run; nil before start
@@ -51,8 +53,14 @@ func (d *Daemon) newRing(cfg *config.Config, p config.Provider, before *ring) *r
 	o := keyring.Options{
 		Name: p.Name, Epoch: p.Epoch, Timeout: r.timeout, OutageGrace: r.grace, Log: d.log, Waits: d.waits,
 	}
-	if before != nil {
+	if r.memory = d.newMemory(p); r.memory != nil {
+		o.Memory = r.memory
+	}
+	switch {
+	case before != nil:
 		o.Before = before.provider
+	case r.memory != nil:
+		o.Known = d.recall(r.memory)
 	}
 	for _, k := range p.Keys {
 		one := before.find(p, k)
@@ -138,6 +146,9 @@ func (r *ring) end() {
 		r.stop()
 	}
 	r.running.Wait()
+	if r.gone {
+		_ = r.memory.Erase() // what stays behind does not count: it is of another configuration
+	}
 	for _, k := range r.keys {
 		if k.users.Add(-1) == 0 {
 			k.client.Close()

@@ -105,6 +105,7 @@ func (d *Daemon) discard(before, next *generation) {
 func (d *Daemon) swap(ctx context.Context, before, next *generation) {
 	oldRings, gone := before.without(next)
 	newRings, _ := next.without(before)
+	d.moveMemories(next, oldRings)
 	for _, r := range newRings {
 		r.start(ctx)
 	}

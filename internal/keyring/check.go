@@ -30,6 +30,7 @@ func (p *Provider) Run(ctx context.Context) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() { p.watch(ctx) })
+	watching.Go(func() { p.keepKnown(ctx) })
 	p.keepChecking(ctx)
 }
 

@@ -217,6 +217,8 @@ type ringOptions struct {
 	log   io.Writer
 
 	before *keyring.Provider
+	memory keyring.Memory
+	known  *keyring.Known
 }
 
 func newRing(f *fakeKMS, o ringOptions) *keyring.Provider {
@@ -239,7 +241,7 @@ func ringOf(o ringOptions, keys ...*keyring.Key) *keyring.Provider {
 		o.log = io.Discard
 	}
 	return keyring.New(keyring.Options{
-		Name: "0", Keys: keys, Epoch: o.epoch, Before: o.before,
+		Name: "0", Keys: keys, Epoch: o.epoch, Before: o.before, Memory: o.memory, Known: o.known,
 		Timeout: 2500 * time.Millisecond, OutageGrace: o.grace,
 		Log: slog.New(slog.NewTextHandler(o.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
@@ -248,10 +250,16 @@ func ringOf(o ringOptions, keys ...*keyring.Key) *keyring.Provider {
 // running starts the ring's checks until the test, or its bubble, ends.
 func running(t *testing.T, p *keyring.Provider) {
 	t.Helper()
+	t.Cleanup(stoppable(t, p))
+}
+
+// stoppable starts the ring's checks, and returns what ends them.
+func stoppable(t *testing.T, p *keyring.Provider) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { p.Run(ctx) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
+	return func() { cancel(); wg.Wait() }
 }
 
 func code(err error) string {

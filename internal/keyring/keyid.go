@@ -3,6 +3,7 @@ package keyring
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // written is what the write key writes: its sight, with the key_id of it.
@@ -46,6 +47,7 @@ type answers struct {
 	told       map[string]bool
 	newest     map[string]string // key material that was told last, by [keyref.State].Key
 	left       map[material]bool // that was told before that
+	inherited  inherited
 }
 
 // A material is one of a key's, in whatever Region that is called.
@@ -61,7 +63,12 @@ func (p *Provider) answer(ctx context.Context, w *written) {
 	if p.answered.Load() == w {
 		return
 	}
+	p.keeper.answering.Lock()
+	defer p.keeper.answering.Unlock()
 	was, again := p.said.note(p.generation, w, func() bool { return p.written() == w })
+	if was != w.keyID && p.keeper.memory != nil { // before any caller knows: the process may be killed at once
+		p.keep(ctx, w, p.verdict().lastOK)
+	}
 	p.answered.Store(w)
 	switch {
 	case was == w.keyID:
@@ -103,7 +110,8 @@ func (a *answers) note(generation int, w *written, current func() bool) (was str
 func (a *answers) onward(seen material) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if newest := a.newest[seen.key]; seen.id == "" || a.left[seen] {
+	newest := a.newest[seen.key]
+	if seen.id == "" || a.left[seen] || !a.inherited.replacedBy(seen, newest, time.Now()) {
 		return newest
 	}
 	return seen.id

@@ -40,8 +40,8 @@ const (
 	AnnotationRequestID = "request-id.aws-encryption-provider.sigs.k8s.io"
 )
 
-// Options configure a Provider. All fields are required but Epoch, Waits and
-// Before.
+// Options configure a Provider. All fields are required but Epoch, Waits, Memory,
+// Known and Before.
 type Options struct {
 	Name        string
 	Keys        []*Key        // the first writes, all read, in the order in which they are tried
@@ -50,6 +50,8 @@ type Options struct {
 	OutageGrace time.Duration // how long Status stays ok in an outage, since the last success
 	Log         *slog.Logger
 	Waits       *bounded.Observer // told of checks that are left behind; nil: nobody is
+	Memory      Memory            // keeps what is known over a restart of the process; nil: nothing does
+	Known       *Known            // what the process before knew; nil: nothing that counts
 	Before      *Provider         // which this one replaces, under the same name; nil: none
 }
 
@@ -69,6 +71,7 @@ type Provider struct {
 	current    atomic.Pointer[written] // of the write key's present sight
 	answered   atomic.Pointer[written] // what the last caller was told
 	said       *answers
+	keeper     *keeper
 	generation int // one more than that of the provider before
 
 	lastProbe *sealedProbe  // of Run's own goroutine
@@ -87,11 +90,15 @@ func New(o Options) *Provider {
 		opts: o, log: o.Log.With("provider", o.Name), write: o.Keys[0], keys: o.Keys,
 		bad: newBadMemory(), missing: newMissingKeys(),
 		wake: make(chan struct{}, 1), concluded: make(chan struct{}), state: Unknown,
-		said: newAnswers(),
+		said: newAnswers(), keeper: newKeeper(o),
 	}
+	p.opts.Known = nil
 	if b := o.Before; b != nil {
 		p.state, p.said, p.generation = b.loggedState(), b.said, b.generation+1
 		p.opts.Before = nil // else every generation would keep all before it
+	}
+	if o.Known != nil {
+		p.said.seed(o.Known)
 	}
 	if p.verdict().contacted {
 		p.conclude.Do(func() { close(p.concluded) })
@@ -175,6 +182,9 @@ func (p *Provider) firstSight(ctx context.Context, sealed seal.Sealed, plaintext
 func (p *Provider) tell(ctx context.Context, k *Key, op operation, err error, check bool) {
 	k.record.enter(op, time.Now(), err, check)
 	if k == p.write {
+		if err != nil && cause.ClassOf(err) == cause.Refused {
+			p.keeper.refused()
+		}
 		p.weigh(ctx, err != nil)
 	}
 }

@@ -36,6 +36,9 @@ func (p *Provider) Status(ctx context.Context) (Status, error) {
 	case v.state == Refused:
 		return Status{}, p.named(p.advised(v.err))
 	case !v.contacted:
+		if known := p.inherited(v); known != nil {
+			return p.statusBefore(known, v), nil
+		}
 		return Status{}, p.notContacted(v)
 	case v.state == Healthy, time.Now().Before(v.lastOK.Add(p.opts.OutageGrace)):
 		return Status{Healthz: OK, KeyID: p.tellKeyID(ctx)}, nil
@@ -139,6 +142,9 @@ func (p *Provider) Health() Health {
 	}
 	if (v.state == Outage || v.state == Credentials) && v.contacted {
 		h.GraceEnds = v.lastOK.Add(p.opts.OutageGrace)
+	}
+	if known := p.inherited(v); known != nil {
+		h.KeyID, h.LastOK, h.GraceEnds = known.KeyID, known.LastOK, known.LastOK.Add(p.opts.OutageGrace)
 	}
 	for i, k := range p.keys {
 		if i > 0 {

@@ -1,0 +1,134 @@
+package daemon
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
+	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+	"sigs.k8s.io/aws-encryption-provider/internal/lastknown"
+)
+
+// recallLimit bounds the read of what the process before knew.
+const recallLimit = time.Second
+
+// A memory keeps what a provider knows in a file. It is safe for concurrent use.
+type memory struct {
+	config string // digest of the provider's configuration
+
+	mu   sync.Mutex
+	file lastknown.File
+}
+
+// Keep implements [keyring.Memory].
+func (m *memory) Keep(k keyring.Known) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.file.Write(lastknown.State{KeyID: k.KeyID, KeyARN: k.KeyARN, Material: k.Material, Left: k.Left, Config: m.config, LastOK: k.LastOK})
+}
+
+// Erase implements [keyring.Memory].
+func (m *memory) Erase() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.file.Erase()
+}
+
+func (m *memory) path() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.file.Path
+}
+
+// move makes the next write go to another path, and removes what is at the one
+// before unless another provider keeps its own there now.
+func (m *memory) move(path string, shared bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if path == m.file.Path {
+		return
+	}
+	if !shared {
+		_ = m.file.Erase() // what stays behind counts for no other configuration
+	}
+	m.file.Path = path
+}
+
+// newMemory returns the memory of a provider, nil where there is no directory for
+// it: that of an abstract socket without a service manager.
+func (d *Daemon) newMemory(p config.Provider) *memory {
+	path := d.memoryPath(p)
+	if path == "" {
+		return nil
+	}
+	return &memory{file: lastknown.File{Path: path, Clock: lastknown.SystemClock()}, config: digest(p)}
+}
+
+// memoryPath is the file of a provider's memory. In the directory of a socket it is
+// named after that, since two processes with a provider of the same name may have
+// their sockets there.
+func (d *Daemon) memoryPath(p config.Provider) string {
+	if d.opts.RuntimeDir != "" {
+		return filepath.Join(d.opts.RuntimeDir, "provider-"+p.Name+".state")
+	}
+	return lastknown.Beside(p.Listen)
+}
+
+// moveMemories makes what is known follow the sockets of a new generation, and be
+// forgotten with providers that are gone.
+func (d *Daemon) moveMemories(next *generation, gone []*ring) {
+	paths := map[string]bool{}
+	for _, p := range next.cfg.Providers {
+		paths[d.memoryPath(p)] = true
+	}
+	for _, r := range gone {
+		r.gone = r.memory != nil && !paths[r.memory.path()]
+	}
+	for i, s := range next.providers {
+		if path := d.memoryPath(next.cfg.Providers[i]); s.memory != nil && path != "" {
+			s.memory.move(path, paths[s.memory.path()])
+		}
+	}
+}
+
+// recall returns what the process before knew, nil where nothing counts.
+func (d *Daemon) recall(m *memory) *keyring.Known {
+	ctx, cancel := context.WithTimeout(context.Background(), recallLimit)
+	defer cancel()
+	s, err := bounded.Do(ctx, d.waits, bounded.File, func(context.Context) (lastknown.State, error) { return m.file.Read(m.config) })
+	switch {
+	case err == nil:
+		return &keyring.Known{KeyID: s.KeyID, KeyARN: s.KeyARN, Material: s.Material, Left: s.Left, LastOK: s.LastOK}
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, lastknown.ErrOtherConfig), errors.Is(err, lastknown.ErrOtherTime):
+		d.log.Debug("nothing is known of the process before", "file", m.path(), "reason", err.Error())
+	default:
+		d.log.Warn("what the process before knew cannot be read: it does not count", "file", m.path(), "error", err.Error())
+	}
+	return nil
+}
+
+// digest tells one configuration of a provider from another, with what of the
+// environment decides which key a name stands for. The socket has no part in it.
+func digest(p config.Provider) string {
+	p.Listen = ""
+	var environment []string
+	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_KMS"} {
+		environment = append(environment, os.Getenv(name))
+	}
+	text, err := json.Marshal([]any{p, environment})
+	if err != nil { // it has texts and numbers only
+		panic(fmt.Sprintf("a provider's configuration as JSON: %v", err))
+	}
+	sum := sha256.Sum256(text)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,282 @@
+package keyring
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
+)
+
+const (
+	// keepInterval is the least time between two writes of what is known, where
+	// nothing but the time changes.
+	keepInterval = 30 * time.Second
+	// keepLimit bounds a write. Where the key_id changes a caller waits for it.
+	keepLimit = 500 * time.Millisecond
+)
+
+// Known is what a provider knows of its write key that outlives the process.
+type Known struct {
+	KeyID    string // that callers were told last
+	KeyARN   string
+	Material string    // "": KMS names none
+	Left     []string  // material of the key that callers were told to leave
+	LastOK   time.Time // when the key last encrypted and decrypted
+}
+
+// A Memory keeps what a provider knows over a restart of the process. Its methods
+// are not called at the same time, unless one has ignored its limit. Both return
+// soon, and an error is said in the log once.
+type Memory interface {
+	// Keep replaces what was kept.
+	Keep(known Known) error
+	// Erase forgets it. It is no error that nothing was kept.
+	Erase() error
+}
+
+// A keeper keeps what one provider knows. It is safe for concurrent use.
+type keeper struct {
+	memory Memory
+	known  atomic.Pointer[Known] // of the process before; nil: nothing that counts
+	erase  chan struct{}         // holds one request
+
+	answering sync.Mutex // held while a caller's answer makes the memory change
+
+	mu     sync.Mutex
+	busy   bool      // a write is under way, or was left behind
+	lastOK time.Time // that was kept last
+	warned bool
+}
+
+func newKeeper(o Options) *keeper {
+	k := &keeper{memory: o.Memory, erase: make(chan struct{}, 1)}
+	k.known.Store(o.Known)
+	return k
+}
+
+// refused makes the process and the file forget what was known: a refused key may
+// never be told as one that works.
+func (k *keeper) refused() {
+	k.known.Store(nil)
+	select {
+	case k.erase <- struct{}{}:
+	default: // it will be
+	}
+}
+
+// keepKnown writes what is known while the key works, until ctx ends.
+func (p *Provider) keepKnown(ctx context.Context) {
+	if p.keeper.memory == nil {
+		return
+	}
+	select {
+	case <-ctx.Done():
+		return
+	case <-p.concluded:
+	}
+	p.reportInherited(ctx)
+	ticker := time.NewTicker(keepInterval)
+	defer ticker.Stop()
+	for {
+		p.keepNow(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		case <-p.keeper.erase:
+			p.eraseKnown(ctx)
+		}
+	}
+}
+
+// reportInherited says that Status speaks for the process before, which no other line
+// tells.
+func (p *Provider) reportInherited(ctx context.Context) {
+	v := p.verdict()
+	if known := p.inherited(v); known != nil {
+		p.log.WarnContext(ctx, "KMS has not been reached since the start: Status says what the process before knew",
+			"key_id", known.KeyID, "last_ok", known.LastOK.UTC(), "status_ok_until", known.LastOK.Add(p.opts.OutageGrace).UTC())
+	}
+}
+
+// keepNow writes what is known where callers were told of it, and the key has
+// worked since the last write. Only the provider that told callers last has a say: one that a reload replaced
+// may still run for a while.
+func (p *Provider) keepNow(ctx context.Context) {
+	v, w := p.verdict(), p.written()
+	if !v.contacted || v.suspect || w != p.answered.Load() || !p.said.isNewest(p.generation) || !p.keeper.isNews(v.lastOK) {
+		return
+	}
+	p.keep(ctx, w, v.lastOK)
+}
+
+// keep replaces what is kept. What cannot be replaced is erased: it may name a
+// key_id that callers were told to leave.
+func (p *Provider) keep(ctx context.Context, w *written, lastOK time.Time) {
+	known := Known{
+		KeyID: w.keyID, KeyARN: w.arn, Material: w.state.Material, Left: p.said.leftBy(w.state.Key), LastOK: lastOK,
+	}
+	if p.remembered(ctx, func() error { return p.keeper.memory.Keep(known) }) {
+		p.keeper.note(lastOK)
+		return
+	}
+	p.eraseKnown(ctx)
+}
+
+func (p *Provider) eraseKnown(ctx context.Context) {
+	if p.said.isNewest(p.generation) && p.remembered(ctx, p.keeper.memory.Erase) {
+		p.keeper.note(time.Time{})
+	}
+}
+
+// remembered does one operation of the memory, and reports whether it was done. While one
+// that ignores its limit is still under way there is no other.
+func (p *Provider) remembered(ctx context.Context, operation func() error) bool {
+	if !p.keeper.begin() {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepLimit)
+	defer cancel()
+	err := bounded.Run(ctx, p.opts.Waits, bounded.File, func(context.Context) error {
+		defer p.keeper.end()
+		return operation()
+	})
+	if p.keeper.warns(err) {
+		p.log.WarnContext(ctx, "what is known of the key cannot be kept for the next start: after a restart in an outage of KMS, Status would be an error at once",
+			"error", err.Error())
+	}
+	return err == nil
+}
+
+func (k *keeper) begin() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	was := k.busy
+	k.busy = true
+	return !was
+}
+
+func (k *keeper) end() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.busy = false
+}
+
+func (k *keeper) note(lastOK time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.lastOK = lastOK
+}
+
+func (k *keeper) isNews(lastOK time.Time) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return lastOK.After(k.lastOK)
+}
+
+// warns reports whether an outcome is worth a line: the first failure in a row.
+func (k *keeper) warns(err error) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	was := k.warned
+	k.warned = err != nil
+	return k.warned && !was
+}
+
+// inherited returns what the process before knew, where it counts: as long as this
+// one has not reached KMS, and fails to by an outage or for want of credentials.
+func (p *Provider) inherited(v verdict) *Known {
+	known := p.keeper.known.Load()
+	if known == nil || v.contacted || v.err == nil {
+		return nil
+	}
+	if c := v.err.Class(); c != cause.Outage && c != cause.Credentials {
+		return nil
+	}
+	return known
+}
+
+// statusBefore is what the process before would say now: ok within the grace since
+// the key last worked, then the outage, with the key_id that it told callers last.
+// A text lets a running API server go on; an error would stop its writes.
+func (p *Provider) statusBefore(known *Known, v verdict) Status {
+	if time.Now().Before(known.LastOK.Add(p.opts.OutageGrace)) {
+		return Status{Healthz: OK, KeyID: known.KeyID}
+	}
+	return Status{KeyID: known.KeyID, Healthz: fmt.Sprintf(
+		"since %s: %v", v.since.UTC().Format(time.RFC3339), p.named(v.err),
+	)}
+}
+
+// inherited is key material that the process before told callers of. Another one is
+// a rotation that came meanwhile, or an answer of KMS from before a rotation that it
+// has seen: it counts once it was seen three times running, as in a process that lives.
+type inherited struct {
+	key   string // "": there is none, or it has been replaced
+	next  material
+	times int
+	last  time.Time
+}
+
+// replacedBy reports whether what was seen counts, where newest is what callers know.
+func (i *inherited) replacedBy(seen material, newest string, now time.Time) bool {
+	if seen.key != i.key || seen.id == newest {
+		i.next, i.times = material{}, 0
+		return true
+	}
+	if seen != i.next {
+		i.next, i.times, i.last = seen, 0, time.Time{}
+	}
+	if now.Sub(i.last) >= newWatchInterval {
+		i.times, i.last = i.times+1, now
+	}
+	if i.times < sightings {
+		return false
+	}
+	i.key = ""
+	return true
+}
+
+// seed takes what an earlier process told callers for told.
+func (a *answers) seed(known *Known) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.told[known.KeyID] = true
+	if known.Material == "" {
+		return
+	}
+	key := keyref.ParseState(known.KeyID).Key
+	a.newest[key], a.inherited.key = known.Material, key
+	for _, id := range known.Left {
+		a.left[material{key, id}] = true
+	}
+}
+
+// leftBy returns which material of a key callers were told to leave: a few, since
+// KMS answers with those of the last minutes only.
+func (a *answers) leftBy(key string) []string {
+	const most = 8
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var ids []string
+	for m := range a.left {
+		if m.key == key && len(ids) < most {
+			ids = append(ids, m.id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// isNewest reports whether no later provider under this name has told a key_id.
+func (a *answers) isNewest(generation int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return generation >= a.generation
+}

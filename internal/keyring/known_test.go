@@ -1,0 +1,344 @@
+package keyring_test
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+	"sigs.k8s.io/aws-encryption-provider/internal/secret"
+)
+
+// A fakeMemory outlives the providers of a test.
+type fakeMemory struct {
+	mu     sync.Mutex
+	kept   *keyring.Known
+	writes int
+	fails  error         // of either
+	full   error         // of Keep
+	hangs  chan struct{} // nil: it answers
+}
+
+func (m *fakeMemory) Keep(k keyring.Known) error { return m.do(&k) }
+
+func (m *fakeMemory) Erase() error { return m.do(nil) }
+
+func (m *fakeMemory) do(next *keyring.Known) error {
+	if m.hangs != nil {
+		<-m.hangs
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.fails != nil:
+		return m.fails
+	case next != nil && m.full != nil:
+		return m.full
+	}
+	m.writes++
+	m.kept = next
+	return nil
+}
+
+func (m *fakeMemory) last() *keyring.Known {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.kept
+}
+
+func (m *fakeMemory) taken() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.writes
+	m.writes = 0
+	return n
+}
+
+// A life is one process: its provider ends with kill.
+type life struct {
+	*keyring.Provider
+
+	kill func()
+}
+
+// begin starts a process over a KMS, which knows what the memory holds.
+func begin(t *testing.T, f *fakeKMS, m *fakeMemory, o ringOptions) life {
+	t.Helper()
+	o.memory, o.known = m, m.last()
+	p := newRing(f, o)
+	return life{p, stoppable(t, p)}
+}
+
+// A process that is killed in an outage and started again says what it would have
+// said: ok within the grace since the key last worked, then the outage as a text
+// with the same key_id.
+func TestRestartInAnOutageKeepsWhatWasKnown(t *testing.T) {
+	t.Parallel()
+	for _, failure := range []cause.Code{cause.Unreachable, cause.CredentialsExpired} {
+		synctest.Test(t, func(t *testing.T) {
+			f, m := newFake(), &fakeMemory{}
+			o := ringOptions{grace: 3 * time.Minute}
+			p := begin(t, f, m, o)
+			time.Sleep(time.Hour)
+			wantStatus(t, p.Provider, "ok")
+			p.kill()
+			f.fail("Encrypt", failure)
+			f.fail("Decrypt", failure)
+
+			p = begin(t, f, m, o)
+			wantStatus(t, p.Provider, "ok")
+			if h := p.Health(); h.CanEncrypt() || h.KeyID != keyA || !h.GraceEnds.After(time.Now()) {
+				t.Errorf("health %+v: want it not ready, with the key_id that Status tells and the grace's end", h)
+			}
+			if _, err := p.Encrypt(t.Context(), secret.Bytes("seed")); err == nil {
+				t.Error("an Encrypt was answered without KMS")
+			}
+			time.Sleep(2*time.Minute + 20*time.Second)
+			wantStatus(t, p.Provider, "ok")
+			time.Sleep(time.Minute)
+			wantStatus(t, p.Provider, "text "+failure.String())
+			p.kill() // again, after the grace
+			p = begin(t, f, m, o)
+			wantStatus(t, p.Provider, "text "+failure.String())
+
+			f.mend("Encrypt")
+			f.mend("Decrypt")
+			time.Sleep(10 * time.Second)
+			wantStatus(t, p.Provider, "ok")
+			wantState(t, p.Provider, keyring.Healthy)
+			p.kill()
+		})
+	}
+}
+
+// A refusal is never told as anything else, whatever was known before.
+func TestRefusalErasesWhatWasKnown(t *testing.T) {
+	t.Parallel()
+	for name, refuse := range map[string]string{"Encrypt": "Encrypt", "Decrypt": "Decrypt"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f, m := newFake(), &fakeMemory{}
+				o := ringOptions{grace: 3 * time.Minute}
+				p := begin(t, f, m, o)
+				wantStatus(t, p.Provider, "ok")
+				time.Sleep(time.Minute)
+				if m.last() == nil {
+					t.Fatal("nothing is kept")
+				}
+				f.fail(refuse, cause.KeyDisabled)
+				if e, err := p.Encrypt(t.Context(), secret.Bytes("seed")); err == nil {
+					_, _ = p.Decrypt(t.Context(), keyring.Stored{Ciphertext: e.Ciphertext})
+				}
+				synctest.Wait()
+				if m.last() != nil {
+					t.Fatal("a refusal was met, and what was known is still kept")
+				}
+				p.kill()
+				// The next process meets the refusal first, and then an outage.
+				m.kept = &keyring.Known{KeyID: keyA, KeyARN: keyA, LastOK: time.Now()}
+				p = begin(t, f, m, o)
+				synctest.Wait()
+				f.mend(refuse)
+				f.fail("Encrypt", cause.Unreachable)
+				time.Sleep(time.Minute)
+				if s, err := p.Status(t.Context()); err == nil {
+					t.Errorf("Status %+v after a refusal, want an error", s)
+				}
+				if m.last() != nil {
+					t.Error("what was known is still kept")
+				}
+				p.kill()
+			})
+		})
+	}
+}
+
+// However a process dies, the next one never tells a key_id that callers were told
+// to leave.
+func TestWhatIsKeptIsNeverOlderThanWhatWasTold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, m := rotating(), &fakeMemory{}
+		o := ringOptions{write: alias, grace: time.Hour}
+		p := begin(t, f, m, o)
+		defer func() { p.kill() }()
+		change := func(what string, happen func()) {
+			happen()
+			for range 300 {
+				time.Sleep(time.Second)
+				s, err := p.Status(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if k := m.last(); k == nil || k.KeyID != s.KeyID {
+					t.Fatalf("after %s callers are told %s, and %+v is kept", what, s.KeyID, k)
+				}
+			}
+		}
+		change("nothing", func() {})
+		first := m.last().KeyID
+		change("a rotation", func() { f.rotate(keyA, "m2") })
+		second := m.last().KeyID
+		change("a move of the alias", f.moveAlias)
+		if third := m.last().KeyID; first == second || second == third || m.last().KeyARN != keyB {
+			t.Errorf("key_ids %s, %s, %s: want three, the last of key B", first, second, third)
+		}
+		// A write that fails must not leave the old key_id behind.
+		m.mu.Lock()
+		m.full = errors.New("no space left on device")
+		m.mu.Unlock()
+		f.rotate(keyB, "m2")
+		time.Sleep(5 * time.Minute)
+		if s, err := p.Status(t.Context()); err != nil || !strings.HasSuffix(s.KeyID, "m2") {
+			t.Fatalf("Status %+v, %v, want the key_id of material m2", s, err)
+		}
+		if k := m.last(); k != nil {
+			t.Errorf("%+v is kept although callers were told to leave it", k)
+		}
+	})
+}
+
+func TestWritesSeldom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, m := newFake(), &fakeMemory{}
+		p := begin(t, f, m, ringOptions{grace: time.Minute})
+		defer p.kill()
+		synctest.Wait()
+		m.taken()
+		for range 600 {
+			if _, err := p.Encrypt(t.Context(), secret.Bytes("seed")); err != nil {
+				t.Fatal(err)
+			}
+			wantStatus(t, p.Provider, "ok")
+			time.Sleep(time.Second)
+		}
+		if n := m.taken(); n > 21 || n < 10 {
+			t.Errorf("%d writes in 10 minutes, want at most one every 30 s", n)
+		}
+	})
+}
+
+// Material goes forward only, also over a restart.
+func TestRestartIsNotLedBackToOldMaterial(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, m := rotating(), &fakeMemory{}
+		p := begin(t, f, m, ringOptions{})
+		wantMaterial(t, p, "m1")
+		f.rotate(keyA, "m2")
+		time.Sleep(5 * time.Minute)
+		wantMaterial(t, p, "m2")
+		if k := m.last(); k == nil || k.Material != "m2" {
+			t.Fatalf("kept %+v, want material m2", k)
+		}
+		p.kill()
+		f.rotate(keyA, "m1") // KMS answers from before for a while
+		p = begin(t, f, m, ringOptions{})
+		defer p.kill()
+		for range 600 {
+			time.Sleep(time.Second)
+			wantMaterial(t, p, "m2")
+		}
+	})
+}
+
+func wantMaterial(t *testing.T, p life, want string) {
+	t.Helper()
+	s, err := p.Status(t.Context())
+	if err != nil || !strings.HasSuffix(s.KeyID, "material="+want) {
+		t.Fatalf("Status %+v, %v, want the key_id of material %s", s, err, want)
+	}
+}
+
+// A rotation that came while no process ran is followed, once it was seen three times.
+func TestRestartFollowsARotation(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, m := rotating(), &fakeMemory{}
+		p := begin(t, f, m, ringOptions{})
+		time.Sleep(time.Minute)
+		wantMaterial(t, p, "m1")
+		p.kill()
+		f.rotate(keyA, "m2")
+		p = begin(t, f, m, ringOptions{})
+		defer p.kill()
+		for range 16 { // first calls that all see the same are one sighting
+			if _, err := p.Encrypt(t.Context(), secret.Bytes("seed")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wantMaterial(t, p, "m1")
+		time.Sleep(5 * time.Minute)
+		wantMaterial(t, p, "m2")
+	})
+}
+
+// The file is a help and never a condition: where it cannot be written all works,
+// and one line says so.
+func TestServesWithoutItsMemory(t *testing.T) {
+	t.Parallel()
+	hung := make(chan struct{})
+	for name, m := range map[string]*fakeMemory{
+		"it fails": {fails: errors.New("read-only file system")},
+		"it hangs": {hangs: hung},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				if m.hangs != nil {
+					m.hangs = make(chan struct{}) // of this bubble
+				}
+				f, log := newFake(), &bytes.Buffer{}
+				p := begin(t, f, m, ringOptions{log: log})
+				for range 300 {
+					if _, err := p.Encrypt(t.Context(), secret.Bytes("seed")); err != nil {
+						t.Fatal(err)
+					}
+					wantStatus(t, p.Provider, "ok")
+					time.Sleep(time.Second)
+				}
+				p.kill()
+				if m.hangs != nil {
+					close(m.hangs)
+				}
+				synctest.Wait()
+				if n := strings.Count(log.String(), "cannot be kept for the next start"); n != 1 {
+					t.Errorf("%d lines, want 1:\n%s", n, log)
+				}
+			})
+		})
+	}
+}
+
+// Over a reload the provider that told callers last decides what is kept.
+func TestReplacedProviderKeepsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, old, m := newFake(), &fakeMemory{}, &fakeMemory{}
+		before := begin(t, f, old, ringOptions{})
+		time.Sleep(time.Minute)
+		next := newRing(f, ringOptions{epoch: 1, before: before.Provider, memory: m})
+		kill := stoppable(t, next)
+		time.Sleep(time.Second)
+		if _, err := next.Status(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		old.taken()
+		time.Sleep(5 * time.Minute)
+		if n := old.taken(); n > 0 {
+			t.Errorf("the provider before wrote %d times after it was replaced", n)
+		}
+		if k := m.last(); k == nil || !strings.Contains(k.KeyID, "epoch=1") {
+			t.Errorf("kept %+v, want the key_id of epoch 1", k)
+		}
+		before.kill()
+		kill()
+	})
+}
