@@ -89,8 +89,8 @@ func Do[T any](ctx context.Context, o *Observer, wait Wait, work func(context.Co
 func DoOn[T any](ctx context.Context, workers *Workers, o *Observer, wait Wait,
 	work func(context.Context) (T, error), late func(T),
 ) (T, error) {
-	h := &handover[T]{done: make(chan struct{}), late: late}
-	workers.run(func() { h.run(ctx, work) })
+	h := &handover[T]{ctx: ctx, do: work, done: make(chan struct{}), late: late}
+	workers.run(h)
 	if !h.await(ctx) {
 		o.left(wait)
 		var none T
@@ -111,9 +111,12 @@ func Run(ctx context.Context, o *Observer, wait Wait, work func(context.Context)
 
 // A handover is how a result gets from the work to whoever waits, or nowhere.
 type handover[T any] struct {
+	ctx  context.Context //nolint:containedctx // that of the work
+	do   func(context.Context) (T, error)
+	late func(T)
+
 	settled atomic.Bool   // by the first of the two: the work ended, or nobody waits
-	done    chan struct{} // closed after the fields below were set
-	late    func(T)
+	done    chan struct{} // closed when what follows is the waiter's
 
 	value    T
 	err      error
@@ -121,19 +124,22 @@ type handover[T any] struct {
 	panicked any
 }
 
-func (h *handover[T]) run(ctx context.Context, work func(context.Context) (T, error)) {
+func (h *handover[T]) work() {
 	defer func() {
 		if !h.returned {
 			h.panicked = recover()
 		}
-		if h.settled.CompareAndSwap(false, true) {
-			close(h.done)
-		} else if h.returned {
-			h.late(h.value)
-		}
 	}()
-	h.value, h.err = work(ctx)
+	h.value, h.err = h.do(h.ctx)
 	h.returned = true
+}
+
+func (h *handover[T]) deliver() {
+	if h.settled.CompareAndSwap(false, true) {
+		close(h.done)
+	} else if h.returned {
+		h.late(h.value)
+	}
 }
 
 // await waits for the work, for a moment longer than ctx, and reports whether the

@@ -2,8 +2,8 @@ package bounded
 
 import "sync"
 
-// mostIdle is how many goroutines Workers keep: more calls than these wait for KMS
-// at the same time only where starting a goroutine costs nothing beside it.
+// mostIdle is how many goroutines Workers keep when they have nothing to do. It
+// bounds the memory of their stacks, which the runtime shrinks while they are idle.
 const mostIdle = 32
 
 // Workers are goroutines that are used again, by [DoOn]. A call of the AWS SDK needs
@@ -11,7 +11,7 @@ const mostIdle = 32
 // zero value is ready; Close ends what is idle. It is safe for concurrent use.
 type Workers struct {
 	mu     sync.Mutex
-	idle   []chan func() // one for each goroutine that waits, the last used last
+	idle   []chan task // one for each goroutine that waits, the last used last
 	closed bool
 }
 
@@ -27,21 +27,30 @@ func (w *Workers) Close() {
 	w.idle = nil
 }
 
-// run starts work, which must not panic, on a goroutine that is idle, or a new one.
-// Nil Workers keep none.
-func (w *Workers) run(work func()) {
+// A task is work and, as a step of its own, the handing over of what it returns.
+type task interface {
+	work()
+	deliver()
+}
+
+// run starts a task, which must not panic, on a goroutine that is idle, or a new
+// one. Nil Workers keep none.
+func (w *Workers) run(t task) {
 	if w == nil {
-		go work() // ends with the work, whenever that is
+		go func() { // ends with the work, whenever that is
+			defer t.deliver()
+			t.work()
+		}()
 		return
 	}
 	if next := w.take(); next != nil {
-		next <- work // it has room: its goroutine waits for nothing else
+		next <- t // it has room: its goroutine does nothing else any more
 		return
 	}
-	go w.serve(work) // ends when enough are idle, or by Close
+	go w.serve(t) // ends when enough are idle, or by Close
 }
 
-func (w *Workers) take() chan func() {
+func (w *Workers) take() chan task {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := len(w.idle)
@@ -53,19 +62,27 @@ func (w *Workers) take() chan func() {
 	return next
 }
 
-func (w *Workers) serve(work func()) {
-	next := make(chan func(), 1)
-	for work != nil {
-		work()
-		work = nil // what it holds is not kept while idle
-		if !w.keep(next) {
-			return
+func (w *Workers) serve(t task) {
+	next := make(chan task, 1)
+	defer func() {
+		if t != nil { // the work has ended its goroutine
+			t.deliver()
 		}
-		work = <-next
+	}()
+	for t != nil {
+		t.work()
+		// Idle before the result is there: the next call, which may come at once,
+		// shall not start another goroutine.
+		kept := w.keep(next)
+		t.deliver()
+		t = nil
+		if kept {
+			t = <-next
+		}
 	}
 }
 
-func (w *Workers) keep(next chan func()) bool {
+func (w *Workers) keep(next chan task) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed || len(w.idle) >= mostIdle {

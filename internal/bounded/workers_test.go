@@ -75,9 +75,8 @@ func TestWorkersAreUsedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		seen[name]++
-		runtime.Gosched()
 	}
-	if len(seen) > 50 {
+	if len(seen) != 1 {
 		t.Errorf("%d goroutines for 100 pieces of work one after the other", len(seen))
 	}
 }
@@ -109,6 +108,20 @@ func TestStuckWorkHoldsUpNobody(t *testing.T) {
 			t.Errorf("after Close: got %d, %v", got, err)
 		}
 	}) // which fails where a worker is still there
+}
+
+// As t.FailNow does in a test's round tripper.
+func TestWorkThatEndsItsGoroutineIsAPanic(t *testing.T) {
+	t.Parallel()
+	var w bounded.Workers
+	defer w.Close()
+	for _, workers := range []*bounded.Workers{nil, &w, &w} {
+		func() {
+			defer func() { recover() }() //nolint:errcheck // nil, which is a panic all the same
+			_, err := bounded.DoOn(t.Context(), workers, nil, bounded.Call, func(context.Context) (int, error) { runtime.Goexit(); return 0, nil }, func(int) {})
+			t.Errorf("no panic, but %v", err)
+		}()
+	}
 }
 
 func TestAWorkerOutlivesAPanic(t *testing.T) {
