@@ -7,15 +7,17 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"time"
 )
 
 const (
-	// maxAnswer bounds what is read of an answer. KMS's are below 20 kB.
-	maxAnswer = 1 << 20
 	// maxReplays bounds how many closed connections one attempt may meet:
 	// net/http alone would try each idle one in turn.
 	maxReplays = 2
+	// leastHang is what a kept connection has to answer in before the others are
+	// suspected too: a caller in a hurry must not close what works.
+	leastHang = 100 * time.Millisecond
 )
 
 // attempts is the state of one call's attempts; it lives in their context.
@@ -52,22 +54,51 @@ func (hungError) RetryableError() bool { return true }
 // Idempotency-Key (which is not sent) net/http itself repeats a request that met
 // a connection that the other side had closed.
 func (l *line) Do(req *http.Request) (*http.Response, error) {
-	t := l.transports(req.URL) //nolint:contextcheck // what it opens ahead outlives the call
-	ctx, cancel, transport, state := attempt(req, t)
+	w := l.way(req.URL) //nolint:contextcheck // what it opens ahead outlives the call
+	ctx, cancel, transport, state := attempt(req, w.transports)
 	defer cancel()
-	out, err := inMemory(req.Clone(ctx)) //nolint:contextcheck // ctx is the request's own, shortened
+	began, got := time.Now(), noConnection
+	out, err := inMemory(req.Clone(got.noted(ctx))) //nolint:contextcheck // ctx is the request's own, shortened
 	if err != nil {
 		return nil, err
 	}
-	resp, err := t.roundTrip(transport, out)
-	if err != nil && state != nil && state.made == 1 && errors.Is(ctx.Err(), context.DeadlineExceeded) && req.Context().Err() == nil {
-		state.hung = true
-		return nil, errAttemptHung
-	}
+	resp, err := w.transports.roundTrip(transport, out)
 	if err == nil {
 		traced(req.Context(), resp)
+		return resp, nil
 	}
-	return resp, err
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		if transport == w.transports.pooled && got == keptConnection && time.Since(began) >= leastHang {
+			w.hung() //nolint:contextcheck // as above
+		}
+		if state != nil && state.made == 1 && req.Context().Err() == nil {
+			state.hung = true
+			return nil, errAttemptHung
+		}
+	}
+	return nil, err
+}
+
+// connection is what an attempt got to send its request on.
+type connection int
+
+const (
+	noConnection connection = iota
+	newConnection
+	keptConnection
+)
+
+// noted returns a context under which net/http writes down what it took. It does
+// so in the goroutine of the request, and again where it repeats the request. A
+// connection that is taken is open, and no longer bound by proxyTime.
+func (got *connection) noted(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		_ = info.Conn.SetDeadline(time.Time{}) // fails where it is closed, as the request then does
+		*got = newConnection
+		if info.Reused {
+			*got = keptConnection
+		}
+	}})
 }
 
 func attempt(req *http.Request, t *transports) (context.Context, context.CancelFunc, *http.Transport, *attempts) {
@@ -112,7 +143,7 @@ func inMemory(req *http.Request) (*http.Request, error) {
 }
 
 // roundTrip sends by one of the two, and leaves no connection open where they
-// were retired meanwhile.
+// were retired meanwhile. It reads the whole answer.
 func (t *transports) roundTrip(transport *http.Transport, req *http.Request) (*http.Response, error) {
 	defer func() {
 		if t.retired.Load() {
@@ -121,9 +152,16 @@ func (t *transports) roundTrip(transport *http.Transport, req *http.Request) (*h
 	}()
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
+		if transport == t.fresh {
+			// It keeps none. This ends a dial that nobody waits for.
+			transport.CloseIdleConnections()
+		}
+		return nil, headersError(err)
+	}
+	if err := refuseStrange(resp); err != nil {
 		return nil, err
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	body, err := io.ReadAll(resp.Body)
 	closeErr := resp.Body.Close()
 	if err = errors.Join(err, closeErr); err != nil {
 		return nil, fmt.Errorf("reading the answer: %w", err)

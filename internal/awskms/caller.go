@@ -6,6 +6,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 )
 
 // A Credential is what calls are signed with, without what is secret of it.
@@ -18,6 +20,8 @@ type Credential struct {
 // Credential says which credentials the next call uses. Every error is a
 // [cause.Error].
 func (c *Client) Credential(ctx context.Context) (Credential, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
 	s, err := c.identity.ready(ctx)
 	if err != nil {
 		return Credential{}, failed(err, situation{op: "credentials"})
@@ -37,7 +41,9 @@ type Caller struct{ Account, ARN string }
 //
 // https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
 func (c *Client) Caller(ctx context.Context) (Caller, error) {
-	out, err := c.callerIdentity(ctx)
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	out, err := bounded.Do(ctx, c.opts.Waits, bounded.Call, c.callerIdentity)
 	if err != nil {
 		return Caller{}, failed(err, situation{op: "GetCallerIdentity"})
 	}

@@ -51,13 +51,18 @@ func identify(e *cause.Error, err error) {
 	_, noSettings := errors.AsType[*settingsError](err)
 	_, noRegion := errors.AsType[*regionError](err)
 	api, isAPI := errors.AsType[smithy.APIError](err)
+	strange, isStrange := errors.AsType[*strangeAnswerError](err)
 	switch {
+	case errors.Is(err, errPanicked):
+		e.Code = cause.Panicked
 	case noSettings:
 		e.Code, e.Said = cause.SettingsUnreadable, innermost(err)
 	case noIdentity:
 		identifyCredentials(e, credentials.err)
 	case noRegion:
 		e.Code, e.Said = cause.RegionUnknown, innermost(err)
+	case isStrange:
+		e.Code, e.Said = cause.NotKMS, strange.Error()
 	case isTimeout(err):
 		e.Code = cause.TimedOut
 	case isAPI:

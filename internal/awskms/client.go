@@ -4,17 +4,20 @@
 // call comes back as a [cause.Error]; what follows from it follows from its
 // class. Time is bounded here: a call takes at most the caller's deadline less
 // 300 ms, and at most [Options.Timeout]; an attempt that hangs is given up
-// half-way, so that a second one, on a new connection, has as long.
+// half-way, so that a second one, on a new connection, has as long. A call ends
+// within its limit also where the SDK or the network ignores its context.
 //
 // API: https://docs.aws.amazon.com/kms/latest/APIReference/Welcome.html
 package awskms
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -85,6 +88,7 @@ type Client struct {
 	timeout  atomic.Int64 // Options', until SetTimeout
 	line     *line
 	identity *identity
+	panics   sync.Once // logs the first
 }
 
 // New returns a Client. It does no I/O. Whoever drops a Client that was used
@@ -119,21 +123,25 @@ type Opened struct {
 	RequestID string
 }
 
-// Encrypt wraps 1 to 4,096 bytes under a key, named as KMS takes it. Every
-// error is a [cause.Error].
+// Encrypt wraps 1 to 4,096 bytes under a key, named as KMS takes it. The plaintext
+// is the caller's again when Encrypt returns. Every error is a [cause.Error].
 func (c *Client) Encrypt(ctx context.Context, key string, plaintext secret.Bytes) (Sealed, error) {
-	var out *kms.EncryptOutput
-	err := c.call(ctx, "Encrypt", key, func(ctx context.Context, api *kms.Client) (err error) {
-		out, err = api.Encrypt(ctx, &kms.EncryptInput{
-			KeyId: &key, Plaintext: plaintext, EncryptionContext: c.opts.EncryptionContext,
-		})
-		return err
-	})
+	s, err := call(ctx, c, request[Sealed]{op: "Encrypt", key: key, prepare: func(api *kms.Client) work[Sealed] {
+		own := bytes.Clone(plaintext)
+		return func(ctx context.Context) (Sealed, error) {
+			defer clear(own)
+			out, err := api.Encrypt(ctx, &kms.EncryptInput{KeyId: &key, Plaintext: own, EncryptionContext: c.opts.EncryptionContext})
+			if err != nil {
+				return Sealed{}, err
+			}
+			s := Sealed{Blob: out.CiphertextBlob, KeyARN: aws.ToString(out.KeyId)}
+			s.RequestID, _ = awsmiddleware.GetRequestIDMetadata(out.ResultMetadata)
+			return s, nil
+		}
+	}})
 	if err != nil {
 		return Sealed{}, err
 	}
-	s := Sealed{Blob: out.CiphertextBlob, KeyARN: aws.ToString(out.KeyId)}
-	s.RequestID, _ = awsmiddleware.GetRequestIDMetadata(out.ResultMetadata)
 	if len(s.Blob) == 0 || !answers(key, s.KeyARN) {
 		return Sealed{}, &cause.Error{
 			Code: cause.WrongAnswer, Op: "Encrypt", Key: key, RequestID: s.RequestID,
@@ -145,22 +153,29 @@ func (c *Client) Encrypt(ctx context.Context, key string, plaintext secret.Bytes
 
 // Decrypt unwraps a blob with the named key and no other. With key "" KMS
 // chooses: the caller has to look at the KeyARN of the answer before it uses
-// the plaintext. Every error is a [cause.Error].
+// the plaintext. The blob must not change afterwards. Every error is a [cause.Error].
 func (c *Client) Decrypt(ctx context.Context, key string, blob []byte) (Opened, error) {
 	in := &kms.DecryptInput{CiphertextBlob: blob, EncryptionContext: c.opts.EncryptionContext}
 	if key != "" {
 		in.KeyId = &key
 	}
-	var out *kms.DecryptOutput
-	err := c.call(ctx, "Decrypt", key, func(ctx context.Context, api *kms.Client) (err error) {
-		out, err = api.Decrypt(ctx, in)
-		return err
+	o, err := call(ctx, c, request[Opened]{
+		op: "Decrypt", key: key, late: func(o Opened) { o.Plaintext.Clear() },
+		prepare: func(api *kms.Client) work[Opened] {
+			return func(ctx context.Context) (Opened, error) {
+				out, err := api.Decrypt(ctx, in)
+				if err != nil {
+					return Opened{}, err
+				}
+				o := Opened{Plaintext: out.Plaintext, KeyARN: aws.ToString(out.KeyId), Material: material(aws.ToString(out.KeyMaterialId))}
+				o.RequestID, _ = awsmiddleware.GetRequestIDMetadata(out.ResultMetadata)
+				return o, nil
+			}
+		},
 	})
 	if err != nil {
 		return Opened{}, err
 	}
-	o := Opened{Plaintext: out.Plaintext, KeyARN: aws.ToString(out.KeyId), Material: material(aws.ToString(out.KeyMaterialId))}
-	o.RequestID, _ = awsmiddleware.GetRequestIDMetadata(out.ResultMetadata)
 	if len(o.Plaintext) == 0 || !answers(key, o.KeyARN) {
 		o.Plaintext.Clear()
 		return Opened{}, &cause.Error{
@@ -204,25 +219,21 @@ func material(id string) string {
 	return id
 }
 
-// An operation is one call of the SDK. It is made again, with another client,
-// where AWS refused what the first signed with.
-type operation func(context.Context, *kms.Client) error
-
 // call makes one KMS call within its limit and classifies what fails.
-func (c *Client) call(parent context.Context, op, key string, do operation) error {
+func call[T any](parent context.Context, c *Client, r request[T]) (T, error) {
 	start := time.Now()
 	most := time.Duration(c.timeout.Load())
 	limit := limitOf(parent, most)
-	err := c.try(parent, limit/time.Duration(shareOf(parent)), do)
+	out, err := try(parent, c, limit/time.Duration(shareOf(parent)), r)
 	class := cause.Class("")
 	if err != nil {
-		e := failed(err, situation{op: op, key: key, limit: limit, full: most, callerLeft: errors.Is(parent.Err(), context.Canceled)})
+		e := failed(err, situation{op: r.op, key: r.key, limit: limit, full: most, callerLeft: errors.Is(parent.Err(), context.Canceled)})
 		class, err = e.Class(), e
 	}
 	if c.opts.Observe != nil {
-		c.opts.Observe(op, class, time.Since(start))
+		c.opts.Observe(r.op, class, time.Since(start))
 	}
-	return err
+	return out, err
 }
 
 // failed is what may be remembered of a failure. The SDK's error holds the request,
@@ -234,28 +245,28 @@ func failed(err error, s situation) *cause.Error {
 	return e
 }
 
-func (c *Client) try(parent context.Context, limit time.Duration, do operation) error {
+func try[T any](parent context.Context, c *Client, limit time.Duration, r request[T]) (out T, err error) {
 	if err := parent.Err(); err != nil {
-		return err
+		return out, err
 	}
 	if limit <= 0 {
-		return context.DeadlineExceeded
+		return out, context.DeadlineExceeded
 	}
 	ctx, cancel := context.WithTimeout(parent, limit)
 	defer cancel()
 	s, err := c.identity.ready(ctx)
 	if err != nil {
-		return err
+		return out, err
 	}
 	trust := c.opts.Connections.trusted()
-	if err = do(withAttempts(ctx, limit/maxAttempts), s.api); err == nil {
+	if out, err = send(withAttempts(ctx, limit/maxAttempts), c, s.api, r); err == nil {
 		c.identity.worked(s)
-		return nil
+		return out, nil
 	}
 	if other := c.other(ctx, s, trust, err); other != nil {
-		return c.again(ctx, s, other, err, do)
+		return again(ctx, c, s, other, err, r)
 	}
-	return err
+	return out, err
 }
 
 // other returns what to make a call with that AWS, or the TLS handshake with it,
@@ -278,19 +289,19 @@ func (c *Client) other(ctx context.Context, s *session, trust *trust, err error)
 
 // again makes a call once more. Where that is refused as well, the first refusal
 // is the one to tell.
-func (c *Client) again(ctx context.Context, s, other *session, first error, do operation) error {
+func again[T any](ctx context.Context, c *Client, s, other *session, first error, r request[T]) (T, error) {
 	deadline, _ := ctx.Deadline()
-	err := do(withAttempts(ctx, time.Until(deadline)/maxAttempts), other.api)
+	out, err := send(withAttempts(ctx, time.Until(deadline)/maxAttempts), c, other.api, r)
 	if err == nil {
 		c.identity.worked(other)
 	} else if e := classify(err, situation{}); refused(e) {
 		if e.Class() == cause.Credentials {
 			c.identity.lost(other)
 		}
-		return first
+		return out, first
 	}
 	c.identity.back(s, other, first)
-	return err
+	return out, err
 }
 
 // refused says whether other credentials may help. Under those of another

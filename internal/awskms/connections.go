@@ -12,6 +12,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 )
 
 const (
@@ -21,7 +23,8 @@ const (
 	// openAhead is how many connections are opened beside the first request: a
 	// v1 list decrypts ten objects at a time.
 	openAhead = 16
-	// openAheadPause is the time between tries while the host cannot be reached.
+	// openAheadPause is the time between tries while the host cannot be reached, and
+	// between two times that connections are replaced because some were silent.
 	openAheadPause = 30 * time.Second
 	// idleTime keeps connections through the quiet of a v2 cluster, whose next
 	// burst is its cold start. KMS closes them when it likes.
@@ -29,17 +32,28 @@ const (
 	forever  = 100 * 365 * 24 * time.Hour
 
 	dialTimeout = 2 * time.Second
+	// proxyTime bounds the opening of a connection by a proxy. net/http goes on with
+	// it when the request has ended: a minute with a proxy that does not answer
+	// CONNECT, and without any limit with a SOCKS proxy.
+	proxyTime = 2 * dialTimeout
+	// closeTime is how long Close waits for goroutines that end when they are told.
+	closeTime = time.Second
 )
 
 // Connections are the process's connections to KMS, shared by all Clients: a
 // pool for each host, which is closed with the last Client that uses it. Close
 // ends its goroutines. It is safe for concurrent use.
 type Connections struct {
+	// Waits is told of what Close leaves behind, since it does not end; nil: nobody
+	// is. It is set before the first use.
+	Waits *bounded.Observer
+
 	ctx  context.Context //nolint:containedctx // ends the goroutines that open connections ahead
 	stop context.CancelFunc
 	wait sync.WaitGroup
 
-	refreshes atomic.Uint64 // how often Refresh was called
+	workers   bounded.Workers // that make the calls
+	refreshes atomic.Uint64   // how often Refresh was called
 
 	mu    sync.Mutex
 	trust *trust // nil until the SDK's settings are known
@@ -56,14 +70,30 @@ type trust struct {
 // origin is where connections lead.
 type origin struct{ scheme, host string }
 
+// address is what net/http dials for it where there is no proxy.
+func (o origin) address() string {
+	u := url.URL{Scheme: o.scheme, Host: o.host}
+	port := u.Port()
+	switch {
+	case port != "":
+	case o.scheme == "https":
+		port = "443"
+	default:
+		port = "80"
+	}
+	return net.JoinHostPort(u.Hostname(), port)
+}
+
 // A pool is the connections to one host.
 type pool struct {
 	origin     origin
 	transports atomic.Pointer[transports]
 
 	// Guarded by Connections.mu.
-	users  int       // Clients that have called the host and are not closed
-	openAt time.Time // when connections may be opened ahead
+	users    int       // Clients that have called the host and are not closed
+	openAt   time.Time // when connections may be opened ahead
+	hangs    int       // how often what was idle was closed because of a hang
+	reopenAt time.Time // when a hang may make connections be opened ahead at once
 }
 
 type transports struct {
@@ -83,16 +113,32 @@ func NewConnections() *Connections {
 // found, and where it cannot be read.
 func (c *Connections) Refresh() { c.refreshes.Add(1) }
 
-// Close closes idle connections and waits for the goroutines of its own and of
-// the Clients. Calls under way are not cut; what they use is closed behind them.
+// Close closes idle connections and ends the goroutines of its own and of the
+// Clients. It waits about a second for those that do not end. Calls under way are
+// not cut; what they use is closed behind them.
 func (c *Connections) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	_ = bounded.Run(ctx, c.Waits, bounded.Close, func(context.Context) error { // what is left behind is told by it
+		c.workers.Close()
+		for _, t := range c.end() {
+			t.retire()
+		}
+		c.wait.Wait()
+		return nil
+	})
+}
+
+// end tells the goroutines to end, and returns what is to be closed.
+func (c *Connections) end() []*transports {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.stop()
+	var all []*transports
 	for _, p := range c.pools {
-		p.transports.Load().retire()
+		all = append(all, p.transports.Load())
 	}
-	c.mu.Unlock()
-	c.wait.Wait()
+	return all
 }
 
 // background runs work beside the calls, for at most limit, until Close. After
@@ -104,16 +150,16 @@ func (c *Connections) background(limit time.Duration, work func(ctx context.Cont
 }
 
 func (c *Connections) backgroundLocked(limit time.Duration, work func(ctx context.Context)) {
-	bounded := func() {
+	run := func() {
 		ctx, cancel := context.WithTimeout(c.ctx, limit)
 		defer cancel()
 		work(ctx)
 	}
 	if c.ctx.Err() != nil { // Close waits, or has waited, for those before
-		go bounded()
+		go run()
 		return
 	}
-	c.wait.Go(bounded)
+	c.wait.Go(run)
 }
 
 // offer takes over what settings that were read anew trust, where it is not what
@@ -133,7 +179,7 @@ func (c *Connections) offer(cfg aws.Config, asOf time.Time) {
 	}
 	c.trust = offered
 	for _, p := range c.pools {
-		p.transports.Swap(offered.transports()).retire()
+		p.transports.Swap(offered.transportsTo(p.origin)).retire()
 		p.openAt = time.Time{}
 	}
 }
@@ -159,14 +205,18 @@ func newTrust(cfg aws.Config, asOf time.Time) *trust {
 // roots are the CA certificates of the bundle; nil: the system's.
 func (t *trust) roots() *x509.CertPool { return t.unshared.fresh.TLSClientConfig.RootCAs }
 
-func (t *trust) transports() *transports {
+func (t *trust) transports() *transports { return t.transportsTo(origin{}) }
+
+func (t *trust) transportsTo(to origin) *transports {
 	pooled := t.builder.WithDialerOptions(func(d *net.Dialer) { d.Timeout = dialTimeout }).GetTransport()
+	pooled.DialContext = boundByProxy(pooled.DialContext, to.address())
 	pooled.DisableKeepAlives = false // which it is for the SDK's own calls
 	pooled.MaxIdleConns = 0          // per host counts
 	pooled.MaxIdleConnsPerHost = idlePerHost
 	pooled.IdleConnTimeout = idleTime
 	pooled.MaxConnsPerHost = 0 // a limit would queue callers behind hanging calls
 	pooled.TLSHandshakeTimeout = dialTimeout
+	pooled.MaxResponseHeaderBytes = maxHeaders
 	// One multiplexed connection that went silent would hang every caller at once.
 	pooled.ForceAttemptHTTP2 = false
 	pooled.Protocols = new(http.Protocols)
@@ -176,11 +226,26 @@ func (t *trust) transports() *transports {
 	return &transports{pooled: pooled, fresh: fresh}
 }
 
+type dial = func(ctx context.Context, network, address string) (net.Conn, error)
+
+// boundByProxy gives connections that lead elsewhere, which is to a proxy, an end.
+// It is lifted when a request takes the connection.
+func boundByProxy(d dial, direct string) dial {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := d(ctx, network, address)
+		if err == nil && address != direct {
+			err = conn.SetDeadline(time.Now().Add(proxyTime))
+		}
+		return conn, err
+	}
+}
+
 // retire closes what is idle. What is under way closes its connection itself
 // when it has ended.
 func (t *transports) retire() {
 	t.retired.Store(true)
 	t.pooled.CloseIdleConnections()
+	t.fresh.CloseIdleConnections() // it keeps none: this ends dials that nobody waits for
 }
 
 // A line is one Client's way to the connections: the SDK's HTTP client.
@@ -194,13 +259,21 @@ type line struct {
 
 func newLine(c *Connections) *line { return &line{conns: c, pools: map[origin]*pool{}} }
 
-// transports returns those of a host. A line that is closed keeps nothing open.
-func (l *line) transports(u *url.URL) *transports {
+// A way is what one attempt uses.
+type way struct {
+	transports *transports
+	conns      *Connections
+	pool       *pool // nil: of no host
+	hangs      int   // of the pool, when the attempt began
+}
+
+// way returns that to a host. A line that is closed keeps nothing open.
+func (l *line) way(u *url.URL) way {
 	c := l.conns
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if l.closed || c.ctx.Err() != nil {
-		return c.trust.unshared
+		return way{transports: c.trust.unshared, conns: c}
 	}
 	at := origin{u.Scheme, u.Host}
 	p := l.pools[at]
@@ -210,14 +283,49 @@ func (l *line) transports(u *url.URL) *transports {
 		l.pools[at] = p
 	}
 	c.openAheadLocked(p)
-	return p.transports.Load()
+	return way{transports: p.transports.Load(), conns: c, pool: p, hangs: p.hangs}
+}
+
+// hung closes what is idle, since one of the kept connections did not answer: what
+// swallowed its request may swallow all that were open then. Of the attempts that
+// were under way together, only the first to hang closes them, so that what was
+// opened since stays. What is in use stays as well. Then connections are opened
+// ahead again, at most once in a while.
+func (w way) hung() {
+	if w.pool == nil || !w.conns.firstHang(w.pool, w.hangs) {
+		return
+	}
+	w.transports.pooled.CloseIdleConnections()
+	w.conns.reopen(w.pool)
+}
+
+// firstHang reports whether a pool has had no hang since it had so many.
+func (c *Connections) firstHang(p *pool, hangs int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p.hangs != hangs {
+		return false
+	}
+	p.hangs++
+	return true
+}
+
+// reopen makes the next attempt open connections ahead.
+func (c *Connections) reopen(p *pool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	p.openAt = p.reopenAt
+	if !now.Before(p.reopenAt) {
+		p.openAt, p.reopenAt = now, now.Add(openAheadPause)
+	}
 }
 
 func (c *Connections) poolLocked(at origin) *pool {
 	p := c.pools[at]
 	if p == nil {
 		p = &pool{origin: at}
-		p.transports.Store(c.trust.transports())
+		p.transports.Store(c.trust.transportsTo(at))
 		c.pools[at] = p
 	}
 	return p
@@ -248,13 +356,15 @@ func (c *Connections) openAheadLocked(p *pool) {
 		return
 	}
 	p.openAt = now.Add(openAheadPause)
+	hangs := p.hangs
 	for range openAhead {
-		c.backgroundLocked(2*dialTimeout, func(ctx context.Context) { c.openOne(ctx, p) })
+		c.backgroundLocked(2*dialTimeout, func(ctx context.Context) { c.openOne(ctx, p, hangs) })
 	}
 }
 
-func (c *Connections) openOne(ctx context.Context, p *pool) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.origin.scheme+"://"+p.origin.host+"/", nil)
+func (c *Connections) openOne(ctx context.Context, p *pool, hangs int) {
+	got := noConnection
+	req, err := http.NewRequestWithContext(got.noted(ctx), http.MethodGet, p.origin.scheme+"://"+p.origin.host+"/", nil)
 	if err != nil {
 		return
 	}
@@ -266,7 +376,7 @@ func (c *Connections) openOne(ctx context.Context, p *pool) {
 	_ = resp.Body.Close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if p.transports.Load() == t {
+	if p.transports.Load() == t && p.hangs == hangs {
 		p.openAt = time.Now().Add(forever)
 	}
 }

@@ -76,7 +76,10 @@ func TestHundredCallersShareKeptConnections(t *testing.T) {
 	}
 	conns := awskms.NewConnections()
 	t.Cleanup(conns.Close)
-	clients := []*awskms.Client{newClient(t, awskms.Options{Connections: conns}), newClient(t, awskms.Options{Connections: conns})}
+	const patience = 10 * time.Minute // a slow machine must not make an attempt hang
+	clients := []*awskms.Client{
+		newClient(t, awskms.Options{Connections: conns, Timeout: patience}), newClient(t, awskms.Options{Connections: conns, Timeout: patience}),
+	}
 	defer s.Inject(kmsemulator.Fault{Kind: kmsemulator.Latency, Delay: 5 * time.Millisecond})()
 	round := func(calls int) {
 		var wg sync.WaitGroup

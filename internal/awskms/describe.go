@@ -1,6 +1,7 @@
 package awskms
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/http/httptrace"
@@ -28,11 +29,12 @@ type KeyInfo struct {
 //
 // https://docs.aws.amazon.com/kms/latest/APIReference/API_DescribeKey.html
 func (c *Client) DescribeKey(ctx context.Context, key string) (KeyInfo, error) {
-	var out *kms.DescribeKeyOutput
-	err := c.call(ctx, "DescribeKey", key, func(ctx context.Context, api *kms.Client) (err error) {
-		out, err = api.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &key})
-		return err
-	})
+	type answer = *kms.DescribeKeyOutput
+	out, err := call(ctx, c, request[answer]{op: "DescribeKey", key: key, prepare: func(api *kms.Client) work[answer] {
+		return func(ctx context.Context) (answer, error) {
+			return api.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &key})
+		}
+	}})
 	switch {
 	case err != nil:
 		return KeyInfo{}, err
@@ -58,11 +60,12 @@ type Rotation struct {
 //
 // https://docs.aws.amazon.com/kms/latest/APIReference/API_GetKeyRotationStatus.html
 func (c *Client) KeyRotation(ctx context.Context, key string) (Rotation, error) {
-	var out *kms.GetKeyRotationStatusOutput
-	err := c.call(ctx, "GetKeyRotationStatus", key, func(ctx context.Context, api *kms.Client) (err error) {
-		out, err = api.GetKeyRotationStatus(ctx, &kms.GetKeyRotationStatusInput{KeyId: &key})
-		return err
-	})
+	type answer = *kms.GetKeyRotationStatusOutput
+	out, err := call(ctx, c, request[answer]{op: "GetKeyRotationStatus", key: key, prepare: func(api *kms.Client) work[answer] {
+		return func(ctx context.Context) (answer, error) {
+			return api.GetKeyRotationStatus(ctx, &kms.GetKeyRotationStatusInput{KeyId: &key})
+		}
+	}})
 	if err != nil {
 		return Rotation{}, err
 	}
@@ -74,23 +77,31 @@ func (c *Client) KeyRotation(ctx context.Context, key string) (Rotation, error) 
 //
 // https://docs.aws.amazon.com/kms/latest/developerguide/testing-permissions.html
 func (c *Client) MayEncrypt(ctx context.Context, key string, plaintext secret.Bytes) error {
-	return c.call(ctx, "Encrypt", key, func(ctx context.Context, api *kms.Client) error {
-		_, err := api.Encrypt(ctx, &kms.EncryptInput{
-			KeyId: &key, Plaintext: plaintext, EncryptionContext: c.opts.EncryptionContext, DryRun: aws.Bool(true),
-		})
-		return dryRun(err)
-	})
+	_, err := call(ctx, c, request[struct{}]{op: "Encrypt", key: key, prepare: func(api *kms.Client) work[struct{}] {
+		own := bytes.Clone(plaintext)
+		return func(ctx context.Context) (struct{}, error) {
+			defer clear(own)
+			_, err := api.Encrypt(ctx, &kms.EncryptInput{
+				KeyId: &key, Plaintext: own, EncryptionContext: c.opts.EncryptionContext, DryRun: aws.Bool(true),
+			})
+			return struct{}{}, dryRun(err)
+		}
+	}})
+	return err
 }
 
 // MayDecrypt asks KMS whether a call of Decrypt would be allowed. Every error is
 // a [cause.Error].
 func (c *Client) MayDecrypt(ctx context.Context, key string, blob []byte) error {
-	return c.call(ctx, "Decrypt", key, func(ctx context.Context, api *kms.Client) error {
-		_, err := api.Decrypt(ctx, &kms.DecryptInput{
-			KeyId: &key, CiphertextBlob: blob, EncryptionContext: c.opts.EncryptionContext, DryRun: aws.Bool(true),
-		})
-		return dryRun(err)
-	})
+	_, err := call(ctx, c, request[struct{}]{op: "Decrypt", key: key, prepare: func(api *kms.Client) work[struct{}] {
+		return func(ctx context.Context) (struct{}, error) {
+			_, err := api.Decrypt(ctx, &kms.DecryptInput{
+				KeyId: &key, CiphertextBlob: blob, EncryptionContext: c.opts.EncryptionContext, DryRun: aws.Bool(true),
+			})
+			return struct{}{}, dryRun(err)
+		}
+	}})
+	return err
 }
 
 // dryRun knows the error that says yes.

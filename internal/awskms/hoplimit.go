@@ -35,6 +35,7 @@ func MetadataOutOfReach(ctx context.Context) bool {
 	}
 	req.Header.Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "1")
 	transport := &http.Transport{DisableKeepAlives: true} // no proxy: the address is link-local
+	defer transport.CloseIdleConnections()                // ends the dial that nobody waits for
 	resp, err := transport.RoundTrip(req)
 	if err == nil {
 		_ = resp.Body.Close()

@@ -3,7 +3,6 @@ package awskms
 import (
 	"context"
 	"errors"
-	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/middleware"
 )
 
 // A session is one reading of the SDK's settings: where credentials come from,
@@ -93,10 +93,14 @@ func (i *identity) settings(ctx context.Context) (aws.Config, error) {
 // client that keeps no connection, as each loading makes one of its own; and
 // that waits for no answer for ever, as the SDK's cache of credentials does.
 func loadSettings(ctx context.Context, region string) (aws.Config, error) {
-	client := awshttp.NewBuildableClient().WithTimeout(answerTime).WithTransportOptions(func(t *http.Transport) { t.DisableKeepAlives = true })
+	client := awshttp.NewBuildableClient().WithTimeout(answerTime).WithTransportOptions(ownCalls)
 	options := []func(*config.LoadOptions) error{
 		config.WithHTTPClient(client),
-		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }),
+		config.WithAPIOptions([]func(*middleware.Stack) error{strangeRefused}),
+		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) {
+			o.HTTPClient = client
+			o.APIOptions = append(o.APIOptions, strangeRefused)
+		}),
 	}
 	if region != "" {
 		options = append(options, config.WithRegion(region))

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -80,29 +81,26 @@ func (e *AbandonedError) Timeout() bool { return errors.Is(e.Cause, context.Dead
 //
 // Whoever calls Do gives ctx a deadline; without one the wait has no bound.
 func Do[T any](ctx context.Context, o *Observer, wait Wait, work func(context.Context) (T, error)) (T, error) {
-	done := make(chan result[T], 1)
-	go func() { // ends with the work, whenever that is
-		var r result[T]
-		defer func() {
-			if !r.returned {
-				r.panicked = recover()
-			}
-			done <- r
-		}()
-		r.value, r.err = work(ctx)
-		r.returned = true
-	}()
-	r, ok := await(ctx, done)
-	if !ok {
+	return DoOn(ctx, nil, o, wait, work, func(T) {})
+}
+
+// DoOn is [Do] on one of the workers, or on a goroutine of its own where workers is
+// nil. What the work returns late is given to late.
+func DoOn[T any](ctx context.Context, workers *Workers, o *Observer, wait Wait,
+	work func(context.Context) (T, error), late func(T),
+) (T, error) {
+	h := &handover[T]{ctx: ctx, do: work, done: make(chan struct{}), late: late}
+	workers.run(h)
+	if !h.await(ctx) {
 		o.left(wait)
 		var none T
 		return none, &AbandonedError{Wait: wait, Cause: ctx.Err()}
 	}
-	if !r.returned {
-		panic(r.panicked)
+	if !h.returned {
+		panic(h.panicked)
 	}
 	o.ended(wait)
-	return r.value, r.err
+	return h.value, h.err
 }
 
 // Run is [Do] for work without a value.
@@ -111,27 +109,59 @@ func Run(ctx context.Context, o *Observer, wait Wait, work func(context.Context)
 	return err
 }
 
-type result[T any] struct {
+// A handover is how a result gets from the work to whoever waits, or nowhere.
+type handover[T any] struct {
+	ctx  context.Context //nolint:containedctx // that of the work
+	do   func(context.Context) (T, error)
+	late func(T)
+
+	settled atomic.Bool   // by the first of the two: the work ended, or nobody waits
+	done    chan struct{} // closed when what follows is the waiter's
+
 	value    T
 	err      error
 	returned bool
 	panicked any
 }
 
-func await[T any](ctx context.Context, done <-chan result[T]) (result[T], bool) {
+func (h *handover[T]) work() {
+	defer func() {
+		if !h.returned {
+			h.panicked = recover()
+		}
+	}()
+	h.value, h.err = h.do(h.ctx)
+	h.returned = true
+}
+
+func (h *handover[T]) deliver() {
+	if h.settled.CompareAndSwap(false, true) {
+		close(h.done)
+	} else if h.returned {
+		h.late(h.value)
+	}
+}
+
+// await waits for the work, for a moment longer than ctx, and reports whether the
+// work has ended. Where it reports that it has not, late gets the result.
+func (h *handover[T]) await(ctx context.Context) bool {
 	select {
-	case r := <-done:
-		return r, true
+	case <-h.done:
+		return true
 	case <-ctx.Done():
 	}
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
-	case r := <-done:
-		return r, true
+	case <-h.done:
+		return true
 	case <-timer.C:
-		return result[T]{}, false
 	}
+	if h.settled.CompareAndSwap(false, true) {
+		return false
+	}
+	<-h.done // closed by now, or about to be
+	return true
 }
 
 // left counts work that is left behind, and says it once until such work ends in
