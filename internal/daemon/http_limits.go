@@ -27,6 +27,11 @@ const (
 	// servedFor is how long a request is left alone while it is served: longer than
 	// any probe waits for its answer.
 	servedFor = 10 * time.Second
+	// silentEvery and silentBurst bound how often the newcomers of one address take the
+	// place of connections that have said nothing. To refuse costs little; to serve a
+	// flood would keep the probes of others waiting behind it.
+	silentEvery = 20 * time.Millisecond
+	silentBurst = healthShare
 )
 
 // httpConnections are those of the health port. Each address has a share, and what
@@ -41,7 +46,13 @@ type httpConnections struct {
 
 	mu   sync.Mutex
 	held int
-	of   map[netip.Prefix]*list.List // address → its *httpConn, the one that changed last at the back
+	of   map[netip.Prefix]*httpShare // address → what it holds; none that holds nothing
+}
+
+// An httpShare is what one address holds.
+type httpShare struct {
+	conns  list.List // of *httpConn, the one that changed last at the back
+	silent *rate.Limiter
 }
 
 // An httpConn is one connection of the health port.
@@ -51,13 +62,14 @@ type httpConn struct {
 	all    *httpConnections
 	from   netip.Prefix
 	place  *list.Element // in all.of[from]; nil: it has given its place back
+	spoke  bool          // a request was served
 	busy   time.Time     // since when a request is served; zero: none is
 	closed bool          // by evict
 	using  sync.RWMutex  // held for reading by reads and writes
 }
 
 func newHTTPConnections(log *slog.Logger) *httpConnections {
-	return &httpConnections{log: log, quiet: rate.NewLimiter(rate.Every(time.Minute), 1), of: map[netip.Prefix]*list.List{}}
+	return &httpConnections{log: log, quiet: rate.NewLimiter(rate.Every(time.Minute), 1), of: map[netip.Prefix]*httpShare{}}
 }
 
 // An httpGate is a listener that refuses what finds no place.
@@ -104,9 +116,9 @@ func (c *httpConnections) admit(conn net.Conn) *httpConn {
 	defer c.mu.Unlock()
 	t := &httpConn{Conn: conn, all: c, from: from}
 	if c.of[from] == nil {
-		c.of[from] = list.New()
+		c.of[from] = &httpShare{silent: rate.NewLimiter(rate.Every(silentEvery), silentBurst)}
 	}
-	t.place = c.of[from].PushBack(t)
+	t.place = c.of[from].conns.PushBack(t)
 	c.held++
 	return t
 }
@@ -114,40 +126,57 @@ func (c *httpConnections) admit(conn net.Conn) *httpConn {
 // victim returns whose place a newcomer takes, and whether it needs that of
 // another. The caller holds the lock.
 func (c *httpConnections) victim(from netip.Prefix, now time.Time) (victim *httpConn, full bool) {
-	own, limit := 0, maxHealthConnections
-	if l := c.of[from]; l != nil {
-		own, limit = l.Len(), maxHealthConnections-healthReserve
+	share, own, limit := c.of[from], 0, maxHealthConnections
+	if share != nil {
+		own, limit = share.conns.Len(), maxHealthConnections-healthReserve
 	}
 	switch {
 	case own >= healthShare:
-		return oldestFree(c.of[from], now), true
+		victim = share.free(now)
 	case c.held < limit:
 		return nil, false
-	}
-	most := 0
-	for _, l := range c.of {
-		if l.Len() <= most || l.Len() <= own {
-			continue
-		}
-		if free := oldestFree(l, now); free != nil {
-			victim, most = free, l.Len()
+	default:
+		victim = c.ofTheLargest(own, now)
+		if victim == nil && share != nil {
+			victim = share.free(now)
 		}
 	}
-	if victim == nil && own > 0 { // nobody has more
-		victim = oldestFree(c.of[from], now)
+	if victim != nil && !victim.spoke && share != nil && !share.silent.AllowN(now, 1) {
+		return nil, true
 	}
 	return victim, true
 }
 
-// oldestFree returns the connection that has been longest without a request that
-// is served, nil where all are being served.
-func oldestFree(l *list.List, now time.Time) *httpConn {
-	for e := l.Front(); e != nil; e = e.Next() {
-		if t, ok := e.Value.(*httpConn); ok && !t.closed && (t.busy.IsZero() || now.Sub(t.busy) > servedFor) {
-			return t
+// ofTheLargest returns a connection of the address that holds the most, of those
+// that hold more than the newcomer's.
+func (c *httpConnections) ofTheLargest(own int, now time.Time) (victim *httpConn) {
+	most := own
+	for _, share := range c.of {
+		if share.conns.Len() <= most {
+			continue
+		}
+		if free := share.free(now); free != nil {
+			victim, most = free, share.conns.Len()
 		}
 	}
-	return nil
+	return victim
+}
+
+// free returns a connection on which no request is served, nil where there is
+// none: the one that has been idle for longest, else the one that has said nothing
+// for longest.
+func (s *httpShare) free(now time.Time) (silent *httpConn) {
+	for e := s.conns.Front(); e != nil; e = e.Next() {
+		t, ok := e.Value.(*httpConn)
+		switch {
+		case !ok || t.closed || !t.busy.IsZero() && now.Sub(t.busy) <= servedFor:
+		case t.spoke:
+			return t
+		case silent == nil:
+			silent = t
+		}
+	}
+	return silent
 }
 
 // evict closes a connection and gives its place back. The descriptor is there
@@ -198,9 +227,9 @@ func (c *httpConnections) changed(conn net.Conn, state http.ConnState) {
 func (t *httpConn) set(busy time.Time) {
 	t.all.mu.Lock()
 	defer t.all.mu.Unlock()
-	t.busy = busy
+	t.busy, t.spoke = busy, true
 	if t.place != nil {
-		t.all.of[t.from].MoveToBack(t.place)
+		t.all.of[t.from].conns.MoveToBack(t.place)
 	}
 }
 
@@ -212,11 +241,11 @@ func (t *httpConn) leave() {
 	if t.place == nil {
 		return
 	}
-	l := c.of[t.from]
-	l.Remove(t.place)
+	share := c.of[t.from]
+	share.conns.Remove(t.place)
 	t.place = nil
 	c.held--
-	if l.Len() == 0 {
+	if share.conns.Len() == 0 {
 		delete(c.of, t.from)
 	}
 }
