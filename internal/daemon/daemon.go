@@ -64,7 +64,7 @@ type Daemon struct {
 	draining  sync.WaitGroup     // what earlier generations have left behind
 	work      sync.WaitGroup     // the HTTP server
 	cut       chan struct{}      // closed when running calls are waited for no longer
-	failed    chan error         // a socket that could not be had, or stopped accepting
+	failed    chan error         // a socket that could not be had
 
 	serving chan struct{} // closed when every socket is served
 	once    sync.Once     // closes it

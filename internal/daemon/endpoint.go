@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -25,7 +24,7 @@ type endpoint struct {
 	conns     connections
 	allowed   atomic.Pointer[[]uint32] // users that may connect; empty: the file's mode decides
 	rejected  func(provider, reason string)
-	failed    func(error) // the socket stopped accepting
+	failed    func(error) // the socket could not be had
 	answering answering
 	answers   atomic.Bool // it is served
 	began     time.Time
@@ -34,13 +33,14 @@ type endpoint struct {
 	stop      context.CancelFunc // ends the work; set by whoever starts that
 	work      sync.WaitGroup
 	accepting sync.WaitGroup // begun by the work, so it ends after that
+	impatient func()         // ends the wait of the last listener's accept; of whoever accepts
 }
 
 // newEndpoint returns one that nobody can connect to yet.
 func (d *Daemon) newEndpoint(cfg *config.Config, path string, t *kmsserver.Target) *endpoint {
 	e := &endpoint{
 		path: path, server: kmsserver.New(d.opts.Version, t), began: time.Now(), log: d.log.With("socket", path),
-		rejected: d.metrics.Rejected, failed: d.fail, stop: func() {},
+		rejected: d.metrics.Rejected, failed: d.fail, stop: func() {}, impatient: func() {},
 		socket: newSocket(socketOptions{
 			path: path, access: access{mode: cfg.Socket.Mode, group: cfg.Socket.Group}, log: d.log, time: d.time, files: d.files, settings: d.settings, handed: d.handed,
 		}),
@@ -79,11 +79,15 @@ func (e *endpoint) run(ctx context.Context) {
 	e.work.Go(func() { e.socket.keep(ctx, func(l net.Listener) { e.accept(ctx, l) }) })
 }
 
+// accept serves a listener, which takes the place of the one before. A listener
+// that is broken does not end the process: the socket is made again.
 func (e *endpoint) accept(ctx context.Context, l net.Listener) {
-	g := newGate(l, e)
+	e.impatient()
+	ctx, e.impatient = context.WithCancel(ctx)
+	g := newGate(newPatientListener(l, e.socket.files.accept, ctx.Done(), e.log), e)
 	e.accepting.Go(func() {
-		if err := e.server.Serve(g); err != nil && l == e.socket.current() && ctx.Err() == nil {
-			e.failed(fmt.Errorf("serving %s: %w", e.path, err))
+		if err := e.server.Serve(g); err != nil && ctx.Err() == nil && e.socket.renounce(l) {
+			e.log.Error("the socket is broken: it is made again", "error", err.Error())
 		}
 	})
 }

@@ -19,6 +19,7 @@ type files struct {
 	mkdir  func(path string, mode fs.FileMode) error
 	lock   func(ctx context.Context, path string) (unlock func(), err error) // the name of a socket
 	listen func(ctx context.Context, path string, mode uint32) (*net.UnixListener, error)
+	accept func(net.Listener) (net.Conn, error)
 	chown  func(path string, uid, gid int) error
 	chmod  func(path string, mode fs.FileMode) error
 	remove func(path string) error
@@ -26,7 +27,7 @@ type files struct {
 
 func usualFiles() files {
 	return files{
-		read: config.ReadFile, notify: fsnotify.NewWatcher, mkdir: os.Mkdir, lock: lock, listen: listenUnix,
+		read: config.ReadFile, notify: fsnotify.NewWatcher, mkdir: os.Mkdir, lock: lock, listen: listenUnix, accept: net.Listener.Accept,
 		chown: os.Lchown, chmod: os.Chmod, remove: os.Remove,
 	}
 }

@@ -120,6 +120,7 @@ type setup struct {
 	args     []string
 	time     timing // zero: shortTiming
 	listen   string // "": in a directory of its own
+	files    *files // nil: usualFiles
 }
 
 // run starts a daemon with one key, and stops it with the test.
@@ -141,9 +142,13 @@ func run(t testing.TB, s setup) *running {
 	if s.time == (timing{}) {
 		s.time = shortTiming()
 	}
+	ops := usualFiles()
+	if s.files != nil {
+		ops = *s.files
+	}
 	args := append([]string{"--key=" + key, "--listen=" + s.listen, "--kms-endpoint=" + s.endpoint, "--health-port=127.0.0.1:0"}, s.args...)
 	r := &running{t: t, kms: s.kms, key: key, path: s.listen, log: &logBook{}}
-	r.Daemon = start(parse(t, args), Options{Log: r.log.logger(), Version: "v1.2.3", Commit: "abc", GoVersion: "go1"}, s.time, usualFiles())
+	r.Daemon = start(parse(t, args), Options{Log: r.log.logger(), Version: "v1.2.3", Commit: "abc", GoVersion: "go1"}, s.time, ops)
 	t.Cleanup(r.shutdown)
 	return r
 }
@@ -159,6 +164,11 @@ func parse(t testing.TB, args []string) *config.Config {
 }
 
 func (r *running) shutdown() { r.down.Do(func() { r.Shutdown(context.Background()) }) }
+
+// itself asks the first socket as the process itself does.
+func (r *running) itself() error {
+	return r.current.Load().providers[0].at.socket.ask(context.Background())
+}
 
 func (r *running) exists() bool { return exists(r.path) }
 

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -49,6 +48,9 @@ func (s *httpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusMethodNotAllowed, "only GET and HEAD are answered here")
 		return
 	}
+	if r.ContentLength != 0 { // nobody reads a body, so nobody waits for it either
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now())
+	}
 	verbose := r.URL.Query().Has("verbose")
 	name, one := strings.CutPrefix(r.URL.Path, "/readyz/")
 	switch {
@@ -65,7 +67,7 @@ func (s *httpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// run serves until ctx ends, and tries again while the port is taken.
+// run serves until ctx ends, and tries again while the port cannot be had.
 func (s *httpServer) run(ctx context.Context) {
 	log, reported := s.daemon.log, false
 	for ctx.Err() == nil {
@@ -73,9 +75,9 @@ func (s *httpServer) run(ctx context.Context) {
 		if err == nil {
 			log.Info("serving health and metrics", "address", l.Addr().String())
 			s.serve(ctx, l)
-			return
+			reported = false
 		}
-		if !reported && ctx.Err() == nil {
+		if err != nil && !reported && ctx.Err() == nil {
 			reported = true
 			log.Error("health and metrics cannot be served yet: trying again in the background", "address", s.daemon.started.Health.Address, "error", err.Error())
 		}
@@ -86,20 +88,30 @@ func (s *httpServer) run(ctx context.Context) {
 	}
 }
 
+// serve serves a listener until ctx ends or the listener is broken.
 func (s *httpServer) serve(ctx context.Context, l net.Listener) {
-	s.mu.Lock()
-	s.addr = l.Addr().String()
-	s.mu.Unlock()
-	stopped := make(chan struct{})
-	go func() { // ends with the server
-		defer close(stopped)
-		if err := s.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			s.daemon.log.Error("health and metrics are no longer served", "error", err.Error())
+	s.setAddress(l.Addr().String())
+	gate := &httpGate{newPatientListener(l, s.daemon.files.accept, ctx.Done(), s.daemon.log.With("listener", "health port")), s.conns}
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.server.Serve(gate) }() // ends with the server, or as the listener breaks
+	select {
+	case <-ctx.Done():
+		_ = s.server.Close()
+		<-stopped
+	case err := <-stopped:
+		if ctx.Err() == nil {
+			s.setAddress("")
+			s.daemon.log.Error("the health port is broken: it is opened again", "error", err.Error())
+			return
 		}
-	}()
-	<-ctx.Done()
-	_ = s.server.Close()
-	<-stopped
+		_ = s.server.Close()
+	}
+}
+
+func (s *httpServer) setAddress(addr string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.addr = addr
 }
 
 func (s *httpServer) address() string {

@@ -6,80 +6,270 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 )
 
-// maxHealthConnections bounds the connections of the health port: whoever can
-// reach it must not take the files that the KMS sockets need. Probes and scrapes
-// need a few.
-const maxHealthConnections = 128
+const (
+	// maxHealthConnections bounds the connections of the health port: whoever can
+	// reach it must not take the files that the KMS sockets need. Probes and scrapes
+	// need a few.
+	maxHealthConnections = 128
+	// healthShare bounds those of one address, so that a client that opens many
+	// leaves room for all others.
+	healthShare = maxHealthConnections / 4
+	// healthReserve are places that only an address without a connection gets: what is
+	// being served is not closed, and slow readers can make that last.
+	healthReserve = maxHealthConnections / 4
+	// servedFor is how long a request is left alone while it is served: longer than
+	// any probe waits for its answer.
+	servedFor = 10 * time.Second
+	// silentEvery and silentBurst bound how often the newcomers of one address take the
+	// place of connections that have said nothing. To refuse costs little; to serve a
+	// flood would keep the probes of others waiting behind it.
+	silentEvery = 20 * time.Millisecond
+	silentBurst = healthShare
+)
 
-// httpConnections are those of the health port. Of too many, the one goes that
-// has been longest as it is: a probe, which is newer, is still answered.
+// httpConnections are those of the health port. Each address has a share, and what
+// is being served is not closed. A newcomer takes the place of a connection of its
+// own address when its share is used up; when all places are taken, that of a
+// connection of the address that holds the most. Where there is none to take, the
+// newcomer is refused. So an address without a connection gets in beside any that
+// flood the port.
 type httpConnections struct {
 	log   *slog.Logger
 	quiet *rate.Limiter
 
-	mu    sync.Mutex
-	order list.List // of net.Conn, the one that changed last at the back
-	place map[net.Conn]*list.Element
+	mu   sync.Mutex
+	held int
+	of   map[netip.Prefix]*httpShare // address → what it holds; none that holds nothing
+}
+
+// An httpShare is what one address holds.
+type httpShare struct {
+	conns  list.List // of *httpConn, the one that changed last at the back
+	silent *rate.Limiter
+}
+
+// An httpConn is one connection of the health port.
+type httpConn struct {
+	net.Conn
+
+	all    *httpConnections
+	from   netip.Prefix
+	place  *list.Element // in all.of[from]; nil: it has given its place back
+	spoke  bool          // a request was served
+	busy   time.Time     // since when a request is served; zero: none is
+	closed bool          // by evict
+	using  sync.RWMutex  // held for reading by reads and writes
 }
 
 func newHTTPConnections(log *slog.Logger) *httpConnections {
-	return &httpConnections{log: log, quiet: rate.NewLimiter(rate.Every(time.Minute), 1), place: map[net.Conn]*list.Element{}}
+	return &httpConnections{log: log, quiet: rate.NewLimiter(rate.Every(time.Minute), 1), of: map[netip.Prefix]*httpShare{}}
+}
+
+// An httpGate is a listener that refuses what finds no place.
+type httpGate struct {
+	net.Listener
+
+	conns *httpConnections
+}
+
+// Accept returns the next connection that is let in.
+func (g *httpGate) Accept() (net.Conn, error) {
+	for {
+		conn, err := g.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if in := g.conns.admit(conn); in != nil {
+			return in, nil
+		}
+		_ = conn.Close()
+	}
+}
+
+// admit takes a connection in, in the place of another where that is needed, and
+// returns nil where there is no place. Only its gate calls it.
+func (c *httpConnections) admit(conn net.Conn) *httpConn {
+	from := addressOf(conn)
+	c.mu.Lock()
+	victim, full := c.victim(from, time.Now())
+	if victim != nil {
+		victim.closed = true
+	}
+	c.mu.Unlock()
+	if full && c.quiet.Allow() {
+		c.log.Warn("connections of the health port are closed: too many are open", "limit", maxHealthConnections, "limit_of_an_address", healthShare, "address", from.String())
+	}
+	switch {
+	case victim != nil:
+		victim.evict()
+	case full:
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := &httpConn{Conn: conn, all: c, from: from}
+	if c.of[from] == nil {
+		c.of[from] = &httpShare{silent: rate.NewLimiter(rate.Every(silentEvery), silentBurst)}
+	}
+	t.place = c.of[from].conns.PushBack(t)
+	c.held++
+	return t
+}
+
+// victim returns whose place a newcomer takes, and whether it needs that of
+// another. The caller holds the lock.
+func (c *httpConnections) victim(from netip.Prefix, now time.Time) (victim *httpConn, full bool) {
+	share, own, limit := c.of[from], 0, maxHealthConnections
+	if share != nil {
+		own, limit = share.conns.Len(), maxHealthConnections-healthReserve
+	}
+	switch {
+	case own >= healthShare:
+		victim = share.free(now)
+	case c.held < limit:
+		return nil, false
+	default:
+		victim = c.ofTheLargest(own, now)
+		if victim == nil && share != nil {
+			victim = share.free(now)
+		}
+	}
+	if victim != nil && !victim.spoke && share != nil && !share.silent.AllowN(now, 1) {
+		return nil, true
+	}
+	return victim, true
+}
+
+// ofTheLargest returns a connection of the address that holds the most, of those
+// that hold more than the newcomer's.
+func (c *httpConnections) ofTheLargest(own int, now time.Time) (victim *httpConn) {
+	most := own
+	for _, share := range c.of {
+		if share.conns.Len() <= most {
+			continue
+		}
+		if free := share.free(now); free != nil {
+			victim, most = free, share.conns.Len()
+		}
+	}
+	return victim
+}
+
+// free returns a connection on which no request is served, nil where there is
+// none: the one that has been idle for longest, else the one that has said nothing
+// for longest.
+func (s *httpShare) free(now time.Time) (silent *httpConn) {
+	for e := s.conns.Front(); e != nil; e = e.Next() {
+		t, ok := e.Value.(*httpConn)
+		switch {
+		case !ok || t.closed || !t.busy.IsZero() && now.Sub(t.busy) <= servedFor:
+		case t.spoke:
+			return t
+		case silent == nil:
+			silent = t
+		}
+	}
+	return silent
+}
+
+// evict closes a connection and gives its place back. The descriptor is there
+// until the last reader or writer has noticed, so that is waited for: never more
+// are held than are counted, and a flood is no faster than it is cleared away.
+func (t *httpConn) evict() {
+	if tcp, ok := t.Conn.(*net.TCPConn); ok {
+		_ = tcp.CloseWrite() // at once: the other end need not wait for a reader here
+	}
+	_ = t.Conn.Close()
+	t.using.Lock() // held by nobody for long: reads and writes of a closed connection end
+	defer t.using.Unlock()
+	t.leave()
+}
+
+// Read reads from the connection.
+func (t *httpConn) Read(p []byte) (int, error) {
+	t.using.RLock()
+	defer t.using.RUnlock()
+	return t.Conn.Read(p)
+}
+
+// Write writes to the connection.
+func (t *httpConn) Write(p []byte) (int, error) {
+	t.using.RLock()
+	defer t.using.RUnlock()
+	return t.Conn.Write(p)
 }
 
 // changed is the server's ConnState.
 func (c *httpConnections) changed(conn net.Conn, state http.ConnState) {
-	switch state {
-	case http.StateNew:
-		c.admit(conn)
-	case http.StateActive, http.StateIdle:
-		c.mu.Lock()
-		if e := c.place[conn]; e != nil {
-			c.order.MoveToBack(e)
-		}
-		c.mu.Unlock()
-	case http.StateClosed, http.StateHijacked:
-		c.mu.Lock()
-		c.remove(conn)
-		c.mu.Unlock()
-	}
-}
-
-func (c *httpConnections) admit(conn net.Conn) {
-	c.mu.Lock()
-	var oldest net.Conn
-	if front := c.order.Front(); front != nil && c.order.Len() >= maxHealthConnections {
-		oldest, _ = front.Value.(net.Conn)
-		c.remove(oldest)
-	}
-	c.place[conn] = c.order.PushBack(conn)
-	c.mu.Unlock()
-	if oldest == nil {
+	t, ok := conn.(*httpConn)
+	if !ok {
 		return
 	}
-	_ = oldest.Close()
-	if c.quiet.Allow() {
-		c.log.Warn("connections of the health port are closed: too many are open", "limit", maxHealthConnections)
+	switch state {
+	case http.StateNew:
+	case http.StateActive: // a request's head has been read
+		t.set(time.Now())
+	case http.StateIdle:
+		t.set(time.Time{})
+	case http.StateClosed, http.StateHijacked:
+		t.leave()
 	}
 }
 
-// remove forgets a connection. The caller holds the lock.
-func (c *httpConnections) remove(conn net.Conn) {
-	if e := c.place[conn]; e != nil {
-		c.order.Remove(e)
-		delete(c.place, conn)
+// set notes since when a request is served.
+func (t *httpConn) set(busy time.Time) {
+	t.all.mu.Lock()
+	defer t.all.mu.Unlock()
+	t.busy, t.spoke = busy, true
+	if t.place != nil {
+		t.all.of[t.from].conns.MoveToBack(t.place)
+	}
+}
+
+// leave gives the place back.
+func (t *httpConn) leave() {
+	c := t.all
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t.place == nil {
+		return
+	}
+	share := c.of[t.from]
+	share.conns.Remove(t.place)
+	t.place = nil
+	c.held--
+	if share.conns.Len() == 0 {
+		delete(c.of, t.from)
 	}
 }
 
 func (c *httpConnections) count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.order.Len()
+	return c.held
+}
+
+// addressOf returns whose share a connection uses: that of its IPv4 address, or of
+// the /64 network of its IPv6 address, of which one host has as many as it likes.
+func addressOf(conn net.Conn) netip.Prefix {
+	const hostBits, networkBits = 32, 64
+	tcp, ok := conn.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.Prefix{}
+	}
+	addr := tcp.AddrPort().Addr().Unmap().WithZone("")
+	bits := networkBits
+	if addr.Is4() {
+		bits = hostBits
+	}
+	return netip.PrefixFrom(addr, bits).Masked()
 }
 
 // A seldomWriter drops what comes too often: strangers can make errors.

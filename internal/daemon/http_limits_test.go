@@ -4,30 +4,53 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
-// keptAlive asks for /livez on a connection of its own and leaves that open.
-func (r *running) keptAlive() net.Conn {
+// connects opens a connection to the health port from an address of this machine.
+func (r *running) connects(from string) net.Conn {
 	r.t.Helper()
-	conn, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", r.HealthAddress())
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	conn, err := dialer.DialContext(context.Background(), "tcp", r.HealthAddress())
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { _ = conn.Close() })
-	if _, err := conn.Write([]byte("GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")); err != nil {
-		r.t.Fatal(err)
+	return conn
+}
+
+// asks asks for a path on a connection, and returns why there is no answer.
+func asks(conn net.Conn, path string) error {
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	if _, err := conn.Write([]byte("GET " + path + " HTTP/1.1\r\nHost: h\r\n\r\n")); err != nil {
+		return err
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	return errors.Join(err, resp.Body.Close())
+}
+
+// keptAlive asks for /livez on a connection of its own and leaves that open.
+func (r *running) keptAlive() net.Conn {
+	r.t.Helper()
+	conn := r.connects("127.0.0.1")
+	if err := asks(conn, "/livez"); err != nil {
 		r.t.Fatalf("a new connection is not answered: %v", err)
 	}
-	_ = resp.Body.Close()
 	return conn
 }
 
@@ -38,21 +61,28 @@ func open(conn net.Conn) bool {
 	return err == nil || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
+// stillOpen counts the connections that the other end still holds.
+func stillOpen(conns []net.Conn) (n int) {
+	for _, conn := range conns {
+		if open(conn) {
+			n++
+		}
+	}
+	return n
+}
+
 func TestHealthPortHoldsFewConnectionsAndTheNewestAreAnswered(t *testing.T) {
 	t.Parallel()
 	r := run(t, setup{}).ready()
 	var conns []net.Conn
 	for range 3 * maxHealthConnections {
 		conns = append(conns, r.keptAlive())
-	}
-	held := 0
-	for _, conn := range conns {
-		if open(conn) {
-			held++
+		if n := r.http.conns.count(); n > healthShare {
+			t.Fatalf("%d connections of one address are held, want at most %d", n, healthShare)
 		}
 	}
-	if held == 0 || held > maxHealthConnections {
-		t.Errorf("%d connections are held, want some and at most %d", held, maxHealthConnections)
+	if n := stillOpen(conns); n == 0 || n > healthShare {
+		t.Errorf("%d connections of one address are held, want some and at most %d", n, healthShare)
 	}
 	if !open(conns[len(conns)-1]) {
 		t.Error("the newest connection is closed, want the oldest to go")
@@ -62,6 +92,159 @@ func TestHealthPortHoldsFewConnectionsAndTheNewestAreAnswered(t *testing.T) {
 	}
 	if n := strings.Count(r.log.String(), "too many are open"); n != 1 {
 		t.Errorf("logged %d times, want once", n)
+	}
+}
+
+// A flood is clients that open connections from addresses of their own, as fast as
+// they can. Some say nothing on them, some ask and go on.
+func (r *running) flood(addresses int) (stop func()) {
+	r.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var clients sync.WaitGroup
+	for i := range addresses {
+		clients.Go(func() {
+			dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(i+1))}}
+			var kept []net.Conn
+			for n := 0; ctx.Err() == nil; n++ {
+				conn, err := dialer.DialContext(ctx, "tcp", r.HealthAddress())
+				if err != nil {
+					continue
+				}
+				if n%3 == 0 {
+					_, _ = conn.Write([]byte("GET /livez HTTP/1.1\r\nHost: h\r\n\r\n"))
+				}
+				if kept = append(kept, conn); len(kept) > 2*healthShare {
+					_ = kept[0].Close()
+					kept = kept[1:]
+				}
+			}
+			for _, conn := range kept {
+				_ = conn.Close()
+			}
+		})
+	}
+	return func() { cancel(); clients.Wait() }
+}
+
+func TestProbesAreAnsweredBesideAFlood(t *testing.T) {
+	for _, addresses := range []int{1, 3, 8} {
+		t.Run(fmt.Sprintf("%d addresses", addresses), func(t *testing.T) {
+			t.Parallel()
+			r := run(t, setup{}).ready()
+			stop := r.flood(addresses)
+			defer stop()
+			until(t, "the flood has used up its share", func() bool { return r.http.conns.count() >= healthShare })
+			for i := range 20 {
+				if err := asks(r.connects("127.0.0.1"), "/livez"); err != nil {
+					t.Fatalf("probe %d: %v", i, err)
+				}
+				if n := r.http.conns.count(); n > maxHealthConnections {
+					t.Errorf("%d connections are held, want at most %d", n, maxHealthConnections)
+				}
+			}
+		})
+	}
+}
+
+// slow is a connection whose request is being served for as long as the test
+// likes: its answer does not go out.
+func slow(c *httpConnections, from string) *httpConn {
+	conn, _ := net.Pipe()
+	t := c.admit(addressed{conn, &net.TCPAddr{IP: net.ParseIP(from), Port: 1}})
+	if t != nil {
+		c.changed(t, http.StateActive)
+	}
+	return t
+}
+
+// addressed is a connection that comes from an address.
+type addressed struct {
+	net.Conn
+
+	from net.Addr
+}
+
+func (a addressed) RemoteAddr() net.Addr { return a.from }
+
+func TestWhatIsBeingServedIsNotClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newHTTPConnections(slog.New(slog.DiscardHandler))
+		var served []*httpConn
+		for i := range healthShare {
+			if s := slow(c, "10.0.0.1"); s != nil {
+				served = append(served, s)
+			} else {
+				t.Fatalf("connection %d is refused, want its address to have a share of %d", i, healthShare)
+			}
+		}
+		if slow(c, "10.0.0.1") != nil {
+			t.Error("an address whose share is being served gets another connection")
+		}
+		for _, s := range served {
+			if s.place == nil {
+				t.Fatal("a connection is closed while its request is served")
+			}
+		}
+		for i := range 10 { // more addresses that never read their answers
+			for range healthShare {
+				slow(c, fmt.Sprintf("10.0.1.%d", i))
+			}
+		}
+		if slow(c, "10.0.0.2") == nil {
+			t.Error("an address without a connection is refused, want places that are kept for it")
+		}
+		c.changed(served[3], http.StateIdle)
+		if s := slow(c, "10.0.0.1"); s == nil || served[3].place != nil {
+			t.Error("a newcomer does not get the place of an idle connection of its address")
+		}
+		time.Sleep(servedFor + time.Second)
+		if slow(c, "10.0.0.1") == nil || served[0].place != nil {
+			t.Errorf("an answer that nobody takes keeps its place for longer than %s", servedFor)
+		}
+		if c.count() > maxHealthConnections {
+			t.Errorf("%d connections are held, want at most %d", c.count(), maxHealthConnections)
+		}
+	})
+}
+
+func TestNetworksOfOneHostShare(t *testing.T) {
+	t.Parallel()
+	for _, pair := range []struct {
+		a, b string
+		same bool
+	}{
+		{"10.0.0.1", "10.0.0.1", true},
+		{"10.0.0.1", "::ffff:10.0.0.1", true},
+		{"10.0.0.1", "10.0.0.2", false},
+		{"2001:db8::1", "2001:db8::ffff:1", true},
+		{"2001:db8::1", "2001:db8:0:1::1", false},
+	} {
+		of := func(ip string) netip.Prefix { return addressOf(addressed{nil, &net.TCPAddr{IP: net.ParseIP(ip)}}) }
+		if got := of(pair.a) == of(pair.b); got != pair.same {
+			t.Errorf("%s and %s share: %t, want %t", pair.a, pair.b, got, pair.same)
+		}
+	}
+}
+
+// A body is not waited for: whoever announces one and sends nothing would hold a
+// connection that is being served.
+func TestBodyIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	r := run(t, setup{}).ready()
+	for _, head := range []string{"Content-Length: 1000", "Transfer-Encoding: chunked"} {
+		conn := r.connects("127.0.0.1")
+		began := time.Now()
+		if _, err := conn.Write([]byte("GET /livez HTTP/1.1\r\nHost: h\r\n" + head + "\r\n\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %v, want 200", head, err)
+		}
+		_ = resp.Body.Close()
+		if took := time.Since(began); took > r.http.server.ReadTimeout/2 {
+			t.Errorf("%s: answered after %s, want at once", head, took)
+		}
 	}
 }
 

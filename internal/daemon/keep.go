@@ -7,12 +7,10 @@ import (
 	"time"
 )
 
-// keep puts the socket back whenever its file is gone, until ctx ends. serve is
+// keep puts the socket back whenever its file is gone or its listener is broken,
+// until ctx ends. serve is
 // called with each new listener.
 func (s *socket) keep(ctx context.Context, serve func(net.Listener)) {
-	if s.abstract() {
-		return
-	}
 	ticker := time.NewTicker(s.time.keep)
 	defer ticker.Stop()
 	reported := ""
@@ -39,7 +37,7 @@ func (s *socket) restore(ctx context.Context, serve func(net.Listener)) error {
 		return nil
 	}
 	s.mu.Lock()
-	old, own := s.listener, s.own
+	old, own, broken := s.listener, s.own, s.broken
 	s.mu.Unlock()
 	err := s.bind(ctx)
 	switch {
@@ -48,9 +46,12 @@ func (s *socket) restore(ctx context.Context, serve func(net.Listener)) error {
 	case err != nil:
 		return err
 	}
-	if own {
+	switch {
+	case broken:
+		s.log.Warn("another socket is in the place of the broken one", "socket", s.path)
+	case own:
 		s.log.Warn("socket file was removed: put back", "socket", s.path)
-	} else {
+	default:
 		s.log.Warn("socket file was removed: put back; restart its socket unit, which knows only the one before", "socket", s.path)
 	}
 	serve(s.current())
@@ -58,15 +59,29 @@ func (s *socket) restore(ctx context.Context, serve func(net.Listener)) error {
 	return nil
 }
 
-// owns says whether the file of that name is the one that this socket made.
+// owns says whether the file of that name is the one that this socket made, and
+// leads to a listener.
 func (s *socket) owns() bool {
-	if s.abstract() {
-		return true
+	var file fileID
+	var err error
+	if !s.abstract() {
+		file, err = identify(s.path)
 	}
-	file, err := identify(s.path)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return err == nil && file == s.file
+	return err == nil && file == s.file && !s.broken
+}
+
+// renounce makes keep put another socket in the place of one whose listener is
+// broken and closed. It returns false where that is not the present one.
+func (s *socket) renounce(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener != l || s.closed {
+		return false
+	}
+	s.broken = true
+	return true
 }
 
 // noteLoss keeps why callers cannot find the socket, and since when.

@@ -48,6 +48,7 @@ type socket struct {
 	made     []string // directories that were made for it
 	lost     error    // why the file is gone and could not be put back
 	lostAt   time.Time
+	broken   bool // the listener can accept no more
 	closed   bool
 }
 
@@ -212,7 +213,7 @@ func (s *socket) take(listener *net.UnixListener, file fileID, born int, own boo
 	if s.closed {
 		return net.ErrClosed
 	}
-	s.listener, s.file, s.born, s.own = listener, file, born, own
+	s.listener, s.file, s.born, s.own, s.broken = listener, file, born, own, false
 	return nil
 }
 
