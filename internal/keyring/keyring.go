@@ -13,7 +13,7 @@
 // Health is evidence: every KMS call tells the record of its key how it went,
 // and a background check runs where there was no recent evidence. Status and
 // Health read the record and never wait for the network; only a Status before
-// the first contact with KMS waits for that, up to two seconds.
+// the first contact with KMS waits for that, up to six seconds.
 //
 // What kube-apiserver demands of key_id, Status and annotations:
 // https://github.com/kubernetes/enhancements/tree/master/keps/sig-auth/3299-kms-v2-improvements
