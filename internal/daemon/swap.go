@@ -21,7 +21,7 @@ func (d *Daemon) change(ctx context.Context, cfg *config.Config) (changes, error
 	next := d.next(before, cfg)
 	undo, err := d.prepare(ctx, before, next)
 	if err == nil {
-		err = ctx.Err() // the process ends
+		err = d.swap(ctx, before, next)
 	}
 	if err != nil {
 		for _, step := range slices.Backward(undo) {
@@ -30,7 +30,6 @@ func (d *Daemon) change(ctx context.Context, cfg *config.Config) (changes, error
 		d.discard(before, next) //nolint:contextcheck // it outlives ctx
 		return changes{}, err
 	}
-	d.swap(ctx, before, next)
 	return compare(before, next), nil
 }
 
@@ -94,15 +93,22 @@ func (d *Daemon) discard(before, next *generation) {
 	for _, e := range endpoints {
 		e.discard()
 	}
+	ctx, cancel := d.until(d.time.drain)
+	defer cancel()
 	for _, r := range rings {
-		r.end()
+		r.end(ctx, d.time.rest, d.ending)
 	}
 }
 
-// swap makes next the current generation. Sockets that both have change hands
-// while they serve; new ones begin to answer; what is left of before ends in the
-// background.
-func (d *Daemon) swap(ctx context.Context, before, next *generation) {
+// swap makes next the current generation, unless the process ends. Sockets that
+// both have change hands while they serve; new ones begin to answer; what is left
+// of before ends in the background.
+func (d *Daemon) swap(ctx context.Context, before, next *generation) error {
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	if d.final || ctx.Err() != nil {
+		return errEnds
+	}
 	oldRings, gone := before.without(next)
 	newRings, _ := next.without(before)
 	for _, r := range newRings {
@@ -126,4 +132,8 @@ func (d *Daemon) swap(ctx context.Context, before, next *generation) {
 	d.drain(oldRings, gone) //nolint:contextcheck // it outlives ctx
 	d.current.Store(next)   // after that: who sees next may wait for what it replaced
 	d.noteServing()
+	return nil
 }
+
+// errEnds is why a generation that is ready does not serve.
+var errEnds = errors.New("the process ends")

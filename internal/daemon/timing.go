@@ -14,6 +14,7 @@ type timing struct {
 	answer     time.Duration // between questions to the process's own socket
 	drain      time.Duration // for running calls, after the sockets have closed
 	silence    time.Duration // for a connection's first words then
+	rest       time.Duration // for all that is left, once running calls are cut
 
 	// Of the file of --config.
 	settle     time.Duration // of quiet, before it is read after a change
@@ -27,7 +28,7 @@ type timing struct {
 func usualTiming() timing {
 	return timing{
 		holderWait: 10 * time.Second, holderPoll: 100 * time.Millisecond, keep: 2 * time.Second,
-		portRetry: 2 * time.Second, answer: 5 * time.Second, drain: 5 * time.Second, silence: 200 * time.Millisecond,
+		portRetry: 2 * time.Second, answer: 5 * time.Second, drain: 5 * time.Second, silence: 200 * time.Millisecond, rest: 500 * time.Millisecond,
 		settle: 200 * time.Millisecond, settleMost: 2 * time.Second, poll: 10 * time.Second, missing: 5 * time.Second,
 		retry: 10 * time.Second, retryMost: time.Minute,
 	}
