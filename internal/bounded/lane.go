@@ -30,15 +30,15 @@ type Lane struct {
 	ended  chan struct{} // cap 1: some that was left behind has returned
 }
 
-// errHeldBack is the Cause where a Lane begins no work.
-var errHeldBack = errors.New("what was begun before has not returned")
+// ErrHeldBack is the Cause where a Lane began no work.
+var ErrHeldBack = errors.New("what was begun before has not returned")
 
 // DoIn is [Do] for one work of a Lane, which fails at once where too much of what
 // was left behind before still runs.
 func DoIn[T any](ctx context.Context, l *Lane, work func(context.Context) (T, error)) (T, error) {
 	if !l.begin() {
 		var none T
-		return none, &AbandonedError{Wait: l.Wait, Cause: errHeldBack}
+		return none, &AbandonedError{Wait: l.Wait, Cause: ErrHeldBack}
 	}
 	return Do(ctx, l.Observer, l.Wait, func(ctx context.Context) (T, error) {
 		defer l.end(ctx)

@@ -40,9 +40,10 @@ type endpoint struct {
 func (d *Daemon) newEndpoint(cfg *config.Config, path string, t *kmsserver.Target) *endpoint {
 	e := &endpoint{
 		path: path, server: kmsserver.New(d.opts.Version, t), began: time.Now(), log: d.log.With("socket", path),
-		rejected: d.metrics.Rejected, failed: d.fail, stop: func() {},
+		rejected: d.metrics.Rejected, failed: d.fail, stop: func() {}, answering: answering{pauses: d.pauses},
 		socket: newSocket(socketOptions{
 			path: path, access: access{mode: cfg.Socket.Mode, group: cfg.Socket.Group}, log: d.log, time: d.time, files: d.files, settings: d.settings, handed: d.handed,
+			waits: d.waits, pauses: d.pauses,
 		}),
 	}
 	e.allowed.Store(&cfg.Socket.AllowUIDs)

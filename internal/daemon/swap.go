@@ -49,12 +49,12 @@ func (d *Daemon) prepare(ctx context.Context, before, next *generation) (undo []
 		if !before.hasEndpoint(s.at) {
 			continue
 		}
-		was, err := s.at.socket.setAccess(want)
+		was, err := s.at.socket.changeAccess(ctx, want)
 		if err != nil {
 			return undo, err
 		}
 		undo = append(undo, func() {
-			if _, err := s.at.socket.setAccess(was); err != nil {
+			if _, err := s.at.socket.changeAccess(context.WithoutCancel(ctx), was); err != nil {
 				d.log.Error("mode and group of a socket are not as they were", "socket", s.at.path, "error", err.Error())
 			}
 		})
