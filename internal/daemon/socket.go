@@ -225,6 +225,9 @@ func (s *socket) bind(ctx context.Context) error {
 	if err := s.clearStale(ctx); err != nil {
 		return err
 	}
+	if s.isClosed() { // close removes the file under the same lock
+		return net.ErrClosed
+	}
 	listener, err := s.files.listen(ctx, s.path, 0o600)
 	if err != nil {
 		return err
@@ -232,7 +235,9 @@ func (s *socket) bind(ctx context.Context) error {
 	listener.SetUnlinkOnClose(false)
 	if err := s.adopt(listener); err != nil {
 		_ = listener.Close()
-		_ = s.files.remove(s.path)
+		if err := s.files.remove(s.path); err != nil {
+			s.warnOfLeftFile(err)
+		}
 		return err
 	}
 	return nil
@@ -400,10 +405,20 @@ func (s *socket) close() {
 		defer cancel()
 		err := bounded.Run(ctx, s.waits, bounded.File, func(ctx context.Context) error { return s.removeOwn(ctx, file) })
 		if err != nil {
-			s.log.Warn("socket file cannot be removed: it stays, and nobody serves it", "socket", s.path, "error", err.Error())
+			s.warnOfLeftFile(err)
 		}
 	}
 	_ = listener.Close()
+}
+
+func (s *socket) warnOfLeftFile(err error) {
+	s.log.Warn("socket file cannot be removed: it stays, and nobody serves it", "socket", s.path, "error", err.Error())
+}
+
+func (s *socket) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 // closeTime is how long the removal of a socket's file may take before callers are
