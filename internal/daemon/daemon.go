@@ -52,6 +52,7 @@ type Daemon struct {
 	conns    *awskms.Connections
 	waits    *bounded.Observer // of whatever may ignore its time limit
 	pauses   *bounded.Pauses
+	reaching *bounded.Lane // for the directories of sockets
 	handed   *handed
 	http     *httpServer
 
@@ -86,7 +87,7 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	}
 	d.metrics = metrics.New(d.registry, o.Version, o.Commit, o.GoVersion, words(cause.Classes()), words(bounded.Waits()))
 	d.waits = &bounded.Observer{Log: o.Log, Left: func(w bounded.Wait) { d.metrics.Abandoned(string(w)) }}
-	d.pauses = bounded.NewPauses()
+	d.pauses, d.reaching = bounded.NewPauses(), &bounded.Lane{Observer: d.waits, Wait: bounded.File}
 	d.ending = &ending{left: func() { d.metrics.Abandoned(string(bounded.Close)) }}
 	cut, cutNow := context.WithCancel(context.Background())
 	d.cut, d.onCut = cutNow, func(f func()) func() {

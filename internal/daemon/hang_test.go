@@ -166,6 +166,27 @@ func TestFileThatHangsLeavesWhatIsServedAndIsReadAgainLater(t *testing.T) {
 	}
 }
 
+func TestReloadGoesOnAfterTheDirectoriesOfSocketsHung(t *testing.T) {
+	t.Parallel()
+	h := newHang(t)
+	timing := shortTiming()
+	timing.file = 50 * time.Millisecond
+	kms := kmstest.Start(t)
+	dir := directory(t)
+	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
+	usual, hanging := usualFiles(), usualFiles()
+	hanging.follow = func(path string) { h.here(); usual.follow(path) }
+	f := runFiled(t, filing{dir: dir, time: timing, files: &hanging}, fileText("", p))
+	f.ready()
+	h.on.Store(true)
+	p.epoch = 7
+	f.write(fileText("", p))
+	f.refused("looking at the directories of sockets did not end within 50ms")
+	f.encrypts(f.client())
+	h.release()
+	f.loaded(fileText("", p))
+}
+
 func TestSocketWhoseFileSystemHangsIsLookedAfterLater(t *testing.T) {
 	t.Parallel()
 	h := newHang(t)

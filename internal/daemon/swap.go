@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 )
 
@@ -18,6 +19,9 @@ const verifySlack = 2 * time.Second
 // after an error.
 func (d *Daemon) change(ctx context.Context, cfg *config.Config) (changes, error) {
 	before := d.current.Load()
+	if err := d.reach(ctx, before, cfg); err != nil {
+		return changes{}, err
+	}
 	next := d.next(before, cfg)
 	undo, err := d.prepare(ctx, before, next)
 	if err == nil {
@@ -31,6 +35,30 @@ func (d *Daemon) change(ctx context.Context, cfg *config.Config) (changes, error
 		return changes{}, err
 	}
 	return compare(before, next), nil
+}
+
+// reach follows the directories of all sockets, as the comparison of their names
+// does, and fails where a file system does not answer.
+func (d *Daemon) reach(ctx context.Context, before *generation, cfg *config.Config) error {
+	var paths []string
+	for _, s := range before.providers {
+		paths = append(paths, s.at.path)
+	}
+	for _, p := range cfg.Providers {
+		paths = append(paths, p.Listen)
+	}
+	limited, cancel := context.WithTimeout(ctx, d.time.file)
+	defer cancel()
+	err := bounded.RunIn(limited, d.reaching, func(context.Context) error {
+		for _, path := range paths {
+			d.files.follow(path)
+		}
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
+		return &hungError{what: "looking at the directories of sockets", limit: d.time.file}
+	}
+	return err
 }
 
 // prepare does all that can fail. What it returns takes it back.
