@@ -128,6 +128,82 @@ func (a *apiServer) roundTripV1(ctx context.Context) error {
 	return err
 }
 
+// A crowd are API servers that call all the time, until the end of the test.
+type crowd struct {
+	t      testing.TB
+	all    []*apiServer
+	stop   context.CancelFunc
+	work   sync.WaitGroup
+	failed chan error
+}
+
+func newCrowd(t testing.TB, path string, callers int) *crowd {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	c := &crowd{t: t, stop: stop, all: make([]*apiServer, callers), failed: make(chan error, callers)}
+	t.Cleanup(stop)
+	for i := range c.all {
+		c.all[i] = newAPIServer(t, path)
+		c.work.Go(func() {
+			if err := c.all[i].run(ctx); err != nil {
+				c.failed <- err
+			}
+		})
+	}
+	return c
+}
+
+// done is how many calls have succeeded, and how long the longest took.
+func (c *crowd) done() (calls int64, longest time.Duration) {
+	for _, a := range c.all {
+		calls += a.calls.Load()
+		longest = max(longest, time.Duration(a.longest.Load()))
+	}
+	return calls, longest
+}
+
+// calls waits until so many more calls have succeeded, or one has failed.
+func (c *crowd) calls(more int) {
+	c.t.Helper()
+	before, _ := c.done()
+	until(c.t, "calls succeed", func() bool { n, _ := c.done(); return n >= before+int64(more) || len(c.failed) > 0 })
+}
+
+// end fails the test where a call failed.
+func (c *crowd) end() {
+	c.t.Helper()
+	c.stop()
+	c.work.Wait()
+	close(c.failed)
+	for err := range c.failed {
+		c.t.Errorf("a call failed: %v", err)
+	}
+	calls, longest := c.done()
+	c.t.Logf("%d callers: %d calls, the longest waited %s", len(c.all), calls, longest)
+}
+
+// A process that is told to end before its first contact answers those that wait
+// for that.
+func TestQuickRestartsFailNoCall(t *testing.T) {
+	const restarts, callers = 4, 16
+	s := kmstest.Start(t)
+	s.Inject(kmsemulator.Fault{Kind: kmsemulator.Latency, Delay: 100 * time.Millisecond})
+	u := newSocketUnit(t)
+	args := []string{"--key=" + key(t, s), "--listen=" + u.path, "--health-port=127.0.0.1:0"}
+	p := u.launch(s.Env(), args...)
+	seal(t, u.path, []byte("ready"))
+	c := newCrowd(t, u.path, callers)
+	c.calls(callers)
+	for range restarts {
+		p.signal(syscall.SIGTERM)
+		p.exits(0)
+		p = u.launch(s.Env(), args...)
+		p.logs(`"msg":"serving"`)
+	}
+	c.calls(callers)
+	c.end()
+}
+
 func TestUpgradeThroughSocketActivationFailsNoCall(t *testing.T) {
 	const restarts, callers = 20, 16
 	s := kmstest.Start(t)
@@ -137,21 +213,9 @@ func TestUpgradeThroughSocketActivationFailsNoCall(t *testing.T) {
 	p := u.launch(s.Env(), args...)
 	seal(t, u.path, []byte("ready"))
 
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	var work sync.WaitGroup
-	all := make([]*apiServer, callers)
-	failed := make(chan error, callers)
-	for i := range all {
-		all[i] = newAPIServer(t, u.path)
-		work.Go(func() {
-			if err := all[i].run(ctx); err != nil {
-				failed <- err
-			}
-		})
-	}
+	c := newCrowd(t, u.path, callers)
 	for i := range restarts {
-		time.Sleep(100 * time.Millisecond) // load has to flow in between
+		c.calls(10 * callers)
 		p.signal(syscall.SIGTERM)
 		p.exits(0)
 		if p.err.String() != "" {
@@ -162,19 +226,8 @@ func TestUpgradeThroughSocketActivationFailsNoCall(t *testing.T) {
 		}
 		p = u.launch(s.Env(), args...)
 	}
-	time.Sleep(100 * time.Millisecond) // the last one serves too
-	stop()
-	work.Wait()
-	close(failed)
-	for err := range failed {
-		t.Errorf("a call failed: %v", err)
-	}
-	var calls, longest int64
-	for _, a := range all {
-		calls += a.calls.Load()
-		longest = max(longest, a.longest.Load())
-	}
-	t.Logf("%d restarts under %d callers: %d calls, the longest waited %s", restarts, callers, calls, time.Duration(longest))
+	c.calls(10 * callers) // the last one serves too
+	c.end()
 	if !exists(u.path) {
 		t.Error("the process removed a socket that is not its own")
 	}

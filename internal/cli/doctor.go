@@ -155,7 +155,7 @@ func (f *doctorFlags) run(ctx context.Context, s Streams, o doctor.Options) erro
 
 func (f *doctorFlags) look(ctx context.Context, o doctor.Options) (*doctor.Report, error) {
 	if f.encryption != "" {
-		data, err := config.ReadFile(f.encryption)
+		data, err := config.ReadInTime(f.encryption)
 		if err != nil {
 			return nil, fmt.Errorf("--encryption-config: %w", err)
 		}

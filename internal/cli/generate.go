@@ -116,7 +116,7 @@ func (f *generateFlags) run(s Streams, kind generate.Kind, cfg *config.Config, f
 	o := f.o
 	o.Config, o.Args, o.FileAt = cfg, flags.Args(), f.fileAt
 	if source := flags.Source(); source != nil {
-		data, err := config.ReadFile(source.Path())
+		data, err := config.ReadInTime(source.Path())
 		if err != nil {
 			return err
 		}
@@ -129,7 +129,7 @@ func (f *generateFlags) run(s Streams, kind generate.Kind, cfg *config.Config, f
 		o.FileAt = generate.DefaultConfigAt
 	}
 	if f.from != "" {
-		data, err := config.ReadFile(f.from)
+		data, err := config.ReadInTime(f.from)
 		if err != nil {
 			return fmt.Errorf("--from: %w", err)
 		}

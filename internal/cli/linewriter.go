@@ -8,8 +8,9 @@ import (
 )
 
 const (
-	lineQueue = 1024        // lines that wait for a slow reader
-	lineFlush = time.Second // for what is left at the end
+	lineQueue = 1024 // lines that wait for a slow reader
+	// lineFlush is for what is left at the end: the process has to end in time.
+	lineFlush = 300 * time.Millisecond
 )
 
 // A lineWriter writes in the background, so that nobody who logs waits for

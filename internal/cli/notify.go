@@ -2,7 +2,7 @@ package cli
 
 import (
 	"log/slog"
-	"sync"
+	"net"
 	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
@@ -16,22 +16,42 @@ const statusInterval = 5 * time.Second
 // notifying tells a service manager that waits for it what the process does:
 // ready once every socket is served, alive as long as it answers on them, and how
 // its keys are doing. KMS has no part in the first two: a restart would mend
-// nothing. What it returns waits for the last word, after the daemon's shutdown.
+// nothing. What it returns waits for the last word, after the daemon's shutdown,
+// though no longer than a moment.
 //
 // https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
 func notifying(s Streams, d *daemon.Daemon, log *slog.Logger) (wait func()) {
-	if _, ok := s.LookupEnv("NOTIFY_SOCKET"); !ok {
+	path, ok := s.LookupEnv("NOTIFY_SOCKET")
+	if !ok {
 		return func() {}
 	}
-	n := notifier{daemon: d, log: log}
-	var work sync.WaitGroup
-	work.Go(n.run)
-	return work.Wait
+	n := notifier{daemon: d, log: log, path: path}
+	done := make(chan struct{})
+	go func() { // ends with the daemon's shutdown, or soon after
+		defer close(done)
+		n.run()
+	}()
+	return func() {
+		timer := time.NewTimer(lastWord)
+		defer timer.Stop()
+		select {
+		case <-done:
+		case <-timer.C:
+		}
+	}
 }
+
+const (
+	// notifyTime is how long the service manager may take for one message: it may
+	// have stopped to read, and the process goes on without it.
+	notifyTime = time.Second
+	lastWord   = 100 * time.Millisecond
+)
 
 type notifier struct {
 	daemon *daemon.Daemon
 	log    *slog.Logger
+	path   string // of the service manager's socket, or @name
 	said   string // of the keys
 	failed bool
 }
@@ -76,9 +96,23 @@ func (n *notifier) sayStates() {
 
 // say sends one message. That nobody hears it must end nothing.
 func (n *notifier) say(message string) {
-	_, err := systemd.SdNotify(false, message)
+	err := notify(n.path, message)
 	if err != nil && !n.failed {
 		n.log.Warn("the service manager cannot be told what the process does", "message", message, "error", err.Error())
 	}
 	n.failed = err != nil
+}
+
+// notify is SdNotify with a limit.
+func notify(path, message string) error {
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetWriteDeadline(time.Now().Add(notifyTime)); err != nil {
+		return err
+	}
+	_, err = conn.Write([]byte(message))
+	return err
 }

@@ -31,8 +31,8 @@ func newServe(s Streams, others []*cobra.Command) *cobra.Command {
 			printVersion(s)
 			return nil
 		}
-		cfg, err := flags.Parse(args, s.LookupEnv)
-		if err != nil {
+		cfg, ended, err := parseUntilEnded(s, func() (*config.Config, error) { return flags.Parse(args, s.LookupEnv) })
+		if err != nil || ended {
 			return err
 		}
 		return serve(s, cfg, flags.Source()) //nolint:contextcheck // a signal ends it

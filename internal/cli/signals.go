@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -42,6 +43,33 @@ func wait(s Streams, d *daemon.Daemon, cfg *config.Config, log *slog.Logger, lev
 			end(s, d, cfg, delay, log)
 			log.Info("stopped")
 			return nil
+		}
+	}
+}
+
+// parseUntilEnded makes a configuration, whose file may hang. It says whether a
+// signal ended that.
+func parseUntilEnded(s Streams, parse func() (*config.Config, error)) (cfg *config.Config, ended bool, err error) {
+	type parsed struct {
+		cfg *config.Config
+		err error
+	}
+	done := make(chan parsed, 1)
+	go func() { // ends with parse
+		cfg, err := parse()
+		done <- parsed{cfg, err}
+	}()
+	var early []os.Signal
+	for {
+		select {
+		case sig := <-s.Signals:
+			if sig != syscall.SIGHUP && sig != syscall.SIGUSR1 {
+				return nil, true, nil
+			}
+			early = append(early, sig)
+		case p := <-done:
+			ended := p.err == nil && slices.ContainsFunc(early, func(sig os.Signal) bool { return ends(sig, p.cfg) })
+			return p.cfg, ended, p.err
 		}
 	}
 }

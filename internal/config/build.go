@@ -76,8 +76,8 @@ func (b *builder) add(path, text string) {
 	}
 }
 
-// bounded returns as much of a list as may be.
-func bounded[E any](b *builder, list []E, at string) []E {
+// between returns as much of a list as may be.
+func allowed[E any](b *builder, list []E, at string) []E {
 	if len(list) > maxItems {
 		b.add(at, fmt.Sprintf("has more than %d, which is the most", maxItems))
 		return list[:maxItems]
@@ -102,7 +102,7 @@ func (b *builder) build(doc *document) *Config {
 	if len(doc.Providers) == 0 {
 		b.add("providers", "is empty: give at least one")
 	}
-	for i, p := range bounded(b, doc.Providers, "providers") {
+	for i, p := range allowed(b, doc.Providers, "providers") {
 		cfg.Providers = append(cfg.Providers, b.provider(p, fmt.Sprintf("providers[%d]", i), len(doc.Providers) == 1))
 	}
 	b.checkNames(cfg)
@@ -125,7 +125,7 @@ func (b *builder) provider(p providerDocument, at string, alone bool) Provider {
 	if len(p.Keys) == 0 {
 		b.add(at+".keys", "is empty: the first key writes, and all read")
 	}
-	for i, k := range bounded(b, p.Keys, at+".keys") {
+	for i, k := range allowed(b, p.Keys, at+".keys") {
 		path := fmt.Sprintf("%s.keys[%d]", at, i)
 		key, ok := b.key(k, path)
 		if ok && slices.ContainsFunc(out.Keys, key.Equal) {
@@ -249,7 +249,7 @@ func (b *builder) checkSockets(cfg *Config) {
 }
 
 func (b *builder) socket(doc socketDocument) Socket {
-	s := Socket{Group: -1, AllowUIDs: bounded(b, doc.AllowUIDs, "socket.allowUIDs")}
+	s := Socket{Group: -1, AllowUIDs: allowed(b, doc.AllowUIDs, "socket.allowUIDs")}
 	mode, err := strconv.ParseUint(doc.Mode, 8, 32)
 	if err != nil || !keyref.Matches(modeForm, doc.Mode) {
 		b.add("socket.mode", quote(doc.Mode)+" is no octal mode that lets the owner in, such as 0600 or 0660")

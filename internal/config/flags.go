@@ -129,7 +129,7 @@ func (f *Flags) load(m *Mistakes) *Config {
 		return nil
 	}
 	f.source = &Source{path: f.config, overrides: f.overrides(), warnings: f.warnings()}
-	data, err := ReadFile(f.config)
+	data, err := ReadInTime(f.config)
 	if err != nil {
 		m.add(f.given("config"), err.Error())
 		return nil

@@ -1,14 +1,19 @@
 package config
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 )
 
 // maxMistakes is how many a person would read.
@@ -70,8 +75,25 @@ func (s *Source) told(mistakes Mistakes) Mistakes {
 	return mistakes
 }
 
+// readTime is how long a command waits for a file.
+const readTime = 10 * time.Second
+
+// ReadInTime is [ReadFile] for who reads a file once: it fails where the file
+// system that the file is on does not answer.
+func ReadInTime(path string) ([]byte, error) { return readWithin(readTime, path, ReadFile) }
+
+func readWithin(limit time.Duration, path string, read func(string) ([]byte, error)) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	data, err := bounded.Do(ctx, nil, bounded.File, func(context.Context) ([]byte, error) { return read(path) })
+	if _, hangs := errors.AsType[*bounded.AbandonedError](err); hangs {
+		return nil, fmt.Errorf("reading %s did not end within %s: the file system that it is on does not answer", path, limit)
+	}
+	return data, err
+}
+
 // ReadFile returns the bytes of a configuration file, and a little more than
-// what is allowed of one that is too long.
+// what is allowed of one that is too long. It returns when the file system answers.
 func ReadFile(path string) ([]byte, error) {
 	// Without O_NONBLOCK a named pipe would hold the caller up.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) //nolint:gosec // the operator names the file

@@ -79,6 +79,12 @@ func (s *socket) setAccess(next access) (before access, err error) {
 	return old, fmt.Errorf("changing mode and group of %s: %w", s.path, errors.Join(err, s.change(next, old, born)))
 }
 
+func (s *socket) wants() access {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.want
+}
+
 // warnOfAccess says where the file of a socket that was handed over lets in others
 // than this process's own settings would.
 func (s *socket) warnOfAccess(want access, st unix.Stat_t) {

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -11,6 +12,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"k8s.io/kms/apis/v1beta1"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 )
 
 const (
@@ -23,13 +26,19 @@ const (
 // answering is whether the process answers on one of its own sockets. It is the
 // only thing that a restart could mend, so liveness asks for nothing else.
 type answering struct {
+	pauses *bounded.Pauses // nil: none
+
 	mu     sync.Mutex
 	misses int
 	err    error
+	every  time.Duration // between questions; 0: none are asked
+	turned time.Time     // when the last question ended, or watch began
 }
 
 // watch asks the socket until ctx ends.
 func (a *answering) watch(ctx context.Context, every time.Duration, ask func(context.Context) error, log *slog.Logger) {
+	a.turn(every)
+	defer a.turn(0)
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
@@ -38,44 +47,82 @@ func (a *answering) watch(ctx context.Context, every time.Duration, ask func(con
 			return
 		case <-ticker.C:
 		}
-		if a.note(ask(ctx)) == answerMisses && ctx.Err() == nil {
+		began := time.Now()
+		if a.note(began, ask(ctx)) == answerMisses && ctx.Err() == nil {
 			log.Error("this process does not answer on its own socket", "error", a.problem().Error())
 		}
 	}
 }
 
-func (a *answering) note(err error) (misses int) {
+// turn notes that questions are asked from now on, or no more.
+func (a *answering) turn(every time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.err = err
-	if err == nil {
+	a.every, a.turned = every, time.Now()
+}
+
+// note enters how a question ended. One that the process slept through shows
+// nothing, nor do those before it.
+func (a *answering) note(began time.Time, err error) (misses int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil || a.pauses.Since(a.turned) {
 		a.misses = 0
-	} else {
+	}
+	if err != nil && !a.pauses.Since(began) {
 		a.misses++
 	}
+	a.err, a.turned = err, time.Now()
 	return a.misses
 }
 
-// problem returns why the process should be restarted, nil where it should not.
+// problem returns why the process should be restarted, nil where it should not:
+// three questions running were not answered, or none was even asked for as long as
+// that, which is no better.
 func (a *answering) problem() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.misses < answerMisses {
+	since := a.turned
+	switch paused := a.pauses.Last(); {
+	case paused.After(since): // what was counted before shows nothing
+		since = paused
+	case a.misses >= answerMisses:
+		return a.err
+	}
+	if a.every == 0 {
 		return nil
 	}
-	return a.err
+	if silent := time.Since(since); silent > answerMisses*(a.every+answerTimeout) {
+		return fmt.Errorf("the process has not asked its own socket for %s", silent.Round(time.Second))
+	}
+	return nil
 }
 
 // ask asks the socket for its version, as a caller would. Where the file is not
-// this process's own, nobody could know: keep looks after that.
+// this process's own, or its file system hangs, nobody could know: keep looks after
+// that.
 func (s *socket) ask(ctx context.Context) error {
-	if !s.owns() {
+	if !s.ownsNow(ctx) {
 		return nil
 	}
-	if err := ask(ctx, s.path); err != nil && s.owns() {
+	limited, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	err := bounded.RunIn(limited, s.asking, func(ctx context.Context) error { return ask(ctx, s.path) })
+	if _, ok := errors.AsType[*bounded.AbandonedError](err); ok {
+		err = fmt.Errorf("asking %s for its version: %w", s.path, err)
+	}
+	if err != nil && s.ownsNow(ctx) {
 		return err
 	}
 	return nil
+}
+
+// ownsNow is owns, and false where the file system does not say.
+func (s *socket) ownsNow(ctx context.Context) bool {
+	limited, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	owns, err := bounded.DoIn(limited, s.looking, func(context.Context) (bool, error) { return s.owns(), nil })
+	return err == nil && owns
 }
 
 func ask(ctx context.Context, path string) error {

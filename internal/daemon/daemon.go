@@ -52,19 +52,25 @@ type Daemon struct {
 	metrics  *metrics.Metrics
 	conns    *awskms.Connections
 	waits    *bounded.Observer // of whatever may ignore its time limit
+	pauses   *bounded.Pauses
+	reaching *bounded.Lane // for the directories of sockets
 	handed   *handed
 	http     *httpServer
 
 	current  atomic.Pointer[generation]
 	reloader *reloader // nil without a file
 
-	stop      context.CancelFunc // ends the background work
+	stop      context.CancelFunc // ends reloads and the health port; calls and what they need go on
 	stopping  <-chan struct{}    // closed by that
 	reloading sync.WaitGroup     // what changes the generation
+	changing  sync.Mutex         // held while the generation changes
+	final     bool               // it changes no more
 	draining  sync.WaitGroup     // what earlier generations have left behind
 	work      sync.WaitGroup     // the HTTP server
-	cut       chan struct{}      // closed when running calls are waited for no longer
-	failed    chan error         // a socket that could not be had
+	ending    *ending
+	cut       context.CancelFunc           // running calls are waited for no longer
+	onCut     func(func()) (forget func()) // calls a function then
+	failed    chan error                   // a socket that could not be had
 
 	serving chan struct{} // closed when every socket is served
 	once    sync.Once     // closes it
@@ -78,10 +84,17 @@ func Start(cfg *config.Config, o Options) *Daemon { return start(cfg, o, usualTi
 func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	d := &Daemon{
 		opts: o, time: t, files: f, started: cfg, settings: settingsOf(cfg), log: o.Log, registry: prometheus.NewRegistry(),
-		conns: awskms.NewConnections(), handed: newHanded(o.Sockets, o.Log), cut: make(chan struct{}), failed: make(chan error, 1), serving: make(chan struct{}),
+		conns: awskms.NewConnections(), handed: newHanded(o.Sockets, o.Log), failed: make(chan error, 1), serving: make(chan struct{}),
 	}
 	d.metrics = metrics.New(d.registry, o.Version, o.Commit, o.GoVersion, words(cause.Classes()), words(bounded.Waits()))
 	d.waits = &bounded.Observer{Log: o.Log, Left: func(w bounded.Wait) { d.metrics.Abandoned(string(w)) }}
+	d.pauses, d.reaching = bounded.NewPauses(), &bounded.Lane{Observer: d.waits, Wait: bounded.File}
+	d.ending = &ending{left: func() { d.metrics.Abandoned(string(bounded.Close)) }}
+	cut, cutNow := context.WithCancel(context.Background())
+	d.cut, d.onCut = cutNow, func(f func()) func() {
+		stop := context.AfterFunc(cut, f)
+		return func() { stop() }
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	d.stop, d.stopping = stop, ctx.Done()
 	first := d.next(nothing(), cfg)
@@ -100,6 +113,7 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	}
 	d.http = newHTTPServer(d)
 	d.work.Go(func() { d.http.run(ctx) })
+	d.work.Go(func() { d.pauses.Run(ctx) })
 	return d
 }
 
@@ -180,33 +194,95 @@ func (d *Daemon) HealthAddress() string { return d.http.address() }
 func (d *Daemon) ShutdownDelay() time.Duration { return d.current.Load().cfg.ShutdownDelay }
 
 // Shutdown stops accepting, lets running calls finish for up to five seconds,
-// and removes the sockets. hurry cuts that short.
+// and removes the sockets. What calls may wait for goes on until they have ended:
+// checks, looks, credentials. hurry cuts that short. It returns soon after that,
+// whatever hangs, and says in one line what does.
 func (d *Daemon) Shutdown(hurry context.Context) {
 	d.stop()
-	d.reloading.Wait() // a reload under way is given up
-	defer context.AfterFunc(hurry, func() { close(d.cut) })()
-	g := d.current.Load()
-	rings, endpoints := g.without(nothing())
-	d.drain(rings, endpoints) //nolint:contextcheck // it outlives ctx
+	defer d.cut() // so that nothing waits on where this does not
+	over := make(chan struct{})
+	defer d.onCut(func() { time.AfterFunc(d.time.rest, func() { close(over) }) })()
+	defer context.AfterFunc(hurry, d.cut)()
+	defer time.AfterFunc(d.time.drain, d.cut).Stop()
+	done := make(chan struct{})
+	go func() { // ends with what hangs longest
+		defer close(done)
+		d.end()
+	}()
+	select {
+	case <-done:
+	case <-over:
+	}
+	if what := d.ending.hanging(); what != "" {
+		d.log.Warn("the process ends although this has not ended", "hanging", what)
+	}
+}
+
+// end ends all in order: what changes the generation, the sockets, then what
+// their calls needed.
+func (d *Daemon) end() {
+	soon, cancel := d.until(reloadEnds)
+	defer cancel()
+	d.ending.within(soon, "a reload", d.reloading.Wait) // one under way is given up
+	d.changing.Lock()
+	d.final = true
+	rings, endpoints := d.current.Load().without(nothing())
+	d.changing.Unlock()
+	ctx, cancel := d.until(d.time.drain)
+	defer cancel()
+	last, cancel := after(ctx, d.time.rest)
+	defer cancel()
+	d.drain(rings, endpoints)
 	d.draining.Wait()
-	d.work.Wait()
-	d.conns.Close()
-	d.handed.close()
+	d.ending.within(last, "the health port", d.work.Wait)
+	d.ending.within(last, "connections to KMS", d.conns.Close)
+	d.ending.within(last, "sockets that were handed over", d.handed.close)
+}
+
+// reloadEnds is how long the end of the process waits for a reload to be given up.
+const reloadEnds = time.Second
+
+// until returns a context with a limit, that ends earlier where running calls are
+// cut.
+func (d *Daemon) until(limit time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	forget := d.onCut(cancel)
+	return ctx, func() { forget(); cancel() }
 }
 
 // drain lets what no generation has any more come to its end: sockets first, then
 // what their last calls need.
 func (d *Daemon) drain(rings []*ring, endpoints []*endpoint) {
 	d.draining.Go(func() {
+		var hung atomic.Bool
 		var ends sync.WaitGroup
 		for _, e := range endpoints {
-			ends.Go(func() { e.drain(d.cut) })
+			ends.Go(func() {
+				ctx, cancel := d.until(d.time.drain)
+				defer cancel()
+				if !e.drain(ctx, d.ending) {
+					hung.Store(true)
+				}
+			})
 		}
 		ends.Wait()
 		for _, r := range rings {
-			ends.Go(r.end)
+			ends.Go(func() {
+				ctx, cancel := d.until(r.longest())
+				defer cancel()
+				if !r.end(ctx, d.time.rest, d.ending) {
+					hung.Store(true)
+				}
+			})
 		}
 		ends.Wait()
+		select {
+		case <-d.stopping: // Shutdown says it
+		default:
+			if hung.Load() {
+				d.log.Warn("what the configuration before had is left behind: it does not end", "hanging", d.ending.hanging())
+			}
+		}
 	})
 }
 

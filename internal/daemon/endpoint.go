@@ -40,9 +40,10 @@ type endpoint struct {
 func (d *Daemon) newEndpoint(cfg *config.Config, path string, t *kmsserver.Target) *endpoint {
 	e := &endpoint{
 		path: path, server: kmsserver.New(d.opts.Version, t), began: time.Now(), log: d.log.With("socket", path),
-		rejected: d.metrics.Rejected, failed: d.fail, stop: func() {}, impatient: func() {},
+		rejected: d.metrics.Rejected, failed: d.fail, stop: func() {}, impatient: func() {}, answering: answering{pauses: d.pauses},
 		socket: newSocket(socketOptions{
 			path: path, access: access{mode: cfg.Socket.Mode, group: cfg.Socket.Group}, log: d.log, time: d.time, files: d.files, settings: d.settings, handed: d.handed,
+			waits: d.waits, pauses: d.pauses,
 		}),
 	}
 	e.allowed.Store(&cfg.Socket.AllowUIDs)
@@ -50,9 +51,9 @@ func (d *Daemon) newEndpoint(cfg *config.Config, path string, t *kmsserver.Targe
 }
 
 // claimAndServe claims the socket, however long its holder takes to leave, and
-// serves it. What it starts ends with drain.
+// serves it. What it starts ends with drain, and not with ctx.
 func (e *endpoint) claimAndServe(ctx context.Context, wait time.Duration, served func()) {
-	ctx, e.stop = context.WithCancel(ctx)
+	ctx, e.stop = context.WithCancel(context.WithoutCancel(ctx))
 	e.work.Go(func() {
 		if err := e.socket.claim(ctx, wait); err != nil {
 			if ctx.Err() == nil {
@@ -65,9 +66,10 @@ func (e *endpoint) claimAndServe(ctx context.Context, wait time.Duration, served
 	})
 }
 
-// serve serves a socket that is claimed. What it starts ends with drain.
+// serve serves a socket that is claimed. What it starts ends with drain, and not
+// with ctx.
 func (e *endpoint) serve(ctx context.Context) {
-	ctx, e.stop = context.WithCancel(ctx)
+	ctx, e.stop = context.WithCancel(context.WithoutCancel(ctx))
 	e.run(ctx)
 }
 
@@ -98,41 +100,28 @@ func (e *endpoint) close() {
 	e.socket.close()
 }
 
-// drain closes the endpoint and waits for running calls, for as long as its
-// timing says and not after cut is closed.
+// drain closes the endpoint and waits for running calls until ctx ends, which
+// cuts them. It says whether all has ended then; what hangs is left behind.
 //
 // No caller that was let in may be turned away: gRPC closes a connection that it
 // is handed after GracefulStop has begun, and the caller's first call fails. So
 // that waits until all that were accepted are in gRPC's hands.
-func (e *endpoint) drain(cut <-chan struct{}) {
-	e.close()
-	e.work.Wait()
-	e.accepting.Wait()
-	e.conns.waitUntilHandled()
-	done := make(chan struct{})
-	go func() { // ends with GracefulStop, which Stop cuts short
-		e.server.GracefulStop()
-		close(done)
-	}()
-	most, silence := time.NewTimer(e.socket.time.drain), time.NewTimer(e.socket.time.silence)
-	defer most.Stop()
-	defer silence.Stop()
-	for waiting := true; waiting; {
-		select {
-		case <-done:
-			waiting = false
-		case <-silence.C:
-			e.conns.closeSilent()
-		case <-most.C:
-			e.cut()
-		case <-cut:
-			e.cut()
-			<-done
-			waiting = false
-		}
-	}
+func (e *endpoint) drain(ctx context.Context, ends *ending) bool {
+	of := " of socket " + e.path
+	late, cancel := after(ctx, e.socket.time.rest*2/5)
+	defer cancel()
+	ended := ends.within(late, "the file"+of, e.close)
+	ended = ends.within(late, "work"+of, func() {
+		e.work.Wait()
+		e.accepting.Wait()
+		e.conns.waitUntilHandled()
+	}) && ended
+	defer context.AfterFunc(ctx, e.cut)()
+	defer time.AfterFunc(e.socket.time.silence, e.conns.closeSilent).Stop()
+	return ends.within(late, "calls"+of, e.server.GracefulStop) && ended
 }
 
+// cut ends what GracefulStop waits for, other than a call that does not return.
 func (e *endpoint) cut() {
 	e.conns.closeAll()
 	e.server.Stop()

@@ -15,6 +15,7 @@ import (
 // have others than usualFiles, to make the n-th one fail.
 type files struct {
 	read   func(path string) ([]byte, error) // a file of --config
+	follow func(path string)                 // the directories of a socket
 	notify func() (*fsnotify.Watcher, error)
 	mkdir  func(path string, mode fs.FileMode) error
 	lock   func(ctx context.Context, path string) (unlock func(), err error) // the name of a socket
@@ -27,7 +28,8 @@ type files struct {
 
 func usualFiles() files {
 	return files{
-		read: config.ReadFile, notify: fsnotify.NewWatcher, mkdir: os.Mkdir, lock: lock, listen: listenUnix, accept: net.Listener.Accept,
-		chown: os.Lchown, chmod: os.Chmod, remove: os.Remove,
+		read: config.ReadFile, follow: func(path string) { canonical(path) }, notify: fsnotify.NewWatcher, mkdir: os.Mkdir, lock: lock, listen: listenUnix,
+		accept: net.Listener.Accept,
+		chown:  os.Lchown, chmod: os.Chmod, remove: os.Remove,
 	}
 }

@@ -40,7 +40,7 @@ func callerEnv() map[string]string {
 func shortTiming() timing {
 	return timing{
 		holderWait: 300 * time.Millisecond, holderPoll: 10 * time.Millisecond, keep: 20 * time.Millisecond,
-		portRetry: 20 * time.Millisecond, answer: 20 * time.Millisecond, drain: 5 * time.Second, silence: 200 * time.Millisecond,
+		portRetry: 20 * time.Millisecond, answer: 20 * time.Millisecond, drain: 5 * time.Second, silence: 200 * time.Millisecond, rest: patience, file: patience,
 		settle: 10 * time.Millisecond, settleMost: 100 * time.Millisecond, poll: 10 * time.Second, missing: 300 * time.Millisecond,
 		retry: 100 * time.Millisecond, retryMost: 500 * time.Millisecond,
 	}

@@ -189,7 +189,7 @@ func (s *served) readiness() (line string, ready bool) {
 		return prefix + "its socket is not served yet, since the start at " + stamp(s.at.began), false
 	}
 	if since, err := s.at.socket.problem(); err != nil {
-		return fmt.Sprintf("%sits socket file is gone since %s: %v", prefix, stamp(since), err), false
+		return fmt.Sprintf("%sits %s since %s: %v", prefix, lossWords(err), stamp(since), err), false
 	}
 	switch {
 	case h.CanEncrypt() && h.Suspect:

@@ -8,22 +8,34 @@ import (
 )
 
 // keep puts the socket back whenever its file is gone or its listener is broken,
-// until ctx ends. serve is
-// called with each new listener.
+// until ctx ends. serve is called with each new listener, from this goroutine.
 func (s *socket) keep(ctx context.Context, serve func(net.Listener)) {
 	ticker := time.NewTicker(s.time.keep)
 	defer ticker.Stop()
 	reported := ""
+	fresh := make(chan net.Listener, 1)
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case l := <-fresh:
+			serve(l)
+			continue
 		case <-ticker.C:
 		}
-		err := s.restore(ctx, serve)
+		err := s.onFile(ctx, s.keeping, func(ctx context.Context) error {
+			return s.restore(ctx, func(l net.Listener) { fresh <- l })
+		})
+		if ctx.Err() != nil {
+			return
+		}
 		s.noteLoss(err)
 		if err != nil && err.Error() != reported {
-			s.log.Error("socket file is gone and cannot be put back: trying again", "socket", s.path, "error", err.Error())
+			what := lossWords(err)
+			if what == "socket file is gone" {
+				what += " and cannot be put back"
+			}
+			s.log.Error(what+": trying again", "socket", s.path, "error", err.Error())
 		}
 		reported = ""
 		if err != nil {
@@ -32,6 +44,16 @@ func (s *socket) keep(ctx context.Context, serve func(net.Listener)) {
 	}
 }
 
+// lossWords say why callers may not find the socket.
+func lossWords(err error) string {
+	if _, ok := errors.AsType[*hungError](err); ok {
+		return "socket file cannot be looked at"
+	}
+	return "socket file is gone"
+}
+
+// restore makes the file again where it is not this socket's any more. Where it
+// was left behind it may do so late.
 func (s *socket) restore(ctx context.Context, serve func(net.Listener)) error {
 	if s.owns() {
 		return nil

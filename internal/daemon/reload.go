@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
 )
@@ -20,6 +21,8 @@ type reloader struct {
 	state  atomic.Pointer[fileState]
 
 	// Of run's own goroutine.
+	watch   *watch
+	reads   *bounded.Lane // of the file, whose file system may hang
 	last    attempt
 	missing time.Time // since when the file is away; zero: it is there
 	forced  bool      // what was asked for has not been done yet
@@ -41,7 +44,10 @@ type attempt struct {
 }
 
 func newReloader(d *Daemon, cfg *config.Config) *reloader {
-	r := &reloader{daemon: d, source: d.opts.Source, asked: make(chan struct{}, 1), last: attempt{hash: cfg.Hash}}
+	r := &reloader{
+		daemon: d, source: d.opts.Source, asked: make(chan struct{}, 1), last: attempt{hash: cfg.Hash},
+		reads: &bounded.Lane{Observer: d.waits, Wait: bounded.File},
+	}
 	r.state.Store(&fileState{})
 	return r
 }
@@ -61,20 +67,44 @@ func (r *reloader) metrics() metrics.Reload {
 
 // run loads the file whenever it changes, until ctx ends.
 func (r *reloader) run(ctx context.Context) {
-	w := newWatch(r.source.Path(), r.daemon.time, r.daemon.files, r.daemon.log)
-	defer w.close()
+	r.watch = newWatch(r.source.Path(), r.daemon.time, r.daemon.files, r.daemon.log)
 	for ctx.Err() == nil {
-		w.follow()
 		r.look(ctx)
-		if w.wait(ctx, r.due(), r.asked) {
+		if r.watch.wait(ctx, r.due(), r.asked, r.reads.Ended()) {
 			r.forced = true
 		}
 	}
+	r.watch.close()
+}
+
+// read follows the watch and then reads the file. Where that hangs it is left
+// behind, and the watch with it.
+func (r *reloader) read(ctx context.Context) ([]byte, error) {
+	limited, cancel := context.WithTimeout(ctx, r.daemon.time.file)
+	defer cancel()
+	w, path, read := r.watch, r.source.Path(), r.daemon.files.read
+	data, err := bounded.DoIn(limited, r.reads, func(context.Context) ([]byte, error) {
+		defer w.leave()
+		w.follow()
+		return read(path)
+	})
+	if _, hangs := errors.AsType[*bounded.AbandonedError](err); !hangs {
+		w.takeBack()
+		return data, err
+	}
+	if !errors.Is(err, bounded.ErrHeldBack) {
+		w.leave()
+		r.watch = w.another()
+	}
+	return nil, &hungError{what: "reading the configuration", limit: r.daemon.time.file}
 }
 
 // due is when to look again, whatever is noticed.
 func (r *reloader) due() time.Duration {
+	_, hangs := errors.AsType[*hungError](r.state.Load().err)
 	switch {
+	case hangs:
+		return r.daemon.time.poll / 2
 	case !r.missing.IsZero() && r.last.hash != "":
 		return r.daemon.time.missing / 10
 	case r.last.pause > 0:
@@ -85,7 +115,7 @@ func (r *reloader) due() time.Duration {
 
 // look reads the file, and loads it where there is a reason to.
 func (r *reloader) look(ctx context.Context) {
-	data, err := r.daemon.files.read(r.source.Path())
+	data, err := r.read(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		if r.missing.IsZero() {
 			r.missing = time.Now()

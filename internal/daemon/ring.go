@@ -52,6 +52,7 @@ func (d *Daemon) newRing(cfg *config.Config, p config.Provider, before *ring) *r
 	r := &ring{cfg: p, timeout: cfg.KMSTimeout, grace: cfg.OutageGrace, began: time.Now()}
 	o := keyring.Options{
 		Name: p.Name, Epoch: p.Epoch, Timeout: r.timeout, OutageGrace: r.grace, Log: d.log, Waits: d.waits,
+		Pauses: d.pauses,
 	}
 	if r.memory = d.newMemory(p); r.memory != nil {
 		o.Memory = r.memory
@@ -129,29 +130,39 @@ func (r *ring) serves(cfg *config.Config, p config.Provider) bool {
 }
 
 // start makes the ring's settings hold for its keys, and begins the background
-// work, which ends with end, or with ctx.
+// work. That ends with end and not with ctx: a call may wait for it.
 func (r *ring) start(ctx context.Context) {
 	for _, k := range r.keys {
 		k.client.SetTimeout(r.timeout)
 	}
-	ctx, r.stop = context.WithCancel(ctx)
+	ctx, r.stop = context.WithCancel(context.WithoutCancel(ctx))
 	r.running.Go(func() { r.provider.Run(ctx) })
 }
 
+// longest is more than any call of the ring may take.
+func (r *ring) longest() time.Duration { return r.timeout + 10*time.Second }
+
 // end waits for the calls that began on the ring, which no server has any more,
-// and closes what no other ring uses.
-func (r *ring) end() {
-	r.target.Retire()
+// until ctx ends. Then it ends the background work, and closes what no other ring
+// uses. It says whether all that has ended; what hangs is left behind, within rest.
+func (r *ring) end(ctx context.Context, rest time.Duration, e *ending) bool {
+	of := " of provider " + r.cfg.Name
+	called, cancel := after(ctx, rest*3/5)
+	defer cancel()
+	ended := e.within(called, "calls"+of, r.target.Retire)
 	if r.stop != nil {
 		r.stop()
 	}
-	r.running.Wait()
-	if r.gone {
-		_ = r.memory.Erase() // what stays behind does not count: it is of another configuration
+	stopped, cancel := after(ctx, rest*4/5)
+	defer cancel()
+	ended = e.within(stopped, "checks"+of, r.running.Wait) && ended
+	if r.gone { // what stays behind does not count: it is of another configuration
+		ended = e.within(stopped, "what is known"+of, func() { _ = r.memory.Erase() }) && ended
 	}
 	for _, k := range r.keys {
 		if k.users.Add(-1) == 0 {
-			k.client.Close()
+			ended = e.within(stopped, "key "+k.cfg.Key+of, k.client.Close) && ended
 		}
 	}
+	return ended
 }

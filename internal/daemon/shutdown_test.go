@@ -29,6 +29,9 @@ func TestPromisedTimes(t *testing.T) {
 	if u.drain != 5*time.Second {
 		t.Errorf("running calls may take %s, want 5s", u.drain)
 	}
+	if u.rest > 500*time.Millisecond {
+		t.Errorf("what hangs after that has %s, want the process to end within 6s and its log to be written", u.rest)
+	}
 	if u.keep+time.Second >= 5*time.Second { // a second for whom to ask who is there
 		t.Errorf("a socket file is looked after every %s, want it back within 5s", u.keep)
 	}

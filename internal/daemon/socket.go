@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 )
 
 // socketOptions say what a socket is made like.
@@ -27,6 +29,8 @@ type socketOptions struct {
 	files    files
 	settings settings
 	handed   *handed
+	waits    *bounded.Observer // nil: nobody is told of what is left behind
+	pauses   *bounded.Pauses   // nil: none
 }
 
 func (o socketOptions) abstract() bool { return strings.HasPrefix(o.path, "@") }
@@ -38,6 +42,9 @@ type socket struct {
 	socketOptions // access as it was at first; see want
 
 	binding sync.Mutex // held while the file is made or changed
+
+	// What is done with the file, and asked of the socket, may hang with a file system.
+	making, keeping, looking, asking *bounded.Lane
 
 	mu       sync.Mutex
 	want     access
@@ -55,7 +62,56 @@ type socket struct {
 // A fileID tells one file from another that has taken its name.
 type fileID struct{ dev, ino uint64 }
 
-func newSocket(o socketOptions) *socket { return &socket{socketOptions: o, want: o.access} }
+func newSocket(o socketOptions) *socket {
+	return &socket{
+		socketOptions: o, want: o.access,
+		making:  &bounded.Lane{Observer: o.waits, Wait: bounded.File, Alone: true},
+		keeping: &bounded.Lane{Observer: o.waits, Wait: bounded.File, Alone: true},
+		looking: &bounded.Lane{Observer: o.waits, Wait: bounded.File},
+		asking:  &bounded.Lane{Observer: o.waits, Wait: bounded.Question},
+	}
+}
+
+// onFile runs work with the socket's file, in a lane, and gives it up where the
+// file system hangs.
+func (s *socket) onFile(ctx context.Context, l *bounded.Lane, work func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, s.time.file)
+	defer cancel()
+	err := bounded.RunIn(limited, l, work)
+	if _, ok := errors.AsType[*bounded.AbandonedError](err); ok && ctx.Err() == nil {
+		return &hungError{what: "what was begun with the file", limit: s.time.file}
+	}
+	return err
+}
+
+// changeAccess is setAccess, given up where the file system hangs.
+func (s *socket) changeAccess(ctx context.Context, next access) (access, error) {
+	if s.wants() == next { // also while a file system hangs
+		return next, nil
+	}
+	found := make(chan access, 1)
+	err := s.onFile(ctx, s.making, func(context.Context) error {
+		before, err := s.setAccess(next)
+		found <- before
+		return err
+	})
+	select {
+	case before := <-found:
+		return before, err
+	default:
+		return access{}, err
+	}
+}
+
+// hungError is an operation on files that did not end: their file system hangs.
+type hungError struct {
+	what  string
+	limit time.Duration
+}
+
+func (e *hungError) Error() string {
+	return fmt.Sprintf("%s did not end within %s: the file system that it is on does not answer", e.what, e.limit)
+}
 
 // claim makes the socket. A stale file is replaced. A live holder is waited for
 // and never displaced; what is no socket is left alone.
@@ -63,7 +119,7 @@ func (s *socket) claim(ctx context.Context, wait time.Duration) error {
 	deadline := time.Now().Add(wait)
 	waiting, pid := false, 0
 	for {
-		err := s.inheritOrBind(ctx)
+		err := s.onFile(ctx, s.making, s.inheritOrBind)
 		held, isHeld := errors.AsType[*heldError](err)
 		_, isBusy := errors.AsType[*busyError](err)
 		switch {
@@ -170,6 +226,9 @@ func (s *socket) bind(ctx context.Context) error {
 	if err := s.clearStale(ctx); err != nil {
 		return err
 	}
+	if s.isClosed() { // close removes the file under the same lock
+		return net.ErrClosed
+	}
 	listener, err := s.files.listen(ctx, s.path, 0o600)
 	if err != nil {
 		return err
@@ -177,7 +236,9 @@ func (s *socket) bind(ctx context.Context) error {
 	listener.SetUnlinkOnClose(false)
 	if err := s.adopt(listener); err != nil {
 		_ = listener.Close()
-		_ = s.files.remove(s.path)
+		if err := s.files.remove(s.path); err != nil {
+			s.warnOfLeftFile(err)
+		}
 		return err
 	}
 	return nil
@@ -341,16 +402,39 @@ func (s *socket) close() {
 	}
 	defer s.handed.giveBack(s.path)
 	if own && !s.abstract() {
-		if unlock, err := s.files.lock(context.Background(), s.path); err == nil {
-			defer unlock()
-		} // else as well: a lock is no reason to leave the file behind
-		if now, err := identify(s.path); err == nil && now == file {
-			if err := s.files.remove(s.path); err != nil {
-				s.log.Warn("socket file cannot be removed: it stays, and nobody serves it", "socket", s.path, "error", err.Error())
-			}
+		ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+		defer cancel()
+		err := bounded.Run(ctx, s.waits, bounded.File, func(ctx context.Context) error { return s.removeOwn(ctx, file) })
+		if err != nil {
+			s.warnOfLeftFile(err)
 		}
 	}
 	_ = listener.Close()
+}
+
+func (s *socket) warnOfLeftFile(err error) {
+	s.log.Warn("socket file cannot be removed: it stays, and nobody serves it", "socket", s.path, "error", err.Error())
+}
+
+func (s *socket) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// closeTime is how long the removal of a socket's file may take before callers are
+// turned away all the same.
+const closeTime = 2 * time.Second
+
+// removeOwn removes the socket's file if it is still the one that was made.
+func (s *socket) removeOwn(ctx context.Context, file fileID) error {
+	if unlock, err := s.files.lock(ctx, s.path); err == nil {
+		defer unlock()
+	} // else as well: a lock is no reason to leave the file behind
+	if now, err := identify(s.path); err != nil || now != file {
+		return nil //nolint:nilerr // it is gone, or another's
+	}
+	return s.files.remove(s.path)
 }
 
 // discard closes a socket that never served, and removes the directories that
@@ -360,7 +444,12 @@ func (s *socket) discard() {
 	s.mu.Lock()
 	made := s.made
 	s.mu.Unlock()
-	for _, dir := range slices.Backward(made) {
-		_ = s.files.remove(dir) // stays where somebody has put something there
-	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	_ = bounded.Run(ctx, s.waits, bounded.File, func(context.Context) error {
+		for _, dir := range slices.Backward(made) {
+			_ = s.files.remove(dir) // stays where somebody has put something there
+		}
+		return nil
+	})
 }

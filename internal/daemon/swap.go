@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 )
 
@@ -18,10 +19,13 @@ const verifySlack = 2 * time.Second
 // after an error.
 func (d *Daemon) change(ctx context.Context, cfg *config.Config) (changes, error) {
 	before := d.current.Load()
+	if err := d.reach(ctx, before, cfg); err != nil {
+		return changes{}, err
+	}
 	next := d.next(before, cfg)
 	undo, err := d.prepare(ctx, before, next)
 	if err == nil {
-		err = ctx.Err() // the process ends
+		err = d.swap(ctx, before, next)
 	}
 	if err != nil {
 		for _, step := range slices.Backward(undo) {
@@ -30,8 +34,31 @@ func (d *Daemon) change(ctx context.Context, cfg *config.Config) (changes, error
 		d.discard(before, next) //nolint:contextcheck // it outlives ctx
 		return changes{}, err
 	}
-	d.swap(ctx, before, next)
 	return compare(before, next), nil
+}
+
+// reach follows the directories of all sockets, as the comparison of their names
+// does, and fails where a file system does not answer.
+func (d *Daemon) reach(ctx context.Context, before *generation, cfg *config.Config) error {
+	var paths []string
+	for _, s := range before.providers {
+		paths = append(paths, s.at.path)
+	}
+	for _, p := range cfg.Providers {
+		paths = append(paths, p.Listen)
+	}
+	limited, cancel := context.WithTimeout(ctx, d.time.file)
+	defer cancel()
+	err := bounded.RunIn(limited, d.reaching, func(context.Context) error {
+		for _, path := range paths {
+			d.files.follow(path)
+		}
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
+		return &hungError{what: "looking at the directories of sockets", limit: d.time.file}
+	}
+	return err
 }
 
 // prepare does all that can fail. What it returns takes it back.
@@ -50,12 +77,12 @@ func (d *Daemon) prepare(ctx context.Context, before, next *generation) (undo []
 		if !before.hasEndpoint(s.at) {
 			continue
 		}
-		was, err := s.at.socket.setAccess(want)
+		was, err := s.at.socket.changeAccess(ctx, want)
 		if err != nil {
 			return undo, err
 		}
 		undo = append(undo, func() {
-			if _, err := s.at.socket.setAccess(was); err != nil {
+			if _, err := s.at.socket.changeAccess(context.WithoutCancel(ctx), was); err != nil {
 				d.log.Error("mode and group of a socket are not as they were", "socket", s.at.path, "error", err.Error())
 			}
 		})
@@ -94,15 +121,22 @@ func (d *Daemon) discard(before, next *generation) {
 	for _, e := range endpoints {
 		e.discard()
 	}
+	ctx, cancel := d.until(d.time.drain)
+	defer cancel()
 	for _, r := range rings {
-		r.end()
+		r.end(ctx, d.time.rest, d.ending)
 	}
 }
 
-// swap makes next the current generation. Sockets that both have change hands
-// while they serve; new ones begin to answer; what is left of before ends in the
-// background.
-func (d *Daemon) swap(ctx context.Context, before, next *generation) {
+// swap makes next the current generation, unless the process ends. Sockets that
+// both have change hands while they serve; new ones begin to answer; what is left
+// of before ends in the background.
+func (d *Daemon) swap(ctx context.Context, before, next *generation) error {
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	if d.final || ctx.Err() != nil {
+		return errEnds
+	}
 	oldRings, gone := before.without(next)
 	newRings, _ := next.without(before)
 	d.moveMemories(next, oldRings)
@@ -127,4 +161,8 @@ func (d *Daemon) swap(ctx context.Context, before, next *generation) {
 	d.drain(oldRings, gone) //nolint:contextcheck // it outlives ctx
 	d.current.Store(next)   // after that: who sees next may wait for what it replaced
 	d.noteServing()
+	return nil
 }
+
+// errEnds is why a generation that is ready does not serve.
+var errEnds = errors.New("the process ends")

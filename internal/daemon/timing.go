@@ -13,7 +13,9 @@ type timing struct {
 	portRetry  time.Duration // between tries for a health port that is taken
 	answer     time.Duration // between questions to the process's own socket
 	drain      time.Duration // for running calls, after the sockets have closed
+	file       time.Duration // for what is done with a file, before its file system counts as hung
 	silence    time.Duration // for a connection's first words then
+	rest       time.Duration // for all that is left, once running calls are cut
 
 	// Of the file of --config.
 	settle     time.Duration // of quiet, before it is read after a change
@@ -27,7 +29,7 @@ type timing struct {
 func usualTiming() timing {
 	return timing{
 		holderWait: 10 * time.Second, holderPoll: 100 * time.Millisecond, keep: 2 * time.Second,
-		portRetry: 2 * time.Second, answer: 5 * time.Second, drain: 5 * time.Second, silence: 200 * time.Millisecond,
+		portRetry: 2 * time.Second, answer: 5 * time.Second, drain: 5 * time.Second, silence: 200 * time.Millisecond, rest: 500 * time.Millisecond, file: 3 * time.Second,
 		settle: 200 * time.Millisecond, settleMost: 2 * time.Second, poll: 10 * time.Second, missing: 5 * time.Second,
 		retry: 10 * time.Second, retryMost: time.Minute,
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -16,7 +17,8 @@ const maxLinks = 40
 
 // A watch tells when a file may have changed, by whatever its path leads through:
 // editors and kubelet's ConfigMaps rename files and swap links, so that nothing
-// happens to the file itself. It belongs to one goroutine.
+// happens to the file itself. It belongs to one goroutine at a time: follow may run
+// in another, which keeps the watch where it hangs.
 type watch struct {
 	path    string
 	time    timing
@@ -25,15 +27,32 @@ type watch struct {
 	watcher *fsnotify.Watcher // nil while inotify is not to be had
 	places  places
 	dirs    map[string]fileID // watched → as which directory
-	told    bool              // that it is not
+	told    *atomic.Bool      // that it is not; for all watches of the path
+	left    atomic.Bool       // by one of the two goroutines
 }
 
 func newWatch(path string, t timing, f files, log *slog.Logger) *watch {
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs
 	}
-	return &watch{path: path, time: t, files: f, log: log, dirs: map[string]fileID{}}
+	return &watch{path: path, time: t, files: f, log: log, dirs: map[string]fileID{}, told: new(atomic.Bool)}
 }
+
+// another returns a watch of the same path that has not begun.
+func (w *watch) another() *watch {
+	return &watch{path: w.path, time: w.time, files: w.files, log: w.log, dirs: map[string]fileID{}, told: w.told}
+}
+
+// leave is for each of the two goroutines when it has no more use for the watch:
+// the second closes it.
+func (w *watch) leave() {
+	if w.left.Swap(true) {
+		w.close()
+	}
+}
+
+// takeBack undoes the other goroutine's leave.
+func (w *watch) takeBack() { w.left.Store(false) }
 
 // places are what a path leads through.
 type places struct {
@@ -128,15 +147,14 @@ func (w *watch) add(dir string) bool {
 
 // tell says once that only the slow look is left.
 func (w *watch) tell(err error) {
-	if !w.told {
-		w.told = true
+	if !w.told.Swap(true) {
 		w.log.Warn("the directory of the configuration cannot be watched: the file is looked at from time to time", "file", w.path, "every", w.time.poll.String(), "error", err.Error())
 	}
 }
 
 // wait returns when the file may have changed and is quiet again, when it is
-// asked to, after limit, or when ctx ends.
-func (w *watch) wait(ctx context.Context, limit time.Duration, ask <-chan struct{}) (asked bool) {
+// asked to, when a look that hung has ended, after limit, or when ctx ends.
+func (w *watch) wait(ctx context.Context, limit time.Duration, ask, ended <-chan struct{}) (asked bool) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	for {
@@ -146,6 +164,8 @@ func (w *watch) wait(ctx context.Context, limit time.Duration, ask <-chan struct
 		case <-ask:
 			return true
 		case <-timer.C:
+			return false
+		case <-ended:
 			return false
 		case event := <-w.events():
 			if w.concerns(event) {

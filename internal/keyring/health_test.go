@@ -2,6 +2,7 @@ package keyring_test
 
 import (
 	"bytes"
+	"context"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,7 +16,12 @@ import (
 // status is the shape of a Status: "ok", "text CODE" or "error CODE".
 func status(t *testing.T, p *keyring.Provider) string {
 	t.Helper()
-	s, err := p.Status(t.Context())
+	return statusFor(t.Context(), t, p)
+}
+
+func statusFor(ctx context.Context, t *testing.T, p *keyring.Provider) string {
+	t.Helper()
+	s, err := p.Status(ctx)
 	switch {
 	case err != nil:
 		return "error " + cause.Of(err).Code.String()
@@ -291,30 +297,47 @@ func TestReadKeysNeverDecideStatus(t *testing.T) {
 	})
 }
 
-func TestStatusBeforeFirstContactWaitsAtMostTwoSeconds(t *testing.T) {
+func TestStatusBeforeFirstContactWaitsForTheFirstCheck(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		f := newFake()
-		f.delay = 1500 * time.Millisecond
-		p := newRing(f, ringOptions{})
-		running(t, p)
-		began := time.Now()
-		wantStatus(t, p, "error KMS0210")
-		if took := time.Since(began); took != 2*time.Second {
-			t.Errorf("waited %v, want 2 s", took)
-		}
-	})
-	synctest.Test(t, func(t *testing.T) {
-		f := newFake()
-		f.delay = 500 * time.Millisecond
-		p := newRing(f, ringOptions{})
-		running(t, p)
-		began := time.Now()
-		wantStatus(t, p, "ok")
-		if took := time.Since(began); took != time.Second {
-			t.Errorf("waited %v, want as long as the first contact", took)
-		}
-	})
+	for name, c := range map[string]struct {
+		delay    time.Duration // of each call of KMS
+		idle     bool          // no check begins
+		deadline time.Duration // of the caller; 0: none
+		want     string
+		took     time.Duration
+	}{
+		"as long as the check takes":             {500 * time.Millisecond, false, 0, "ok", time.Second},
+		"also where KMS is slow":                 {1500 * time.Millisecond, false, 35 * time.Second, "ok", 3 * time.Second},
+		"no longer than a check that fails":      {5 * time.Second, false, 35 * time.Second, "error KMS0203", 2800 * time.Millisecond},
+		"the caller's time less that of a reply": {1500 * time.Millisecond, false, 3 * time.Second, "error KMS0210", 2700 * time.Millisecond},
+		"six seconds at most":                    {0, true, 35 * time.Second, "error KMS0210", 6 * time.Second},
+		"six seconds for who has no deadline":    {0, true, 0, "error KMS0210", 6 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := newFake()
+				f.delay = c.delay
+				p := newRing(f, ringOptions{})
+				if !c.idle {
+					running(t, p)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				if c.deadline > 0 {
+					ctx, cancel = context.WithTimeout(t.Context(), c.deadline)
+				}
+				defer cancel()
+				began := time.Now()
+				got := statusFor(ctx, t, p)
+				if took := time.Since(began); took != c.took {
+					t.Errorf("waited %v, want %v", took, c.took)
+				}
+				if got != c.want {
+					t.Errorf("Status is %q, want %q", got, c.want)
+				}
+			})
+		})
+	}
 }
 
 func TestStartWithoutKMSIsUnreadyAndRecovers(t *testing.T) {

@@ -13,7 +13,7 @@
 // Health is evidence: every KMS call tells the record of its key how it went,
 // and a background check runs where there was no recent evidence. Status and
 // Health read the record and never wait for the network; only a Status before
-// the first contact with KMS waits for that, up to two seconds.
+// the first contact with KMS waits for that, up to six seconds.
 //
 // What kube-apiserver demands of key_id, Status and annotations:
 // https://github.com/kubernetes/enhancements/tree/master/keps/sig-auth/3299-kms-v2-improvements
@@ -40,8 +40,8 @@ const (
 	AnnotationRequestID = "request-id.aws-encryption-provider.sigs.k8s.io"
 )
 
-// Options configure a Provider. All fields are required but Epoch, Waits, Memory,
-// Known and Before.
+// Options configure a Provider. All fields are required but Epoch, Waits, Pauses,
+// Memory, Known and Before.
 type Options struct {
 	Name        string
 	Keys        []*Key        // the first writes, all read, in the order in which they are tried
@@ -52,6 +52,7 @@ type Options struct {
 	Waits       *bounded.Observer // told of checks that are left behind; nil: nobody is
 	Memory      Memory            // keeps what is known over a restart of the process; nil: nothing does
 	Known       *Known            // what the process before knew; nil: nothing that counts
+	Pauses      *bounded.Pauses   // of the process, after which checks are counted again; nil: none
 	Before      *Provider         // which this one replaces, under the same name; nil: none
 }
 

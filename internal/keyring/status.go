@@ -6,11 +6,14 @@ import (
 	"strings"
 	"time"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
-// firstContact is how long a Status waits for the first contact with KMS.
-const firstContact = 2 * time.Second
+// firstContact is how long a Status waits for the first contact with KMS at most:
+// longer than a first check takes, and short enough for an API server that asks
+// its provider entries one after the other.
+const firstContact = 6 * time.Second
 
 // OK is the healthz text of a provider that works, by the contract of KMS v2.
 const OK = "ok"
@@ -87,8 +90,14 @@ func (p *Provider) advised(err error) error {
 	return err
 }
 
+// awaitFirstCheck waits until the first check has ended, or the caller needs its
+// answer.
 func (p *Provider) awaitFirstCheck(ctx context.Context) {
-	timer := time.NewTimer(firstContact)
+	limit := firstContact
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(deadline)-awskms.Reply)
+	}
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case <-p.concluded:

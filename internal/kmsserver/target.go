@@ -68,6 +68,9 @@ func NewTarget(o TargetOptions) *Target {
 // Name returns the provider's name.
 func (t *Target) Name() string { return t.name }
 
+// UnderWay returns how many calls have begun on t and not ended.
+func (t *Target) UnderWay() int64 { return t.calls.Load() - 1 }
+
 // Retire is for when no server that still runs is set to t, nor will be again.
 // It returns when the calls that began on t have ended, and writes the rest of
 // its failure lines.
