@@ -10,6 +10,9 @@
 // What is left behind costs a goroutine until it returns by itself. It is counted
 // by the kind of wait and said in the log once.
 //
+// [Pauses] knows when the process itself did not run, so that nobody counts what ran
+// out meanwhile.
+//
 // It is a leaf: every package may import it, and it imports none of ours.
 package bounded
 

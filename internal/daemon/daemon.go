@@ -51,6 +51,7 @@ type Daemon struct {
 	metrics  *metrics.Metrics
 	conns    *awskms.Connections
 	waits    *bounded.Observer // of whatever may ignore its time limit
+	pauses   *bounded.Pauses
 	handed   *handed
 	http     *httpServer
 
@@ -81,6 +82,7 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	}
 	d.metrics = metrics.New(d.registry, o.Version, o.Commit, o.GoVersion, words(cause.Classes()), words(bounded.Waits()))
 	d.waits = &bounded.Observer{Log: o.Log, Left: func(w bounded.Wait) { d.metrics.Abandoned(string(w)) }}
+	d.pauses = bounded.NewPauses()
 	ctx, stop := context.WithCancel(context.Background())
 	d.stop, d.stopping = stop, ctx.Done()
 	first := d.next(nothing(), cfg)
@@ -99,6 +101,7 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	}
 	d.http = newHTTPServer(d)
 	d.work.Go(func() { d.http.run(ctx) })
+	d.work.Go(func() { d.pauses.Run(ctx) })
 	return d
 }
 

@@ -40,8 +40,8 @@ const (
 	AnnotationRequestID = "request-id.aws-encryption-provider.sigs.k8s.io"
 )
 
-// Options configure a Provider. All fields are required but Epoch, Waits and
-// Before.
+// Options configure a Provider. All fields are required but Epoch, Waits,
+// Pauses and Before.
 type Options struct {
 	Name        string
 	Keys        []*Key        // the first writes, all read, in the order in which they are tried
@@ -50,6 +50,7 @@ type Options struct {
 	OutageGrace time.Duration // how long Status stays ok in an outage, since the last success
 	Log         *slog.Logger
 	Waits       *bounded.Observer // told of checks that are left behind; nil: nobody is
+	Pauses      *bounded.Pauses   // of the process, after which checks are counted again; nil: none
 	Before      *Provider         // which this one replaces, under the same name; nil: none
 }
 
