@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
@@ -41,6 +42,7 @@ type fakeKMS struct {
 	fails   map[string]error           // "Encrypt ARN", "Decrypt ARN" or "Decrypt" for all → what it answers
 	inject  func(op, arn string) error // nil: nothing more fails
 	delay   time.Duration
+	stuck   map[string]chan struct{} // operation → closed when its calls go on, which ignore their context until then
 	calls   []string
 }
 
@@ -86,6 +88,21 @@ func (f *fakeKMS) hang(delay time.Duration) {
 	f.delay = delay
 }
 
+// stick makes the calls of an operation ignore their context, and never return
+// until they are released. Then each goes on as any other.
+func (f *fakeKMS) stick(op string) (release func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	stuck := make(chan struct{})
+	f.stuck = map[string]chan struct{}{op: stuck}
+	return sync.OnceFunc(func() {
+		f.mu.Lock()
+		f.stuck = nil
+		f.mu.Unlock()
+		close(stuck)
+	})
+}
+
 // moveAlias makes the alias, which names key A at first, name key B.
 func (f *fakeKMS) moveAlias() { f.moveAliasTo(keyB) }
 
@@ -97,6 +114,12 @@ func (f *fakeKMS) moveAliasTo(arn string) {
 
 // begin notes a call and returns the key's ARN, or how it fails.
 func (f *fakeKMS) begin(ctx context.Context, op, key string) (string, error) {
+	f.mu.Lock()
+	stuck := f.stuck[op]
+	f.mu.Unlock()
+	if stuck != nil {
+		<-stuck
+	}
 	f.mu.Lock()
 	delay := f.delay
 	arn := key
@@ -217,6 +240,8 @@ type ringOptions struct {
 	log   io.Writer
 
 	before *keyring.Provider
+	waits  *bounded.Observer
+	pauses *bounded.Pauses
 }
 
 func newRing(f *fakeKMS, o ringOptions) *keyring.Provider {
@@ -239,7 +264,7 @@ func ringOf(o ringOptions, keys ...*keyring.Key) *keyring.Provider {
 		o.log = io.Discard
 	}
 	return keyring.New(keyring.Options{
-		Name: "0", Keys: keys, Epoch: o.epoch, Before: o.before,
+		Name: "0", Keys: keys, Epoch: o.epoch, Before: o.before, Waits: o.waits, Pauses: o.pauses,
 		Timeout: 2500 * time.Millisecond, OutageGrace: o.grace,
 		Log: slog.New(slog.NewTextHandler(o.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})

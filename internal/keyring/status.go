@@ -37,7 +37,7 @@ func (p *Provider) Status(ctx context.Context) (Status, error) {
 		return Status{}, p.named(p.advised(v.err))
 	case !v.contacted:
 		return Status{}, p.notContacted(v)
-	case v.state == Healthy, time.Now().Before(v.lastOK.Add(p.opts.OutageGrace)):
+	case v.state == Healthy, time.Now().Before(v.graceFrom.Add(p.opts.OutageGrace)):
 		return Status{Healthz: OK, KeyID: p.tellKeyID(ctx)}, nil
 	}
 	text := fmt.Sprintf("since %s: %v", v.since.UTC().Format(time.RFC3339), p.named(v.err))
@@ -54,6 +54,7 @@ func (p *Provider) tellKeyID(ctx context.Context) string {
 // verdict weighs the evidence about the write key. Its first contact is over when
 // there is a key_id.
 func (p *Provider) verdict() verdict {
+	p.write.record.resume(p.opts.Pauses.Last())
 	v := p.write.record.verdict()
 	v.contacted = v.contacted && p.written() != nil
 	if v.state == Healthy && !v.contacted {
@@ -76,12 +77,16 @@ func (p *Provider) advised(err error) error {
 		if state, _ := k.record.reading(); state != Healthy && state != Unknown {
 			continue
 		}
-		told := *e
-		told.Note = strings.TrimPrefix(e.Note+"; ", "; ") +
-			"a restarted API server reads nothing from a provider whose first key cannot encrypt: put a key first that can, such as " + k.address() + ", and keep this one below"
-		return &told
+		return noted(e, "a restarted API server reads nothing from a provider whose first key cannot encrypt: put a key first that can, such as "+k.address()+", and keep this one below")
 	}
 	return err
+}
+
+// noted is an error with one more note.
+func noted(e *cause.Error, note string) *cause.Error {
+	told := *e
+	told.Note = strings.TrimPrefix(e.Note+"; ", "; ") + note
+	return &told
 }
 
 func (p *Provider) awaitFirstCheck(ctx context.Context) {
@@ -138,7 +143,7 @@ func (p *Provider) Health() Health {
 		State: v.state, Suspect: v.suspect, Err: v.err, Since: v.since, LastOK: v.lastOK,
 	}
 	if (v.state == Outage || v.state == Credentials) && v.contacted {
-		h.GraceEnds = v.lastOK.Add(p.opts.OutageGrace)
+		h.GraceEnds = v.graceFrom.Add(p.opts.OutageGrace)
 	}
 	for i, k := range p.keys {
 		if i > 0 {
@@ -197,6 +202,14 @@ func (p *Provider) weigh(ctx context.Context, failed bool) {
 	}
 }
 
+// weighFirst writes what the first sight of the key changes: with it the provider
+// is in contact with KMS. A provider that is only verified is weighed by Run.
+func (p *Provider) weighFirst(ctx context.Context, verified bool) {
+	if !verified {
+		p.weigh(ctx, false)
+	}
+}
+
 // logChange says at once, grace or not, that a provider's state changed.
 func (p *Provider) logChange(ctx context.Context, was State, v verdict) {
 	if v.state == Healthy || v.state == Unknown {
@@ -206,9 +219,13 @@ func (p *Provider) logChange(ctx context.Context, was State, v verdict) {
 	e := cause.Of(p.named(p.advised(v.err)))
 	attrs := []any{"key", p.write.address(), "state", v.state, "was", was, "code", e.Code.String(), "class", e.Class(), "since", v.since.UTC(), "error", e.Error()}
 	if v.state != Refused && v.contacted {
-		attrs = append(attrs, "status_ok_until", v.lastOK.Add(p.opts.OutageGrace).UTC())
+		attrs = append(attrs, "status_ok_until", v.graceFrom.Add(p.opts.OutageGrace).UTC())
 	}
-	p.log.ErrorContext(ctx, v.state.words(), attrs...)
+	said := v.state.words()
+	if v.inDoubt {
+		said = "nobody knows whether the key works: its checks tell nothing"
+	}
+	p.log.ErrorContext(ctx, said, attrs...)
 }
 
 // words say a state as a line of the log does.
