@@ -42,7 +42,8 @@ type fakeKMS struct {
 	fails   map[string]error           // "Encrypt ARN", "Decrypt ARN" or "Decrypt" for all → what it answers
 	inject  func(op, arn string) error // nil: nothing more fails
 	delay   time.Duration
-	stuck   map[string]chan struct{} // operation → closed when its calls go on, which ignore their context until then
+	stuck   map[string]chan struct{} // "Encrypt", or "Encrypt NAME" → closed when such calls go on, which ignore their context until then
+	garbled bool                     // what is sealed does not open
 	calls   []string
 }
 
@@ -88,19 +89,29 @@ func (f *fakeKMS) hang(delay time.Duration) {
 	f.delay = delay
 }
 
-// stick makes the calls of an operation ignore their context, and never return
-// until they are released. Then each goes on as any other.
-func (f *fakeKMS) stick(op string) (release func()) {
+// stick makes calls ignore their context, and never return until they are
+// released. Then each goes on as any other.
+func (f *fakeKMS) stick(what ...string) (release func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	stuck := make(chan struct{})
-	f.stuck = map[string]chan struct{}{op: stuck}
+	f.stuck = map[string]chan struct{}{}
+	for _, calls := range what {
+		f.stuck[calls] = stuck
+	}
 	return sync.OnceFunc(func() {
 		f.mu.Lock()
 		f.stuck = nil
 		f.mu.Unlock()
 		close(stuck)
 	})
+}
+
+// garble makes what is sealed from now on not open, or open again.
+func (f *fakeKMS) garble(garbled bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.garbled = garbled
 }
 
 // moveAlias makes the alias, which names key A at first, name key B.
@@ -115,7 +126,10 @@ func (f *fakeKMS) moveAliasTo(arn string) {
 // begin notes a call and returns the key's ARN, or how it fails.
 func (f *fakeKMS) begin(ctx context.Context, op, key string) (string, error) {
 	f.mu.Lock()
-	stuck := f.stuck[op]
+	stuck, ok := f.stuck[op+" "+key]
+	if !ok {
+		stuck = f.stuck[op]
+	}
 	f.mu.Unlock()
 	if stuck != nil {
 		<-stuck
@@ -160,6 +174,9 @@ func (f *fakeKMS) Encrypt(ctx context.Context, key string, plaintext secret.Byte
 	by := arn
 	if material := f.current[arn]; material != "" {
 		by += "#" + material
+	}
+	if f.garbled {
+		return awskms.Sealed{Blob: []byte("garbled"), KeyARN: arn, RequestID: "r-9"}, nil
 	}
 	return awskms.Sealed{Blob: blobOf(by, string(plaintext)), KeyARN: arn, RequestID: "r-9"}, nil
 }
