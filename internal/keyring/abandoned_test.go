@@ -344,3 +344,21 @@ func TestPausesOfTheProcessAreSeen(t *testing.T) {
 }
 
 const outageFailures = 3
+
+// An outage is told first, and that nobody knows any more as well.
+func TestDoubtIsSaidAlsoAmidAnOutage(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	bubble(t, ringOptions{log: &log}, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {
+		f.fail("Encrypt", cause.Unreachable)
+		until(t, time.Minute, inState(p, keyring.Outage))
+		release := f.stick("Encrypt")
+		defer release()
+		until(t, time.Minute, func() bool { return p.Health().Err.Code == cause.InDoubt })
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if n := strings.Count(log.String(), "nobody knows whether the key works"); n != 1 {
+			t.Errorf("said %d times, want once:\n%s", n, &log)
+		}
+	})
+}

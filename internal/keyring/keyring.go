@@ -81,6 +81,7 @@ type Provider struct {
 	healthy atomic.Bool // state is Healthy: a success changes nothing
 	stateMu sync.Mutex
 	state   State // as last logged
+	inDoubt bool  // as last logged
 }
 
 // New returns a Provider. It does no I/O.

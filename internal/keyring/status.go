@@ -193,24 +193,17 @@ func (p *Provider) weigh(ctx context.Context, failed bool) {
 		default:
 		}
 	}
-	was := p.state
-	p.state = v.state
+	was, news := p.state, v.state != p.state || v.inDoubt && !p.inDoubt
+	p.state, p.inDoubt = v.state, v.inDoubt
 	// A success while a failure of the other operation is outstanding must be weighed.
 	p.healthy.Store(v.state == Healthy && !v.suspect)
-	if was != v.state {
+	if news {
 		p.logChange(ctx, was, v)
 	}
 }
 
-// weighFirst writes what the first sight of the key changes: with it the provider
-// is in contact with KMS. A provider that is only verified is weighed by Run.
-func (p *Provider) weighFirst(ctx context.Context, verified bool) {
-	if !verified {
-		p.weigh(ctx, false)
-	}
-}
-
-// logChange says at once, grace or not, that a provider's state changed.
+// logChange says at once, grace or not, that a provider's state changed, or that
+// nobody knows it any more.
 func (p *Provider) logChange(ctx context.Context, was State, v verdict) {
 	if v.state == Healthy || v.state == Unknown {
 		p.log.InfoContext(ctx, v.state.words(), "key", p.write.address(), "state", v.state, "was", was)

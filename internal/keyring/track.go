@@ -29,10 +29,10 @@ type track struct {
 	muted       *cause.Error // how the last of those ended
 	first, last time.Time    // of all those
 	err         *cause.Error // the last of them
-	refusals    int          // of the failures, those that a check has to confirm
+	refusals    int          // of the failures, those that have to be confirmed
 	refusal     *cause.Error // the last of them
 	refusedAt   time.Time    // the first of them
-	confirmed   bool         // by a check that began confirmAfter later, or more
+	confirmed   bool         // by one that came confirmAfter later, or more
 }
 
 // failing says that something is wrong that no success has ended.
@@ -67,17 +67,21 @@ func (t *track) failed(now time.Time, err *cause.Error, began time.Time) {
 	t.err = err
 }
 
-// refused takes in a failure that a check has to confirm.
+// refused takes in a failure that becomes a state once it is confirmed: a refusal by
+// a check, and that what was sealed does not open by whoever meets it.
 func (t *track) refused(now time.Time, err *cause.Error, began time.Time) {
+	if err.Code == cause.RoundTripBroken {
+		began = now
+	}
 	if t.refusals == 0 {
 		t.refusedAt = now
 	}
-	t.confirmed = t.confirmed || t.refusals > 0 && began.Sub(t.refusedAt) >= confirmAfter
+	t.confirmed = t.confirmed || began.Sub(t.refusedAt) >= confirmAfter
 	t.refusals++
 	t.refusal = err
 }
 
-// confirmable says whether a failure becomes a state when a check confirms it.
+// confirmable says whether a failure becomes a state once it is confirmed.
 func confirmable(err *cause.Error) bool {
 	return err.Class() == cause.Refused || err.Code == cause.RoundTripBroken
 }
@@ -123,6 +127,8 @@ func (t *track) told() *cause.Error {
 // counts in which the process ran.
 func (t *track) resume(at time.Time) {
 	switch {
+	case t.failing() && t.last.After(at): // all of it came later
+		return
 	case t.lastOK.IsZero():
 	case t.failing():
 		t.graceFrom = t.graceFrom.Add(at.Sub(t.last))

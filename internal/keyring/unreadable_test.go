@@ -221,7 +221,7 @@ func TestKeyWorksIsSaidAtOnce(t *testing.T) {
 	t.Run("by the first check", func(t *testing.T) {
 		t.Parallel()
 		var log bytes.Buffer
-		bubble(t, ringOptions{log: &log}, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {
+		bubble(t, ringOptions{log: &log}, func(t *testing.T, _ *fakeKMS, _ *keyring.Provider) {
 			if keyWorksLines(&log) != 1 {
 				t.Errorf("the log of a key that works:\n%s", &log)
 			}

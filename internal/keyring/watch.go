@@ -80,8 +80,10 @@ func (p *Provider) see(ctx context.Context, s sighting, atOnce bool) {
 				"key", k.config.Name, "key_arn", s.arn, "material", s.material)
 		}
 	case before == nil || !before.seen:
-		defer p.weighFirst(ctx, atOnce)
 		p.log.InfoContext(ctx, "key resolved", "key", k.config.Name, "key_arn", after.arn, "material", after.state.Material)
+		if !atOnce { // what is only verified is weighed once it runs
+			p.weigh(ctx, false)
+		}
 	case before.arn != after.arn:
 		said := "alias was moved: its earlier key reads; "
 		if !atOnce { // else nothing writes yet, and Verify enters how the key does
