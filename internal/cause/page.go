@@ -30,7 +30,7 @@ func Page() string {
 func (c Class) describe() (meaning, told string) {
 	switch c {
 	case Refused:
-		return "the key's owner or IAM says no", "an error with the cause, at once after a second check confirmed it; the API server stops writing three minutes later"
+		return "the key's owner or IAM says no", "an error with the cause, once a check confirmed it five seconds later; the API server stops writing three minutes later"
 	case Outage:
 		return "KMS, or the way to it, fails", "`ok` for `--outage-grace` since the last success, then the cause as a text; the API server goes on with what it has in memory"
 	case Credentials:

@@ -30,6 +30,7 @@ const (
 	KeyUnavailable
 	RegionUnknown
 	NoContact
+	InDoubt
 
 	// Nothing to sign the request with.
 	NoCredentials
@@ -169,6 +170,13 @@ var table = [...]Info{
 	NoContact: {
 		"KMS0210", Outage, "KMS has not been reached since this process started",
 		"wait a few seconds; the log and /readyz say what it fails on if it lasts", "",
+	},
+	InDoubt: {
+		"KMS0211", Outage, "checks of the key do not end, so nobody knows whether it works",
+		"check the network path to the KMS endpoint and what stands between; checks go on, and the first that ends tells",
+		"A check that does not end within its limit is left behind, and the next one begins. Three running put the provider in doubt: " +
+			"it is not ready, and Status tells it after the grace, counted from the last success. " +
+			"What is left behind is counted in aws_encryption_provider_waits_abandoned_total.",
 	},
 	NoCredentials: {
 		"KMS0301", Credentials, "no AWS credentials were found",

@@ -71,7 +71,7 @@ func (p *Provider) home(ctx context.Context, alias *Key) (keyref.Ref, *cause.Err
 		return ref, nil
 	}
 	sealed, err := seal.Direct(ctx, alias.config.KMS, alias.address(), randomBytes())
-	p.tell(ctx, alias, encrypt, err, false)
+	p.tell(ctx, alias, encrypt, err)
 	if err != nil {
 		e := *cause.Of(err)
 		e.Note = "to read what its earlier keys made, the alias has to be resolved: with its ARN in its place (arn:aws:kms:REGION:ACCOUNT:" + alias.ref.Alias + ") no Encrypt is needed"

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	mathrand "math/rand/v2"
 	"sync"
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/seal"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
@@ -27,6 +29,7 @@ const (
 // Run looks after the write key until ctx ends: it checks that it works, and
 // watches which key and key material its name stands for.
 func (p *Provider) Run(ctx context.Context) {
+	p.weigh(ctx, false) // what came before: of a provider that this one replaces, or of Verify
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() { p.watch(ctx) })
@@ -43,11 +46,8 @@ func (p *Provider) keepChecking(ctx context.Context) {
 	for {
 		started := time.Now()
 		before := p.verdict()
-		p.check(ctx)
+		p.check(ctx, started)
 		p.reportFirstFailure(ctx, before)
-		if p.verdict().confirm {
-			p.check(ctx)
-		}
 		p.conclude.Do(func() { close(p.concluded) })
 		if !p.waitForCheck(ctx, started) {
 			return
@@ -69,16 +69,9 @@ func (p *Provider) reportFirstFailure(ctx context.Context, before verdict) {
 
 // waitForCheck returns when the next check is due, and false when ctx has ended.
 func (p *Provider) waitForCheck(ctx context.Context, started time.Time) bool {
-	recheck := started.Add(recheckInterval - recheckJitter + mathrand.N(2*recheckJitter)) //nolint:gosec // jitter is no secret
+	ended, jitter := time.Now(), mathrand.N(2*recheckJitter) //nolint:gosec // jitter is no secret
 	for {
-		due := p.write.record.freshUntil(checkInterval)
-		switch v := p.verdict(); {
-		case v.confirm && v.refusedAt.After(started): // by traffic, since the last check
-			due = started.Add(checkPause)
-		case v.suspect, !v.contacted, !due.After(started): // the last: a check that told nothing
-			due = recheck
-		}
-		timer := time.NewTimer(time.Until(due))
+		timer := time.NewTimer(time.Until(p.due(started, ended, jitter)))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -93,11 +86,28 @@ func (p *Provider) waitForCheck(ctx context.Context, started time.Time) bool {
 	}
 }
 
+// due is when the check is due that follows one.
+func (p *Provider) due(started, ended time.Time, jitter time.Duration) time.Time {
+	recheck := started.Add(recheckInterval - recheckJitter + jitter)
+	switch v := p.verdict(); {
+	case v.confirm && v.refusedAt.After(ended): // by traffic, since the last check
+		return started.Add(checkPause)
+	case v.confirm && v.confirmAt.After(started): // the last check could not confirm it yet
+		return v.confirmAt.Add(jitter / 2) //nolint:mnd // at most a second
+	case v.suspect, !v.contacted:
+		return recheck
+	}
+	if fresh := p.write.record.freshUntil(checkInterval); fresh.After(started) {
+		return fresh
+	}
+	return recheck // the last check told nothing
+}
+
 // check encrypts random bytes under the write key and decrypts them again. The
 // first time, what that shows is the key_id's beginning.
-func (p *Provider) check(ctx context.Context) {
-	t := p.trip(ctx, p.write.address())
-	t.outcomes(func(op operation, err error) { p.tell(ctx, p.write, op, err, true) })
+func (p *Provider) check(ctx context.Context, began time.Time) {
+	t := p.trip(ctx, bounded.Check, p.write.address())
+	t.outcomes(func(op operation, err error) { p.checked(ctx, op, err, began) })
 	switch {
 	case t.encryptErr == nil:
 		p.lastProbe = &t.probe
@@ -106,11 +116,18 @@ func (p *Provider) check(ctx context.Context) {
 		}
 	case p.lastProbe != nil && p.write.standsFor(p.lastProbe.sealed.KeyARN) && p.verdict().confirm:
 		// Where Encrypt fails, a refused Decrypt is confirmed with what was sealed before.
-		limited, cancel := awskms.WithLimit(ctx, p.opts.Timeout)
-		defer cancel()
-		_, err := p.reopen(limited, *p.lastProbe)
-		p.tell(ctx, p.write, decrypt, err, true)
+		_, err := p.reopen(ctx, bounded.Check, *p.lastProbe)
+		opened(err, func(op operation, err error) { p.checked(ctx, op, err, began) })
 	}
+}
+
+// checked enters what a due check told. A check that ends with the process tells
+// nothing of what it did not come to.
+func (p *Provider) checked(ctx context.Context, op operation, err error, began time.Time) {
+	if err != nil && ctx.Err() != nil {
+		return
+	}
+	p.enter(ctx, p.write, op, err, began)
 }
 
 // Verify says whether a provider that is not in use yet could be: nil once its
@@ -119,15 +136,16 @@ func (p *Provider) check(ctx context.Context) {
 // Errors are [cause.Error]s.
 func (p *Provider) Verify(ctx context.Context) error {
 	k := p.write
-	t := p.trip(ctx, k.config.Name)
+	began := time.Now()
+	t := p.trip(ctx, bounded.Check, k.config.Name)
 	if t.err() == nil {
 		p.see(ctx, t.sighting(), true)
 		if k.address() != t.probe.sealed.KeyARN { // an alias that seems to be back at a key which it has just left
-			t = p.trip(ctx, k.address())
+			t = p.trip(ctx, bounded.Check, k.address())
 		}
 	}
-	if t.of(k) {
-		t.outcomes(func(op operation, err error) { k.record.enter(op, time.Now(), err, true) })
+	if t.of(k) && (t.err() == nil || ctx.Err() == nil) {
+		t.outcomes(func(op operation, err error) { k.record.enter(op, time.Now(), err, began) })
 	}
 	if err := t.err(); err != nil {
 		return p.named(err)
@@ -157,7 +175,19 @@ func (t trip) err() error {
 func (t trip) outcomes(tell func(op operation, err error)) {
 	tell(encrypt, t.encryptErr)
 	if t.encryptErr == nil {
-		tell(decrypt, t.decryptErr)
+		opened(t.decryptErr, tell)
+	}
+}
+
+// opened tells how the Decrypt of what was just sealed ended. Where KMS takes that
+// for bad data, this says nothing of older data, which may open all the same.
+func opened(err error, tell func(op operation, err error)) {
+	broken := err != nil && cause.Of(err).Code == cause.RoundTripBroken
+	if !broken {
+		tell(decrypt, err)
+	}
+	if broken || err == nil {
+		tell(reopen, err)
 	}
 }
 
@@ -169,18 +199,33 @@ func (t trip) of(k *Key) bool {
 
 func (t trip) sighting() sighting { return sighting{t.probe.sealed.KeyARN, t.material} }
 
-// trip makes a round trip. Either call has the time of a call of its own.
-func (p *Provider) trip(ctx context.Context, name string) trip {
+// trip makes a round trip. Either call has the time of a call of its own, and is
+// left behind where it does not keep to it: what it comes to later is dropped.
+func (p *Provider) trip(ctx context.Context, wait bounded.Wait, name string) trip {
 	t := trip{asked: name, probe: sealedProbe{want: randomBytes()}}
-	limited, cancel := awskms.WithLimit(ctx, p.opts.Timeout)
-	defer cancel()
-	if t.probe.sealed, t.encryptErr = seal.Direct(limited, p.write.config.KMS, name, t.probe.want); t.encryptErr != nil {
-		return t
+	plaintext := bytes.Clone(t.probe.want) // of a call that may go on
+	t.probe.sealed, t.encryptErr = call(ctx, p, wait, "Encrypt", name, func(ctx context.Context) (seal.Sealed, error) {
+		return seal.Direct(ctx, p.write.config.KMS, name, plaintext)
+	})
+	if t.encryptErr == nil {
+		t.material, t.decryptErr = p.reopen(ctx, wait, t.probe)
 	}
-	limited, cancel = awskms.WithLimit(ctx, p.opts.Timeout)
-	defer cancel()
-	t.material, t.decryptErr = p.reopen(limited, t.probe)
 	return t
+}
+
+// call makes one call of KMS within the limit of one.
+func call[T any](ctx context.Context, p *Provider, wait bounded.Wait, op, key string, do func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := awskms.WithLimit(ctx, p.opts.Timeout)
+	defer cancel()
+	out, err := bounded.Do(ctx, p.opts.Waits, wait, do)
+	if _, left := errors.AsType[*bounded.AbandonedError](err); left {
+		code := cause.InDoubt
+		if wait == bounded.Call {
+			code = cause.TimedOut
+		}
+		return out, &cause.Error{Code: code, Op: op, Key: key}
+	}
+	return out, err
 }
 
 // randomBytes are what KMS is asked to encrypt where nothing else is.
@@ -198,18 +243,26 @@ type sealedProbe struct {
 
 // reopen decrypts what was just encrypted, and returns the key material that it
 // is under. That it cannot be opened is no bad data: these bytes are our own.
-func (p *Provider) reopen(ctx context.Context, probe sealedProbe) (material string, err error) {
+func (p *Provider) reopen(ctx context.Context, wait bounded.Wait, probe sealedProbe) (material string, err error) {
+	material, err = call(ctx, p, wait, "Decrypt", probe.sealed.KeyARN, func(ctx context.Context) (string, error) {
+		return p.compare(ctx, probe)
+	})
+	if err != nil && cause.ClassOf(err) == cause.BadData {
+		e := *cause.Of(err)
+		e.Code = cause.RoundTripBroken
+		return "", &e
+	}
+	return material, err
+}
+
+// compare opens a probe, and looks whether what was sealed comes out.
+func (p *Provider) compare(ctx context.Context, probe sealedProbe) (material string, err error) {
 	blob, err := seal.Blob(probe.sealed.Ciphertext, false)
 	if err != nil {
 		return "", err
 	}
 	opened, err := p.write.config.KMS.Decrypt(ctx, probe.sealed.KeyARN, blob)
-	switch {
-	case err != nil && cause.ClassOf(err) == cause.BadData:
-		e := *cause.Of(err)
-		e.Code = cause.RoundTripBroken
-		return "", &e
-	case err != nil:
+	if err != nil {
 		return "", err
 	}
 	defer opened.Plaintext.Clear()

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
@@ -41,6 +42,8 @@ type fakeKMS struct {
 	fails   map[string]error           // "Encrypt ARN", "Decrypt ARN" or "Decrypt" for all → what it answers
 	inject  func(op, arn string) error // nil: nothing more fails
 	delay   time.Duration
+	stuck   map[string]chan struct{} // "Encrypt", or "Encrypt NAME" → closed when such calls go on, which ignore their context until then
+	garbled bool                     // what is sealed does not open
 	calls   []string
 }
 
@@ -86,6 +89,31 @@ func (f *fakeKMS) hang(delay time.Duration) {
 	f.delay = delay
 }
 
+// stick makes calls ignore their context, and never return until they are
+// released. Then each goes on as any other.
+func (f *fakeKMS) stick(what ...string) (release func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	stuck := make(chan struct{})
+	f.stuck = map[string]chan struct{}{}
+	for _, calls := range what {
+		f.stuck[calls] = stuck
+	}
+	return sync.OnceFunc(func() {
+		f.mu.Lock()
+		f.stuck = nil
+		f.mu.Unlock()
+		close(stuck)
+	})
+}
+
+// garble makes what is sealed from now on not open, or open again.
+func (f *fakeKMS) garble(garbled bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.garbled = garbled
+}
+
 // moveAlias makes the alias, which names key A at first, name key B.
 func (f *fakeKMS) moveAlias() { f.moveAliasTo(keyB) }
 
@@ -97,6 +125,15 @@ func (f *fakeKMS) moveAliasTo(arn string) {
 
 // begin notes a call and returns the key's ARN, or how it fails.
 func (f *fakeKMS) begin(ctx context.Context, op, key string) (string, error) {
+	f.mu.Lock()
+	stuck, ok := f.stuck[op+" "+key]
+	if !ok {
+		stuck = f.stuck[op]
+	}
+	f.mu.Unlock()
+	if stuck != nil {
+		<-stuck
+	}
 	f.mu.Lock()
 	delay := f.delay
 	arn := key
@@ -137,6 +174,9 @@ func (f *fakeKMS) Encrypt(ctx context.Context, key string, plaintext secret.Byte
 	by := arn
 	if material := f.current[arn]; material != "" {
 		by += "#" + material
+	}
+	if f.garbled {
+		return awskms.Sealed{Blob: []byte("garbled"), KeyARN: arn, RequestID: "r-9"}, nil
 	}
 	return awskms.Sealed{Blob: blobOf(by, string(plaintext)), KeyARN: arn, RequestID: "r-9"}, nil
 }
@@ -219,6 +259,8 @@ type ringOptions struct {
 	before *keyring.Provider
 	memory keyring.Memory
 	known  *keyring.Known
+	waits  *bounded.Observer
+	pauses *bounded.Pauses
 }
 
 func newRing(f *fakeKMS, o ringOptions) *keyring.Provider {
@@ -241,7 +283,7 @@ func ringOf(o ringOptions, keys ...*keyring.Key) *keyring.Provider {
 		o.log = io.Discard
 	}
 	return keyring.New(keyring.Options{
-		Name: "0", Keys: keys, Epoch: o.epoch, Before: o.before, Memory: o.memory, Known: o.known,
+		Name: "0", Keys: keys, Epoch: o.epoch, Before: o.before, Memory: o.memory, Known: o.known, Waits: o.waits, Pauses: o.pauses,
 		Timeout: 2500 * time.Millisecond, OutageGrace: o.grace,
 		Log: slog.New(slog.NewTextHandler(o.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})

@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
@@ -24,89 +25,68 @@ const (
 // them.
 func States() []State { return []State{Unknown, Healthy, Refused, Outage, Credentials} }
 
-// An outage is declared when at least outageFailures calls failed over at least
-// outageSpan and none succeeded: one throttled call must not empty the load
-// balancers.
-const (
-	outageFailures = 3
-	outageSpan     = 20 * time.Second
-)
-
 type operation int
 
 const (
 	encrypt operation = iota
 	decrypt
+	reopen // what was just sealed, by this process
 	operations
 )
 
 // A record is the evidence about one key: what every KMS call that used it told.
 // It is kept for each operation, since a key that still encrypts and no longer
-// decrypts is the one that loses data. It is safe for concurrent use.
+// decrypts is the one that loses data, and one that decrypts only what is older
+// loses it too. It is safe for concurrent use.
 type record struct {
-	mu     sync.Mutex
-	tracks [operations]track
+	mu      sync.Mutex
+	tracks  [operations]track
+	resumed time.Time // when the last pause of the process ended that is known here
+
+	barred atomic.Pointer[cause.Error] // why nothing may be encrypted; nil: it may
 }
 
-// A track is the evidence about one operation under one key.
-type track struct {
-	lastOK      time.Time    // zero: never
-	failures    int          // since lastOK
-	first, last time.Time    // of those failures
-	err         *cause.Error // the last of them
-	refusals    int          // of those failures
-	refusal     *cause.Error // the last of them
-	refusedAt   time.Time
-	confirmed   bool // a refusal was confirmed by a check of its own
-}
-
-// enter tells how a call ended.
-func (r *record) enter(op operation, now time.Time, err error, check bool) {
-	if err == nil {
-		r.succeeded(op, now)
-		return
-	}
-	r.failed(op, now, cause.Of(err), check)
-}
-
-// succeeded tells that a call worked. It ends whatever was wrong.
-func (r *record) succeeded(op operation, now time.Time) {
+// enter tells how a call ended. began is when the due check began that made it;
+// zero for every other call.
+func (r *record) enter(op operation, now time.Time, err error, began time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.tracks[op] = track{lastOK: now}
+	if err == nil { // it ends whatever was wrong
+		r.tracks[op] = track{lastOK: now, graceFrom: now}
+	} else {
+		r.tracks[op].failed(now, cause.Of(err), began)
+	}
+	r.barred.Store(r.unreadableLocked())
 }
 
-// failed tells that a call failed. What says nothing about a key is ignored.
-// check says that the call was a check of health and not traffic: only a check
-// can confirm a refusal.
-func (r *record) failed(op operation, now time.Time, err *cause.Error, check bool) {
-	if !err.Class().TellsHealth() {
-		return
-	}
+// resume starts to count again where a pause of the process has ended since the
+// last time.
+func (r *record) resume(at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t := &r.tracks[op]
-	if t.failures == 0 {
-		t.first = now
-	}
-	t.failures++
-	t.last = now
-	refused := err.Class() == cause.Refused
-	if refused {
-		t.confirmed = t.confirmed || check && t.refusals > 0
-		t.refusals++
-		t.refusal, t.refusedAt = err, now
-	}
-	if refused || !t.confirmed {
-		t.err = err
+	if !at.After(r.resumed) {
 		return
 	}
-	// A refused key stays refused until it works, also when KMS can no longer be
-	// asked: what is told is the refusal, and that nobody knows whether it lasts.
-	told := *t.err
-	told.Later = err
-	t.err = &told
+	r.resumed = at
+	for i := range r.tracks {
+		r.tracks[i].resume(at)
+	}
 }
+
+// unreadableLocked returns why what is encrypted now could not be read again.
+func (r *record) unreadableLocked() *cause.Error {
+	for _, op := range []operation{decrypt, reopen} {
+		if t := &r.tracks[op]; t.confirmed {
+			return t.err
+		}
+	}
+	return nil
+}
+
+// unreadable returns why what is encrypted now could not be read again: Decrypt is
+// confirmed as refused, or what was sealed does not open. nil: it can be read, as
+// far as is known.
+func (r *record) unreadable() *cause.Error { return r.barred.Load() }
 
 // A verdict is what the evidence amounts to at one moment.
 type verdict struct {
@@ -114,10 +94,13 @@ type verdict struct {
 	err       *cause.Error // the cause; also of failures that do not yet amount to a state
 	since     time.Time    // of the first failure; zero where nothing is wrong
 	lastOK    time.Time    // of the operation that fails, or of the older of both
+	graceFrom time.Time    // from when the grace counts: lastOK, or later after a pause
 	contacted bool         // both operations have worked once
 	suspect   bool         // a failure is outstanding
+	inDoubt   bool         // checks tell nothing any more
 	confirm   bool         // a refusal waits for a check of its own
-	refusedAt time.Time    // when that came
+	refusedAt time.Time    // when the first such refusal came, of the operation where it came last
+	confirmAt time.Time    // from when a check confirms the first of them
 }
 
 // verdict weighs the evidence.
@@ -127,18 +110,25 @@ func (r *record) verdict() verdict {
 	v := verdict{state: Healthy, contacted: true}
 	for i := range r.tracks {
 		t := &r.tracks[i]
-		v.contacted = v.contacted && !t.lastOK.IsZero()
-		v.suspect = v.suspect || t.failures > 0
+		v.suspect = v.suspect || t.failing()
 		if t.unconfirmed() {
-			v.confirm = true
-			v.refusedAt = later(v.refusedAt, t.refusedAt)
+			at := t.refusedAt.Add(confirmAfter)
+			if !v.confirm || at.Before(v.confirmAt) {
+				v.confirmAt = at
+			}
+			v.confirm, v.refusedAt = true, later(v.refusedAt, t.refusedAt)
 		}
+		if operation(i) == reopen { // which shows no more than the other two, where it works
+			continue
+		}
+		v.contacted = v.contacted && !t.lastOK.IsZero()
 		if i == 0 || t.lastOK.Before(v.lastOK) {
-			v.lastOK = t.lastOK
+			v.lastOK, v.graceFrom = t.lastOK, t.graceFrom
 		}
 	}
 	if worst := r.worstLocked(); worst != nil {
-		v.state, v.err, v.since, v.lastOK = worst.state(), worst.err, worst.first, worst.lastOK
+		v.state, v.err, v.since, v.lastOK, v.graceFrom = worst.state(), worst.told(), worst.first, worst.lastOK, worst.graceFrom
+		v.inDoubt = worst.inDoubt()
 	}
 	if v.state == Healthy && !v.contacted {
 		v.state = Unknown
@@ -151,50 +141,11 @@ func (r *record) worstLocked() *track {
 	var worst *track
 	for i := range r.tracks {
 		t := &r.tracks[i]
-		if t.failures > 0 && (worst == nil || rank(t.state()) > rank(worst.state())) {
+		if t.failing() && (worst == nil || rank(t.state()) > rank(worst.state())) {
 			worst = t
 		}
 	}
 	return worst
-}
-
-// unconfirmed says that there was a refusal which no check has confirmed, and no
-// success since.
-func (t *track) unconfirmed() bool {
-	return t.refusals > 0 && !t.confirmed
-}
-
-func (t *track) state() State {
-	switch {
-	case t.confirmed:
-		return Refused
-	case t.failures < outageFailures || t.last.Sub(t.first) < outageSpan:
-		return Healthy
-	case t.err.Class() == cause.Credentials:
-		return Credentials
-	}
-	return Outage
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-func rank(s State) int {
-	switch s {
-	case Refused:
-		return 3
-	case Credentials:
-		return 2
-	case Outage:
-		return 1
-	case Healthy, Unknown:
-		return 0
-	}
-	return 0
 }
 
 // freshUntil is when the evidence of the older operation is interval old.
@@ -212,7 +163,7 @@ func (r *record) freshUntil(interval time.Duration) time.Time {
 func (r *record) fails(op operation) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.tracks[op].failures > 0
+	return r.tracks[op].failing()
 }
 
 // reading is how a key that only reads is doing. Traffic alone tells: nothing

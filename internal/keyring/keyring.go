@@ -20,6 +20,7 @@
 package keyring
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"sync"
@@ -83,6 +84,7 @@ type Provider struct {
 	healthy atomic.Bool // state is Healthy: a success changes nothing
 	stateMu sync.Mutex
 	state   State // as last logged
+	inDoubt bool  // as last logged
 }
 
 // New returns a Provider. It does no I/O.
@@ -117,9 +119,13 @@ type Encrypted struct {
 	Annotations map[string][]byte
 }
 
-// Encrypt wraps 1 to 4,096 bytes under the write key. Errors are
+// Encrypt wraps 1 to 4,096 bytes under the write key. While it is known that they
+// could not be read again, it asks KMS for nothing and refuses. Errors are
 // [cause.Error]s.
 func (p *Provider) Encrypt(ctx context.Context, plaintext secret.Bytes) (Encrypted, error) {
+	if e := p.write.record.unreadable(); e != nil {
+		return Encrypted{}, p.named(p.advised(noted(e, "nothing is encrypted that could not be read again")))
+	}
 	ctx, cancel := awskms.WithLimit(ctx, p.opts.Timeout)
 	defer cancel()
 	sealed, w, err := p.encrypt(ctx, plaintext)
@@ -150,7 +156,7 @@ func (p *Provider) encrypt(ctx context.Context, plaintext secret.Bytes) (seal.Se
 			address = w.arn
 		}
 		sealed, err := seal.Direct(ctx, k.config.KMS, address, plaintext)
-		p.tell(ctx, k, encrypt, err, false)
+		p.tell(ctx, k, encrypt, err)
 		if err != nil {
 			return seal.Sealed{}, nil, err
 		}
@@ -170,18 +176,27 @@ func (p *Provider) encrypt(ctx context.Context, plaintext secret.Bytes) (seal.Se
 // firstSight opens what was just sealed, and takes what that shows for the
 // key_id's beginning.
 func (p *Provider) firstSight(ctx context.Context, sealed seal.Sealed, plaintext secret.Bytes) error {
-	material, err := p.reopen(ctx, sealedProbe{sealed, plaintext})
-	p.tell(ctx, p.write, decrypt, err, false)
+	material, err := p.reopen(ctx, bounded.Call, sealedProbe{sealed, bytes.Clone(plaintext)})
+	opened(err, func(op operation, err error) { p.tell(ctx, p.write, op, err) })
 	if err == nil {
 		p.see(ctx, sighting{sealed.KeyARN, material}, false)
 	}
 	return err
 }
 
-// tell enters a call's outcome into the key's record, and looks at what changed
-// where the key decides the provider's health.
-func (p *Provider) tell(ctx context.Context, k *Key, op operation, err error, check bool) {
-	k.record.enter(op, time.Now(), err, check)
+// tell enters the outcome of a call that is none of a due check's.
+func (p *Provider) tell(ctx context.Context, k *Key, op operation, err error) {
+	p.enter(ctx, k, op, err, time.Time{})
+}
+
+// enter enters a call's outcome into the key's record, and looks at what changed
+// where the key decides the provider's health. began is when the due check began
+// that made the call; zero for every other call.
+func (p *Provider) enter(ctx context.Context, k *Key, op operation, err error, began time.Time) {
+	if err != nil && k == p.write {
+		k.record.resume(p.opts.Pauses.Last())
+	}
+	k.record.enter(op, time.Now(), err, began)
 	if k == p.write {
 		if err != nil && cause.ClassOf(err) == cause.Refused {
 			p.keeper.refused()

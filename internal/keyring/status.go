@@ -43,7 +43,7 @@ func (p *Provider) Status(ctx context.Context) (Status, error) {
 			return p.statusBefore(known, v), nil
 		}
 		return Status{}, p.notContacted(v)
-	case v.state == Healthy, time.Now().Before(v.lastOK.Add(p.opts.OutageGrace)):
+	case v.state == Healthy, time.Now().Before(v.graceFrom.Add(p.opts.OutageGrace)):
 		return Status{Healthz: OK, KeyID: p.tellKeyID(ctx)}, nil
 	}
 	text := fmt.Sprintf("since %s: %v", v.since.UTC().Format(time.RFC3339), p.named(v.err))
@@ -60,6 +60,7 @@ func (p *Provider) tellKeyID(ctx context.Context) string {
 // verdict weighs the evidence about the write key. Its first contact is over when
 // there is a key_id.
 func (p *Provider) verdict() verdict {
+	p.write.record.resume(p.opts.Pauses.Last())
 	v := p.write.record.verdict()
 	v.contacted = v.contacted && p.written() != nil
 	if v.state == Healthy && !v.contacted {
@@ -82,12 +83,16 @@ func (p *Provider) advised(err error) error {
 		if state, _ := k.record.reading(); state != Healthy && state != Unknown {
 			continue
 		}
-		told := *e
-		told.Note = strings.TrimPrefix(e.Note+"; ", "; ") +
-			"a restarted API server reads nothing from a provider whose first key cannot encrypt: put a key first that can, such as " + k.address() + ", and keep this one below"
-		return &told
+		return noted(e, "a restarted API server reads nothing from a provider whose first key cannot encrypt: put a key first that can, such as "+k.address()+", and keep this one below")
 	}
 	return err
+}
+
+// noted is an error with one more note.
+func noted(e *cause.Error, note string) *cause.Error {
+	told := *e
+	told.Note = strings.TrimPrefix(e.Note+"; ", "; ") + note
+	return &told
 }
 
 // awaitFirstCheck waits until the first check has ended, or the caller needs its
@@ -150,7 +155,7 @@ func (p *Provider) Health() Health {
 		State: v.state, Suspect: v.suspect, Err: v.err, Since: v.since, LastOK: v.lastOK,
 	}
 	if (v.state == Outage || v.state == Credentials) && v.contacted {
-		h.GraceEnds = v.lastOK.Add(p.opts.OutageGrace)
+		h.GraceEnds = v.graceFrom.Add(p.opts.OutageGrace)
 	}
 	if known := p.inherited(v); known != nil {
 		h.KeyID, h.LastOK, h.GraceEnds = known.KeyID, known.LastOK, known.LastOK.Add(p.opts.OutageGrace)
@@ -203,16 +208,17 @@ func (p *Provider) weigh(ctx context.Context, failed bool) {
 		default:
 		}
 	}
-	was := p.state
-	p.state = v.state
+	was, news := p.state, v.state != p.state || v.inDoubt && !p.inDoubt
+	p.state, p.inDoubt = v.state, v.inDoubt
 	// A success while a failure of the other operation is outstanding must be weighed.
 	p.healthy.Store(v.state == Healthy && !v.suspect)
-	if was != v.state {
+	if news {
 		p.logChange(ctx, was, v)
 	}
 }
 
-// logChange says at once, grace or not, that a provider's state changed.
+// logChange says at once, grace or not, that a provider's state changed, or that
+// nobody knows it any more.
 func (p *Provider) logChange(ctx context.Context, was State, v verdict) {
 	if v.state == Healthy || v.state == Unknown {
 		p.log.InfoContext(ctx, v.state.words(), "key", p.write.address(), "state", v.state, "was", was)
@@ -221,9 +227,13 @@ func (p *Provider) logChange(ctx context.Context, was State, v verdict) {
 	e := cause.Of(p.named(p.advised(v.err)))
 	attrs := []any{"key", p.write.address(), "state", v.state, "was", was, "code", e.Code.String(), "class", e.Class(), "since", v.since.UTC(), "error", e.Error()}
 	if v.state != Refused && v.contacted {
-		attrs = append(attrs, "status_ok_until", v.lastOK.Add(p.opts.OutageGrace).UTC())
+		attrs = append(attrs, "status_ok_until", v.graceFrom.Add(p.opts.OutageGrace).UTC())
 	}
-	p.log.ErrorContext(ctx, v.state.words(), attrs...)
+	said := v.state.words()
+	if v.inDoubt {
+		said = "nobody knows whether the key works: its checks tell nothing"
+	}
+	p.log.ErrorContext(ctx, said, attrs...)
 }
 
 // words say a state as a line of the log does.

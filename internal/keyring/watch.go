@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
@@ -45,10 +46,13 @@ func (p *Provider) watch(ctx context.Context) {
 // decrypts with the key that answered: a key is followed only if both work.
 func (p *Provider) look(ctx context.Context) {
 	k := p.write
-	t := p.trip(ctx, k.config.Name)
+	t := p.trip(ctx, bounded.Look, k.config.Name)
+	if t.err() != nil && ctx.Err() != nil {
+		return // the process ends
+	}
 	own := t.of(k)
 	if own { // else it says nothing about the key that writes
-		t.outcomes(func(op operation, err error) { p.tell(ctx, k, op, err, false) })
+		t.outcomes(func(op operation, err error) { p.tell(ctx, k, op, err) })
 	}
 	switch {
 	case t.encryptErr != nil:
@@ -77,13 +81,17 @@ func (p *Provider) see(ctx context.Context, s sighting, atOnce bool) {
 		}
 	case before == nil || !before.seen:
 		p.log.InfoContext(ctx, "key resolved", "key", k.config.Name, "key_arn", after.arn, "material", after.state.Material)
+		if !atOnce { // what is only verified is weighed once it runs
+			p.weigh(ctx, false)
+		}
 	case before.arn != after.arn:
 		said := "alias was moved: its earlier key reads; "
 		if !atOnce { // else nothing writes yet, and Verify enters how the key does
 			said = "alias was moved: its new key writes from now on, and its earlier key reads; "
 			// What was known of the earlier key says nothing of this one, which has just worked.
-			p.tell(ctx, k, encrypt, nil, false)
-			p.tell(ctx, k, decrypt, nil, false)
+			for op := range operations {
+				p.tell(ctx, k, op, nil)
+			}
 		}
 		p.log.WarnContext(ctx, said+adviceForEarlier,
 			"key", k.config.Name, "key_arn", after.arn, "decrypt_key", before.arn)
