@@ -50,6 +50,7 @@ func (d *Daemon) newRing(cfg *config.Config, p config.Provider, before *ring) *r
 	r := &ring{cfg: p, timeout: cfg.KMSTimeout, grace: cfg.OutageGrace, began: time.Now()}
 	o := keyring.Options{
 		Name: p.Name, Epoch: p.Epoch, Timeout: r.timeout, OutageGrace: r.grace, Log: d.log, Waits: d.waits,
+		History: d.histories[p.Name],
 	}
 	if before != nil {
 		o.Before = before.provider
