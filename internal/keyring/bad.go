@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"crypto/sha256"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -45,19 +46,13 @@ type badKey struct {
 type badMemory struct {
 	mu    sync.Mutex
 	lru   *simplelru.LRU[badKey, badEntry]
-	kinds [kindsMax]badKind // errors that were remembered last
-	next  int               // place of the next kind
+	kinds [kindsMax]*cause.Error // that were remembered last
+	next  int                    // place of the next kind
 }
 
 type badEntry struct {
 	err   *cause.Error
 	until time.Time
-}
-
-// A badKind is an error that entries share, and its text.
-type badKind struct {
-	err  *cause.Error
-	text string
 }
 
 func newBadMemory() *badMemory {
@@ -89,15 +84,20 @@ func (m *badMemory) sharedLocked(err *cause.Error) *cause.Error {
 	for _, words := range []*string{&kept.AWSCode, &kept.Said, &kept.Principal, &kept.Action} {
 		*words = strings.Clone((*words)[:min(len(*words), maxWords)])
 	}
-	text := kept.Error()
 	for _, k := range m.kinds {
-		if k.text == text {
-			return k.err
+		if k != nil && alike(k, &kept) {
+			return k
 		}
 	}
-	m.kinds[m.next] = badKind{&kept, text}
+	m.kinds[m.next] = &kept
 	m.next = (m.next + 1) % kindsMax
 	return &kept
+}
+
+// alike says whether two errors that are remembered say the same.
+func alike(a, b *cause.Error) bool {
+	return a.Code == b.Code && a.Op == b.Op && a.Key == b.Key && a.Note == b.Note && a.AWSCode == b.AWSCode && a.Said == b.Said &&
+		a.Principal == b.Principal && a.Action == b.Action && slices.Equal(a.AlsoTried, b.AlsoTried)
 }
 
 // recall returns what was answered before, nil where nothing is remembered.
@@ -127,7 +127,7 @@ func (m *badMemory) forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.lru.Purge()
-	m.kinds = [kindsMax]badKind{}
+	m.kinds = [kindsMax]*cause.Error{}
 }
 
 // ForgetBad empties the memory of bad ciphertexts, for a configuration under
