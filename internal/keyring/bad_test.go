@@ -374,3 +374,31 @@ func TestStragglerDoesNotDisplaceTheKeyThatNewerReadsUse(t *testing.T) {
 		})
 	}
 }
+
+// Many reads meet other data at once: what the first finds out spares the others
+// their tries.
+func TestReadsThatAreUnderWayTakeUpTheKeyThatWorked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		p := contacted(t, f, ringOptions{read: []string{keyB, alien, keyC}})
+		f.hang(100 * time.Millisecond)
+		done := make(chan error, 2)
+		read := func() {
+			_, err := p.Decrypt(t.Context(), stored(keyC, "new", ""))
+			done <- err
+		}
+		go read()
+		time.Sleep(350 * time.Millisecond) // its fourth try is under way
+		f.taken()
+		go read()
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if calls := f.taken(); !slices.Equal(calls, []string{"Decrypt " + keyA, "Decrypt " + keyC}) {
+			t.Errorf("calls %q, want the key that the first read has found at the second try", calls)
+		}
+	})
+}

@@ -103,8 +103,19 @@ func (p *Provider) openWithAny(ctx context.Context, turn uint64, keys []*Key, bl
 			return opened.Plaintext, nil
 		}
 		refusals = append(refusals, refusal{k, cause.Of(err), false})
+		p.lastFirst(keys[i+1:])
 	}
 	return nil, refusals
+}
+
+// lastFirst moves the key that has worked for another read meanwhile to the front:
+// of many reads that meet other data at once, the first finds the key for all.
+func (p *Provider) lastFirst(rest []*Key) {
+	k := p.lastWorked.last()
+	if i := slices.Index(rest, k); i > 0 && !k.record.fails(decrypt) {
+		copy(rest[1:], rest[:i])
+		rest[0] = k
+	}
 }
 
 // worked is the key that opened data for the read that began last of those that
