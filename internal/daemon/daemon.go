@@ -57,8 +57,9 @@ type Daemon struct {
 	handed   *handed
 	http     *httpServer
 
-	current  atomic.Pointer[generation]
-	reloader *reloader // nil without a file
+	current   atomic.Pointer[generation]
+	reloader  *reloader                   // nil without a file
+	histories map[string]*keyring.History // by name of every provider that there ever was; of the reloader's goroutine
 
 	stop      context.CancelFunc // ends reloads and the health port; calls and what they need go on
 	stopping  <-chan struct{}    // closed by that
@@ -85,6 +86,7 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	d := &Daemon{
 		opts: o, time: t, files: f, started: cfg, settings: settingsOf(cfg), log: o.Log, registry: prometheus.NewRegistry(),
 		conns: awskms.NewConnections(), handed: newHanded(o.Sockets, o.Log), failed: make(chan error, 1), serving: make(chan struct{}),
+		histories: map[string]*keyring.History{},
 	}
 	d.metrics = metrics.New(d.registry, o.Version, o.Commit, o.GoVersion, words(cause.Classes()), words(bounded.Waits()))
 	d.waits = &bounded.Observer{Log: o.Log, Left: func(w bounded.Wait) { d.metrics.Abandoned(string(w)) }}
@@ -98,6 +100,7 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	ctx, stop := context.WithCancel(context.Background())
 	d.stop, d.stopping = stop, ctx.Done()
 	first := d.next(nothing(), cfg)
+	d.keepHistories(first)
 	d.current.Store(first)
 	metrics.RegisterHealth(d.registry, words(keyring.States()), d.healthMetrics)
 	if o.Source != nil {

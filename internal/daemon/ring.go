@@ -52,7 +52,8 @@ func (d *Daemon) newRing(cfg *config.Config, p config.Provider, before *ring) *r
 	r := &ring{cfg: p, timeout: cfg.KMSTimeout, grace: cfg.OutageGrace, began: time.Now()}
 	o := keyring.Options{
 		Name: p.Name, Epoch: p.Epoch, Timeout: r.timeout, OutageGrace: r.grace, Log: d.log, Waits: d.waits,
-		Pauses: d.pauses,
+		Pauses:  d.pauses,
+		History: d.histories[p.Name],
 	}
 	if r.memory = d.newMemory(p); r.memory != nil {
 		o.Memory = r.memory

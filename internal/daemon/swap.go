@@ -4,16 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 )
-
-// verifySlack is what a check of a new key may take beside its two calls.
-const verifySlack = 2 * time.Second
 
 // change makes a configuration the one that is served: all of it, or nothing
 // after an error.
@@ -90,10 +88,9 @@ func (d *Daemon) prepare(ctx context.Context, before, next *generation) (undo []
 	return undo, nil
 }
 
-// verify checks each key that would write and has not before, in parallel.
+// verify checks each key that would write and has not before, in parallel. Each
+// check sets its own time limit.
 func (d *Daemon) verify(ctx context.Context, before, next *generation) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*next.cfg.KMSTimeout+verifySlack)
-	defer cancel()
 	errs := make([]error, len(next.providers))
 	var checks sync.WaitGroup
 	for i, s := range next.providers {
@@ -158,6 +155,7 @@ func (d *Daemon) swap(ctx context.Context, before, next *generation) error {
 	for _, e := range gone {
 		e.close() //nolint:contextcheck // it outlives ctx
 	}
+	d.keepHistories(next)
 	d.drain(oldRings, gone) //nolint:contextcheck // it outlives ctx
 	d.current.Store(next)   // after that: who sees next may wait for what it replaced
 	d.noteServing()
@@ -166,3 +164,15 @@ func (d *Daemon) swap(ctx context.Context, before, next *generation) error {
 
 // errEnds is why a generation that is ready does not serve.
 var errEnds = errors.New("the process ends")
+
+// keepHistories keeps what callers of each provider were told: one that is removed
+// and configured again later does not lead them back. A provider that is renamed
+// takes its history along.
+func (d *Daemon) keepHistories(next *generation) {
+	for _, s := range next.providers {
+		maps.DeleteFunc(d.histories, func(_ string, h *keyring.History) bool { return h == s.provider.History() })
+	}
+	for _, s := range next.providers {
+		d.histories[s.cfg.Name] = s.provider.History()
+	}
+}

@@ -24,6 +24,12 @@ const (
 	recheckJitter   = time.Second
 	// checkPause is the least time between checks that traffic asks for.
 	checkPause = time.Second
+
+	// verifyTrips are the round trips that Verify makes at most, and tripCalls the
+	// calls of KMS in each.
+	verifyTrips = 2
+	tripCalls   = 2
+	verifySlack = 2 * time.Second // for what it does beside them
 )
 
 // Run looks after the write key until ctx ends: it checks that it works, and
@@ -133,15 +139,18 @@ func (p *Provider) checked(ctx context.Context, op operation, err error, began t
 // Verify says whether a provider that is not in use yet could be: nil once its
 // write key has encrypted and decrypted, now. What it shows counts at once, since
 // no caller depends on what was known before; the log is told only what that is.
-// Errors are [cause.Error]s.
+// It sets its own time limit, which covers every call that it may make. Errors are
+// [cause.Error]s.
 func (p *Provider) Verify(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, verifyTrips*tripCalls*p.opts.Timeout+verifySlack)
+	defer cancel()
 	k := p.write
 	began := time.Now()
 	t := p.trip(ctx, bounded.Check, k.config.Name)
 	if t.err() == nil {
 		p.see(ctx, t.sighting(), true)
-		if k.address() != t.probe.sealed.KeyARN { // an alias that seems to be back at a key which it has just left
-			t = p.trip(ctx, bounded.Check, k.address())
+		if k.address() != t.probe.sealed.KeyARN {
+			t = p.verifyAtRest(ctx, t)
 		}
 	}
 	if t.of(k) && (t.err() == nil || ctx.Err() == nil) {
@@ -152,6 +161,26 @@ func (p *Provider) Verify(ctx context.Context) error {
 	}
 	p.follow(ctx, "", nil)
 	return nil
+}
+
+// verifyAtRest makes a second trip where an alias showed a key that it has just
+// left: the key that it went to writes, unless that is refused.
+func (p *Provider) verifyAtRest(ctx context.Context, shown trip) trip {
+	k := p.write
+	arn := k.address()
+	t := p.trip(ctx, bounded.Check, arn)
+	switch err := t.err(); {
+	case err == nil:
+		p.history.worked(arn)
+		p.see(ctx, t.sighting(), true)
+		p.log.InfoContext(ctx, "alias shows a key that it left less than five minutes ago: the key that it went to goes on",
+			"key", k.config.Name, "key_arn", arn, "shown", shown.probe.sealed.KeyARN)
+	case cause.ClassOf(err) == cause.Refused && p.history.refusedAgain(arn):
+		p.history.endRest(k, shown.probe.sealed.KeyARN)
+		p.see(ctx, shown.sighting(), true)
+		return shown
+	}
+	return t
 }
 
 // A trip is what encrypting random bytes under the write key and decrypting them

@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
@@ -23,40 +24,55 @@ type Stored struct {
 }
 
 // Decrypt unwraps a stored DEK with the configured key that made it. Errors are
-// [cause.Error]s; bad data is said only when every key that may read answered
-// so, and is then remembered for a minute.
+// [cause.Error]s. Bad data is said only when every key that may read answered so,
+// and is then remembered for a minute.
 func (p *Provider) Decrypt(ctx context.Context, s Stored) (secret.Bytes, error) {
 	blob, err := seal.Blob(s.Ciphertext, s.Bare)
 	if err != nil {
 		return nil, p.named(err)
 	}
-	if known := p.bad.recall(blob); known != nil {
-		return nil, known
+	if known := p.bad.recall(blob, whole); known != nil {
+		return nil, p.named(forObject(known, s))
 	}
 	ctx, cancel := awskms.WithLimit(ctx, p.opts.Timeout)
 	defer cancel()
-	plaintext, refusal := p.open(ctx, p.reads.Add(1), blob, s)
-	if refusal == nil {
+	plaintext, refusals := p.open(ctx, p.reads.Add(1), blob, s)
+	if plaintext != nil {
 		return plaintext, nil
 	}
-	err = p.named(refusal)
-	if refusal.Class() == cause.BadData {
-		p.bad.remember(blob, cause.Of(err))
+	told := p.summary(refusals)
+	p.noteBad(blob, told, refusals)
+	if madeElsewhere(told, refusals) {
+		p.reportMissing(ctx, s, told)
 	}
-	if refusal.Code == cause.NoKeyMadeIt || refusal.Code == cause.ForeignKey {
-		p.reportMissing(ctx, s, refusal)
-	}
-	return nil, err
+	return nil, p.named(forObject(told, s))
 }
 
-func (p *Provider) open(ctx context.Context, turn uint64, blob []byte, s Stored) (secret.Bytes, *cause.Error) {
+// A refusal is one answer to a read that did not open it.
+type refusal struct {
+	key      *Key // that was asked; or the alias, where KMS was asked without a key
+	err      *cause.Error
+	unpinned bool // KMS was asked without a key, or was to be
+}
+
+func errorsOf(refusals []refusal) []*cause.Error {
+	errs := make([]*cause.Error, len(refusals))
+	for i, r := range refusals {
+		errs[i] = r.err
+	}
+	return errs
+}
+
+// open tries the keys that may have made a ciphertext. It returns the plaintext, or
+// at least one refusal.
+func (p *Provider) open(ctx context.Context, turn uint64, blob []byte, s Stored) (secret.Bytes, []refusal) {
 	chosen, others := p.candidates(s)
 	plaintext, refusals := p.openWithAny(ctx, turn, chosen, blob)
 	if plaintext != nil {
 		return plaintext, nil
 	}
 	// A key that is named and cannot be asked leaves nothing for the others to find.
-	if worst := cause.Worst(refusals); worst == nil || worst.Class() == cause.BadData {
+	if worst := cause.Worst(errorsOf(refusals)); worst == nil || worst.Class() == cause.BadData {
 		plaintext, more := p.openWithAny(ctx, turn, others, blob)
 		if plaintext != nil {
 			return plaintext, nil
@@ -64,52 +80,69 @@ func (p *Provider) open(ctx context.Context, turn uint64, blob []byte, s Stored)
 		refusals = append(refusals, more...)
 	}
 	for _, k := range p.movedAliases(refusals) {
-		plaintext, refusal := p.openMoved(ctx, turn, k, blob)
-		if refusal == nil {
+		plaintext, err := p.openMoved(ctx, turn, k, blob)
+		if err == nil {
 			return plaintext, nil
 		}
-		refusals = append(refusals, refusal)
+		refusals = append(refusals, refusal{k, err, true})
 	}
-	return nil, summary(refusals, s)
+	return nil, refusals
 }
 
 // openWithAny tries keys in turn. Each but the last has half of the time that is
 // left: one that hangs must not use up the time of one that works, and an n-th
 // part would be too short for a KMS that is far away.
-func (p *Provider) openWithAny(ctx context.Context, turn uint64, keys []*Key, blob []byte) (secret.Bytes, []*cause.Error) {
-	var refusals []*cause.Error
+func (p *Provider) openWithAny(ctx context.Context, turn uint64, keys []*Key, blob []byte) (secret.Bytes, []refusal) {
+	var refusals []refusal
 	for i, k := range keys {
 		opened, err := k.config.KMS.Decrypt(awskms.Share(ctx, min(2, len(keys)-i)), k.address(), blob)
 		p.tell(ctx, k, decrypt, err)
 		if err == nil {
 			k.resolve(opened.KeyARN)
-			p.remember(k, turn)
+			p.lastWorked.note(k, turn)
 			return opened.Plaintext, nil
 		}
-		refusals = append(refusals, cause.Of(err))
+		refusals = append(refusals, refusal{k, cause.Of(err), false})
+		p.lastFirst(keys[i+1:])
 	}
 	return nil, refusals
 }
 
-// worked is the key that worked last, for the read that began last: where data
-// lies together by key, a read of what came before must not undo what is known of
-// what comes now.
+// lastFirst moves the key that has worked for another read meanwhile to the front:
+// of many reads that meet other data at once, the first finds the key for all.
+func (p *Provider) lastFirst(rest []*Key) {
+	k := p.lastWorked.last()
+	if i := slices.Index(rest, k); i > 0 && !k.record.fails(decrypt) {
+		copy(rest[1:], rest[:i])
+		rest[0] = k
+	}
+}
+
+// worked is the key that opened data for the read that began last of those that
+// have ended. Where data lies together by key, the next read tries it first. The
+// zero value is ready, and safe for concurrent use.
 type worked struct {
+	mu   sync.Mutex
 	key  *Key
 	turn uint64
 }
 
-// remember makes k the key that is tried first.
-func (p *Provider) remember(k *Key, turn uint64) {
-	for {
-		old := p.lastWorked.Load()
-		if old != nil && (old.key == k || old.turn > turn) {
-			return
-		}
-		if p.lastWorked.CompareAndSwap(old, &worked{k, turn}) {
-			return
-		}
+// note makes k the key that is tried first. A straggling read of older data does
+// not displace the key that newer reads use, so each success raises the turn, also
+// one with the same key.
+func (w *worked) note(k *Key, turn uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if turn > w.turn {
+		w.key, w.turn = k, turn
 	}
+}
+
+// last returns that key, nil before there is one.
+func (w *worked) last() *Key {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.key
 }
 
 // A candidate is a key that may have made a ciphertext.
@@ -131,9 +164,9 @@ func (p *Provider) candidates(s Stored) (chosen, others []*Key) {
 	if len(p.keys)+len(earlier) == 1 {
 		return nil, p.keys
 	}
-	c := choice{keyID: s.KeyID, state: keyref.ParseState(s.KeyID), noted: string(s.Annotations[AnnotationKeyARN])}
-	if w := p.lastWorked.Load(); w != nil {
-		c.last = w.key
+	c := choice{
+		last: p.lastWorked.last(), keyID: s.KeyID, state: keyref.ParseState(s.KeyID),
+		noted: string(s.Annotations[AnnotationKeyARN]),
 	}
 	for _, k := range p.keys {
 		c.consider(k, true)
@@ -192,31 +225,51 @@ func (c *choice) ordered() (chosen, others []*Key) {
 	return order(c.chosen), order(c.others)
 }
 
-// summary is the one error of a read that no key could serve.
-func summary(refusals []*cause.Error, s Stored) *cause.Error {
-	worst := cause.Worst(refusals)
-	if worst.Class() != cause.BadData {
+// summary is the one error of a read that no key could serve. It holds nothing of
+// the object that was read, neither its words nor the order in which they made keys
+// be tried: the same bytes may lie in another object, and the answer is remembered.
+func (p *Provider) summary(refusals []refusal) *cause.Error {
+	if worst := cause.Worst(errorsOf(refusals)); worst.Class() != cause.BadData {
 		return worst
 	}
-	none := *worst
-	none.Key = ""
-	for _, e := range refusals {
-		if e.Note != "" {
-			none.Note = e.Note
-		}
+	inOrder := slices.Clone(refusals)
+	slices.SortStableFunc(inOrder, func(a, b refusal) int { return p.place(a.key) - p.place(b.key) })
+	var none *cause.Error
+	for _, r := range inOrder {
 		// A key that made the ciphertext and cannot open it knows more than those that did not make it.
-		if e.Code != cause.NoKeyMadeIt {
-			return e
+		if r.err.Code != cause.NoKeyMadeIt {
+			return r.err
 		}
 		switch {
-		case none.Key == "":
-			none.Key = e.Key
-		case e.Key != "":
-			none.AlsoTried = append(none.AlsoTried, e.Key)
+		case none == nil:
+			first := *r.err
+			none = &first
+		case !r.unpinned && p.place(r.key) < len(p.keys): // the object's key_id alone made others be tried
+			none.AlsoTried = append(none.AlsoTried, r.err.Key)
 		}
 	}
-	if noted := s.Annotations[AnnotationKeyARN]; len(noted) > 0 {
-		none.Note = strings.TrimSuffix("its annotations name "+cause.Quote(string(noted))+"; "+none.Note, "; ")
+	return none
+}
+
+// madeElsewhere says that no configured key made what was read, as far as is known.
+func madeElsewhere(told *cause.Error, refusals []refusal) bool {
+	if told.Code == cause.NoKeyMadeIt || told.Code == cause.ForeignKey {
+		return true
 	}
-	return &none
+	last := refusals[len(refusals)-1]
+	return last.unpinned && last.err.Class() == cause.Refused && last.err.Op == "Decrypt" &&
+		!slices.ContainsFunc(refusals, func(r refusal) bool { return !r.unpinned && r.err.Code != cause.NoKeyMadeIt })
+}
+
+// forObject adds to what a read came to what the object's own annotations say of
+// the key that made it.
+func forObject(e *cause.Error, s Stored) *cause.Error {
+	noted := s.Annotations[AnnotationKeyARN]
+	unknown := e.Code == cause.NoKeyMadeIt || e.Op == "Decrypt" && e.Key == "" && e.Class() == cause.Refused
+	if len(noted) == 0 || !unknown {
+		return e
+	}
+	told := *e
+	told.Note = strings.TrimSuffix("its annotations name "+cause.Quote(string(noted))+"; "+e.Note, "; ")
+	return &told
 }

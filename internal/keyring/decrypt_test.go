@@ -273,9 +273,9 @@ func TestUnpinnedAnswerCountsOnlyFromHome(t *testing.T) {
 	}{
 		"another account":               {alias, alien, 0, cause.ForeignKey, 2},
 		"another Region":                {alias, abroad, 0, cause.ForeignKey, 2},
-		"a key that may not be used":    {alias, alien, cause.AccessDenied, cause.NoKeyMadeIt, 2},
-		"a key that is not there":       {alias, alien, cause.KeyNotFound, cause.NoKeyMadeIt, 2},
-		"the earlier key is disabled":   {alias, keyC, cause.KeyDisabled, cause.KeyDisabled, 4},
+		"a key that may not be used":    {alias, alien, cause.AccessDenied, cause.AccessDenied, 2},
+		"a key that is not there":       {alias, alien, cause.KeyNotFound, cause.KeyNotFound, 2},
+		"the earlier key is disabled":   {alias, keyC, cause.KeyDisabled, cause.KeyDisabled, 2},
 		"KMS fails meanwhile":           {alias, keyC, cause.KMSInternal, cause.KMSInternal, 4},
 		"no exception without an alias": {keyA, keyC, 0, cause.NoKeyMadeIt, 1},
 	} {

@@ -38,6 +38,8 @@ const (
 type fakeKMS struct {
 	mu      sync.Mutex
 	aliases map[string]string          // alias → ARN
+	inTurn  []string                   // what the alias names besides, each at every other call: a move that is not known everywhere yet
+	asked   int                        // how often the alias was asked by name
 	current map[string]string          // ARN → material; missing: KMS names none
 	fails   map[string]error           // "Encrypt ARN", "Decrypt ARN" or "Decrypt" for all → what it answers
 	inject  func(op, arn string) error // nil: nothing more fails
@@ -123,6 +125,14 @@ func (f *fakeKMS) moveAliasTo(arn string) {
 	f.aliases[alias] = arn
 }
 
+// answerInTurn makes the alias name earlier keys at every other call, none to end
+// that.
+func (f *fakeKMS) answerInTurn(arns ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.inTurn = arns
+}
+
 // begin notes a call and returns the key's ARN, or how it fails.
 func (f *fakeKMS) begin(ctx context.Context, op, key string) (string, error) {
 	f.mu.Lock()
@@ -139,6 +149,9 @@ func (f *fakeKMS) begin(ctx context.Context, op, key string) (string, error) {
 	arn := key
 	if to, ok := f.aliases[key]; ok {
 		arn = to
+		if f.asked++; len(f.inTurn) > 0 && f.asked%2 == 0 {
+			arn = f.inTurn[f.asked/2%len(f.inTurn)]
+		}
 	}
 	f.calls = append(f.calls, strings.TrimSpace(op+" "+key))
 	err := f.fails[op+" "+arn]
@@ -256,11 +269,12 @@ type ringOptions struct {
 	grace time.Duration
 	log   io.Writer
 
-	before *keyring.Provider
-	memory keyring.Memory
-	known  *keyring.Known
-	waits  *bounded.Observer
-	pauses *bounded.Pauses
+	before  *keyring.Provider
+	history *keyring.History
+	memory  keyring.Memory
+	known   *keyring.Known
+	waits   *bounded.Observer
+	pauses  *bounded.Pauses
 }
 
 func newRing(f *fakeKMS, o ringOptions) *keyring.Provider {
@@ -283,10 +297,16 @@ func ringOf(o ringOptions, keys ...*keyring.Key) *keyring.Provider {
 		o.log = io.Discard
 	}
 	return keyring.New(keyring.Options{
-		Name: "0", Keys: keys, Epoch: o.epoch, Before: o.before, Memory: o.memory, Known: o.known, Waits: o.waits, Pauses: o.pauses,
+		Name: "0", Keys: keys, Epoch: o.epoch, Before: o.before, History: o.history,
+		Memory: o.memory, Known: o.known, Waits: o.waits, Pauses: o.pauses,
 		Timeout: 2500 * time.Millisecond, OutageGrace: o.grace,
 		Log: slog.New(slog.NewTextHandler(o.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
+}
+
+// ringWithHistory is a provider of a name that was removed and is configured again.
+func ringWithHistory(h *keyring.History, keys ...*keyring.Key) *keyring.Provider {
+	return ringOf(ringOptions{history: h}, keys...)
 }
 
 // running starts the ring's checks until the test, or its bubble, ends.

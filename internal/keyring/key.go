@@ -5,7 +5,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/seal"
@@ -30,12 +29,13 @@ type Key struct {
 	sight   atomic.Pointer[sight]  // nil until KMS resolved the name
 	earlier atomic.Pointer[[]*Key] // keys that the alias named before, newest last; never nil
 
+	unresolved atomic.Pointer[badEntry] // why KMS last refused to say what the alias names
+
 	mu         sync.Mutex // of what follows, and of changes of sight
 	next       sighting   // what was seen last, where that is not yet the sight
 	times      int        // how often running
 	superseded map[sighting]bool
-	leftAt     map[string]time.Time // when an alias ceased to name an ARN
-	trouble    *Trouble             // why an alias is not followed
+	trouble    *Trouble // why an alias is not followed
 }
 
 // A sight is what a key's name stands for.
@@ -48,7 +48,7 @@ type sight struct {
 
 // NewKey returns a Key. It does no I/O.
 func NewKey(c KeyConfig) *Key {
-	k := &Key{config: c, superseded: map[sighting]bool{}, leftAt: map[string]time.Time{}}
+	k := &Key{config: c, superseded: map[sighting]bool{}}
 	k.ref, _ = keyref.Parse(c.Name) // the configuration has refused what is none
 	k.earlier.Store(new([]*Key))
 	if k.ref.IsARN() && !k.ref.IsAlias() {

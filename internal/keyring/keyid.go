@@ -1,10 +1,6 @@
 package keyring
 
-import (
-	"context"
-	"sync"
-	"time"
-)
+import "context"
 
 // written is what the write key writes: its sight, with the key_id of it.
 type written struct {
@@ -38,25 +34,6 @@ func (p *Provider) keyID() string {
 	return ""
 }
 
-// answers are the key_ids that callers were told, over all the providers that
-// replaced one another under one name.
-type answers struct {
-	mu         sync.Mutex
-	generation int // of the provider that told last
-	last       string
-	told       map[string]bool
-	newest     map[string]string // key material that was told last, by [keyref.State].Key
-	left       map[material]bool // that was told before that
-	inherited  inherited
-}
-
-// A material is one of a key's, in whatever Region that is called.
-type material struct{ key, id string }
-
-func newAnswers() *answers {
-	return &answers{told: map[string]bool{}, newest: map[string]string{}, left: map[material]bool{}}
-}
-
 // answer notes that a caller is told a key_id, and says in the log when it is
 // another one than before.
 func (p *Provider) answer(ctx context.Context, w *written) {
@@ -65,7 +42,7 @@ func (p *Provider) answer(ctx context.Context, w *written) {
 	}
 	p.keeper.answering.Lock()
 	defer p.keeper.answering.Unlock()
-	was, again := p.said.note(p.generation, w, func() bool { return p.written() == w })
+	was, again := p.history.note(p, w)
 	if was != w.keyID && p.keeper.memory != nil { // before any caller knows: the process may be killed at once
 		p.keep(ctx, w, p.verdict().lastOK)
 	}
@@ -80,39 +57,4 @@ func (p *Provider) answer(ctx context.Context, w *written) {
 	default:
 		p.log.WarnContext(ctx, "key_id changed: API servers take a new DEK seed, and what they stored before is to be rewritten", "key_id", w.keyID, "was", was)
 	}
-}
-
-// note returns what was told before, and whether w was told before that. A
-// call that ends after a change tells nothing new: neither an older provider's
-// nor one of a state that is no longer current.
-func (a *answers) note(generation int, w *written, current func() bool) (was string, again bool) {
-	keyID, now := w.keyID, material{w.state.Key, w.state.Material}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if generation < a.generation || !current() {
-		return keyID, false
-	}
-	was, again = a.last, a.told[keyID]
-	a.generation, a.last = generation, keyID
-	a.told[keyID] = true
-	if before := a.newest[now.key]; before != "" && before != now.id {
-		a.left[material{now.key, before}] = true
-	}
-	if now.id != "" {
-		a.newest[now.key] = now.id
-	}
-	return was, again && was != keyID
-}
-
-// onward returns the material that one which was seen comes to for callers who
-// were told of newer one of that key, or of any: they are not led back, also where
-// a key was configured anew or an alias has returned to it.
-func (a *answers) onward(seen material) string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	newest := a.newest[seen.key]
-	if seen.id == "" || a.left[seen] || !a.inherited.replacedBy(seen, newest, time.Now()) {
-		return newest
-	}
-	return seen.id
 }

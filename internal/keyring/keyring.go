@@ -42,7 +42,7 @@ const (
 )
 
 // Options configure a Provider. All fields are required but Epoch, Waits, Pauses,
-// Memory, Known and Before.
+// Memory, Known, Before and History.
 type Options struct {
 	Name        string
 	Keys        []*Key        // the first writes, all read, in the order in which they are tried
@@ -55,6 +55,7 @@ type Options struct {
 	Known       *Known            // what the process before knew; nil: nothing that counts
 	Pauses      *bounded.Pauses   // of the process, after which checks are counted again; nil: none
 	Before      *Provider         // which this one replaces, under the same name; nil: none
+	History     *History          // what callers were told by a provider of the same name that is gone; nil: Before's, or none
 }
 
 // A Provider serves one provider entry of an EncryptionConfiguration. It is safe
@@ -66,15 +67,15 @@ type Provider struct {
 	keys  []*Key // of the configuration; those that an alias named before come with it
 
 	reads      atomic.Uint64 // that began: each has its turn
-	lastWorked atomic.Pointer[worked]
+	lastWorked worked
 	bad        *badMemory
 	missing    *missingKeys
 
 	current    atomic.Pointer[written] // of the write key's present sight
 	answered   atomic.Pointer[written] // what the last caller was told
-	said       *answers
+	history    *History
 	keeper     *keeper
-	generation int // one more than that of the provider before
+	generation int // higher than that of any provider before
 
 	lastProbe *sealedProbe  // of Run's own goroutine
 	wake      chan struct{} // evidence came that the checks should know of
@@ -93,21 +94,28 @@ func New(o Options) *Provider {
 		opts: o, log: o.Log.With("provider", o.Name), write: o.Keys[0], keys: o.Keys,
 		bad: newBadMemory(), missing: newMissingKeys(),
 		wake: make(chan struct{}, 1), concluded: make(chan struct{}), state: Unknown,
-		said: newAnswers(), keeper: newKeeper(o),
+		history: o.History, keeper: newKeeper(o),
 	}
 	p.opts.Known = nil
 	if b := o.Before; b != nil {
-		p.state, p.said, p.generation = b.loggedState(), b.said, b.generation+1
+		p.state, p.history = b.loggedState(), b.history
 		p.opts.Before = nil // else every generation would keep all before it
 	}
+	if p.history == nil {
+		p.history = NewHistory()
+	}
+	p.generation = p.history.begin()
 	if o.Known != nil {
-		p.said.seed(o.Known)
+		p.history.seed(p.write, o.Known)
 	}
 	if p.verdict().contacted {
 		p.conclude.Do(func() { close(p.concluded) })
 	}
 	return p
 }
+
+// History returns what callers were told so far.
+func (p *Provider) History() *History { return p.history }
 
 // Name returns the provider's name.
 func (p *Provider) Name() string { return p.opts.Name }
@@ -166,7 +174,7 @@ func (p *Provider) encrypt(ctx context.Context, plaintext secret.Bytes) (seal.Se
 			}
 			w = p.written()
 		}
-		if w.arn == sealed.KeyARN {
+		if w != nil && w.arn == sealed.KeyARN { // else an alias showed a key that it has just left
 			return sealed, w, nil
 		}
 	}

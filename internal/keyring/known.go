@@ -10,7 +10,6 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 )
 
 const (
@@ -110,7 +109,7 @@ func (p *Provider) reportInherited(ctx context.Context) {
 // may still run for a while.
 func (p *Provider) keepNow(ctx context.Context) {
 	v, w := p.verdict(), p.written()
-	if !v.contacted || v.suspect || w != p.answered.Load() || !p.said.isNewest(p.generation) || !p.keeper.isNews(v.lastOK) {
+	if !v.contacted || v.suspect || w != p.answered.Load() || !p.history.isNewest(p.generation) || !p.keeper.isNews(v.lastOK) {
 		return
 	}
 	p.keep(ctx, w, v.lastOK)
@@ -120,7 +119,7 @@ func (p *Provider) keepNow(ctx context.Context) {
 // key_id that callers were told to leave.
 func (p *Provider) keep(ctx context.Context, w *written, lastOK time.Time) {
 	known := Known{
-		KeyID: w.keyID, KeyARN: w.arn, Material: w.state.Material, Left: p.said.leftBy(w.state.Key), LastOK: lastOK,
+		KeyID: w.keyID, KeyARN: w.arn, Material: w.state.Material, Left: p.history.leftBy(w.state.Key), LastOK: lastOK,
 	}
 	if p.remembered(ctx, func() error { return p.keeper.memory.Keep(known) }) {
 		p.keeper.note(lastOK)
@@ -130,7 +129,7 @@ func (p *Provider) keep(ctx context.Context, w *written, lastOK time.Time) {
 }
 
 func (p *Provider) eraseKnown(ctx context.Context) {
-	if p.said.isNewest(p.generation) && p.remembered(ctx, p.keeper.memory.Erase) {
+	if p.history.isNewest(p.generation) && p.remembered(ctx, p.keeper.memory.Erase) {
 		p.keeper.note(time.Time{})
 	}
 }
@@ -244,28 +243,29 @@ func (i *inherited) replacedBy(seen material, newest string, now time.Time) bool
 }
 
 // seed takes what an earlier process told callers for told.
-func (a *answers) seed(known *Known) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.told[known.KeyID] = true
+func (h *History) seed(k *Key, known *Known) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.told[known.KeyID] = true
+	h.followLocked(k, known.KeyARN)
 	if known.Material == "" {
 		return
 	}
-	key := keyref.ParseState(known.KeyID).Key
-	a.newest[key], a.inherited.key = known.Material, key
+	key := stateKey(known.KeyARN)
+	h.newest[key], h.inherited.key = known.Material, key
 	for _, id := range known.Left {
-		a.left[material{key, id}] = true
+		h.left[material{key, id}] = true
 	}
 }
 
 // leftBy returns which material of a key callers were told to leave: a few, since
 // KMS answers with those of the last minutes only.
-func (a *answers) leftBy(key string) []string {
+func (h *History) leftBy(key string) []string {
 	const most = 8
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	var ids []string
-	for m := range a.left {
+	for m := range h.left {
 		if m.key == key && len(ids) < most {
 			ids = append(ids, m.id)
 		}
@@ -275,8 +275,8 @@ func (a *answers) leftBy(key string) []string {
 }
 
 // isNewest reports whether no later provider under this name has told a key_id.
-func (a *answers) isNewest(generation int) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return generation >= a.generation
+func (h *History) isNewest(generation int) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return generation >= h.generation
 }

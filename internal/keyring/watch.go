@@ -69,10 +69,10 @@ func (p *Provider) look(ctx context.Context) {
 func (p *Provider) see(ctx context.Context, s sighting, atOnce bool) {
 	k := p.write
 	if w := p.written(); s.material != "" || w == nil || w.arn != s.arn {
-		s.material = p.said.onward(material{k.sightOf(s).state.Key, s.material})
+		s.material = p.history.onward(material{k.sightOf(s).state.Key, s.material})
 	}
 	watchedBefore := k.watched()
-	before, after := k.see(s, time.Now(), atOnce)
+	before, after := k.see(s, time.Now(), atOnce, p.history.rest(k, s.arn))
 	switch {
 	case after == nil:
 		if !watchedBefore && k.watched() {
@@ -88,6 +88,7 @@ func (p *Provider) see(ctx context.Context, s sighting, atOnce bool) {
 		said := "alias was moved: its earlier key reads; "
 		if !atOnce { // else nothing writes yet, and Verify enters how the key does
 			said = "alias was moved: its new key writes from now on, and its earlier key reads; "
+			p.history.follow(p, after.arn)
 			// What was known of the earlier key says nothing of this one, which has just worked.
 			for op := range operations {
 				p.tell(ctx, k, op, nil)
