@@ -8,6 +8,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/aws/smithy-go"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
@@ -15,7 +16,8 @@ import (
 )
 
 // What follows describes a key and the way to it, for a person who looks for a
-// fault. The serving path makes none of these calls, and needs no right to any.
+// fault and for the health of keys that only read. No answer to a caller depends on
+// these calls, and the serving path needs no right but kms:Decrypt.
 
 // A KeyInfo is what DescribeKey tells.
 type KeyInfo struct {
@@ -24,12 +26,14 @@ type KeyInfo struct {
 	Deletion                        time.Time // zero: not scheduled
 }
 
-// DescribeKey asks KMS what a key is. Every error is a [cause.Error].
+// DescribeKey asks KMS what a key is. Every error is a [cause.Error]. A denial is
+// normal, since no more than the right to encrypt and decrypt is needed, so that it
+// has nobody look for other credentials.
 //
 // https://docs.aws.amazon.com/kms/latest/APIReference/API_DescribeKey.html
 func (c *Client) DescribeKey(ctx context.Context, key string) (KeyInfo, error) {
 	var out *kms.DescribeKeyOutput
-	err := c.call(ctx, "DescribeKey", key, func(ctx context.Context, api *kms.Client) (err error) {
+	err := c.call(context.WithValue(ctx, optionalKey{}, true), "DescribeKey", key, func(ctx context.Context, api *kms.Client) (err error) {
 		out, err = api.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &key})
 		return err
 	})
@@ -45,6 +49,11 @@ func (c *Client) DescribeKey(ctx context.Context, key string) (KeyInfo, error) {
 		MultiRegion: aws.ToBool(m.MultiRegion), Deletion: aws.ToTime(m.DeletionDate),
 	}, nil
 }
+
+// optionalKey is the context key of a call whose denial is normal.
+type optionalKey struct{}
+
+func isOptional(ctx context.Context) bool { return ctx.Value(optionalKey{}) != nil }
 
 // A Rotation is how KMS renews a key's material by itself.
 type Rotation struct {
@@ -82,13 +91,19 @@ func (c *Client) MayEncrypt(ctx context.Context, key string, plaintext secret.By
 	})
 }
 
-// MayDecrypt asks KMS whether a call of Decrypt would be allowed. Every error is
-// a [cause.Error].
+// MayDecrypt asks KMS whether a call of Decrypt would be allowed. Without a blob,
+// KMS is asked to leave the ciphertext out: it then checks authorization, and
+// whether it also looks at the key's state is not documented. Every error is a
+// [cause.Error].
+//
+// https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html#KMS-Decrypt-request-DryRunModifiers
 func (c *Client) MayDecrypt(ctx context.Context, key string, blob []byte) error {
+	in := &kms.DecryptInput{KeyId: &key, CiphertextBlob: blob, EncryptionContext: c.opts.EncryptionContext, DryRun: aws.Bool(true)}
+	if len(blob) == 0 {
+		in.CiphertextBlob, in.DryRunModifiers = nil, []types.DryRunModifierType{types.DryRunModifierTypeIgnoreCiphertext}
+	}
 	return c.call(ctx, "Decrypt", key, func(ctx context.Context, api *kms.Client) error {
-		_, err := api.Decrypt(ctx, &kms.DecryptInput{
-			KeyId: &key, CiphertextBlob: blob, EncryptionContext: c.opts.EncryptionContext, DryRun: aws.Bool(true),
-		})
+		_, err := api.Decrypt(ctx, in)
 		return dryRun(err)
 	})
 }
