@@ -54,6 +54,8 @@ func (p *Provider) openMoved(ctx context.Context, turn uint64, alias *Key, blob 
 	}
 	earlier, isNew := alias.learn(opened.KeyARN)
 	if earlier != nil {
+		p.tell(ctx, earlier, decrypt, nil, false)
+		p.heard(ctx, earlier, blob, opened.KeyARN, nil)
 		p.remember(earlier, turn)
 	}
 	if isNew {

@@ -40,8 +40,8 @@ const (
 	AnnotationRequestID = "request-id.aws-encryption-provider.sigs.k8s.io"
 )
 
-// Options configure a Provider. All fields are required but Epoch, Waits and
-// Before.
+// Options configure a Provider. All fields are required but Epoch, Waits,
+// Intervals and Before.
 type Options struct {
 	Name        string
 	Keys        []*Key        // the first writes, all read, in the order in which they are tried
@@ -50,6 +50,7 @@ type Options struct {
 	OutageGrace time.Duration // how long Status stays ok in an outage, since the last success
 	Log         *slog.Logger
 	Waits       *bounded.Observer // told of checks that are left behind; nil: nobody is
+	Intervals   Intervals         // between questions about keys that only read
 	Before      *Provider         // which this one replaces, under the same name; nil: none
 }
 
@@ -60,6 +61,7 @@ type Provider struct {
 	log   *slog.Logger
 	write *Key   // the first of keys
 	keys  []*Key // of the configuration; those that an alias named before come with it
+	every Intervals
 
 	reads      atomic.Uint64 // that began: each has its turn
 	lastWorked atomic.Pointer[worked]
@@ -84,7 +86,7 @@ type Provider struct {
 // New returns a Provider. It does no I/O.
 func New(o Options) *Provider {
 	p := &Provider{
-		opts: o, log: o.Log.With("provider", o.Name), write: o.Keys[0], keys: o.Keys,
+		opts: o, log: o.Log.With("provider", o.Name), write: o.Keys[0], keys: o.Keys, every: o.Intervals.orUsual(),
 		bad: newBadMemory(), missing: newMissingKeys(),
 		wake: make(chan struct{}, 1), concluded: make(chan struct{}), state: Unknown,
 		said: newAnswers(),
