@@ -110,7 +110,7 @@ func tellingRing(f *tellingKMS, o ringOptions) *keyring.Provider {
 }
 
 // telling runs a test with a ring over keys A, which writes, and B, which reads.
-func telling(t *testing.T, f *tellingKMS, test func(t *testing.T, p *keyring.Provider, log *bytes.Buffer)) {
+func telling(t *testing.T, f *tellingKMS, test func(t *testing.T, p *keyring.Provider, said func() string)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
@@ -118,7 +118,10 @@ func telling(t *testing.T, f *tellingKMS, test func(t *testing.T, p *keyring.Pro
 		running(t, p)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		test(t, p, &log)
+		test(t, p, func() string {
+			synctest.Wait()
+			return log.String()
+		})
 	})
 }
 
@@ -167,7 +170,7 @@ func TestTroubleOfAReadKeyIsFoundWithoutTraffic(t *testing.T) {
 					t.Run(fmt.Sprintf("%s, dry run blind %t, DescribeKey denied %t, opened before %t", code, blind, shut, opened), func(t *testing.T) {
 						t.Parallel()
 						f := newTelling(blind, shut)
-						telling(t, f, func(t *testing.T, p *keyring.Provider, log *bytes.Buffer) {
+						telling(t, f, func(t *testing.T, p *keyring.Provider, said func() string) {
 							want := keyring.Authorised
 							if opened {
 								want = keyring.Healthy
@@ -187,17 +190,17 @@ func TestTroubleOfAReadKeyIsFoundWithoutTraffic(t *testing.T) {
 							wantState(t, p, keyring.Healthy)
 							f.set(keyB, "Enabled")
 							within(t, 5*time.Minute, "it works again", func() bool { return reader(t, p).State == want })
-							said := log.String()
+							text := said()
 							for _, line := range []string{"a key that only reads is refused", "do not restart an API server"} {
-								if !strings.Contains(said, line) {
-									t.Errorf("the log does not say %q:\n%s", line, said)
+								if !strings.Contains(text, line) {
+									t.Errorf("the log does not say %q:\n%s", line, text)
 								}
 							}
-							if n := strings.Count(said, "a key that only reads is refused"); n != 1 {
-								t.Errorf("said %d times:\n%s", n, said)
+							if n := strings.Count(text, "a key that only reads is refused"); n != 1 {
+								t.Errorf("said %d times:\n%s", n, text)
 							}
-							if !strings.Contains(said, "again") {
-								t.Errorf("that it works again is not said:\n%s", said)
+							if !strings.Contains(text, "again") {
+								t.Errorf("that it works again is not said:\n%s", text)
 							}
 						})
 						if slices.Contains(f.taken(), "Encrypt "+keyB) {
@@ -213,7 +216,7 @@ func TestTroubleOfAReadKeyIsFoundWithoutTraffic(t *testing.T) {
 func TestReadKeysAreAskedEveryFiveMinutes(t *testing.T) {
 	t.Parallel()
 	f := newTelling(true, false)
-	telling(t, f, func(t *testing.T, p *keyring.Provider, _ *bytes.Buffer) {
+	telling(t, f, func(t *testing.T, p *keyring.Provider, _ func() string) {
 		f.taken()
 		time.Sleep(5 * time.Hour)
 		calls := map[string]int{}
@@ -247,7 +250,7 @@ func TestReadKeysAreAskedEveryFiveMinutes(t *testing.T) {
 func TestTrafficTakesThePlaceOfQuestions(t *testing.T) {
 	t.Parallel()
 	f := newTelling(false, true)
-	telling(t, f, func(t *testing.T, p *keyring.Provider, _ *bytes.Buffer) {
+	telling(t, f, func(t *testing.T, p *keyring.Provider, _ func() string) {
 		f.taken()
 		for range 600 {
 			if err := readB(t, p); err != nil {
@@ -264,7 +267,7 @@ func TestTrafficTakesThePlaceOfQuestions(t *testing.T) {
 func TestRefusalOfAReadKeyIsConfirmedLater(t *testing.T) {
 	t.Parallel()
 	f := newTelling(false, false)
-	telling(t, f, func(t *testing.T, p *keyring.Provider, log *bytes.Buffer) {
+	telling(t, f, func(t *testing.T, p *keyring.Provider, said func() string) {
 		f.failOnce("Decrypt", cause.AccessDenied)
 		for readB(t, p) == nil { // a check may have met it
 			f.failOnce("Decrypt", cause.AccessDenied)
@@ -275,7 +278,7 @@ func TestRefusalOfAReadKeyIsConfirmedLater(t *testing.T) {
 			t.Errorf("%d calls within five seconds, state %s", n, reader(t, p).State)
 		}
 		time.Sleep(1200 * time.Millisecond)
-		if k := reader(t, p); k.Err != nil || strings.Contains(log.String(), "is refused") {
+		if k := reader(t, p); k.Err != nil || strings.Contains(said(), "is refused") {
 			t.Errorf("%+v: one refusal that does not last is no trouble", k)
 		}
 		f.fail("Decrypt "+keyB, cause.AccessDenied)
@@ -298,7 +301,7 @@ func TestRefusalOfAReadKeyIsConfirmedLater(t *testing.T) {
 func TestRefusedReadKeyRecoversWithoutTrafficAndWithoutAnOpenedBlob(t *testing.T) {
 	t.Parallel()
 	f := newTelling(true, true)
-	telling(t, f, func(t *testing.T, p *keyring.Provider, _ *bytes.Buffer) {
+	telling(t, f, func(t *testing.T, p *keyring.Provider, _ func() string) {
 		f.set(keyB, "Disabled")
 		if readB(t, p) == nil {
 			t.Fatal("reads")
@@ -317,7 +320,7 @@ func TestRefusedReadKeyRecoversWithoutTrafficAndWithoutAnOpenedBlob(t *testing.T
 func TestForeignBlobThatWasRefusedIsNoProof(t *testing.T) {
 	t.Parallel()
 	f := newTelling(false, true)
-	telling(t, f, func(t *testing.T, p *keyring.Provider, _ *bytes.Buffer) {
+	telling(t, f, func(t *testing.T, p *keyring.Provider, _ func() string) {
 		f.set(keyB, "Disabled")
 		if _, err := p.Decrypt(t.Context(), stored(alien, "seed", keyB)); cause.ClassOf(err) != cause.Refused {
 			t.Fatalf("got %s", code(err))
@@ -332,7 +335,7 @@ func TestForeignBlobThatWasRefusedIsNoProof(t *testing.T) {
 func TestQuestionsAboutARefusedKeyBackOff(t *testing.T) {
 	t.Parallel()
 	f := newTelling(false, true)
-	telling(t, f, func(t *testing.T, p *keyring.Provider, _ *bytes.Buffer) {
+	telling(t, f, func(t *testing.T, p *keyring.Provider, _ func() string) {
 		if err := readB(t, p); err != nil {
 			t.Fatal(err)
 		}
@@ -352,13 +355,13 @@ func TestOutageOfAReadKeyIsTold(t *testing.T) {
 		t.Run(code.String(), func(t *testing.T) {
 			t.Parallel()
 			f := newTelling(true, true)
-			telling(t, f, func(t *testing.T, p *keyring.Provider, log *bytes.Buffer) {
+			telling(t, f, func(t *testing.T, p *keyring.Provider, said func() string) {
 				f.fail("Decrypt "+keyB, code)
 				within(t, 6*time.Minute, "it cannot be used", func() bool { return reader(t, p).State == want })
 				wantStatus(t, p, "ok")
 				f.mend("Decrypt " + keyB)
 				within(t, 5*time.Minute, "it can", func() bool { return reader(t, p).State == keyring.Authorised })
-				if s := log.String(); strings.Count(s, "a key that only reads cannot be used") != 1 || strings.Count(s, "may decrypt again") != 1 {
+				if s := said(); strings.Count(s, "a key that only reads cannot be used") != 1 || strings.Count(s, "may decrypt again") != 1 {
 					t.Errorf("the log says:\n%s", s)
 				}
 			})
@@ -370,12 +373,12 @@ func TestOutageOfAReadKeyIsTold(t *testing.T) {
 func TestOutageOfAllKeysIsToldOnce(t *testing.T) {
 	t.Parallel()
 	f := newTelling(true, true)
-	telling(t, f, func(t *testing.T, p *keyring.Provider, log *bytes.Buffer) {
+	telling(t, f, func(t *testing.T, p *keyring.Provider, said func() string) {
 		f.fail("Decrypt", cause.Unreachable)
 		f.fail("Encrypt", cause.Unreachable)
 		within(t, 6*time.Minute, "nothing can be used", func() bool { return reader(t, p).State == keyring.Outage && p.Health().State == keyring.Outage })
 		time.Sleep(time.Hour)
-		if s := log.String(); strings.Contains(s, "a key that only reads") {
+		if s := said(); strings.Contains(s, "a key that only reads") {
 			t.Errorf("the log says:\n%s", s)
 		}
 	})
@@ -385,7 +388,7 @@ func TestOutageOfAllKeysIsToldOnce(t *testing.T) {
 func TestDeniedDescriptionIsNoTrouble(t *testing.T) {
 	t.Parallel()
 	f := newTelling(true, true)
-	telling(t, f, func(t *testing.T, p *keyring.Provider, log *bytes.Buffer) {
+	telling(t, f, func(t *testing.T, p *keyring.Provider, said func() string) {
 		time.Sleep(24 * time.Hour)
 		asked := 0
 		for _, c := range f.taken() {
@@ -396,8 +399,8 @@ func TestDeniedDescriptionIsNoTrouble(t *testing.T) {
 		if asked > 12 || asked < 2 {
 			t.Errorf("asked %d times a day about two keys, although denied", asked)
 		}
-		if k := reader(t, p); k.State != keyring.Authorised || k.Err != nil || strings.Contains(log.String(), "DescribeKey") {
-			t.Errorf("%+v; the log says:\n%s", k, log)
+		if k := reader(t, p); k.State != keyring.Authorised || k.Err != nil || strings.Contains(said(), "DescribeKey") {
+			t.Errorf("%+v; the log says:\n%s", k, said())
 		}
 	})
 }
@@ -410,7 +413,7 @@ func TestKMSWithoutDryRunsSaysNothingAboutAKey(t *testing.T) {
 			t.Parallel()
 			f := newTelling(false, true)
 			f.fail("Decrypt "+keyB, answer)
-			telling(t, f, func(t *testing.T, p *keyring.Provider, _ *bytes.Buffer) {
+			telling(t, f, func(t *testing.T, p *keyring.Provider, _ func() string) {
 				f.taken()
 				time.Sleep(time.Hour)
 				if k := reader(t, p); k.State != keyring.Unknown || k.Err != nil {
@@ -445,7 +448,7 @@ func TestDeletionOfAnyKeyIsToldWithItsDate(t *testing.T) {
 			t.Run(fmt.Sprintf("DescribeKey denied %t, key %s", shut, key[len(key)-12:]), func(t *testing.T) {
 				t.Parallel()
 				f := newTelling(false, shut)
-				telling(t, f, func(t *testing.T, p *keyring.Provider, log *bytes.Buffer) {
+				telling(t, f, func(t *testing.T, p *keyring.Provider, said func() string) {
 					f.tellMu.Lock()
 					f.date = time.Now().Add(7 * 24 * time.Hour)
 					f.tellMu.Unlock()
@@ -467,7 +470,7 @@ func TestDeletionOfAnyKeyIsToldWithItsDate(t *testing.T) {
 					f.set(key, "Enabled")
 					within(t, 6*time.Minute, "it stays", func() bool { return deletion() == nil })
 					time.Sleep(6 * time.Minute)
-					s := log.String()
+					s := said()
 					if n := strings.Count(s, `msg="key is scheduled for deletion`); n < 1 || n > 2 || !strings.Contains(s, "cancel-key-deletion") {
 						t.Errorf("said %d times, want once, and again with the date:\n%s", n, s)
 					}
