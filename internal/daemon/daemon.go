@@ -86,6 +86,7 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	first := d.next(nothing(), cfg)
 	d.current.Store(first)
 	metrics.RegisterHealth(d.registry, words(keyring.States()), d.healthMetrics)
+	metrics.RegisterKeys(d.registry, words(keyring.KeyStates()), d.keyMetrics)
 	if o.Source != nil {
 		d.reloader = newReloader(d, cfg)
 		metrics.RegisterReload(d.registry, d.reloader.metrics)

@@ -49,7 +49,7 @@ type key struct {
 func (d *Daemon) newRing(cfg *config.Config, p config.Provider, before *ring) *ring {
 	r := &ring{cfg: p, timeout: cfg.KMSTimeout, grace: cfg.OutageGrace, began: time.Now()}
 	o := keyring.Options{
-		Name: p.Name, Epoch: p.Epoch, Timeout: r.timeout, OutageGrace: r.grace, Log: d.log, Waits: d.waits,
+		Name: p.Name, Epoch: p.Epoch, Timeout: r.timeout, OutageGrace: r.grace, Log: d.log, Waits: d.waits, Intervals: d.time.keys,
 	}
 	if before != nil {
 		o.Before = before.provider
