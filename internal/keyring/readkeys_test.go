@@ -589,7 +589,7 @@ func TestFormerWriteKeyIsAskedWithABlob(t *testing.T) {
 	})
 }
 
-// An Encrypt under a refused read key would be a surprise in its owner's trail.
+// What a question decrypts is a DEK or seed of the cluster, and nobody uses it.
 func TestPlaintextOfAQuestionIsCleared(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -73,7 +73,7 @@ func (p *Provider) advised(err error) error {
 		if k.address() == p.write.address() { // with another context, or by another name
 			continue
 		}
-		if state, _ := k.reading(); state != Healthy && state != Authorised && state != Unknown {
+		if _, failed := k.reading(); failed != nil {
 			continue
 		}
 		told := *e
@@ -205,6 +205,7 @@ func (s State) words() string {
 		return "key cannot be used: no valid AWS credentials"
 	case Unknown:
 		return "key has not been seen to encrypt and decrypt yet"
+	case Authorised: // of a key that only reads
 	}
 	return string(s)
 }
