@@ -281,6 +281,7 @@ func (c *Client) other(ctx context.Context, s *session, trust *trust, err error)
 		if c.opts.Connections.trusted() != trust {
 			return s
 		}
+	case e.Code == cause.AccessDenied && isOptional(ctx):
 	case refused(e):
 		return c.identity.instead(ctx, s, e.Class() == cause.Credentials)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/aws/smithy-go"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
@@ -16,7 +17,8 @@ import (
 )
 
 // What follows describes a key and the way to it, for a person who looks for a
-// fault. The serving path makes none of these calls, and needs no right to any.
+// fault and for the health of keys that only read. No answer to a caller depends on
+// these calls, and the serving path needs no right but kms:Decrypt.
 
 // A KeyInfo is what DescribeKey tells.
 type KeyInfo struct {
@@ -25,12 +27,14 @@ type KeyInfo struct {
 	Deletion                        time.Time // zero: not scheduled
 }
 
-// DescribeKey asks KMS what a key is. Every error is a [cause.Error].
+// DescribeKey asks KMS what a key is. Every error is a [cause.Error]. A denial is
+// normal, since no more than the right to encrypt and decrypt is needed, so that it
+// has nobody look for other credentials.
 //
 // https://docs.aws.amazon.com/kms/latest/APIReference/API_DescribeKey.html
 func (c *Client) DescribeKey(ctx context.Context, key string) (KeyInfo, error) {
 	type answer = *kms.DescribeKeyOutput
-	out, err := call(ctx, c, request[answer]{op: "DescribeKey", key: key, prepare: func(api *kms.Client) work[answer] {
+	out, err := call(context.WithValue(ctx, optionalKey{}, true), c, request[answer]{op: "DescribeKey", key: key, prepare: func(api *kms.Client) work[answer] {
 		return func(ctx context.Context) (answer, error) {
 			return api.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &key})
 		}
@@ -47,6 +51,11 @@ func (c *Client) DescribeKey(ctx context.Context, key string) (KeyInfo, error) {
 		MultiRegion: aws.ToBool(m.MultiRegion), Deletion: aws.ToTime(m.DeletionDate),
 	}, nil
 }
+
+// optionalKey is the context key of a call whose denial is normal.
+type optionalKey struct{}
+
+func isOptional(ctx context.Context) bool { return ctx.Value(optionalKey{}) != nil }
 
 // A Rotation is how KMS renews a key's material by itself.
 type Rotation struct {
@@ -90,14 +99,20 @@ func (c *Client) MayEncrypt(ctx context.Context, key string, plaintext secret.By
 	return err
 }
 
-// MayDecrypt asks KMS whether a call of Decrypt would be allowed. Every error is
-// a [cause.Error].
+// MayDecrypt asks KMS whether a call of Decrypt would be allowed. Without a blob,
+// KMS is asked to leave the ciphertext out: it then checks authorization, and
+// whether it also looks at the key's state is not documented. Every error is a
+// [cause.Error].
+//
+// https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html#KMS-Decrypt-request-DryRunModifiers
 func (c *Client) MayDecrypt(ctx context.Context, key string, blob []byte) error {
+	in := &kms.DecryptInput{KeyId: &key, CiphertextBlob: blob, EncryptionContext: c.opts.EncryptionContext, DryRun: aws.Bool(true)}
+	if len(blob) == 0 {
+		in.CiphertextBlob, in.DryRunModifiers = nil, []types.DryRunModifierType{types.DryRunModifierTypeIgnoreCiphertext}
+	}
 	_, err := call(ctx, c, request[struct{}]{op: "Decrypt", key: key, prepare: func(api *kms.Client) work[struct{}] {
 		return func(ctx context.Context) (struct{}, error) {
-			_, err := api.Decrypt(ctx, &kms.DecryptInput{
-				KeyId: &key, CiphertextBlob: blob, EncryptionContext: c.opts.EncryptionContext, DryRun: aws.Bool(true),
-			})
+			_, err := api.Decrypt(ctx, in)
 			return struct{}{}, dryRun(err)
 		}
 	}})

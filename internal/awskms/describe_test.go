@@ -71,6 +71,45 @@ func TestDryRunTellsPermissions(t *testing.T) {
 	}
 }
 
+// Of a key of which there is no ciphertext.
+func TestDryRunNeedsNoCiphertext(t *testing.T) {
+	s, client, key := described(t)
+	if err := client.MayDecrypt(t.Context(), key, nil); err != nil {
+		t.Errorf("allowed: %v", err)
+	}
+	if err := s.DisableKey(key); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.MayDecrypt(t.Context(), key, nil); err == nil || cause.Of(err).Code != cause.KeyDisabled {
+		t.Errorf("disabled: %v", err)
+	}
+	s.Deny(key, "Decrypt")
+	if err := client.MayDecrypt(t.Context(), key, nil); err == nil || cause.Of(err).Code != cause.AccessDenied {
+		t.Errorf("denied: %v", err)
+	}
+}
+
+// DescribeKey is denied in many accounts, such as those of kOps: that is no reason
+// to try other credentials, nor to look for them.
+func TestDeniedDescriptionTriesNoOtherCredentials(t *testing.T) {
+	r := rotatingCredentials(t)
+	r.kms.Deny(r.key, "DescribeKey")
+	denied := func() {
+		t.Helper()
+		if _, err := r.c.DescribeKey(t.Context(), r.key); err == nil || cause.Of(err).Code != cause.AccessDenied {
+			t.Fatalf("denied: %v", err)
+		}
+	}
+	r.replace(r.second)
+	denied()
+	awskms.LookedUp(r.c)
+	before := r.gate.count()
+	denied()
+	if n := r.gate.count() - before; n != 1 || r.gate.signer() != r.second.AccessKeyID {
+		t.Errorf("%d requests, the last signed by %s; want one by the new key, which is on trial", n, r.gate.signer())
+	}
+}
+
 func TestCallerAndCredentialAreToldWithoutTheSecret(t *testing.T) {
 	s, client, _ := described(t)
 	credential, err := client.Credential(t.Context())

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,12 +28,15 @@ func newStatus(s Streams) *cobra.Command {
 	set.StringVar(&f.Socket, "socket", config.DefaultSocket, "unix `SOCKET` of the plugin: a path, or @name for an abstract one")
 	set.StringVarP(&f.output, "output", "o", "text", "`FORM` of the output: text or json")
 	set.StringVar(&f.ExpectKeyID, "expect-key-id", "", "`KEY_ID` that the plugin has to answer: as it is, as sha256:HEX, or the key's ARN alone")
+	set.StringVar(&f.Health, "health-address", "", "`ADDRESS` of the health port, such as :8080, to tell of each key too, those that only read included")
 	set.DurationVar(&f.Timeout, "timeout", 3*time.Second, "`TIME` that each call may take, as in an EncryptionConfiguration")
 	cmd := &cobra.Command{Use: "status [--socket S]", Short: "ask a running one over its socket"}
 	cmd.Flags().AddFlagSet(set)
 	help := func() {
 		fmt.Fprintf(s.Out, `Asks a running plugin over its socket, as an API server does: Status, and a round
-trip of each API. Runs as whoever may open the socket, and changes nothing.
+trip of each API. Runs as whoever may open the socket, and changes nothing. Status
+tells of the key that writes; with --health-address each key is told, and one that only
+reads and cannot be used is a problem.
 
 Usage:
   %s status [flags]
@@ -51,6 +55,9 @@ Flags:
 		}
 		if f.Timeout <= 0 {
 			return config.Mistakes{{Field: "--timeout", Text: "must be longer than 0"}}
+		}
+		if _, _, err := net.SplitHostPort(f.Health); f.Health != "" && err != nil {
+			return config.Mistakes{{Field: "--health-address", Text: fmt.Sprintf("%.64q is not an address: want :PORT or HOST:PORT", f.Health)}}
 		}
 		f.Socket = config.SocketPath(f.Socket)
 		ctx, stop := untilSignal(ctx, s)
@@ -107,6 +114,13 @@ func printReport(s Streams, r *inquiry.Report, form string) error {
 	line("v2", trip(r.V2Version, r.V2RoundTrip))
 	line("v1", trip(r.V1Version, r.V1RoundTrip))
 	line("runtime", r.V1Runtime)
+	for i, text := range r.Readyz {
+		name := ""
+		if i == 0 {
+			name = "readyz"
+		}
+		line(name, text)
+	}
 	for _, p := range r.Problems {
 		line("problem", p)
 	}

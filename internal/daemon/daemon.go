@@ -103,6 +103,7 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	d.keepHistories(first)
 	d.current.Store(first)
 	metrics.RegisterHealth(d.registry, words(keyring.States()), d.healthMetrics)
+	metrics.RegisterKeys(d.registry, words(keyring.KeyStates()), d.keyMetrics)
 	if o.Source != nil {
 		d.reloader = newReloader(d, cfg)
 		metrics.RegisterReload(d.registry, d.reloader.metrics)

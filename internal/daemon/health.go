@@ -208,13 +208,18 @@ func (s *served) readiness() (line string, ready bool) {
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// readKeys names the read keys that fail. They decide nothing: what they can
-// still open is between them and the data.
+// readKeys names the keys that only read and fail or are to be deleted. They decide
+// nothing: what they can still open is between them and the data.
 func readKeys(h keyring.Health) string {
 	var b strings.Builder
 	for _, k := range h.ReadKeys {
-		if k.Err != nil {
-			fmt.Fprintf(&b, "\n  decrypt key %s is %s: %v", k.Key, k.State, k.Err)
+		switch {
+		case k.Err != nil && fails(k.State):
+			fmt.Fprintf(&b, "\n  decrypt key %s is %s: %v%s", k.Key, k.State, k.Err, deletionWords(k.Deletion))
+		case k.Err != nil:
+			fmt.Fprintf(&b, "\n  decrypt key %s failed, which is to be confirmed: %v", k.Key, k.Err)
+		case k.Deletion != nil:
+			fmt.Fprintf(&b, "\n  decrypt key %s still reads%s", k.Key, deletionWords(k.Deletion))
 		}
 	}
 	return b.String()

@@ -84,7 +84,7 @@ func TestVerboseReadinessNamesKeysAndConfiguration(t *testing.T) {
 	text := fileText("", p)
 	f := runFiled(t, filing{dir: dir}, text)
 	f.ready()
-	details := `provider aws: ok, key_id ` + a + `[^\n]*\n  socket ` + p.listen + `\n  key ` + a + ` writes: healthy\n  key ` + b + ` reads: unknown\n`
+	details := `provider aws: ok, key_id ` + a + `[^\n]*\n  socket ` + p.listen + `\n  key ` + a + ` writes: healthy\n  key ` + b + ` reads: (?:unknown|authorised[^\n]*)\n`
 	f.waitFor("/readyz?verbose", http.StatusOK, `^`+details+`configuration `+f.file+`: hash `+hashOf(text)+`, loaded at [0-9TZ:-]{20}\n$`)
 	f.waitFor("/readyz/aws?verbose", http.StatusOK, `^`+details+`$`)
 	f.waitFor("/readyz", http.StatusOK, `^provider aws: ok[^\n]*\n$`)

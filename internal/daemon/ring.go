@@ -52,8 +52,7 @@ func (d *Daemon) newRing(cfg *config.Config, p config.Provider, before *ring) *r
 	r := &ring{cfg: p, timeout: cfg.KMSTimeout, grace: cfg.OutageGrace, began: time.Now()}
 	o := keyring.Options{
 		Name: p.Name, Epoch: p.Epoch, Timeout: r.timeout, OutageGrace: r.grace, Log: d.log, Waits: d.waits,
-		Pauses:  d.pauses,
-		History: d.histories[p.Name],
+		Pauses: d.pauses, Intervals: d.time.keys, History: d.histories[p.Name],
 	}
 	if r.memory = d.newMemory(p); r.memory != nil {
 		o.Memory = r.memory

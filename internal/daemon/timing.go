@@ -1,6 +1,10 @@
 package daemon
 
-import "time"
+import (
+	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+)
 
 // timing is how long the daemon waits for what. Only tests have another one
 // than usualTiming's.
@@ -24,6 +28,8 @@ type timing struct {
 	missing    time.Duration // that it may be away while it is replaced
 	retry      time.Duration // until one that cannot be used is tried again, doubling
 	retryMost  time.Duration
+
+	keys keyring.Intervals // between questions about keys that only read; zero: the usual ones
 }
 
 func usualTiming() timing {

@@ -13,11 +13,11 @@ func (s *served) details() []string {
 	h := s.provider.Health()
 	lines := []string{
 		"  socket " + s.at.path,
-		"  key " + h.Key + " writes: " + keyWords(h.State, h.Err),
+		"  key " + h.Key + " writes: " + keyWords(h.State, h.Err) + deletionWords(h.Deletion),
 	}
 	var list []string
 	for _, k := range h.ReadKeys {
-		lines = append(lines, "  key "+k.Key+" reads: "+keyWords(k.State, k.Err))
+		lines = append(lines, "  key "+k.Key+" reads: "+readWords(k)+deletionWords(k.Deletion))
 		if k.Unlisted {
 			list = append(list, "  list below the others: "+k.Key+", which an alias named before and stored data may need")
 		}
@@ -40,6 +40,29 @@ func keyWords(state keyring.State, err *cause.Error) string {
 		return string(state)
 	}
 	return string(state) + ", " + err.Error()
+}
+
+// readWords say how a key that only reads is doing. A dry run proves that the
+// process may decrypt, and not that the key can be used: DescribeKey tells that
+// where it is allowed.
+func readWords(k keyring.KeyHealth) string {
+	switch {
+	case k.State != keyring.Authorised || k.Err != nil:
+		return keyWords(k.State, k.Err)
+	case k.Described != "":
+		return "authorised, and DescribeKey says " + cause.Quote(k.Described) + "; no data of it was read since the start"
+	}
+	return "authorised, its state not proven; no data of it was read since the start"
+}
+
+func deletionWords(d *keyring.Deletion) string {
+	switch {
+	case d == nil:
+		return ""
+	case d.Date.IsZero():
+		return "; KMS deletes it, at a date that only kms:DescribeKey tells"
+	}
+	return "; KMS deletes it at " + stamp(d.Date)
 }
 
 // lines say on /readyz?verbose what is served and what became of the file.

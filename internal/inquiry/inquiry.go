@@ -28,6 +28,7 @@ import (
 type Question struct {
 	Socket      string        // a path, or @name for an abstract one
 	ExpectKeyID string        // as it is, as sha256:HEX, or the key's ARN alone; "": any
+	Health      string        // address of the health port, which tells of each key; "": it is not asked
 	Timeout     time.Duration // of each call
 }
 
@@ -46,6 +47,7 @@ type Report struct {
 	V2Version   string   `json:"v2Version"`
 	V1RoundTrip float64  `json:"v1RoundTripSeconds"`
 	V2RoundTrip float64  `json:"v2RoundTripSeconds"`
+	Readyz      []string `json:"readyz,omitempty"` // lines of /readyz?verbose, where the health port was asked
 }
 
 func (r *Report) problem(what string, err error) {
@@ -58,6 +60,9 @@ func (r *Report) problem(what string, err error) {
 // Ask makes the calls of an API server's start, each with its own time.
 func Ask(ctx context.Context, q Question) *Report {
 	r := &Report{Version: 1, Socket: q.Socket, Problems: []string{}}
+	if q.Health != "" {
+		r.askReadiness(ctx, q)
+	}
 	conn, err := daemon.Connect(q.Socket)
 	if err != nil {
 		r.problem("connecting", err)

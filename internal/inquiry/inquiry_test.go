@@ -2,13 +2,18 @@ package inquiry_test
 
 import (
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 	"sigs.k8s.io/aws-encryption-provider/internal/inquiry"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 )
 
 // ask asks until the report is as wanted.
@@ -50,6 +55,45 @@ func TestEachProblemIsNamed(t *testing.T) {
 	if text := strings.Join(r.Problems, "\n"); r.OK || !strings.Contains(text, "v2 Encrypt: KMS0101") || !strings.Contains(text, "v1 Encrypt: KMS0101") {
 		t.Errorf("a disabled key: %q", r.Problems)
 	}
+}
+
+// Status knows the write key alone: a key that only reads is told by the health port.
+func TestHealthPortTellsOfKeysThatOnlyRead(t *testing.T) {
+	kms := kmstest.Start(t)
+	kms.SetEnv(t)
+	writes, reads := createKey(t, kms), createKey(t, kms)
+	socket := filepath.Join(daemontest.Directory(t), "s")
+	d := daemontest.Start(t, daemontest.Config(t, "--key="+writes, "--decrypt-key="+reads, "--listen="+socket, "--health-port=127.0.0.1:0"))
+	kms.Deny(reads, "Decrypt")
+	q := inquiry.Question{Socket: socket, Timeout: 3 * time.Second}
+	ask(t, q, func(r *inquiry.Report) bool { return r.OK && len(r.Readyz) == 0 })
+	q.Health = d.HealthAddress()
+	r := ask(t, q, func(r *inquiry.Report) bool {
+		return slices.ContainsFunc(r.Problems, func(p string) bool { return strings.HasPrefix(p, "decrypt key "+reads+" is refused: KMS0104") })
+	})
+	if len(r.Problems) != 1 || r.Healthz != "ok" || !strings.HasPrefix(r.Readyz[0], "provider 0: ok") || !slices.Contains(r.Readyz, "  key "+writes+" writes: healthy") {
+		t.Errorf("%+v", r)
+	}
+	stranger := httptest.NewServer(http.NotFoundHandler())
+	defer stranger.Close()
+	for health, want := range map[string]string{
+		strings.TrimPrefix(stranger.URL, "http://"): "answers 404 Not Found, and no provider's readiness",
+		"127.0.0.1:1": "connection refused",
+	} {
+		q.Health = health
+		if r := inquiry.Ask(t.Context(), q); len(r.Problems) != 1 || !strings.HasPrefix(r.Problems[0], "health port: ") || !strings.HasSuffix(r.Problems[0], want) {
+			t.Errorf("%s: %q, want %s", health, r.Problems, want)
+		}
+	}
+}
+
+func createKey(t *testing.T, kms *kmstest.Server) string {
+	t.Helper()
+	key, err := kms.CreateKey(kmstest.Region, kmsemulator.KeyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 func TestASocketThatIsNotServedIsOneProblem(t *testing.T) {

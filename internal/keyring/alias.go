@@ -57,6 +57,8 @@ func (p *Provider) openMoved(ctx context.Context, turn uint64, alias *Key, blob 
 	}
 	earlier, isNew := alias.learn(opened.KeyARN)
 	if earlier != nil {
+		p.tell(ctx, earlier, decrypt, nil)
+		p.heard(ctx, earlier, blob, opened.KeyARN, nil)
 		p.lastWorked.note(earlier, turn)
 	}
 	if isNew {

@@ -32,14 +32,16 @@ const (
 	verifySlack = 2 * time.Second // for what it does beside them
 )
 
-// Run looks after the write key until ctx ends: it checks that it works, and
-// watches which key and key material its name stands for.
+// Run looks after the keys until ctx ends: it checks that the write key works,
+// watches which key and key material its name stands for, and asks how those are
+// doing that only read.
 func (p *Provider) Run(ctx context.Context) {
 	p.weigh(ctx, false) // what came before: of a provider that this one replaces, or of Verify
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() { p.watch(ctx) })
 	watching.Go(func() { p.keepKnown(ctx) })
+	watching.Go(func() { p.askKeys(ctx) })
 	p.keepChecking(ctx)
 }
 
@@ -297,6 +299,9 @@ func (p *Provider) compare(ctx context.Context, probe sealedProbe) (material str
 	defer opened.Plaintext.Clear()
 	if !bytes.Equal(opened.Plaintext, probe.want) {
 		return "", &cause.Error{Code: cause.RoundTripBroken, Op: "Decrypt", Key: probe.sealed.KeyARN, RequestID: opened.RequestID}
+	}
+	if p.write.standsFor(opened.KeyARN) { // else an alias is looked at that has moved, and the earlier key's proof stays
+		p.write.questions.opened(blob, opened.KeyARN, time.Now())
 	}
 	return opened.Material, nil
 }

@@ -97,6 +97,7 @@ func (p *Provider) openWithAny(ctx context.Context, turn uint64, keys []*Key, bl
 	for i, k := range keys {
 		opened, err := k.config.KMS.Decrypt(awskms.Share(ctx, min(2, len(keys)-i)), k.address(), blob)
 		p.tell(ctx, k, decrypt, err)
+		p.heard(ctx, k, blob, opened.KeyARN, err)
 		if err == nil {
 			k.resolve(opened.KeyARN)
 			p.lastWorked.note(k, turn)

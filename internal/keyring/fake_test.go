@@ -293,20 +293,25 @@ func newKey(f *fakeKMS, name string) *keyring.Key {
 }
 
 func ringOf(o ringOptions, keys ...*keyring.Key) *keyring.Provider {
-	if o.log == nil {
-		o.log = io.Discard
-	}
 	return keyring.New(keyring.Options{
 		Name: "0", Keys: keys, Epoch: o.epoch, Before: o.before, History: o.history,
 		Memory: o.memory, Known: o.known, Waits: o.waits, Pauses: o.pauses,
 		Timeout: 2500 * time.Millisecond, OutageGrace: o.grace,
-		Log: slog.New(slog.NewTextHandler(o.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Log: ringLog(o.log),
 	})
 }
 
 // ringWithHistory is a provider of a name that was removed and is configured again.
 func ringWithHistory(h *keyring.History, keys ...*keyring.Key) *keyring.Provider {
 	return ringOf(ringOptions{history: h}, keys...)
+}
+
+// ringLog is a log that is written to w, nil for nowhere.
+func ringLog(w io.Writer) *slog.Logger {
+	if w == nil {
+		w = io.Discard
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 // running starts the ring's checks until the test, or its bubble, ends.

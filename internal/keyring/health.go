@@ -165,22 +165,3 @@ func (r *record) fails(op operation) bool {
 	defer r.mu.Unlock()
 	return r.tracks[op].failing()
 }
-
-// reading is how a key that only reads is doing. Traffic alone tells: nothing
-// is ever encrypted under it, so a refusal needs no confirmation here.
-func (r *record) reading() (State, *cause.Error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	t := &r.tracks[decrypt]
-	switch {
-	case t.refusals > 0:
-		told := *t.refusal
-		if t.err.Class() != cause.Refused {
-			told.Later = t.err
-		}
-		return Refused, &told
-	case t.failures == 0 && t.lastOK.IsZero():
-		return Unknown, nil
-	}
-	return t.state(), t.err
-}

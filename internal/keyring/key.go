@@ -22,9 +22,10 @@ type KeyConfig struct {
 // pass from one Provider to the next that replaces it, as writer or reader. It is
 // safe for concurrent use.
 type Key struct {
-	config KeyConfig
-	ref    keyref.Ref
-	record record
+	config    KeyConfig
+	ref       keyref.Ref
+	record    record
+	questions questions
 
 	sight   atomic.Pointer[sight]  // nil until KMS resolved the name
 	earlier atomic.Pointer[[]*Key] // keys that the alias named before, newest last; never nil
@@ -141,6 +142,9 @@ func (k *Key) learn(arn string) (earlier *Key, isNew bool) {
 			return nil, false
 		}
 		e := NewKey(KeyConfig{Name: arn, Context: k.config.Context, KMS: k.config.KMS})
+		if with := k.questions.withProof(); with != nil && with.arn == arn {
+			e.questions.proof = with
+		}
 		next := append(slices.Clone(*old), e)
 		if k.earlier.CompareAndSwap(old, &next) {
 			return e, true

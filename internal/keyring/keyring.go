@@ -42,7 +42,7 @@ const (
 )
 
 // Options configure a Provider. All fields are required but Epoch, Waits, Pauses,
-// Memory, Known, Before and History.
+// Intervals, Memory, Known, Before and History.
 type Options struct {
 	Name        string
 	Keys        []*Key        // the first writes, all read, in the order in which they are tried
@@ -54,6 +54,7 @@ type Options struct {
 	Memory      Memory            // keeps what is known over a restart of the process; nil: nothing does
 	Known       *Known            // what the process before knew; nil: nothing that counts
 	Pauses      *bounded.Pauses   // of the process, after which checks are counted again; nil: none
+	Intervals   Intervals         // between questions about keys that only read
 	Before      *Provider         // which this one replaces, under the same name; nil: none
 	History     *History          // what callers were told by a provider of the same name that is gone; nil: Before's, or none
 }
@@ -65,6 +66,7 @@ type Provider struct {
 	log   *slog.Logger
 	write *Key   // the first of keys
 	keys  []*Key // of the configuration; those that an alias named before come with it
+	every Intervals
 
 	reads      atomic.Uint64 // that began: each has its turn
 	lastWorked worked
@@ -91,7 +93,7 @@ type Provider struct {
 // New returns a Provider. It does no I/O.
 func New(o Options) *Provider {
 	p := &Provider{
-		opts: o, log: o.Log.With("provider", o.Name), write: o.Keys[0], keys: o.Keys,
+		opts: o, log: o.Log.With("provider", o.Name), write: o.Keys[0], keys: o.Keys, every: o.Intervals.orUsual(),
 		bad: newBadMemory(), missing: newMissingKeys(),
 		wake: make(chan struct{}, 1), concluded: make(chan struct{}), state: Unknown,
 		history: o.History, keeper: newKeeper(o),

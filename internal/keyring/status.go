@@ -80,7 +80,7 @@ func (p *Provider) advised(err error) error {
 		if k.address() == p.write.address() { // with another context, or by another name
 			continue
 		}
-		if state, _ := k.record.reading(); state != Healthy && state != Unknown {
+		if _, failed := k.reading(); failed != nil {
 			continue
 		}
 		return noted(e, "a restarted API server reads nothing from a provider whose first key cannot encrypt: put a key first that can, such as "+k.address()+", and keep this one below")
@@ -130,18 +130,10 @@ type Health struct {
 	Since     time.Time    // of the first failure
 	LastOK    time.Time    // zero: never
 	GraceEnds time.Time    // in an outage: when Status will say so; else zero
+	Deletion  *Deletion    // of the write key; nil: it is not to be deleted, as far as is known
 	ReadKeys  []KeyHealth
 	Trouble   *Trouble     // why the write key's alias is not followed; nil: it is, or is none
 	Missing   []MissingKey // that stored data needed and nobody configured, newest first
-}
-
-// KeyHealth is how a key that only reads is doing, by what traffic told.
-type KeyHealth struct {
-	Key   string
-	State State
-	Err   *cause.Error
-
-	Unlisted bool // no configuration lists it: it is known because an alias named it before
 }
 
 // CanEncrypt says whether the provider can do its work.
@@ -160,24 +152,13 @@ func (p *Provider) Health() Health {
 	if known := p.inherited(v); known != nil {
 		h.KeyID, h.LastOK, h.GraceEnds = known.KeyID, known.LastOK, known.LastOK.Add(p.opts.OutageGrace)
 	}
-	for i, k := range p.keys {
-		if i > 0 {
-			h.ReadKeys = append(h.ReadKeys, k.health(false))
-		}
-		for _, e := range k.before() {
-			h.ReadKeys = append(h.ReadKeys, e.health(true))
-		}
-	}
+	h.ReadKeys = p.readKeys()
 	if h.State == Refused {
 		h.Err = cause.Of(p.advised(h.Err))
 	}
+	h.Deletion = p.write.deletion(h.State, h.Err, h.LastOK)
 	h.Trouble, h.Missing = p.write.lastTrouble(), p.missing.list()
 	return h
-}
-
-func (k *Key) health(unlisted bool) KeyHealth {
-	state, err := k.record.reading()
-	return KeyHealth{Key: k.config.Name, State: state, Err: err, Unlisted: unlisted}
 }
 
 func (k *Key) lastTrouble() *Trouble {
@@ -249,6 +230,7 @@ func (s State) words() string {
 		return "key cannot be used: no valid AWS credentials"
 	case Unknown:
 		return "key has not been seen to encrypt and decrypt yet"
+	case Authorised: // of a key that only reads
 	}
 	return string(s)
 }

@@ -162,7 +162,7 @@ func rank(s State) int {
 		return 2
 	case Outage:
 		return 1
-	case Healthy, Unknown:
+	case Healthy, Unknown, Authorised:
 		return 0
 	}
 	return 0

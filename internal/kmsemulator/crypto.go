@@ -20,9 +20,8 @@ func (c *call) cryptoKey(k *key, permission string, tokens []string, algorithm *
 	if err := c.allowed(k, permission); err != nil {
 		return nil, err
 	}
-	if len(tokens) > 0 {
-		// There is no CreateGrant here, so no token can be a good one.
-		return nil, refuse("InvalidGrantTokenException", "Invalid grant token")
+	if err := granted(tokens); err != nil {
+		return nil, err
 	}
 	if err := usable(k); err != nil {
 		return nil, err
@@ -44,6 +43,15 @@ func (c *call) cryptoKey(k *key, permission string, tokens []string, algorithm *
 	return l, nil
 }
 
+// granted refuses every grant token: there is no CreateGrant here, so none can be a
+// good one.
+func granted(tokens []string) error {
+	if len(tokens) > 0 {
+		return refuse("InvalidGrantTokenException", "Invalid grant token")
+	}
+	return nil
+}
+
 func dryRun(asked *bool) error {
 	if asked != nil && *asked {
 		return refuse("DryRunOperationException", "The request would have succeeded, but the DryRun option is set.")
@@ -53,6 +61,8 @@ func dryRun(asked *bool) error {
 
 // ciphertext checks a blob. It returns true where there need be none, because a
 // dry run asks for permissions alone.
+//
+// https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html
 func (c *checks) ciphertext(b []byte, dry *bool, modifiers []string) (blind bool) {
 	for i := range modifiers {
 		c.enum("dryRunModifiers", &modifiers[i], "IGNORE_CIPHERTEXT")
@@ -62,6 +72,14 @@ func (c *checks) ciphertext(b []byte, dry *bool, modifiers []string) (blind bool
 		c.blob("ciphertextBlob", b, maxCiphertext)
 	}
 	return blind
+}
+
+// modified refuses modifiers of a dry run where none was asked for.
+func modified(dry *bool, modifiers []string) error {
+	if len(modifiers) > 0 && (dry == nil || !*dry) {
+		return invalid("DryRunModifiers can only be specified when DryRun is true.")
+	}
+	return nil
 }
 
 func noEnclave(recipient params) error {
@@ -133,11 +151,14 @@ func decrypt(c *call) (any, error) {
 	if err := ch.err(); err != nil {
 		return nil, err
 	}
+	if err := modified(in.DryRun, in.DryRunModifiers); err != nil {
+		return nil, err
+	}
 	if err := noEnclave(in.Recipient); err != nil {
 		return nil, err
 	}
 	o, err := c.open(opening{
-		permission: "Decrypt", blind: blind, keyID: in.KeyId, blob: in.CiphertextBlob, context: in.EncryptionContext,
+		permission: "Decrypt", member: "KeyId", blind: blind, keyID: in.KeyId, blob: in.CiphertextBlob, context: in.EncryptionContext,
 		tokens: in.GrantTokens, algorithm: in.EncryptionAlgorithm,
 	})
 	if err != nil {
@@ -157,6 +178,7 @@ func decrypt(c *call) (any, error) {
 // An opening is what it takes to decrypt a blob.
 type opening struct {
 	permission string
+	member     string  // that names the key
 	blind      bool    // only ask whether it may be done; needs a key
 	keyID      *string // nil: whichever key the blob names
 	blob       []byte
@@ -186,7 +208,10 @@ func (c *call) open(o opening) (opened, error) {
 	}
 	if o.blind {
 		if pinned == nil {
-			return opened{}, invalid("KeyId is required when DryRunModifiers is IGNORE_CIPHERTEXT.")
+			return opened{}, invalid("%s is required when DryRunModifiers is IGNORE_CIPHERTEXT.", o.member)
+		}
+		if c.options.BlindDryRun { // the permission is checked above
+			return opened{key: pinned, material: &material{}}, granted(o.tokens)
 		}
 		_, err := c.cryptoKey(pinned, o.permission, o.tokens, o.algorithm)
 		return opened{key: pinned, material: &material{}}, err
@@ -328,12 +353,15 @@ func reEncrypt(c *call) (any, error) {
 	if err := ch.err(); err != nil {
 		return nil, err
 	}
+	if err := modified(in.DryRun, in.DryRunModifiers); err != nil {
+		return nil, err
+	}
 	to, err := c.anyKey(*in.DestinationKeyId)
 	if err != nil {
 		return nil, err
 	}
 	from, err := c.open(opening{
-		permission: "ReEncryptFrom", blind: blind, keyID: in.SourceKeyId, blob: in.CiphertextBlob, context: in.SourceEncryptionContext,
+		permission: "ReEncryptFrom", member: "SourceKeyId", blind: blind, keyID: in.SourceKeyId, blob: in.CiphertextBlob, context: in.SourceEncryptionContext,
 		tokens: in.GrantTokens, algorithm: in.SourceEncryptionAlgorithm,
 	})
 	if err != nil {

@@ -17,6 +17,7 @@ const (
 
 	incorrectKey = "The key ID in the request does not identify a CMK that can perform this operation."
 	unreachable  = "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access."
+	noDryRun     = "DryRunModifiers can only be specified when DryRun is true."
 	wouldHave    = "The request would have succeeded, but the DryRun option is set."
 	absentID     = "0000abcd-12ab-34cd-56ef-1234567890ab"
 )
@@ -303,6 +304,12 @@ func TestDryRunAnswersForEveryCryptographicOperation(t *testing.T) {
 		{"Decrypt", m{"KeyId": arn, "DryRun": blind["DryRun"], "DryRunModifiers": blind["DryRunModifiers"]}, ok},
 		{"Decrypt", m{"DryRun": true, "DryRunModifiers": []string{"X"}}, oneError("Value 'X' at 'dryRunModifiers' failed to satisfy constraint: Member must satisfy enum value set: [IGNORE_CIPHERTEXT]")},
 		{"Decrypt", m{"DryRun": blind["DryRun"], "DryRunModifiers": blind["DryRunModifiers"]}, kmsRefusal("ValidationException", "KeyId is required when DryRunModifiers is IGNORE_CIPHERTEXT.")},
+		{"ReEncrypt", m{"SourceKeyId": arn, "DestinationKeyId": arn, "DryRun": true, "DryRunModifiers": blind["DryRunModifiers"]}, ok},
+		{"ReEncrypt", m{"DestinationKeyId": arn, "DryRun": true, "DryRunModifiers": blind["DryRunModifiers"]}, kmsRefusal("ValidationException", "SourceKeyId is required when DryRunModifiers is IGNORE_CIPHERTEXT.")},
+		{"Decrypt", m{"KeyId": arn, "CiphertextBlob": blob, "DryRunModifiers": blind["DryRunModifiers"]}, kmsRefusal("ValidationException", noDryRun)},
+		{"Decrypt", m{"KeyId": arn, "CiphertextBlob": blob, "DryRun": false, "DryRunModifiers": blind["DryRunModifiers"]}, kmsRefusal("ValidationException", noDryRun)},
+		{"ReEncrypt", m{"CiphertextBlob": blob, "DestinationKeyId": arn, "DryRunModifiers": blind["DryRunModifiers"]}, kmsRefusal("ValidationException", noDryRun)},
+		{"Decrypt", m{"KeyId": arn, "DryRunModifiers": blind["DryRunModifiers"]}, oneError("Value null at 'ciphertextBlob' failed to satisfy constraint: Member must not be null")},
 	} {
 		wantRefusal(t, s, here, tc.operation, tc.in, tc.want)
 	}
@@ -310,6 +317,46 @@ func TestDryRunAnswersForEveryCryptographicOperation(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantRefusal(t, s, here, "Encrypt", m{"KeyId": arn, "Plaintext": "aa==", "DryRun": true}, kmsRefusal("DisabledException", arn+" is disabled."))
+}
+
+// AWS documents no more of a dry run without a ciphertext than that it checks
+// authorization, so that there are two kinds of emulator.
+func TestDryRunWithoutACiphertextSeesTheKeysStateOrNot(t *testing.T) {
+	t.Parallel()
+	ok := kmsRefusal("DryRunOperationException", wouldHave)
+	for name, blind := range map[string]bool{"sees it": false, "does not": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := kmstest.Start(t, kmsemulator.Options{BlindDryRun: blind})
+			arn := mustCreate(t, s, kmsemulator.KeyOptions{})
+			blob := sealed(t, s, arn, []byte("x"), nil)
+			in := m{"KeyId": arn, "DryRun": true, "DryRunModifiers": []string{"IGNORE_CIPHERTEXT"}}
+			want := func(state refusal) {
+				t.Helper()
+				wantRefusal(t, s, here, "Decrypt", m{"KeyId": arn, "CiphertextBlob": blob, "DryRun": true}, state)
+				if blind {
+					state = ok
+				}
+				wantRefusal(t, s, here, "Decrypt", in, state)
+			}
+			want(ok)
+			if err := s.DisableKey(arn); err != nil {
+				t.Fatal(err)
+			}
+			want(kmsRefusal("DisabledException", arn+" is disabled."))
+			if err := s.ScheduleKeyDeletion(arn, 7); err != nil {
+				t.Fatal(err)
+			}
+			want(kmsRefusal("KMSInvalidStateException", arn+" is pending deletion."))
+			s.Deny(arn, "Decrypt")
+			wantRefusal(t, s, here, "Decrypt", in, kmsRefusal("AccessDeniedException", deniedText("Decrypt", arn)))
+			s.Allow(arn, "Decrypt")
+			wantRefusal(t, s, here, "Decrypt", m{"KeyId": absentID, "DryRun": true, "DryRunModifiers": in["DryRunModifiers"]},
+				kmsRefusal("NotFoundException", "Key 'arn:aws:kms:us-west-2:111122223333:key/"+absentID+"' does not exist"))
+			wantRefusal(t, s, here, "Decrypt", m{"KeyId": arn, "GrantTokens": []string{"t"}, "DryRun": true, "DryRunModifiers": in["DryRunModifiers"]},
+				kmsRefusal("InvalidGrantTokenException", "Invalid grant token"))
+		})
+	}
 }
 
 func deniedText(operation, arn string) string {

@@ -62,6 +62,11 @@ type Options struct {
 	// ReplicaDelay is how long a new replica stays in the state Creating. 0
 	// means that only the answer to ReplicateKey shows that state.
 	ReplicaDelay time.Duration
+	// BlindDryRun makes a dry run with IGNORE_CIPHERTEXT check permissions alone,
+	// and say yes for a key that is disabled or pending deletion. AWS documents that
+	// it "performs only authorization validation", and not whether that includes the
+	// key's state: a client has to work with either.
+	BlindDryRun bool
 	// Seed makes delays and the rates of faults repeatable. Keys and nonces are
 	// always random.
 	Seed uint64

@@ -22,6 +22,17 @@ func registry(t *testing.T) (*prometheus.Registry, *metrics.Metrics) {
 	metrics.RegisterHealth(reg, []string{"healthy", "outage"}, func() []metrics.Health {
 		return []metrics.Health{{Provider: "0", State: "outage", Code: "KMS0203", KeyID: "123", LastOK: time.Now(), GraceEnds: time.Unix(1700000000, 0)}}
 	})
+	metrics.RegisterKeys(reg, []string{"healthy", "refused"}, func() []metrics.Key {
+		until := time.Unix(1700000000, 0)
+		return []metrics.Key{
+			{Provider: "0", Key: "k", Use: metrics.UseWrite, State: "healthy"},
+			{Provider: "0", Key: "k", Use: metrics.UseRead, State: "healthy"}, // with another context
+			{Provider: "0", Key: "alias/a", Use: metrics.UseRead, State: "refused", Code: "KMS0102", Deletion: until},
+			{Provider: "0", Key: "alias/a", Use: metrics.UseEarlier, State: "refused", Code: "KMS0102", Deletion: until.Add(-time.Hour)},
+			{Provider: "0", Key: "alias/a", Use: metrics.UseEarlier, State: "refused", Code: "KMS0101"},
+			{Provider: "0", Key: "alias/a", Use: metrics.UseEarlier, State: "healthy"},
+		}
+	})
 	metrics.RegisterReload(reg, func() metrics.Reload {
 		return metrics.Reload{OK: true, LastOK: time.Unix(1700000000, 0), Hash: "0123456789abcdef"}
 	})
@@ -64,6 +75,37 @@ aws_encryption_provider_outage_grace_end_timestamp_seconds{provider="0"} 1.7e+09
 `
 	err := testutil.GatherAndCompare(reg, strings.NewReader(want), "aws_encryption_provider_health", "aws_encryption_provider_health_cause",
 		"aws_encryption_provider_key_id_hash", "aws_encryption_provider_outage_grace_end_timestamp_seconds")
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// What has the same labels is added up: a key may be listed with two contexts, and
+// earlier keys of an alias have no series of their own.
+func TestKeysAreCountedByNameAndUse(t *testing.T) {
+	t.Parallel()
+	reg, _ := registry(t)
+	want := `# HELP aws_encryption_provider_key_deletion_timestamp_seconds When KMS deletes the key, where DescribeKey tells it, the first of an alias's keys; absent where no deletion is scheduled.
+# TYPE aws_encryption_provider_key_deletion_timestamp_seconds gauge
+aws_encryption_provider_key_deletion_timestamp_seconds{key="alias/a",provider="0"} 1.6999964e+09
+# HELP aws_encryption_provider_key_health How many keys of this name and use are in the state: 1 or 0, but for the earlier keys of an alias, which are counted together.
+# TYPE aws_encryption_provider_key_health gauge
+aws_encryption_provider_key_health{key="alias/a",provider="0",state="healthy",use="earlier"} 1
+aws_encryption_provider_key_health{key="alias/a",provider="0",state="healthy",use="read"} 0
+aws_encryption_provider_key_health{key="alias/a",provider="0",state="refused",use="earlier"} 2
+aws_encryption_provider_key_health{key="alias/a",provider="0",state="refused",use="read"} 1
+aws_encryption_provider_key_health{key="k",provider="0",state="healthy",use="read"} 1
+aws_encryption_provider_key_health{key="k",provider="0",state="healthy",use="write"} 1
+aws_encryption_provider_key_health{key="k",provider="0",state="refused",use="read"} 0
+aws_encryption_provider_key_health{key="k",provider="0",state="refused",use="write"} 0
+# HELP aws_encryption_provider_key_health_cause How many keys of this name and use have the code as what is wrong with them; absent where nothing is.
+# TYPE aws_encryption_provider_key_health_cause gauge
+aws_encryption_provider_key_health_cause{code="KMS0101",key="alias/a",provider="0",use="earlier"} 1
+aws_encryption_provider_key_health_cause{code="KMS0102",key="alias/a",provider="0",use="earlier"} 1
+aws_encryption_provider_key_health_cause{code="KMS0102",key="alias/a",provider="0",use="read"} 1
+`
+	err := testutil.GatherAndCompare(reg, strings.NewReader(want), "aws_encryption_provider_key_health", "aws_encryption_provider_key_health_cause",
+		"aws_encryption_provider_key_deletion_timestamp_seconds")
 	if err != nil {
 		t.Error(err)
 	}

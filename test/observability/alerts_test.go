@@ -42,8 +42,8 @@ func alerts(t *testing.T) []alert {
 	for _, g := range file.Groups {
 		all = append(all, g.Rules...)
 	}
-	if len(all) == 0 || len(all) > 8 {
-		t.Fatalf("%d alerts, want 1 to 8", len(all))
+	if len(all) == 0 || len(all) > 10 {
+		t.Fatalf("%d alerts, want 1 to 10", len(all))
 	}
 	return all
 }
@@ -87,10 +87,14 @@ func TestEachAlertHasARunbookAndEachRunbookAnAlert(t *testing.T) {
 
 func TestEachAlertFiresForItsFaultAndNoOther(t *testing.T) {
 	state := func(s string) string { return `aws_encryption_provider_health{provider="aws",state="` + s + `"} 1` }
+	reader := func(s, key string) string {
+		return `aws_encryption_provider_key_health{key="` + key + `",provider="aws",state="` + s + `",use="read"} 1`
+	}
 	shown := map[string]string{} // what was seen of each alert's faults
 	// fault is there from the first scrape on, call is made before the second.
 	for _, c := range []struct {
 		name, alert string
+		key         bool // the alert names it
 		fault, call func(p *plugin)
 	}{
 		{name: "no fault"},
@@ -104,7 +108,7 @@ func TestEachAlertFiresForItsFaultAndNoOther(t *testing.T) {
 			},
 		},
 		{
-			name: "a key that only reads is disabled", alert: "EncryptionProviderKeyRefused",
+			name: "a key that only reads is disabled, and data needs it", alert: "EncryptionProviderReadKeyTrouble", key: true,
 			fault: func(p *plugin) {
 				p.configure(createKey(p.t, p.kms), p.key)
 				if err := p.kms.DisableKey(p.key); err != nil {
@@ -115,6 +119,50 @@ func TestEachAlertFiresForItsFaultAndNoOther(t *testing.T) {
 				if err := p.decryptStored(); err == nil {
 					p.t.Fatal("data of a disabled key decrypts")
 				}
+				p.until(reader("refused", p.key))
+			},
+		},
+		{
+			name: "a key that only reads is disabled, without traffic", alert: "EncryptionProviderReadKeyTrouble", key: true,
+			fault: func(p *plugin) {
+				reads := createKey(p.t, p.kms)
+				if err := p.kms.DisableKey(reads); err != nil {
+					p.t.Fatal(err)
+				}
+				p.configure(p.key, reads)
+				p.until(reader("refused", reads))
+			},
+		},
+		{
+			name: "a key that only reads is denied, without traffic", alert: "EncryptionProviderReadKeyTrouble", key: true,
+			fault: func(p *plugin) {
+				reads := createKey(p.t, p.kms)
+				p.kms.Deny(reads, "Decrypt")
+				p.configure(p.key, reads)
+				p.until(reader("refused", reads))
+			},
+		},
+		{
+			name: "a key that only reads is to be deleted", alert: "EncryptionProviderKeyPendingDeletion", key: true,
+			fault: func(p *plugin) {
+				reads := createKey(p.t, p.kms)
+				if err := p.kms.ScheduleKeyDeletion(reads, 7); err != nil {
+					p.t.Fatal(err)
+				}
+				p.configure(p.key, reads)
+				p.until(reader("refused", reads))
+			},
+		},
+		{
+			name: "a key that only reads is to be deleted, and nobody may describe it", alert: "EncryptionProviderKeyPendingDeletion", key: true,
+			fault: func(p *plugin) {
+				reads := createKey(p.t, p.kms)
+				p.kms.Deny("", "DescribeKey")
+				if err := p.kms.ScheduleKeyDeletion(reads, 7); err != nil {
+					p.t.Fatal(err)
+				}
+				p.configure(p.key, reads)
+				p.until(reader("refused", reads))
 			},
 		},
 		{
@@ -179,17 +227,40 @@ func TestEachAlertFiresForItsFaultAndNoOther(t *testing.T) {
 				if c.alert != "EncryptionProviderReloadFailed" { // it is of the process
 					labels += `,provider="aws"`
 				}
+				if c.key {
+					labels += `,key="` + p.reads() + `"`
+				}
 			}
 			firing(t, r.extended(t, faulty), labels, faulty)
 			shown[c.alert] += p.shown()
 		})
 	}
 	for _, alert := range []string{
-		"EncryptionProviderKeyRefused", "EncryptionProviderKMSUnreachable", "EncryptionProviderCredentials",
+		"EncryptionProviderKeyRefused", "EncryptionProviderReadKeyTrouble", "EncryptionProviderKeyPendingDeletion",
+		"EncryptionProviderKMSUnreachable", "EncryptionProviderCredentials",
 		"EncryptionProviderReloadFailed", "EncryptionProviderUnreadableData",
 	} {
 		t.Run("symptoms of "+alert, func(t *testing.T) { checkSymptoms(t, alert, shown[alert]) })
 	}
+	t.Run("the write key is to be deleted", func(t *testing.T) {
+		p := start(t)
+		if err := p.kms.ScheduleKeyDeletion(p.key, 7); err != nil {
+			t.Fatal(err)
+		}
+		p.until(state("refused"))
+		r := recording{"a", []string{p.scrape(), p.scrape()}}
+		firing(t, r.extended(t, faulty), `alertname="EncryptionProviderKeyRefused",instance="a",provider="aws"`, faulty,
+			`alertname="EncryptionProviderKeyPendingDeletion",instance="a",key="`+p.key+`",provider="aws"`)
+	})
+	t.Run("KMS fails for all keys", func(t *testing.T) { // one alert says so
+		p := start(t)
+		p.configure(p.key, createKey(t, p.kms))
+		p.kms.Inject(kmsemulator.Fault{Kind: kmsemulator.Throttle})
+		p.until(state("outage"))
+		p.until(reader("outage", p.reads()))
+		r := recording{"a", []string{p.scrape(), p.scrape()}}
+		firing(t, r.extended(t, faulty), `alertname="EncryptionProviderKMSUnreachable",instance="a",provider="aws"`, faulty)
+	})
 	t.Run("two instances write with keys of their own", func(t *testing.T) {
 		a := start(t)
 		b := run(t, a.kms, createKey(t, a.kms))

@@ -56,7 +56,13 @@ func readDashboard(t *testing.T) dashboard {
 func everything(t *testing.T) recording {
 	t.Helper()
 	p := start(t)
+	reads := createKey(t, p.kms)
+	p.configure(p.key, reads)
 	p.traffic()
+	if err := p.kms.ScheduleKeyDeletion(reads, 7); err != nil {
+		t.Fatal(err)
+	}
+	p.until(`aws_encryption_provider_key_health{key="` + reads + `",provider="aws",state="refused",use="read"} 1`)
 	p.kms.Inject(kmsemulator.Fault{Kind: kmsemulator.Throttle})
 	p.until(`aws_encryption_provider_health{provider="aws",state="outage"} 1`)
 	r := recording{"a", []string{p.scrape()}}

@@ -126,6 +126,20 @@ func (p *plugin) write(keys ...string) string {
 	return fmt.Sprintf("%x", sha256.Sum256([]byte(text)))[:16]
 }
 
+// reads is the key that is served below the first.
+func (p *plugin) reads() string {
+	p.t.Helper()
+	text, err := os.ReadFile(p.file)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	keys := regexp.MustCompile(`\{key: '([^']+)'\}`).FindAllStringSubmatch(string(text), -1)
+	if len(keys) < 2 {
+		p.t.Fatalf("one key is served:\n%s", text)
+	}
+	return keys[1][1]
+}
+
 // configure has the keys served.
 func (p *plugin) configure(keys ...string) {
 	p.t.Helper()

@@ -101,15 +101,17 @@ func up(instance string, value int, over time.Duration) string {
 }
 
 // firing fails the test unless exactly one alert fires at any time of the series,
-// that of the labels, or none for "".
-func firing(t *testing.T, series, labels string, over time.Duration) {
+// that of the labels, or none for "". Others are those that the same fault fires too.
+func firing(t *testing.T, series, labels string, over time.Duration, others ...string) {
 	t.Helper()
 	expected := map[string]string{}
-	if labels != "" {
-		expected["{"+labels+"}"] = "1"
+	for _, l := range append(others, labels) {
+		if l != "" {
+			expected["{"+l+"}"] = "1"
+		}
 	}
 	promtool(t, series, over, query{
-		`group by (alertname, provider, instance) (count_over_time(ALERTS{alertstate="firing"}[1h]))`, expected,
+		`group by (alertname, provider, instance, key) (count_over_time(ALERTS{alertstate="firing"}[1h]))`, expected,
 	})
 }
 

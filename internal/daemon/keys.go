@@ -1,0 +1,40 @@
+package daemon
+
+import (
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
+)
+
+// keyMetrics are how the keys of all providers are doing. Earlier keys of an alias
+// go by its name: their own come out of stored data.
+func (d *Daemon) keyMetrics() []metrics.Key {
+	var all []metrics.Key
+	for _, s := range d.current.Load().providers {
+		h := s.provider.Health()
+		add := func(key, use string, state keyring.State, err *cause.Error, deletion *keyring.Deletion) {
+			m := metrics.Key{Provider: h.Provider, Key: key, Use: use, State: string(state)}
+			if err != nil && fails(state) {
+				m.Code = err.Code.String()
+			}
+			if deletion != nil {
+				m.Deletion = deletion.Date
+			}
+			all = append(all, m)
+		}
+		add(h.Key, metrics.UseWrite, h.State, h.Err, h.Deletion)
+		for _, k := range h.ReadKeys {
+			if k.Unlisted {
+				add(k.Alias, metrics.UseEarlier, k.State, k.Err, k.Deletion)
+				continue
+			}
+			add(k.Key, metrics.UseRead, k.State, k.Err, k.Deletion)
+		}
+	}
+	return all
+}
+
+// fails says whether a key that is in a state does not do its work.
+func fails(s keyring.State) bool {
+	return s == keyring.Refused || s == keyring.Outage || s == keyring.Credentials
+}
