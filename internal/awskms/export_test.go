@@ -64,3 +64,14 @@ func UseProxy(c *Connections, proxy *url.URL) {
 func Background(c *Connections, work func()) {
 	c.background(time.Minute, func(context.Context) { work() })
 }
+
+// Hangs is how often what was idle was closed because of a hang, over all hosts.
+func Hangs(c *Connections) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for _, p := range c.pools {
+		n += p.hangs
+	}
+	return n
+}
