@@ -81,6 +81,7 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	}
 	d.metrics = metrics.New(d.registry, o.Version, o.Commit, o.GoVersion, words(cause.Classes()), words(bounded.Waits()))
 	d.waits = &bounded.Observer{Log: o.Log, Left: func(w bounded.Wait) { d.metrics.Abandoned(string(w)) }}
+	d.conns.Waits = d.waits
 	ctx, stop := context.WithCancel(context.Background())
 	d.stop, d.stopping = stop, ctx.Done()
 	first := d.next(nothing(), cfg)
