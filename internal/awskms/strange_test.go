@@ -2,6 +2,7 @@ package awskms_test
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -209,7 +210,7 @@ func TestAnEndpointThatIsWellAgainIsUsedAgain(t *testing.T) {
 
 // forward copies between a connection and a new one until one ends.
 func forward(conn net.Conn, address string) {
-	other, err := net.Dial("tcp", address)
+	other, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", address)
 	if err != nil {
 		return
 	}
