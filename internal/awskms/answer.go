@@ -42,6 +42,7 @@ func refuseStrange(resp *http.Response) error {
 	}
 	if resp.ContentLength > maxAnswer {
 		_ = resp.Body.Close()
+		resp.Body = http.NoBody
 		return errTooLong
 	}
 	resp.Body = &limitedBody{ReadCloser: resp.Body, left: maxAnswer}
@@ -50,17 +51,21 @@ func refuseStrange(resp *http.Response) error {
 
 var errTooLong error = &strangeAnswerError{fmt.Sprintf("more than %d bytes", maxAnswer)}
 
-// A limitedBody is a body that fails instead of ending when it is too long.
+// A limitedBody is a body that fails, once, instead of ending when it is too long.
 type limitedBody struct {
 	io.ReadCloser
 
-	left int
+	left int // -1: it has failed
 }
 
 // Read implements [io.Reader].
 func (b *limitedBody) Read(p []byte) (int, error) {
+	if b.left < 0 {
+		return 0, io.EOF
+	}
 	n, err := b.ReadCloser.Read(p[:min(len(p), b.left+1)])
 	if n > b.left {
+		b.left = -1
 		return 0, errTooLong
 	}
 	b.left -= n

@@ -69,7 +69,7 @@ func (l *line) Do(req *http.Request) (*http.Response, error) {
 	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		if transport == w.transports.pooled && got == keptConnection && time.Since(began) >= leastHang {
-			w.hung() //nolint:contextcheck // as above
+			w.hung()
 		}
 		if state != nil && state.made == 1 && req.Context().Err() == nil {
 			state.hung = true

@@ -97,6 +97,7 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 		stop := context.AfterFunc(cut, f)
 		return func() { stop() }
 	}
+	d.conns.Waits = d.waits
 	ctx, stop := context.WithCancel(context.Background())
 	d.stop, d.stopping = stop, ctx.Done()
 	first := d.next(nothing(), cfg)

@@ -7,10 +7,17 @@ import (
 	"time"
 )
 
-// kmsLatency is about what KMS takes within its Region.
-const kmsLatency = 10 * time.Millisecond
+const (
+	// kmsLatency is about what KMS takes within its Region.
+	kmsLatency = 10 * time.Millisecond
+	// leastRate is what the plugin may not fall below, as a part of the rate of the
+	// SDK alone. Both take turns in one run: how many calls a second a machine makes
+	// says more about the machine.
+	leastRate = 0.90
+)
 
-// measureRate is Encrypt and Decrypt over a KMS of realistic latency.
+// measureRate is Encrypt and Decrypt over a KMS of realistic latency, compared with
+// the SDK alone over the same.
 func measureRate(ctx context.Context, b *bench) ([]row, error) {
 	f, err := b.newField(ctx)
 	if err != nil {
@@ -31,7 +38,7 @@ func measureRate(ctx context.Context, b *bench) ([]row, error) {
 	defer loop.end()
 	var all Result
 	var kmsCalls int
-	var rates, ceilings []float64
+	var rates, alone, ratios []float64
 	var p99 []time.Duration
 	for range b.rounds() {
 		if ctx.Err() != nil {
@@ -55,18 +62,23 @@ func measureRate(ctx context.Context, b *bench) ([]row, error) {
 		all.FirstError = cmp.Or(all.FirstError, r.FirstError)
 		rates, p99 = append(rates, r.perSecond()), append(p99, r.P99)
 		b.note("  %.0f a second, p50 %v, p99 %v, max %v", r.perSecond(), milli(r.P50), milli(r.P99), milli(r.Max))
-		var ceiling Result // what this machine, with all else that runs on it, allows
-		if err := loop.call("Run", Loop{URL: f.kms.url, Key: f.kms.key, Callers: manyCallers, For: load.For / 3}, &ceiling); err != nil {
+		var sdk Result
+		if err := loop.call("Run", Loop{URL: f.kms.url, Key: f.kms.key, Callers: manyCallers, For: load.For}, &sdk); err != nil {
 			return nil, err
 		}
-		ceilings = append(ceilings, ceiling.perSecond())
+		if sdk.Errors > 0 {
+			return nil, fmt.Errorf("%d of %d calls of the SDK alone failed: %s", sdk.Errors, sdk.Calls, sdk.FirstError)
+		}
+		alone = append(alone, sdk.perSecond())
+		ratios = append(ratios, r.perSecond()/sdk.perSecond())
 	}
-	rate := median(rates)
-	const what, must = "Encrypt/Decrypt at 10 ms KMS latency, 16 callers", "at least 1300/s, one KMS call each, no error"
-	measured := fmt.Sprintf("%.0f/s (the SDK alone %.0f/s), p99 %v; %d KMS calls for %d; %d errors",
-		rate, median(ceilings), milli(median(p99)), kmsCalls, all.Calls, all.Errors)
+	ratio := median(ratios)
+	what := "Encrypt/Decrypt at 10 ms KMS latency, 16 callers"
+	must := fmt.Sprintf("at least %.2f of the SDK alone, one KMS call each, no error", leastRate)
+	measured := fmt.Sprintf("%.2f of it (%.0f/s; the SDK alone %.0f/s), p99 %v; %d KMS calls for %d; %d errors",
+		ratio, median(rates), median(alone), milli(median(p99)), kmsCalls, all.Calls, all.Errors)
 	if all.Errors > 0 {
 		measured += ": " + all.FirstError
 	}
-	return []row{{what, must, measured, rate >= 1300 && kmsCalls == all.Calls && all.Errors == 0}}, nil
+	return []row{{what, must, measured, ratio >= leastRate && kmsCalls == all.Calls && all.Errors == 0}}, nil
 }
