@@ -126,6 +126,7 @@ func (f *fakeKMS) moveAliasTo(arn string) {
 // begin notes a call and returns the key's ARN, or how it fails.
 func (f *fakeKMS) begin(ctx context.Context, op, key string) (string, error) {
 	f.mu.Lock()
+	f.calls = append(f.calls, strings.TrimSpace(op+" "+key))
 	stuck, ok := f.stuck[op+" "+key]
 	if !ok {
 		stuck = f.stuck[op]
@@ -140,7 +141,6 @@ func (f *fakeKMS) begin(ctx context.Context, op, key string) (string, error) {
 	if to, ok := f.aliases[key]; ok {
 		arn = to
 	}
-	f.calls = append(f.calls, strings.TrimSpace(op+" "+key))
 	err := f.fails[op+" "+arn]
 	if err == nil {
 		err = f.fails[op]

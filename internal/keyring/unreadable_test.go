@@ -208,7 +208,8 @@ func TestMovedAliasEndsTheRefusalOfEncrypt(t *testing.T) {
 		until(t, time.Minute, inState(p, keyring.Refused))
 		wantNotEncrypted(t, f, p, cause.AccessDenied)
 		f.moveAlias()
-		until(t, 2*time.Minute, inState(p, keyring.Healthy))
+		until(t, 2*time.Minute, func() bool { return strings.Contains(log.String(), "alias was moved") })
+		wantState(t, p, keyring.Healthy)
 		wantEncrypted(t, p)
 	})
 }
