@@ -39,6 +39,24 @@ func (l *leftBehind) count(w bounded.Wait) int {
 	return l.waits[w]
 }
 
+// lines are a log that is read while it is written.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(line)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
 // until waits for something to become true, second by second, and returns how long
 // that took.
 func until(t *testing.T, most time.Duration, is func() bool) time.Duration {
@@ -64,7 +82,7 @@ func TestThreeChecksThatNeverEndPutTheKeyInDoubt(t *testing.T) {
 	for _, op := range []string{"Encrypt", "Decrypt"} {
 		t.Run(op, func(t *testing.T) {
 			t.Parallel()
-			var log bytes.Buffer
+			var log lines
 			left := newLeftBehind()
 			o := ringOptions{grace: 3 * time.Minute, log: &log, waits: &left.Observer}
 			bubble(t, o, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {
@@ -143,7 +161,7 @@ func TestStartWithKMSThatNeverAnswers(t *testing.T) {
 func TestLookThatNeverEndsIsLeftBehind(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
+		var log lines
 		left := newLeftBehind()
 		f := rotating()
 		p := newRing(f, ringOptions{write: alias, log: &log, waits: &left.Observer})
@@ -383,7 +401,7 @@ func TestPausesOfTheProcessAreSeen(t *testing.T) {
 // An outage is told first, and that nobody knows any more as well.
 func TestDoubtIsSaidAlsoAmidAnOutage(t *testing.T) {
 	t.Parallel()
-	var log bytes.Buffer
+	var log lines
 	bubble(t, ringOptions{log: &log}, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {
 		f.fail("Encrypt", cause.Unreachable)
 		until(t, time.Minute, inState(p, keyring.Outage))
