@@ -57,9 +57,8 @@ func (l *lines) String() string {
 	return l.buf.String()
 }
 
-// until waits for something to become true, second by second, and returns how long
-// that took.
-func until(t *testing.T, most time.Duration, is func() bool) time.Duration {
+// until waits for something to become true.
+func until(t *testing.T, most time.Duration, is func() bool) {
 	t.Helper()
 	began := time.Now()
 	for !is() {
@@ -69,7 +68,6 @@ func until(t *testing.T, most time.Duration, is func() bool) time.Duration {
 		time.Sleep(100 * time.Millisecond)
 		synctest.Wait()
 	}
-	return time.Since(began)
 }
 
 func inState(p *keyring.Provider, s keyring.State) func() bool {
