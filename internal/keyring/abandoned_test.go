@@ -39,9 +39,26 @@ func (l *leftBehind) count(w bounded.Wait) int {
 	return l.waits[w]
 }
 
-// until waits for something to become true, second by second, and returns how long
-// that took.
-func until(t *testing.T, most time.Duration, is func() bool) time.Duration {
+// lines are a log that is read while it is written.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(line)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// until waits for something to become true.
+func until(t *testing.T, most time.Duration, is func() bool) {
 	t.Helper()
 	began := time.Now()
 	for !is() {
@@ -51,7 +68,6 @@ func until(t *testing.T, most time.Duration, is func() bool) time.Duration {
 		time.Sleep(100 * time.Millisecond)
 		synctest.Wait()
 	}
-	return time.Since(began)
 }
 
 func inState(p *keyring.Provider, s keyring.State) func() bool {
@@ -64,7 +80,7 @@ func TestThreeChecksThatNeverEndPutTheKeyInDoubt(t *testing.T) {
 	for _, op := range []string{"Encrypt", "Decrypt"} {
 		t.Run(op, func(t *testing.T) {
 			t.Parallel()
-			var log bytes.Buffer
+			var log lines
 			left := newLeftBehind()
 			o := ringOptions{grace: 3 * time.Minute, log: &log, waits: &left.Observer}
 			bubble(t, o, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {
@@ -90,10 +106,12 @@ func TestThreeChecksThatNeverEndPutTheKeyInDoubt(t *testing.T) {
 				wantStatus(t, p, "ok")
 				time.Sleep(2 * time.Millisecond)
 				wantStatus(t, p, "text KMS0211")
+				before := left.count(bounded.Check)
+				until(t, 10*time.Second, func() bool { return left.count(bounded.Check) > before }) // between two checks
 				release()
-				if took := until(t, 10*time.Second, inState(p, keyring.Healthy)); took == 0 {
-					t.Error("a call that was left behind ended the doubt")
-				}
+				synctest.Wait()
+				wantState(t, p, keyring.Outage) // what was left behind ends nothing
+				until(t, 10*time.Second, inState(p, keyring.Healthy))
 				wantStatus(t, p, "ok")
 			})
 		})
@@ -141,7 +159,7 @@ func TestStartWithKMSThatNeverAnswers(t *testing.T) {
 func TestLookThatNeverEndsIsLeftBehind(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
+		var log lines
 		left := newLeftBehind()
 		f := rotating()
 		p := newRing(f, ringOptions{write: alias, log: &log, waits: &left.Observer})
@@ -255,8 +273,8 @@ func TestVerifyIsNotHeldUpByKMSThatNeverAnswers(t *testing.T) {
 func TestPauseStartsToCountAgain(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		bad   func(f *fakeKMS) (release func())
-		calls int // until the third check fails
+		bad    func(f *fakeKMS) (release func())
+		checks int // that amount to a state
 	}{
 		"checks that do not end":       {func(f *fakeKMS) func() { return f.stick("Encrypt") }, 3},
 		"checks that tell nothing":     {func(f *fakeKMS) func() { f.fail("Encrypt", cause.CiphertextInvalid); return func() {} }, 3},
@@ -266,18 +284,29 @@ func TestPauseStartsToCountAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			bubble(t, ringOptions{}, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {
-				time.Sleep(29 * time.Second)
+				time.Sleep(46 * time.Second) // past the first look, which is no check
 				release := c.bad(f)
 				defer release()
-				failed := func() bool { return p.Health().Suspect }
-				until(t, time.Minute, failed)
-				time.Sleep(time.Duration(c.calls-1)*5*time.Second - 3*time.Second) // all but the last check
+				f.taken()
+				checks := func(n int) {
+					t.Helper()
+					for n > 0 {
+						time.Sleep(100 * time.Millisecond)
+						n -= strings.Count(strings.Join(f.taken(), "\n"), "Encrypt")
+					}
+					time.Sleep(3 * time.Second) // until the last is left behind
+				}
+				checks(c.checks - 1)
 				wantState(t, p, keyring.Healthy)
 				p.Pause(10 * time.Minute)
+				f.taken()
 				wantState(t, p, keyring.Healthy)
-				until(t, 10*time.Second, failed) // one more
+				checks(1)
 				wantState(t, p, keyring.Healthy)
 				wantStatus(t, p, "ok")
+				if !p.Health().Suspect {
+					t.Error("no check failed after the pause: the test is wrong")
+				}
 				until(t, time.Minute, func() bool { return !inState(p, keyring.Healthy)() })
 			})
 		})
@@ -325,30 +354,52 @@ func TestGraceCountsOnlyTimeInWhichTheProcessRan(t *testing.T) {
 // The process asks the one detector, whoever comes first after a pause.
 func TestPausesOfTheProcessAreSeen(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		f := newFake()
-		pauses := bounded.NewPauses()
-		p := newRing(f, ringOptions{grace: time.Minute, pauses: pauses})
-		if err := p.Verify(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		f.fail("Encrypt", cause.Unreachable)
-		for range outageFailures - 1 {
-			_, _ = p.Encrypt(t.Context(), secret.Bytes("seed"))
-		}
-		time.Sleep(10 * time.Minute) // without a turn
-		_, _ = p.Encrypt(t.Context(), secret.Bytes("seed"))
-		wantState(t, p, keyring.Healthy)
-		wantStatus(t, p, "ok")
+	pausing := func(t *testing.T, test func(fail func(times int), p *keyring.Provider)) {
+		t.Helper()
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake()
+			pauses := bounded.NewPauses()
+			p := newRing(f, ringOptions{grace: time.Minute, pauses: pauses})
+			if err := p.Verify(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			f.fail("Encrypt", cause.Unreachable)
+			test(func(times int) {
+				for range times {
+					time.Sleep(8 * time.Second)
+					pauses.Turn()
+					_, _ = p.Encrypt(t.Context(), secret.Bytes("seed"))
+				}
+			}, p)
+		})
+	}
+	const away = 10 * time.Minute // without a turn
+	t.Run("by a call that fails", func(t *testing.T) {
+		t.Parallel()
+		pausing(t, func(fail func(times int), p *keyring.Provider) {
+			fail(3)
+			wantState(t, p, keyring.Healthy)
+			time.Sleep(away)
+			fail(1)
+			wantState(t, p, keyring.Healthy)
+			wantStatus(t, p, "ok")
+		})
+	})
+	t.Run("by Status", func(t *testing.T) {
+		t.Parallel()
+		pausing(t, func(fail func(times int), p *keyring.Provider) {
+			fail(4)
+			wantState(t, p, keyring.Outage)
+			time.Sleep(away)
+			wantStatus(t, p, "ok") // within the grace, of which the pause is no part
+		})
 	})
 }
-
-const outageFailures = 3
 
 // An outage is told first, and that nobody knows any more as well.
 func TestDoubtIsSaidAlsoAmidAnOutage(t *testing.T) {
 	t.Parallel()
-	var log bytes.Buffer
+	var log lines
 	bubble(t, ringOptions{log: &log}, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {
 		f.fail("Encrypt", cause.Unreachable)
 		until(t, time.Minute, inState(p, keyring.Outage))

@@ -136,6 +136,7 @@ func (f *fakeKMS) answerInTurn(arns ...string) {
 // begin notes a call and returns the key's ARN, or how it fails.
 func (f *fakeKMS) begin(ctx context.Context, op, key string) (string, error) {
 	f.mu.Lock()
+	f.calls = append(f.calls, strings.TrimSpace(op+" "+key))
 	stuck, ok := f.stuck[op+" "+key]
 	if !ok {
 		stuck = f.stuck[op]
@@ -153,7 +154,6 @@ func (f *fakeKMS) begin(ctx context.Context, op, key string) (string, error) {
 			arn = f.inTurn[f.asked/2%len(f.inTurn)]
 		}
 	}
-	f.calls = append(f.calls, strings.TrimSpace(op+" "+key))
 	err := f.fails[op+" "+arn]
 	if err == nil {
 		err = f.fails[op]

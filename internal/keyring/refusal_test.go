@@ -100,6 +100,24 @@ func TestTrafficNeitherConfirmsARefusalNorMakesChecksStorm(t *testing.T) {
 	})
 }
 
+// A caller who is refused again and again is no check.
+func TestTrafficAloneConfirmsNoRefusal(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		p := newRing(f, ringOptions{})
+		if err := p.Verify(t.Context()); err != nil { // and no check runs
+			t.Fatal(err)
+		}
+		f.fail("Encrypt", cause.AccessDenied)
+		for range 20 {
+			encryptRefused(t, p)
+			time.Sleep(time.Second)
+		}
+		wantState(t, p, keyring.Healthy)
+	})
+}
+
 // The first check concludes before it waits to confirm a refusal: a Status that
 // waits for it is answered at once.
 func TestFirstCheckConcludesBeforeItConfirms(t *testing.T) {

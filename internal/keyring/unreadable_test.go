@@ -1,7 +1,6 @@
 package keyring_test
 
 import (
-	"bytes"
 	"strings"
 	"sync"
 	"testing"
@@ -93,7 +92,7 @@ func TestWritesGoOnWhereDecryptIsNotConfirmedAsRefused(t *testing.T) {
 // that, and nobody's write may be lost.
 func TestNothingIsEncryptedThatDoesNotOpen(t *testing.T) {
 	t.Parallel()
-	var log bytes.Buffer
+	var log lines
 	bubble(t, ringOptions{grace: time.Minute, log: &log}, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {
 		stop := make(chan struct{})
 		var readers sync.WaitGroup
@@ -202,25 +201,29 @@ func TestDecryptDeniedAndGrantedUnderWriters(t *testing.T) {
 func TestMovedAliasEndsTheRefusalOfEncrypt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
-		f, p := aliasRing(t, &log)
+		var log lines
+		f := rotating()
+		p := newRing(f, ringOptions{write: alias, log: &log})
+		running(t, p)
+		synctest.Wait()
 		f.fail("Decrypt "+keyA, cause.AccessDenied)
 		until(t, time.Minute, inState(p, keyring.Refused))
 		wantNotEncrypted(t, f, p, cause.AccessDenied)
 		f.moveAlias()
-		until(t, 2*time.Minute, inState(p, keyring.Healthy))
+		until(t, 2*time.Minute, func() bool { return strings.Contains(log.String(), "alias was moved") })
+		wantState(t, p, keyring.Healthy)
 		wantEncrypted(t, p)
 	})
 }
 
-func keyWorksLines(log *bytes.Buffer) int { return strings.Count(log.String(), `msg="key works"`) }
+func keyWorksLines(log *lines) int { return strings.Count(log.String(), `msg="key works"`) }
 
 // The line is written when that becomes true.
 func TestKeyWorksIsSaidAtOnce(t *testing.T) {
 	t.Parallel()
 	t.Run("by the first check", func(t *testing.T) {
 		t.Parallel()
-		var log bytes.Buffer
+		var log lines
 		bubble(t, ringOptions{log: &log}, func(t *testing.T, _ *fakeKMS, _ *keyring.Provider) {
 			if keyWorksLines(&log) != 1 {
 				t.Errorf("the log of a key that works:\n%s", &log)
@@ -234,7 +237,7 @@ func TestKeyWorksIsSaidAtOnce(t *testing.T) {
 	})
 	t.Run("by the first write", func(t *testing.T) {
 		t.Parallel()
-		var log bytes.Buffer
+		var log lines
 		p := newRing(newFake(), ringOptions{log: &log})
 		wantEncrypted(t, p)
 		if keyWorksLines(&log) != 1 {
@@ -244,7 +247,7 @@ func TestKeyWorksIsSaidAtOnce(t *testing.T) {
 	t.Run("by Verify, once it is in use", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			var log bytes.Buffer
+			var log lines
 			p := newRing(newFake(), ringOptions{log: &log})
 			if err := p.Verify(t.Context()); err != nil {
 				t.Fatal(err)
@@ -262,7 +265,7 @@ func TestKeyWorksIsSaidAtOnce(t *testing.T) {
 	t.Run("after a start without KMS", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			var log bytes.Buffer
+			var log lines
 			f := newFake()
 			f.fail("Decrypt", cause.Unreachable)
 			p := newRing(f, ringOptions{log: &log})
