@@ -69,14 +69,14 @@ func (f *tellingKMS) MayDecrypt(ctx context.Context, key string, blob []byte) er
 
 func (f *tellingKMS) DescribeKey(ctx context.Context, key string) (awskms.KeyInfo, error) {
 	arn, err := f.begin(ctx, "DescribeKey", key)
+	f.tellMu.Lock()
+	defer f.tellMu.Unlock()
 	if f.shut {
 		return awskms.KeyInfo{}, &cause.Error{Code: cause.AccessDenied, Op: "DescribeKey", Key: key}
 	}
 	if err != nil {
 		return awskms.KeyInfo{}, err
 	}
-	f.tellMu.Lock()
-	defer f.tellMu.Unlock()
 	info := awskms.KeyInfo{ARN: arn, State: "Enabled"}
 	if s := f.states[arn]; s != "" {
 		info.State = s
@@ -328,6 +328,49 @@ func TestForeignBlobThatWasRefusedIsNoProof(t *testing.T) {
 		within(t, 10*time.Second, "the refusal is confirmed", func() bool { return reader(t, p).State == keyring.Refused })
 		f.set(keyB, "Enabled")
 		within(t, 5*time.Minute, "a dry run tells that it works", func() bool { return reader(t, p).State == keyring.Authorised })
+	})
+}
+
+// What a caller was refused must not take the place of what the key has opened.
+func TestOpenedBlobStaysTheProofAfterARefusal(t *testing.T) {
+	t.Parallel()
+	f := newTelling(true, true)
+	telling(t, f, func(t *testing.T, p *keyring.Provider, _ func() string) {
+		if err := readB(t, p); err != nil {
+			t.Fatal(err)
+		}
+		f.set(keyB, "Disabled")
+		if _, err := p.Decrypt(t.Context(), stored(alien, "seed", keyB)); cause.ClassOf(err) != cause.Refused {
+			t.Fatalf("got %s", code(err))
+		}
+		within(t, 10*time.Second, "the refusal is confirmed", func() bool { return reader(t, p).State == keyring.Refused })
+		f.set(keyB, "Enabled")
+		within(t, 5*time.Minute, "it works again", func() bool { return reader(t, p).State != keyring.Refused })
+		if k := reader(t, p); k.State != keyring.Healthy {
+			t.Errorf("%+v, want it proven by what it opened before", k)
+		}
+	})
+}
+
+// A dry run that sees no state says yes to a disabled key.
+func TestDryRunAloneEndsNoRefusalOfAState(t *testing.T) {
+	t.Parallel()
+	f := newTelling(true, false)
+	telling(t, f, func(t *testing.T, p *keyring.Provider, _ func() string) {
+		f.set(keyB, "Disabled")
+		within(t, 6*time.Minute, "the key is refused", func() bool { return reader(t, p).State == keyring.Refused })
+		f.tellMu.Lock()
+		f.shut = true
+		f.tellMu.Unlock()
+		time.Sleep(24 * time.Hour)
+		if k := reader(t, p); k.State != keyring.Refused {
+			t.Errorf("%+v, although nothing says that the key is enabled", k)
+		}
+		f.tellMu.Lock()
+		f.shut = false
+		f.tellMu.Unlock()
+		f.set(keyB, "Enabled")
+		within(t, 7*time.Hour, "it is described as enabled", func() bool { return reader(t, p).State == keyring.Authorised })
 	})
 }
 
