@@ -329,7 +329,7 @@ func TestBadMemoryIsBounded(t *testing.T) {
 		runtime.GC()
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc) //nolint:gosec // it is small
+		return int64(m.HeapAlloc)
 	}
 	const n = 20_000 // more than there are places
 	for name, c := range map[string]struct {
