@@ -36,12 +36,8 @@ func (k *Key) names(other *Key) bool {
 }
 
 // openMoved lets KMS choose the key, once, and takes the answer only from a key
-// of the same partition, account and Region as the alias. What KMS refused seconds
-// ago for the same bytes is not asked again.
+// of the same partition, account and Region as the alias.
 func (p *Provider) openMoved(ctx context.Context, turn uint64, alias *Key, blob []byte) (secret.Bytes, *cause.Error) {
-	if known := p.bad.recall(blob, p.place(alias)); known != nil {
-		return nil, known
-	}
 	home, refusal := p.home(ctx, alias)
 	if refusal != nil {
 		return nil, refusal

@@ -63,16 +63,12 @@ func newBadMemory() *badMemory {
 	return &badMemory{lru: lru}
 }
 
-// remember keeps an answer for a time. One that is already known keeps its end.
+// remember keeps an answer for a time.
 func (m *badMemory) remember(blob []byte, alias int, err *cause.Error, d time.Duration) {
 	key := badKey{sha256.Sum256(blob), int32(alias)} //nolint:gosec // a provider has few keys
-	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if old, ok := m.lru.Peek(key); ok && now.Before(old.until) {
-		return
-	}
-	m.lru.Add(key, badEntry{m.sharedLocked(err), now.Add(d)})
+	m.lru.Add(key, badEntry{m.sharedLocked(err), time.Now().Add(d)})
 }
 
 // sharedLocked returns an equal error that is remembered already, or a copy that
@@ -150,16 +146,16 @@ func (p *Provider) noteBad(blob []byte, told *cause.Error, refusals []refusal) {
 	denied := true // nothing but an unpinned Decrypt stands between the data and its proof
 	for _, r := range refusals {
 		class := r.err.Class()
-		denied = denied && (class == cause.BadData || r.unpinned && class == cause.Refused)
+		denied = denied && (class == cause.BadData || r.unpinned && !r.recalled && class == cause.Refused)
 	}
 	if denied {
 		p.bad.remember(blob, whole, told, deniedFor)
 		return
 	}
 	// A configured key may open it as soon as that can be asked. Only the answer
-	// without a key is remembered.
+	// without a key is remembered, and does not live longer for being recalled.
 	for _, r := range refusals {
-		if class := r.err.Class(); r.unpinned && (class == cause.BadData || class == cause.Refused) {
+		if class := r.err.Class(); r.unpinned && !r.recalled && (class == cause.BadData || class == cause.Refused) {
 			p.bad.remember(blob, p.place(r.key), r.err, deniedFor)
 		}
 	}

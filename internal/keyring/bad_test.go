@@ -255,6 +255,36 @@ func TestAliasOfAForeignKMSIsResolvedOnce(t *testing.T) {
 	}
 }
 
+// An answer that is recalled does not live longer for it.
+func TestRefusalIsAskedAgainHoweverOftenItIsRecalled(t *testing.T) {
+	t.Parallel()
+	for _, pinned := range []cause.Code{0, cause.KeyDisabled} { // of the key that the alias names
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake()
+			p := contacted(t, f, ringOptions{write: alias})
+			if pinned != 0 {
+				f.fail("Decrypt "+keyA, pinned)
+			}
+			f.fail("Decrypt "+alien, cause.AccessDenied)
+			for range 35 {
+				if _, err := p.Decrypt(t.Context(), stored(alien, "hostile", "")); err == nil {
+					t.Error("it reads")
+				}
+				time.Sleep(time.Second)
+			}
+			unpinned := 0
+			for _, call := range f.taken() {
+				if call == "Decrypt" {
+					unpinned++
+				}
+			}
+			if unpinned < 3 || unpinned > 4 {
+				t.Errorf("asked without a key %d times in 35 s, want once every ten", unpinned)
+			}
+		})
+	}
+}
+
 // An outage of KMS is no answer: it is not remembered.
 func TestUnpinnedReadThatMeetsAnOutageIsNotRemembered(t *testing.T) {
 	t.Parallel()
@@ -299,7 +329,7 @@ func TestBadMemoryIsBounded(t *testing.T) {
 		runtime.GC()
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc) //nolint:gosec // it is small
+		return int64(m.HeapAlloc)
 	}
 	const n = 20_000 // more than there are places
 	for name, c := range map[string]struct {

@@ -53,6 +53,7 @@ type refusal struct {
 	key      *Key // that was asked; or the alias, where KMS was asked without a key
 	err      *cause.Error
 	unpinned bool // KMS was asked without a key, or was to be
+	recalled bool // that was seconds ago
 }
 
 func errorsOf(refusals []refusal) []*cause.Error {
@@ -80,11 +81,15 @@ func (p *Provider) open(ctx context.Context, turn uint64, blob []byte, s Stored)
 		refusals = append(refusals, more...)
 	}
 	for _, k := range p.movedAliases(refusals) {
+		if known := p.bad.recall(blob, p.place(k)); known != nil {
+			refusals = append(refusals, refusal{key: k, err: known, unpinned: true, recalled: true})
+			continue
+		}
 		plaintext, err := p.openMoved(ctx, turn, k, blob)
 		if err == nil {
 			return plaintext, nil
 		}
-		refusals = append(refusals, refusal{k, err, true})
+		refusals = append(refusals, refusal{key: k, err: err, unpinned: true})
 	}
 	return nil, refusals
 }
@@ -103,7 +108,7 @@ func (p *Provider) openWithAny(ctx context.Context, turn uint64, keys []*Key, bl
 			p.lastWorked.note(k, turn)
 			return opened.Plaintext, nil
 		}
-		refusals = append(refusals, refusal{k, cause.Of(err), false})
+		refusals = append(refusals, refusal{key: k, err: cause.Of(err)})
 		p.lastFirst(keys[i+1:])
 	}
 	return nil, refusals

@@ -384,6 +384,9 @@ func TestVerifyHasTimeForTwoTrips(t *testing.T) {
 		if calls := l.kms.taken(); len(calls) != 4 {
 			t.Errorf("calls %q, want two trips", calls)
 		}
+		if st, err := next.Status(t.Context()); err != nil || st.KeyID != aliasB || len(l.kms.taken()) != 0 {
+			t.Errorf("Status %+v, %v; want the key_id that was verified, at once", st, err)
+		}
 		l.kms.hang(time.Hour)
 		began := time.Now()
 		if err := l.renew(alias).Verify(t.Context()); err == nil {

@@ -1,7 +1,5 @@
 package keyring
 
-import "time"
-
 // sightings is how often running something new has to be seen until it counts: KMS
 // is eventually consistent, and may answer old and new in turn for minutes.
 const sightings = 3
@@ -16,7 +14,7 @@ type sighting struct{ arn, material string }
 // another one was seen, "" for none: see [History].
 //
 // It returns the sights before and after where this changed them, else nil.
-func (k *Key) see(s sighting, now time.Time, atOnce bool, rest string) (before, after *sight) {
+func (k *Key) see(s sighting, atOnce bool, rest string) (before, after *sight) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	current := k.sight.Load()

@@ -72,7 +72,7 @@ func (p *Provider) see(ctx context.Context, s sighting, atOnce bool) {
 		s.material = p.history.onward(material{k.sightOf(s).state.Key, s.material})
 	}
 	watchedBefore := k.watched()
-	before, after := k.see(s, time.Now(), atOnce, p.history.rest(k, s.arn))
+	before, after := k.see(s, atOnce, p.history.rest(k, s.arn))
 	switch {
 	case after == nil:
 		if !watchedBefore && k.watched() {
