@@ -177,7 +177,9 @@ func (s *socket) bind(ctx context.Context) error {
 	listener.SetUnlinkOnClose(false)
 	if err := s.adopt(listener); err != nil {
 		_ = listener.Close()
-		_ = s.files.remove(s.path)
+		if _, replaced := errors.AsType[*replacedError](err); !replaced {
+			_ = s.files.remove(s.path)
+		}
 		return err
 	}
 	return nil
