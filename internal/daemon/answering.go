@@ -72,16 +72,23 @@ func (s *socket) ask(ctx context.Context) error {
 	if !s.owns() {
 		return nil
 	}
-	if err := ask(ctx, s.path); err != nil && s.owns() {
+	dial := func(ctx context.Context) (net.Conn, error) { return s.itself.dial(ctx, s.path) }
+	if err := askBy(ctx, s.path, dial); err != nil && s.owns() {
 		return err
 	}
 	return nil
 }
 
 func ask(ctx context.Context, path string) error {
+	return askBy(ctx, path, func(ctx context.Context) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	})
+}
+
+func askBy(ctx context.Context, path string, dial func(context.Context) (net.Conn, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	conn, err := Connect(path)
+	conn, err := newClient(dial)
 	if err != nil {
 		return err
 	}
@@ -95,8 +102,10 @@ func ask(ctx context.Context, path string) error {
 // Connect returns a client of a socket, of whatever name: gRPC's own targets are
 // URLs, which a path may not survive.
 func Connect(path string) (*grpc.ClientConn, error) {
+	return newClient(func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "unix", path) })
+}
+
+func newClient(dial func(context.Context) (net.Conn, error)) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///localhost", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", path)
-		}))
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }))
 }

@@ -52,6 +52,7 @@ type Daemon struct {
 	conns    *awskms.Connections
 	waits    *bounded.Observer // of whatever may ignore its time limit
 	handed   *handed
+	itself   *itself
 	http     *httpServer
 
 	current  atomic.Pointer[generation]
@@ -77,7 +78,7 @@ func Start(cfg *config.Config, o Options) *Daemon { return start(cfg, o, usualTi
 func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	d := &Daemon{
 		opts: o, time: t, files: f, started: cfg, settings: settingsOf(cfg), log: o.Log, registry: prometheus.NewRegistry(),
-		conns: awskms.NewConnections(), handed: newHanded(o.Sockets, o.Log), cut: make(chan struct{}), failed: make(chan error, 1), serving: make(chan struct{}),
+		conns: awskms.NewConnections(), handed: newHanded(o.Sockets, o.Log), itself: newItself(), cut: make(chan struct{}), failed: make(chan error, 1), serving: make(chan struct{}),
 	}
 	d.metrics = metrics.New(d.registry, o.Version, o.Commit, o.GoVersion, words(cause.Classes()), words(bounded.Waits()))
 	d.waits = &bounded.Observer{Log: o.Log, Left: func(w bounded.Wait) { d.metrics.Abandoned(string(w)) }}
@@ -89,6 +90,9 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	if o.Source != nil {
 		d.reloader = newReloader(d, cfg)
 		metrics.RegisterReload(d.registry, d.reloader.metrics)
+	}
+	if limit, err := descriptorLimit(); err == nil {
+		warnOfFewDescriptors(limit, len(first.providers), o.Log)
 	}
 	for _, s := range first.providers {
 		s.ring.start(ctx)

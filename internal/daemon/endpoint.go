@@ -42,7 +42,7 @@ func (d *Daemon) newEndpoint(cfg *config.Config, path string, t *kmsserver.Targe
 		path: path, server: kmsserver.New(d.opts.Version, t), began: time.Now(), log: d.log.With("socket", path),
 		rejected: d.metrics.Rejected, failed: d.fail, stop: func() {}, impatient: func() {},
 		socket: newSocket(socketOptions{
-			path: path, access: access{mode: cfg.Socket.Mode, group: cfg.Socket.Group}, log: d.log, time: d.time, files: d.files, settings: d.settings, handed: d.handed,
+			path: path, access: access{mode: cfg.Socket.Mode, group: cfg.Socket.Group}, log: d.log, time: d.time, files: d.files, settings: d.settings, handed: d.handed, itself: d.itself,
 		}),
 	}
 	e.allowed.Store(&cfg.Socket.AllowUIDs)

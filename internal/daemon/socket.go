@@ -27,6 +27,7 @@ type socketOptions struct {
 	files    files
 	settings settings
 	handed   *handed
+	itself   *itself
 }
 
 func (o socketOptions) abstract() bool { return strings.HasPrefix(o.path, "@") }

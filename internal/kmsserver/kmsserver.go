@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -114,7 +113,7 @@ func (s *Server) do(ctx context.Context, op operation, uid string, work func(con
 	e := cause.Of(err)
 	t.counts[op].Done(string(e.Class()), e.Code == cause.Throttled, took)
 	t.failures.record(ctx, op, e, err, took)
-	return status.Error(codeOf(e), strings.ToValidUTF8(err.Error(), "?"))
+	return status.Error(codeOf(e), textOf(err, e))
 }
 
 // answer runs a Status, which is never refused for load. Of too many at once, those
