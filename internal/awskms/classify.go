@@ -32,7 +32,7 @@ type situation struct {
 func classify(err error, s situation) *cause.Error {
 	e := &cause.Error{Op: s.op, Key: s.key, Err: err}
 	if resp, ok := errors.AsType[*awshttp.ResponseError](err); ok {
-		e.RequestID = resp.ServiceRequestID()
+		e.RequestID = requestID(resp.ServiceRequestID())
 	}
 	switch {
 	case s.callerLeft:

@@ -135,17 +135,18 @@ func (c *Client) Encrypt(ctx context.Context, key string, plaintext secret.Bytes
 				return Sealed{}, err
 			}
 			s := Sealed{Blob: out.CiphertextBlob, KeyARN: aws.ToString(out.KeyId)}
-			s.RequestID, _ = awsmiddleware.GetRequestIDMetadata(out.ResultMetadata)
+			id, _ := awsmiddleware.GetRequestIDMetadata(out.ResultMetadata)
+			s.RequestID = requestID(id)
 			return s, nil
 		}
 	}})
 	if err != nil {
 		return Sealed{}, err
 	}
-	if len(s.Blob) == 0 || !answers(key, s.KeyARN) {
+	if len(s.Blob) == 0 || len(s.Blob) > maxBlob || !answers(key, s.KeyARN) {
 		return Sealed{}, &cause.Error{
 			Code: cause.WrongAnswer, Op: "Encrypt", Key: key, RequestID: s.RequestID,
-			Said: "no blob, or of another key: " + s.KeyARN,
+			Said: "no blob, one that Decrypt does not take, or of another key: " + s.KeyARN,
 		}
 	}
 	return s, nil
@@ -168,7 +169,8 @@ func (c *Client) Decrypt(ctx context.Context, key string, blob []byte) (Opened, 
 					return Opened{}, err
 				}
 				o := Opened{Plaintext: out.Plaintext, KeyARN: aws.ToString(out.KeyId), Material: material(aws.ToString(out.KeyMaterialId))}
-				o.RequestID, _ = awsmiddleware.GetRequestIDMetadata(out.ResultMetadata)
+				id, _ := awsmiddleware.GetRequestIDMetadata(out.ResultMetadata)
+				o.RequestID = requestID(id)
 				return o, nil
 			}
 		},
@@ -186,6 +188,11 @@ func (c *Client) Decrypt(ctx context.Context, key string, blob []byte) (Opened, 
 	return o, nil
 }
 
+// maxBlob is what Decrypt takes. A longer one would be written and never read.
+//
+// https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html
+const maxBlob = 6144
+
 // answers says whether an answer of the key got may follow from asking for
 // asked: an ARN of a key must come back as it is; other names are resolved by
 // KMS.
@@ -196,8 +203,29 @@ func answers(asked, got string) bool {
 	case asked: // nearly always: to parse the name costs more than the rest of the call
 		return true
 	}
+	if ref, err := keyref.Parse(got); err != nil || ref.IsAlias() { // whatever comes back goes into key_id and annotations
+		return false
+	}
 	ref, err := keyref.Parse(asked)
 	return err != nil || !ref.IsARN() || ref.IsAlias()
+}
+
+// requestID returns an id of a request as AWS makes them, and "" for anything else.
+// It goes into errors, logs and annotations, which etcd keeps for years, and a proxy
+// can answer a header of any length.
+//
+// https://docs.aws.amazon.com/kms/latest/developerguide/ct-decrypt.html (requestID)
+func requestID(id string) string {
+	const uuid = 36
+	if len(id) > uuid {
+		return ""
+	}
+	for _, c := range []byte(id) {
+		if c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
+			return ""
+		}
+	}
+	return id
 }
 
 // material returns the id of key material where it may stand in a key_id, and ""

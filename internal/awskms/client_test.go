@@ -5,6 +5,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -428,5 +429,63 @@ func TestShortTimeoutStillBlamesKMS(t *testing.T) {
 		if cause.Of(err).Code != cause.TimedOut {
 			t.Errorf("with %v: %v, want %s", timeout, err, cause.TimedOut)
 		}
+	}
+}
+
+// What a proxy puts into an answer goes no further than its words are AWS's.
+func TestForeignRequestIDsAreLeftOut(t *testing.T) {
+	_, key := start(t)
+	for name, c := range map[string]struct{ id, want string }{
+		"of AWS":      {"9b1fb7a6-44c2-4d3a-9f3f-1d1c1b6a8e01", "9b1fb7a6-44c2-4d3a-9f3f-1d1c1b6a8e01"},
+		"long":        {strings.Repeat("a", 100_000), ""},
+		"one more":    {"9b1fb7a6-44c2-4d3a-9f3f-1d1c1b6a8e011", ""},
+		"with spaces": {"9b1fb7a6 44c2", ""},
+		"not ASCII":   {"9b1fb7a6\xff\xfe", ""},
+	} {
+		for _, code := range []int{http.StatusOK, http.StatusBadRequest} {
+			proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("X-Amzn-Requestid", c.id)
+				w.WriteHeader(code)
+				if code != http.StatusOK {
+					_, _ = w.Write([]byte(`{"__type":"DisabledException","message":"m"}`))
+					return
+				}
+				_, _ = w.Write([]byte(`{"CiphertextBlob":"AQID","Plaintext":"AQID","KeyId":"` + key + `"}`))
+			}))
+			client := newClient(t, awskms.Options{Endpoint: proxy.URL})
+			sealed, err := client.Encrypt(t.Context(), key, secret.Bytes("seed"))
+			opened, openErr := client.Decrypt(t.Context(), key, []byte{1})
+			got := []string{sealed.RequestID, opened.RequestID}
+			if code != http.StatusOK {
+				got = []string{cause.Of(err).RequestID, cause.Of(openErr).RequestID}
+			}
+			for _, id := range got {
+				if id != c.want {
+					t.Errorf("%s, status %d: request id %.60q, want %q (%v)", name, code, id, c.want, err)
+				}
+			}
+			proxy.Close()
+		}
+	}
+}
+
+func TestForeignNamesOfKeysAreNotTaken(t *testing.T) {
+	_, key := start(t)
+	for name, body := range map[string]string{
+		"no key's name": `{"CiphertextBlob":"AQID","Plaintext":"AQID","KeyId":"x y\nz"}`,
+		"long":          `{"CiphertextBlob":"AQID","Plaintext":"AQID","KeyId":"` + key + strings.Repeat("a", 100_000) + `"}`,
+		"long blob":     `{"CiphertextBlob":"` + strings.Repeat("AQID", 2049) + `","Plaintext":"AQID","KeyId":"x"}`,
+	} {
+		proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }))
+		client := newClient(t, awskms.Options{Endpoint: proxy.URL})
+		if _, err := client.Encrypt(t.Context(), "alias/a", secret.Bytes("seed")); err == nil || cause.Of(err).Code != cause.WrongAnswer {
+			t.Errorf("%s: Encrypt: %v, want %s", name, err, cause.WrongAnswer)
+		}
+		if name != "long blob" {
+			if _, err := client.Decrypt(t.Context(), "alias/a", []byte{1}); err == nil || cause.Of(err).Code != cause.WrongAnswer {
+				t.Errorf("%s: Decrypt: %v, want %s", name, err, cause.WrongAnswer)
+			}
+		}
+		proxy.Close()
 	}
 }

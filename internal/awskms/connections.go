@@ -40,6 +40,10 @@ const (
 	closeTime = time.Second
 )
 
+// MaxIdle is how many connections to a host of KMS are kept. More are open while
+// more calls are under way.
+const MaxIdle = idlePerHost
+
 // Connections are the process's connections to KMS, shared by all Clients: a
 // pool for each host, which is closed with the last Client that uses it. Close
 // ends its goroutines. It is safe for concurrent use.

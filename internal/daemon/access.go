@@ -18,30 +18,30 @@ type access struct {
 // adopt gives a new file its group, then its mode: in the other order, a group
 // that is not meant could come in between.
 func (s *socket) adopt(listener *net.UnixListener) error {
-	st, err := lstat(s.path)
+	o, err := openOwn(s.path)
 	if err != nil {
+		return err
+	}
+	file, born := idOf(o.st), int(o.st.Gid)
+	if err := o.close(); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	want := s.want
 	s.mu.Unlock()
 	if want.group >= 0 {
-		if err := s.giveGroup(want.group); err != nil {
+		if err := s.giveGroup(file, want.group); err != nil {
 			return err
 		}
 	}
-	if err := s.files.chmod(s.path, want.mode); err != nil {
+	if err := s.files.chmod(s.path, file, want.mode); err != nil {
 		return err
 	}
-	file, err := identify(s.path)
-	if err != nil {
-		return err
-	}
-	return s.take(listener, file, int(st.Gid), true)
+	return s.take(listener, file, born, true)
 }
 
-func (s *socket) giveGroup(gid int) error {
-	if err := s.files.chown(s.path, -1, gid); err != nil {
+func (s *socket) giveGroup(file fileID, gid int) error {
+	if err := s.files.chown(s.path, file, gid); err != nil {
 		return fmt.Errorf("giving it the group of %s: %w", s.settings.group, err)
 	}
 	return nil
@@ -53,7 +53,7 @@ func (s *socket) setAccess(next access) (before access, err error) {
 	s.binding.Lock()
 	defer s.binding.Unlock()
 	s.mu.Lock()
-	old, born := s.want, s.born
+	old, born, file := s.want, s.born, s.file
 	s.want = next
 	there, own := s.listener != nil && !s.abstract() && !s.closed, s.own
 	s.mu.Unlock()
@@ -69,14 +69,14 @@ func (s *socket) setAccess(next access) (before access, err error) {
 	if !s.owns() {
 		return old, nil
 	}
-	err = s.change(old, next, born)
+	err = s.change(file, old, next, born)
 	if err == nil {
 		return old, nil
 	}
 	s.mu.Lock()
 	s.want = old
 	s.mu.Unlock()
-	return old, fmt.Errorf("changing mode and group of %s: %w", s.path, errors.Join(err, s.change(next, old, born)))
+	return old, fmt.Errorf("changing mode and group of %s: %w", s.path, errors.Join(err, s.change(file, next, old, born)))
 }
 
 func (s *socket) wants() access {
@@ -97,18 +97,18 @@ func (s *socket) warnOfAccess(want access, st unix.Stat_t) {
 }
 
 // change never lets in, in between, whom neither the old nor the new access does.
-func (s *socket) change(from, to access, born int) error {
+func (s *socket) change(file fileID, from, to access, born int) error {
 	if from.group != to.group {
-		if err := s.files.chmod(s.path, from.mode&to.mode); err != nil {
+		if err := s.files.chmod(s.path, file, from.mode&to.mode); err != nil {
 			return err
 		}
 		gid := to.group
 		if gid < 0 {
 			gid = born
 		}
-		if err := s.giveGroup(gid); err != nil {
+		if err := s.giveGroup(file, gid); err != nil {
 			return err
 		}
 	}
-	return s.files.chmod(s.path, to.mode)
+	return s.files.chmod(s.path, file, to.mode)
 }

@@ -69,11 +69,11 @@ func TestModeThatCannotBeGivenToAllSocketsIsGivenToNone(t *testing.T) {
 	one, two := providerText{name: "one", listen: dir + "/1", keys: keys}, providerText{name: "two", listen: dir + "/2", keys: keys}
 	var forbidden atomic.Bool
 	failing := usualFiles()
-	failing.chmod = func(path string, mode fs.FileMode) error {
+	failing.chmod = func(path string, file fileID, mode fs.FileMode) error {
 		if forbidden.Load() && path == two.listen {
 			return &fs.PathError{Op: "chmod", Path: path, Err: syscall.EPERM}
 		}
-		return usualFiles().chmod(path, mode)
+		return usualFiles().chmod(path, file, mode)
 	}
 	timing := shortTiming()
 	timing.retry, timing.retryMost = patience, patience
@@ -108,11 +108,11 @@ func TestModeThatCouldNotBeTakenBackIsSetRightLater(t *testing.T) {
 	one, two := providerText{name: "one", listen: dir + "/1", keys: keys}, providerText{name: "two", listen: dir + "/2", keys: keys}
 	var forbidden atomic.Bool
 	failing := usualFiles()
-	failing.chmod = func(path string, mode fs.FileMode) error {
+	failing.chmod = func(path string, file fileID, mode fs.FileMode) error {
 		if forbidden.Load() && (path == two.listen || mode == 0o600) {
 			return &fs.PathError{Op: "chmod", Path: path, Err: syscall.EPERM}
 		}
-		return usualFiles().chmod(path, mode)
+		return usualFiles().chmod(path, file, mode)
 	}
 	f := runFiled(t, filing{dir: dir, files: &failing}, fileText("", one, two))
 	f.ready()

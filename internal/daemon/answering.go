@@ -107,7 +107,8 @@ func (s *socket) ask(ctx context.Context) error {
 	}
 	limited, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	err := bounded.RunIn(limited, s.asking, func(ctx context.Context) error { return ask(ctx, s.path) })
+	dial := func(ctx context.Context) (net.Conn, error) { return s.itself.dial(ctx, s.path) }
+	err := bounded.RunIn(limited, s.asking, func(ctx context.Context) error { return askBy(ctx, s.path, dial) })
 	if _, ok := errors.AsType[*bounded.AbandonedError](err); ok {
 		err = fmt.Errorf("asking %s for its version: %w", s.path, err)
 	}
@@ -126,9 +127,15 @@ func (s *socket) ownsNow(ctx context.Context) bool {
 }
 
 func ask(ctx context.Context, path string) error {
+	return askBy(ctx, path, func(ctx context.Context) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	})
+}
+
+func askBy(ctx context.Context, path string, dial func(context.Context) (net.Conn, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	conn, err := Connect(path)
+	conn, err := newClient(dial)
 	if err != nil {
 		return err
 	}
@@ -142,8 +149,10 @@ func ask(ctx context.Context, path string) error {
 // Connect returns a client of a socket, of whatever name: gRPC's own targets are
 // URLs, which a path may not survive.
 func Connect(path string) (*grpc.ClientConn, error) {
+	return newClient(func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "unix", path) })
+}
+
+func newClient(dial func(context.Context) (net.Conn, error)) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///localhost", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", path)
-		}))
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }))
 }

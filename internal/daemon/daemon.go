@@ -55,6 +55,7 @@ type Daemon struct {
 	pauses   *bounded.Pauses
 	reaching *bounded.Lane // for the directories of sockets
 	handed   *handed
+	itself   *itself
 	http     *httpServer
 
 	current   atomic.Pointer[generation]
@@ -85,7 +86,7 @@ func Start(cfg *config.Config, o Options) *Daemon { return start(cfg, o, usualTi
 func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	d := &Daemon{
 		opts: o, time: t, files: f, started: cfg, settings: settingsOf(cfg), log: o.Log, registry: prometheus.NewRegistry(),
-		conns: awskms.NewConnections(), handed: newHanded(o.Sockets, o.Log), failed: make(chan error, 1), serving: make(chan struct{}),
+		conns: awskms.NewConnections(), handed: newHanded(o.Sockets, o.Log), itself: newItself(), failed: make(chan error, 1), serving: make(chan struct{}),
 		histories: map[string]*keyring.History{},
 	}
 	d.metrics = metrics.New(d.registry, o.Version, o.Commit, o.GoVersion, words(cause.Classes()), words(bounded.Waits()))
@@ -108,6 +109,9 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	if o.Source != nil {
 		d.reloader = newReloader(d, cfg)
 		metrics.RegisterReload(d.registry, d.reloader.metrics)
+	}
+	if limit, err := descriptorLimit(); err == nil {
+		warnOfFewDescriptors(limit, len(first.providers), o.Log)
 	}
 	for _, s := range first.providers {
 		s.ring.start(ctx)

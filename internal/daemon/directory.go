@@ -38,7 +38,7 @@ func (f files) makeDirs(dir string) (made []string, err error) {
 	case err != nil:
 		return made, err
 	}
-	return append(made, dir), f.chmod(dir, 0o700)
+	return append(made, dir), f.secure(dir, 0o700)
 }
 
 // busyError is a socket whose lock another process of this user keeps.
@@ -56,15 +56,28 @@ func lockFile(path string) string {
 	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".lock")
 }
 
+// locking is what locks need of the system. Only tests have another one than
+// usualLocking's.
+type locking struct {
+	fchmod func(fd int, mode uint32) error
+	flock  func(fd, how int) error
+}
+
+func usualLocking() locking { return locking{fchmod: unix.Fchmod, flock: unix.Flock} }
+
+func lock(ctx context.Context, path string) (unlock func(), err error) {
+	return usualLocking().lock(ctx, path)
+}
+
 // lock holds a socket's name while one process looks, removes and binds, so that
 // of two that start at once one wins. The file is gone after unlock.
 //
 // A file that is not this user's alone has been left by another user's process,
 // or is meant to be in the way: none is needed for long, so it is removed.
-func lock(ctx context.Context, path string) (unlock func(), err error) {
+func (l locking) lock(ctx context.Context, path string) (unlock func(), err error) {
 	file := lockFile(path)
 	for deadline := time.Now().Add(lockWait); ; {
-		unlock, err := tryLock(file)
+		unlock, err := l.try(file)
 		late := time.Now().After(deadline)
 		_, busy := errors.AsType[*busyError](err)
 		switch {
@@ -88,19 +101,21 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 	}
 }
 
-// tryLock locks the file, which it makes.
-func tryLock(file string) (unlock func(), err error) {
-	fd, err := openLock(file)
+// try locks the file, which it makes. One that it has made does not stay after an
+// error, unless another process has been faster and holds it.
+func (l locking) try(file string) (unlock func(), err error) {
+	fd, made, err := l.open(file)
 	if err != nil {
 		return nil, err
 	}
 	for {
-		err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		err = l.flock(fd, unix.LOCK_EX|unix.LOCK_NB)
 		if !errors.Is(err, syscall.EINTR) {
 			break
 		}
 	}
-	if err == nil {
+	held := err == nil
+	if held {
 		err = isNamed(fd, file)
 	}
 	switch {
@@ -112,40 +127,44 @@ func tryLock(file string) (unlock func(), err error) {
 	case errors.Is(err, syscall.EWOULDBLOCK), errors.Is(err, fs.ErrNotExist): // or its holder has just removed it
 		err = &busyError{file}
 	default:
+		if made || held {
+			_ = unix.Unlink(file)
+		}
 		err = fmt.Errorf("locking %s: %w", file, err)
 	}
 	_ = unix.Close(fd)
 	return nil, err
 }
 
-// openLock opens the file, and makes it where it is missing. What is there
-// already must be a file that nobody else can lock.
-func openLock(file string) (fd int, err error) {
+// open opens the file, and makes it where it is missing. What is there already must
+// be a file that nobody else can lock.
+func (l locking) open(file string) (fd int, made bool, err error) {
 	const flags = unix.O_RDWR | unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK
 	fd, err = unix.Open(file, flags|unix.O_CREAT|unix.O_EXCL, 0o600)
 	if err == nil {
-		if err := unix.Fchmod(fd, 0o600); err != nil { // whatever the umask
+		if err := l.fchmod(fd, 0o600); err != nil { // whatever the umask
+			_ = unix.Unlink(file)
 			_ = unix.Close(fd)
-			return 0, fmt.Errorf("making %s: %w", file, err)
+			return 0, false, fmt.Errorf("making %s: %w", file, err)
 		}
-		return fd, nil
+		return fd, true, nil
 	}
 	if !errors.Is(err, fs.ErrExist) {
-		return 0, fmt.Errorf("making %s: %w", file, err)
+		return 0, false, fmt.Errorf("making %s: %w", file, err)
 	}
 	fd, err = unix.Open(file, flags, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // its holder has just removed it
-		return 0, &busyError{file}
+		return 0, false, &busyError{file}
 	case err != nil: // a link, a directory, a device, or forbidden
-		return 0, errNotOurs
+		return 0, false, errNotOurs
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
 		_ = unix.Close(fd)
-		return 0, errNotOurs
+		return 0, false, errNotOurs
 	}
-	return fd, nil
+	return fd, false, nil
 }
 
 // isNamed returns fs.ErrNotExist where the open file is no longer the one of

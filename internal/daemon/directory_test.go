@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -57,7 +58,7 @@ func TestLockIsOfThisUserAlone(t *testing.T) {
 	if got := permissions(t, lockFile(path)); got != 0o600 {
 		t.Errorf("its file has mode %04o, want 0600", got)
 	}
-	if _, err := tryLock(lockFile(path)); err == nil {
+	if _, err := usualLocking().try(lockFile(path)); err == nil {
 		t.Error("it can be had twice")
 	}
 	unlock()
@@ -154,5 +155,29 @@ func TestLockOfThisUserIsWaitedForAndNamed(t *testing.T) {
 	want := "listening on " + path + ": another process holds a lock on " + lockFile(path)
 	if err == nil || err.Error() != want {
 		t.Errorf("claim: %v\nwant %s", err, want)
+	}
+}
+
+// What one try made does not stay after its failure: the next process would take it
+// for another's.
+func TestLockFileDoesNotStayAfterAFailure(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(directory(t), "s")
+	failing := map[string]locking{
+		"mode":    {fchmod: func(int, uint32) error { return syscall.EIO }, flock: unix.Flock},
+		"no lock": {fchmod: unix.Fchmod, flock: func(int, int) error { return syscall.ENOLCK }},
+	}
+	for name, l := range failing {
+		if _, err := l.lock(t.Context(), path); err == nil {
+			t.Errorf("%s: locked, want an error", name)
+		}
+		if exists(lockFile(path)) {
+			t.Errorf("%s: the file stays", name)
+		}
+	}
+	// Another process has been faster: the file is its own.
+	faster := locking{fchmod: unix.Fchmod, flock: func(int, int) error { return syscall.EWOULDBLOCK }}
+	if _, err := faster.try(lockFile(path)); err == nil || !exists(lockFile(path)) {
+		t.Errorf("a file that another process holds: %v, want it left there", err)
 	}
 }

@@ -43,7 +43,7 @@ func (d *Daemon) newEndpoint(cfg *config.Config, path string, t *kmsserver.Targe
 		rejected: d.metrics.Rejected, failed: d.fail, stop: func() {}, impatient: func() {}, answering: answering{pauses: d.pauses},
 		socket: newSocket(socketOptions{
 			path: path, access: access{mode: cfg.Socket.Mode, group: cfg.Socket.Group}, log: d.log, time: d.time, files: d.files, settings: d.settings, handed: d.handed,
-			waits: d.waits, pauses: d.pauses,
+			itself: d.itself, waits: d.waits, pauses: d.pauses,
 		}),
 	}
 	e.allowed.Store(&cfg.Socket.AllowUIDs)

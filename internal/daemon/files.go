@@ -21,8 +21,9 @@ type files struct {
 	lock   func(ctx context.Context, path string) (unlock func(), err error) // the name of a socket
 	listen func(ctx context.Context, path string, mode uint32) (*net.UnixListener, error)
 	accept func(net.Listener) (net.Conn, error)
-	chown  func(path string, uid, gid int) error
-	chmod  func(path string, mode fs.FileMode) error
+	chown  func(path string, file fileID, gid int) error          // of a socket
+	chmod  func(path string, file fileID, mode fs.FileMode) error // of a socket
+	secure func(dir string, mode fs.FileMode) error               // of a directory that was just made
 	remove func(path string) error
 }
 
@@ -30,6 +31,6 @@ func usualFiles() files {
 	return files{
 		read: config.ReadFile, follow: func(path string) { canonical(path) }, notify: fsnotify.NewWatcher, mkdir: os.Mkdir, lock: lock, listen: listenUnix,
 		accept: net.Listener.Accept,
-		chown:  os.Lchown, chmod: os.Chmod, remove: os.Remove,
+		chown:  chownFile, chmod: chmodFile, secure: chmodDirectory, remove: os.Remove,
 	}
 }

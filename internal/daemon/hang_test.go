@@ -56,7 +56,7 @@ func (h *hang) hangingFiles() *files {
 	usual, hanging := usualFiles(), usualFiles()
 	hanging.read = func(path string) ([]byte, error) { h.here(); return usual.read(path) }
 	hanging.mkdir = func(path string, mode fs.FileMode) error { h.here(); return usual.mkdir(path, mode) }
-	hanging.chmod = func(path string, mode fs.FileMode) error { h.here(); return usual.chmod(path, mode) }
+	hanging.chmod = func(path string, file fileID, mode fs.FileMode) error { h.here(); return usual.chmod(path, file, mode) }
 	hanging.remove = func(path string) error { h.here(); return usual.remove(path) }
 	hanging.lock = func(ctx context.Context, path string) (func(), error) { h.here(); return usual.lock(ctx, path) }
 	return &hanging

@@ -173,6 +173,9 @@ func (r *running) itself() error {
 func (r *running) exists() bool { return exists(r.path) }
 
 func exists(path string) bool {
+	if strings.HasPrefix(path, "@") {
+		return true
+	}
 	_, err := os.Lstat(path)
 	return !errors.Is(err, fs.ErrNotExist)
 }
@@ -180,7 +183,7 @@ func exists(path string) bool {
 // serving waits until the sockets are there.
 func (r *running) serving() *running {
 	r.t.Helper()
-	until(r.t, "the socket is there", func() bool { return ask(context.Background(), r.path) == nil })
+	until(r.t, "the socket is there", func() bool { return r.exists() && r.current.Load().providers[0].at.answers.Load() && r.itself() == nil })
 	return r
 }
 

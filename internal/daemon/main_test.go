@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -14,8 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/pflag"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/config"
 )
 
 // roleVariable makes the test binary another process of a test: a holder of a
@@ -51,7 +55,7 @@ func leaveMachine() {
 // A role is what another process does. It answers on its standard output, a
 // line at a time, and ends with its standard input.
 type role struct {
-	Do    string // "claim", "listen", "connect" or "lock"
+	Do    string // "claim", "listen", "connect", "lock" or "few descriptors"
 	Path  string
 	Mode  uint32
 	Group int // -1: the process's own
@@ -74,6 +78,9 @@ func (r role) play() {
 		_ = l.Close()
 	case "connect":
 		r.connect(in)
+	case "few descriptors":
+		say(r.startsWithFew(), "warned")
+		in.Scan()
 	case "lock":
 		d, err := os.Open(r.Path)
 		if err == nil {
@@ -84,6 +91,32 @@ func (r role) play() {
 	default:
 		panic("no such role: " + r.Do)
 	}
+}
+
+// startsWithFew starts a daemon with few descriptors, and returns an error unless
+// that is told.
+func (r role) startsWithFew() error {
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 300, Max: 300}); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "aep")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	none := func(string) (string, bool) { return "", false }
+	cfg, err := config.NewFlags(pflag.NewFlagSet("test", pflag.ContinueOnError)).Parse([]string{
+		"--key=arn:aws:kms:us-west-2:111122223333:key/k", "--listen=" + dir + "/s", "--health-port=127.0.0.1:0", "--kms-endpoint=http://127.0.0.1:1",
+	}, none)
+	if err != nil {
+		return err
+	}
+	book := &logBook{}
+	Start(cfg, Options{Log: book.logger(), Version: "v", Commit: "c", GoVersion: "go"}).Shutdown(context.Background())
+	if !book.has(`"limit":300`) {
+		return errors.New("the log says nothing of it")
+	}
+	return nil
 }
 
 // claim claims the socket and accepts on it, until it is told to close.

@@ -102,17 +102,23 @@ func (f *failingFiles) files() *files {
 		}
 		return usual.listen(ctx, path, mode)
 	}
-	failing.chown = func(path string, uid, gid int) error {
+	failing.chown = func(path string, file fileID, gid int) error {
 		if err := f.next(); err != nil {
 			return err
 		}
-		return usual.chown(path, uid, gid)
+		return usual.chown(path, file, gid)
 	}
-	failing.chmod = func(path string, mode fs.FileMode) error {
+	failing.chmod = func(path string, file fileID, mode fs.FileMode) error {
 		if err := f.next(); err != nil {
 			return err
 		}
-		return usual.chmod(path, mode)
+		return usual.chmod(path, file, mode)
+	}
+	failing.secure = func(dir string, mode fs.FileMode) error {
+		if err := f.next(); err != nil {
+			return err
+		}
+		return usual.secure(dir, mode)
 	}
 	failing.remove = func(path string) error {
 		if err := f.next(); err != nil {

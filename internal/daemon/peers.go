@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"time"
 
@@ -47,7 +46,7 @@ func (g *gate) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		cred, err := peerOf(conn)
-		self := err == nil && int(cred.Pid) == os.Getpid()
+		self := g.endpoint.socket.itself.is(conn)
 		allowed := *g.endpoint.allowed.Load()
 		if !self && len(allowed) > 0 && (err != nil || !slices.Contains(allowed, cred.Uid)) {
 			g.reject(conn, byUID, "connection closed at once: "+g.endpoint.socket.settings.allowUIDs+" does not name its user", cred)

@@ -1,8 +1,8 @@
 package daemon
 
 import (
-	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -42,7 +42,7 @@ func TestAllowUIDDecidesByTheCallersUser(t *testing.T) {
 				if in := said == "in"; in != allowed {
 					t.Errorf("uid %d, with %d allowed: %q, want let in: %t", stranger(), uid, said, allowed)
 				}
-				if err := ask(context.Background(), r.path); err != nil {
+				if err := r.itself(); err != nil {
 					t.Errorf("the process itself: %v, want it let in", err)
 				}
 				want := ""
@@ -86,13 +86,13 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if n := strings.Count(r.log.String(), "too many are open"); n != 1 {
 		t.Errorf("two refusals are logged in %d lines, want one a minute:\n%s", n, r.log)
 	}
-	if err := ask(context.Background(), r.path); err != nil {
+	if err := r.itself(); err != nil {
 		t.Errorf("the process itself: %v, want it let in", err)
 	}
 	if err := os.Remove(r.path); err != nil { // a new listener knows of the old one's connections
 		t.Fatal(err)
 	}
-	until(t, "the socket is back", func() bool { return ask(context.Background(), r.path) == nil })
+	until(t, "the socket is back", func() bool { return r.itself() == nil && r.exists() })
 	p.ask("open")
 	if said := p.line(); !strings.HasPrefix(said, "error: ") {
 		t.Errorf("connection %d to the socket that was put back: %q, want it closed", maxConnections+1, said)
@@ -116,4 +116,56 @@ func TestConnectionsAreBoundedOfEachSocketAlone(t *testing.T) {
 		p.expect("open", "in")
 	}
 	another(t, role{Do: "connect", Path: other}, os.Getuid()).expect("open", "in")
+}
+
+// The pid of another process can be this one's: in another pid namespace, or after
+// it was used again. It lets nobody in.
+func TestPidLetsNobodyIn(t *testing.T) {
+	t.Parallel()
+	r := run(t, setup{args: []string{"--allow-uid=" + strconv.Itoa(os.Getuid()+1)}}).serving()
+	conn, err := greeted(r.path) // of this pid and an uid that is not allowed
+	if err == nil {
+		_ = conn.Close()
+		t.Error("a connection of this process's pid is let in")
+	}
+	if err := r.itself(); err != nil {
+		t.Errorf("the process itself: %v, want it let in", err)
+	}
+}
+
+func TestNameOfTheProcessItselfIsGoodForOneConnection(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(directory(t), "s")
+	s := mustClaim(t, path)
+	i := newItself()
+	conn, err := i.dial(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, err := s.current().Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = accepted.Close() }()
+	name := accepted.RemoteAddr().String()
+	if l, err := net.Listen("unix", name); err == nil {
+		_ = l.Close()
+		t.Error("somebody else can bind the name of an open connection")
+	}
+	if !i.is(accepted) || i.is(accepted) {
+		t.Error("the name is not recognised, or more than once")
+	}
+	_ = conn.Close()
+	later, err := i.dial(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unused := later.LocalAddr().String()
+	_ = later.Close()
+	if i.forget(unused) || len(i.names) > 0 {
+		t.Error("the name of a closed connection is still known")
+	}
+	if _, err := i.dial(t.Context(), path+"-none"); err == nil || len(i.names) > 0 {
+		t.Errorf("a dial that fails: %v, and %d names are known; want an error and none", err, len(i.names))
+	}
 }

@@ -31,6 +31,7 @@ type socketOptions struct {
 	handed   *handed
 	waits    *bounded.Observer // nil: nobody is told of what is left behind
 	pauses   *bounded.Pauses   // nil: none
+	itself   *itself
 }
 
 func (o socketOptions) abstract() bool { return strings.HasPrefix(o.path, "@") }
@@ -236,6 +237,9 @@ func (s *socket) bind(ctx context.Context) error {
 	listener.SetUnlinkOnClose(false)
 	if err := s.adopt(listener); err != nil {
 		_ = listener.Close()
+		if _, replaced := errors.AsType[*replacedError](err); replaced {
+			return err
+		}
 		if err := s.files.remove(s.path); err != nil {
 			s.warnOfLeftFile(err)
 		}

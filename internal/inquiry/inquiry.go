@@ -11,13 +11,17 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"google.golang.org/grpc"
 	grpcstatus "google.golang.org/grpc/status"
 	"k8s.io/kms/apis/v1beta1"
 	"k8s.io/kms/apis/v2"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
@@ -54,7 +58,18 @@ func (r *Report) problem(what string, err error) {
 	if st, ok := grpcstatus.FromError(err); ok { // the words, without gRPC's own around them
 		err = errors.New(st.Message())
 	}
-	r.Problems = append(r.Problems, what+": "+err.Error())
+	r.Problems = append(r.Problems, what+": "+shown(err.Error()))
+}
+
+// maxShown bounds a text that whoever serves the socket made.
+const maxShown = 4 << 10
+
+// shown is such a text as a terminal may have it.
+func shown(text string) string {
+	if len(text) <= maxShown && utf8.ValidString(text) && strings.IndexFunc(text, unicode.IsControl) < 0 {
+		return text
+	}
+	return cause.Quote(text)
 }
 
 // Ask makes the calls of an API server's start, each with its own time.
@@ -103,8 +118,8 @@ func (r *Report) askStatus(ctx context.Context, conn grpc.ClientConnInterface, q
 		}
 		return nil
 	}
-	r.Healthz, r.KeyID, r.V2Version = st.GetHealthz(), st.GetKeyId(), st.GetVersion()
-	r.KeyIDHash = metrics.KeyIDHash(r.KeyID)
+	r.Healthz, r.KeyID, r.V2Version = shown(st.GetHealthz()), shown(st.GetKeyId()), shown(st.GetVersion())
+	r.KeyIDHash = metrics.KeyIDHash(st.GetKeyId())
 	if r.Healthz != keyring.OK {
 		r.Problems = append(r.Problems, "healthz: "+r.Healthz)
 	}
@@ -128,8 +143,8 @@ func (r *Report) askV2(ctx context.Context, conn grpc.ClientConnInterface, _ Que
 	})
 	r.V2RoundTrip = time.Since(start).Seconds()
 	r.compare("v2 Decrypt", opened.GetPlaintext(), seed, err)
-	if r.KeyID != "" && sealed.GetKeyId() != r.KeyID {
-		r.Problems = append(r.Problems, fmt.Sprintf("v2 Encrypt: answers key_id %q, which Status does not", sealed.GetKeyId()))
+	if r.KeyID != "" && shown(sealed.GetKeyId()) != r.KeyID {
+		r.Problems = append(r.Problems, fmt.Sprintf("v2 Encrypt: answers key_id %s, which Status does not", cause.Quote(sealed.GetKeyId())))
 	}
 	return nil
 }
@@ -141,7 +156,7 @@ func (r *Report) askV1(ctx context.Context, conn grpc.ClientConnInterface, _ Que
 		r.problem("v1 Version", err)
 		return nil
 	}
-	r.V1Version, r.V1Runtime = version.GetVersion(), version.GetRuntimeName()+" "+version.GetRuntimeVersion()
+	r.V1Version, r.V1Runtime = shown(version.GetVersion()), shown(version.GetRuntimeName()+" "+version.GetRuntimeVersion())
 	seed := randomSeed()
 	start := time.Now()
 	sealed, err := client.Encrypt(ctx, &v1beta1.EncryptRequest{Version: "v1beta1", Plain: seed})

@@ -51,7 +51,7 @@ func (f *failureLog) record(ctx context.Context, op operation, e *cause.Error, e
 func (f *failureLog) write(ctx context.Context, level slog.Level, op operation, e *cause.Error, err error, took time.Duration) {
 	api, name := op.words()
 	f.log.Log(ctx, level, "call failed", "code", e.Code.String(), "class", e.Class(),
-		"api", api, "operation", name, "took", took.String(), "error", err.Error())
+		"api", api, "operation", name, "took", took.String(), "error", textOf(err, e))
 }
 
 // first says whether e opens a window, and counts it where it does not.
@@ -80,7 +80,7 @@ func (f *failureLog) end(k failureKey) {
 	f.mu.Unlock()
 	if ok && w.more > 0 {
 		f.log.Log(context.Background(), k.class.Level(), "calls failed in the last minute",
-			"code", w.last.Code.String(), "class", k.class, "count", w.more, "error", w.last.Error())
+			"code", w.last.Code.String(), "class", k.class, "count", w.more, "error", textOf(w.last, w.last))
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -44,15 +43,25 @@ type Server struct {
 
 	target   atomic.Pointer[Target]
 	underWay atomic.Int64
+	asking   atomic.Int64 // calls of Status under way
+	silent   *silentStreams
 }
 
 // New returns a Server that is set to a target. version is this program's.
 func New(version string, t *Target) *Server {
-	s := &Server{Server: grpc.NewServer(
+	s := &Server{}
+	s.silent = newSilentStreams(func() *slog.Logger { return s.Target().log })
+	s.Server = grpc.NewServer(
 		grpc.MaxRecvMsgSize(MaxMessage),
+		grpc.MaxHeaderListSize(maxHead),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.StaticStreamWindowSize(flowWindow),
+		grpc.StaticConnWindowSize(flowWindow),
+		grpc.InTapHandle(s.silent.begin),
+		grpc.UnaryInterceptor(heard),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.ConnectionTimeout(handshakeTime),
-	)}
+	)
 	s.target.Store(t)
 	v1beta1.RegisterKeyManagementServiceServer(s, &v1Server{server: s, version: version})
 	v2.RegisterKeyManagementServiceServer(s, &v2Server{server: s})
@@ -87,8 +96,8 @@ func (s *Server) do(ctx context.Context, op operation, uid string, work func(con
 	if uid != "" {
 		ctx = withUID(ctx, uid)
 	}
-	if op == v2Status { // never refused for load
-		err = t.guard(ctx, work)
+	if op == v2Status {
+		err = s.answer(ctx, t, work)
 	} else {
 		err = s.admit(ctx, t, work)
 	}
@@ -104,7 +113,19 @@ func (s *Server) do(ctx context.Context, op operation, uid string, work func(con
 	e := cause.Of(err)
 	t.counts[op].Done(string(e.Class()), e.Code == cause.Throttled, took)
 	t.failures.record(ctx, op, e, err, took)
-	return status.Error(codeOf(e), strings.ToValidUTF8(err.Error(), "?"))
+	return status.Error(codeOf(e), textOf(err, e))
+}
+
+// answer runs a Status, which is never refused for load. Of too many at once, those
+// that come last say what is known and wait for nothing.
+func (s *Server) answer(ctx context.Context, t *Target, work func(context.Context, *Target) error) error {
+	defer s.asking.Add(-1)
+	if s.asking.Add(1) > maxUnderWay {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 0)
+		defer cancel()
+	}
+	return t.guard(ctx, work)
 }
 
 // admit refuses work when too much is under way on this socket, over all the

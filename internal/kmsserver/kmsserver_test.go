@@ -3,14 +3,18 @@ package kmsserver_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -389,5 +393,40 @@ aws_encryption_provider_kms_operations_total{key_arn="alias/k",operation="decryp
 	wantCounted := map[string]float64{"v1 success decrypt 0": 1, "v1 outage decrypt 0": 1, "v1 bad_data decrypt 0": 1, "v1 refused decrypt 0": 1, "v2 outage status 0": 1}
 	if diff := cmp.Diff(wantCounted, counted); diff != "" {
 		t.Errorf("calls (-want +got):\n%s", diff)
+	}
+}
+
+// A caller chooses the uid, and whatever stands below chooses its words.
+func TestForeignTextsAreCutAndQuoted(t *testing.T) {
+	t.Parallel()
+	foreign := "line\nsecond \x1b[31m\xff" + strings.Repeat("x", 100_000)
+	for name, failure := range map[string]error{
+		"unforeseen": errors.New(foreign),
+		"wrapped":    fmt.Errorf("%s: %w", foreign, &cause.Error{Code: cause.KeyDisabled, Key: foreign, AWSCode: foreign, Said: foreign, RequestID: foreign}),
+		"cause":      &cause.Error{Code: cause.KeyDisabled, Key: foreign, AlsoTried: slices.Repeat([]string{foreign}, 100), Said: foreign},
+	} {
+		f := serve(t, &fakeProvider{
+			encrypt: func(context.Context, secret.Bytes) (keyring.Encrypted, error) { return keyring.Encrypted{}, failure },
+			status:  func() (keyring.Status, error) { return keyring.Status{}, failure },
+		}, slog.LevelDebug)
+		for range 2 {
+			_, err := f.v2.Encrypt(t.Context(), &v2.EncryptRequest{Plaintext: []byte("x"), Uid: "u\nlevel=ERROR \x1b[31mü" + strings.Repeat("ü", 1000)})
+			said := status.Convert(err).Message()
+			if !strings.HasPrefix(said, "KMS") && name != "wrapped" || len(said) > 5_000 || strings.ContainsAny(said, "\n\x1b") || !utf8.ValidString(said) {
+				t.Errorf("%s: the caller is told %d bytes: %.200q", name, len(said), said)
+			}
+		}
+		for line := range strings.Lines(f.log.String()) {
+			if len(line) > 12_000 || strings.Contains(line, `\u001b`) || strings.Contains(line, `\ufffd`) {
+				t.Errorf("%s: a line of the log has %d bytes: %.300s", name, len(line), line)
+			}
+			var parts struct{ UID, Error string }
+			if err := json.Unmarshal([]byte(line), &parts); err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(parts.UID+parts.Error, "\n") || len(parts.UID) > 300 || parts.UID != `"u"` {
+				t.Errorf("%s: the log has uid %q and error %.200q", name, parts.UID, parts.Error)
+			}
+		}
 	}
 }

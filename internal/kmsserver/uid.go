@@ -2,8 +2,12 @@ package kmsserver
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
+	"unicode"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
 type uidKey struct{}
@@ -12,10 +16,43 @@ type uidKey struct{}
 const maxUID = 64
 
 func withUID(ctx context.Context, uid string) context.Context {
+	return context.WithValue(ctx, uidKey{}, shown(uid))
+}
+
+// shown is a uid as it may stand in a log: an API server's is a UUID, and what does
+// not look like an identifier is quoted.
+func shown(uid string) string {
 	if len(uid) > maxUID {
-		uid = strings.Clone(uid[:maxUID]) + "..."
+		uid = strings.ToValidUTF8(uid[:maxUID], "") + "..."
 	}
-	return context.WithValue(ctx, uidKey{}, uid)
+	for _, r := range uid {
+		if r <= ' ' || r > '~' || r == '"' {
+			return cause.Quote(uid)
+		}
+	}
+	return strings.Clone(uid)
+}
+
+// maxText bounds the text of an error for callers and logs. Its parts are quoted and
+// cut where they are made; this holds whatever they add up to.
+const maxText = 4 << 10
+
+// textOf is the text of an error, whose cause is e: one line, of printable
+// characters. An error without a cause of ours is told in the cause's words.
+func textOf(err error, e *cause.Error) string {
+	if _, ok := errors.AsType[*cause.Error](err); !ok {
+		err = e
+	}
+	text := err.Error()
+	if len(text) > maxText {
+		text = text[:maxText] + "..."
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == unicode.ReplacementChar {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
 }
 
 // NamingCalls returns a handler that adds the uid of the API server's call to

@@ -1,0 +1,67 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"net"
+	"sync"
+)
+
+// itself recognises the process's own connections to its sockets. Each comes from
+// an abstract name that nobody could guess, and that nobody else can bind as long as
+// it is bound: unlike a pid, it is not used again, and is the same in every pid
+// namespace. It needs no /proc and no recent kernel.
+//
+// https://man7.org/linux/man-pages/man7/unix.7.html (Abstract sockets)
+type itself struct {
+	mu    sync.Mutex
+	names map[string]bool // of connections that are open and have not been recognised
+}
+
+func newItself() *itself { return &itself{names: map[string]bool{}} }
+
+// dial connects to a socket. Where no name can be bound, the connection is one like
+// any other.
+func (i *itself) dial(ctx context.Context, path string) (net.Conn, error) {
+	name := "@aws-encryption-provider-" + rand.Text()
+	i.mu.Lock()
+	i.names[name] = true
+	i.mu.Unlock()
+	named := net.Dialer{LocalAddr: &net.UnixAddr{Net: "unix", Name: name}}
+	conn, err := named.DialContext(ctx, "unix", path)
+	if err != nil {
+		i.forget(name)
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	}
+	return &ownConn{Conn: conn, forget: func() { i.forget(name) }}, nil
+}
+
+// is says whether a connection is the process's own. It says so once for each.
+func (i *itself) is(conn net.Conn) bool {
+	addr := conn.RemoteAddr()
+	return addr != nil && i.forget(addr.String())
+}
+
+func (i *itself) forget(name string) (known bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	known = i.names[name]
+	delete(i.names, name)
+	return known
+}
+
+// An ownConn is forgotten before its name is free for others.
+type ownConn struct {
+	net.Conn
+
+	forget func()
+}
+
+// Close closes the connection.
+func (c *ownConn) Close() error {
+	c.forget()
+	return c.Conn.Close()
+}
