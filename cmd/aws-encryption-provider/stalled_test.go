@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"k8s.io/kms/apis/v2"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 )
 
@@ -81,6 +82,40 @@ func TestStalledReaderDoesNotHoldUpAFailure(t *testing.T) {
 	}
 	stalled(t, nil, "--key=alias/k", "--region=us-west-2", "--listen="+listen, "--health-port=127.0.0.1:0").exits(1)
 	stalled(t, nil, "--no-such-flag").exits(2)
+}
+
+// The promise is six seconds after the first signal, and one after a second. A
+// machine that is busy has more here.
+func TestEndsInTimeWhileKMSHangsAndNobodyReadsTheLog(t *testing.T) {
+	for name, signals := range map[string]int{"after the calls' time": 1, "at once by a second signal": 2} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := kmstest.Start(t)
+			listen := socketIn(t)
+			p := stalled(t, s.Env(), "--key="+key(t, s), "--listen="+listen, "--health-port=127.0.0.1:0", "--kms-timeout=10m")
+			seal(t, listen, []byte("k"))
+			s.Inject(kmsemulator.Fault{Kind: kmsemulator.Hang})
+			before := s.Calls("Encrypt")
+			go func() { // ends with the process
+				_, _ = v2.NewKeyManagementServiceClient(dial(t, listen)).Encrypt(context.Background(), &v2.EncryptRequest{Plaintext: []byte("k")})
+			}()
+			until(t, "KMS has the call", func() bool { return s.Calls("Encrypt") > before })
+			began := time.Now()
+			for range signals {
+				p.signal(syscall.SIGTERM)
+				until(t, "it has begun to end", func() bool { return !exists(listen) || !p.running() })
+			}
+			p.exits(0)
+			took := time.Since(began)
+			t.Logf("it ended after %s", took)
+			if took > patience/2 || signals == 1 && took < 5*time.Second {
+				t.Errorf("it ended after %s", took)
+			}
+			if exists(listen) {
+				t.Error("the socket outlives the process")
+			}
+		})
+	}
 }
 
 // freeAddress is one that nobody listened on a moment ago.

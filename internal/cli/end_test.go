@@ -66,3 +66,11 @@ func TestAServiceManagerThatDoesNotListenHoldsUpNothing(t *testing.T) {
 		t.Errorf("got %v, want the limit", err)
 	}
 }
+
+// The daemon has five seconds and a half of the six.
+func TestLastWordsFitIntoTheTimeOfTheEnd(t *testing.T) {
+	t.Parallel()
+	if most := lastWord + lineFlush; most > 400*time.Millisecond {
+		t.Errorf("they may take %s, want 400ms at most", most)
+	}
+}

@@ -216,7 +216,7 @@ func (d *Daemon) Shutdown(hurry context.Context) {
 	done := make(chan struct{})
 	go func() { // ends with what hangs longest
 		defer close(done)
-		d.end()
+		d.end() //nolint:contextcheck // it outlives hurry
 	}()
 	select {
 	case <-done:
@@ -233,10 +233,7 @@ func (d *Daemon) end() {
 	soon, cancel := d.until(reloadEnds)
 	defer cancel()
 	d.ending.within(soon, "a reload", d.reloading.Wait) // one under way is given up
-	d.changing.Lock()
-	d.final = true
-	rings, endpoints := d.current.Load().without(nothing())
-	d.changing.Unlock()
+	rings, endpoints := d.last()
 	ctx, cancel := d.until(d.time.drain)
 	defer cancel()
 	last, cancel := after(ctx, d.time.rest)
@@ -246,6 +243,17 @@ func (d *Daemon) end() {
 	d.ending.within(last, "the health port", d.work.Wait)
 	d.ending.within(last, "connections to KMS", d.conns.Close)
 	d.ending.within(last, "sockets that were handed over", d.handed.close)
+}
+
+// last is what the generation has that is followed by none.
+func (d *Daemon) last() ([]*ring, []*endpoint) {
+	const what = "a change of what is served"
+	d.ending.begin(what)
+	defer d.ending.end(what)
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	d.final = true
+	return d.current.Load().without(nothing())
 }
 
 // reloadEnds is how long the end of the process waits for a reload to be given up.

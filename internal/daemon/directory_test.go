@@ -38,11 +38,7 @@ func TestForeignLockOnTheDirectoryChangesNothing(t *testing.T) {
 	dir := directory(t)
 	another(t, role{Do: "lock", Path: dir}, os.Getuid()).expect("", "locked")
 	path := filepath.Join(dir, "s")
-	began := time.Now()
-	mustClaim(t, path).close()
-	if took := time.Since(began); took > lockWait/2 {
-		t.Errorf("claimed and closed within %s, want nothing to be waited for", took)
-	}
+	waitsForNoLock(t, func() { mustClaim(t, path).close() })
 	left, err := os.ReadDir(dir)
 	if err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v (%v), want nothing", left, err)
@@ -133,15 +129,28 @@ func TestLockFileThatCannotBeRemovedIsNamed(t *testing.T) {
 
 func TestLeftLockFileIsUsed(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(directory(t), "s")
-	if err := os.WriteFile(lockFile(path), nil, 0o600); err != nil {
-		t.Fatal(err)
+	waitsForNoLock(t, func() {
+		path := filepath.Join(directory(t), "s")
+		if err := os.WriteFile(lockFile(path), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		mustClaim(t, path)
+	})
+}
+
+// waitsForNoLock fails the test where work takes as long as a lock is waited for,
+// each of ten times: a machine that is busy may take that long once.
+func waitsForNoLock(t *testing.T, work func()) {
+	t.Helper()
+	fastest := patience
+	for range 10 {
+		began := time.Now()
+		work()
+		if fastest = min(fastest, time.Since(began)); fastest < lockWait/2 {
+			return
+		}
 	}
-	began := time.Now()
-	mustClaim(t, path)
-	if took := time.Since(began); took > lockWait/2 {
-		t.Errorf("claimed after %s, want at once", took)
-	}
+	t.Errorf("it took %s, want nothing to be waited for", fastest)
 }
 
 func TestLockOfThisUserIsWaitedForAndNamed(t *testing.T) {

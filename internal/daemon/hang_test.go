@@ -110,6 +110,11 @@ func TestEndHasABoundAndNamesWhatHangs(t *testing.T) {
 			h.on.Store(true)
 			f.current.Load().providers[0].running.Go(h.here)
 		}, "checks of provider aws"},
+		"a change of what is served": {func(f *filed, h *hang) {
+			h.on.Store(true)
+			f.changing.Lock()
+			go func() { h.here(); f.changing.Unlock() }() // ends with the hang
+		}, "a change of what is served"},
 		"a Close": {func(f *filed, h *hang) {
 			h.on.Store(true)
 			f.handed.mu.Lock()

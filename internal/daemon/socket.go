@@ -436,7 +436,7 @@ func (s *socket) removeOwn(ctx context.Context, file fileID) error {
 		defer unlock()
 	} // else as well: a lock is no reason to leave the file behind
 	if now, err := identify(s.path); err != nil || now != file {
-		return nil //nolint:nilerr // it is gone, or another's
+		return nil // it is gone, or another's
 	}
 	return s.files.remove(s.path)
 }

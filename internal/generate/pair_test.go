@@ -282,6 +282,26 @@ func TestTimeoutFitsKMSTimeout(t *testing.T) {
 	}
 }
 
+// Whoever stops the program must not kill it while it goes on serving.
+func TestTimeToStopFitsShutdownDelay(t *testing.T) {
+	for delay, want := range map[time.Duration][2]string{
+		0: {}, 24 * time.Second: {}, 25 * time.Second: {"terminationGracePeriodSeconds: 35\n", ""},
+		34 * time.Second: {"terminationGracePeriodSeconds: 44\n", ""}, 35 * time.Second: {"terminationGracePeriodSeconds: 45\n", "TimeoutStopSec=45\n"},
+	} {
+		for i, c := range []struct{ kind, setting string }{{"static-pod", "terminationGracePeriodSeconds"}, {"systemd", "TimeoutStopSec"}} {
+			o := options("/run/kms/a")
+			o.Config.ShutdownDelay = delay
+			files, err := kind(t, c.kind).Generate(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if text := files[0].Text; !strings.Contains(text, want[i]) || want[i] == "" && strings.Contains(text, c.setting) {
+				t.Errorf("shutdown-delay %v: want %q in\n%s", delay, want[i], text)
+			}
+		}
+	}
+}
+
 // TestRefuses: each mistake is told with its flag.
 func TestRefuses(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -2,11 +2,13 @@ package generate
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -70,6 +72,7 @@ func (o *Options) pod() *yaml.Node {
 			noted{"hostNetwork", "No network plugin is there yet, and credentials of the instance are one hop away."}, true,
 			"priorityClassName", "system-node-critical",
 			"automountServiceAccountToken", false,
+			"terminationGracePeriodSeconds", o.stopSeconds(podStop),
 			"securityContext", object(
 				"seccompProfile", object("type", "RuntimeDefault"),
 				"supplementalGroups", o.groups(),
@@ -78,6 +81,22 @@ func (o *Options) pod() *yaml.Node {
 			"volumes", volumes,
 		),
 	)
+}
+
+// What a pod and the unit have to end by themselves.
+const (
+	podStop  = 30 * time.Second
+	unitStop = 40 * time.Second
+)
+
+// stopSeconds are what the program needs to end, where usual is too short: it goes
+// on for --shutdown-delay and then has six seconds.
+func (o *Options) stopSeconds(usual time.Duration) any {
+	const end, slack = 6 * time.Second, 4 * time.Second
+	if o.Config.ShutdownDelay+end <= usual {
+		return nil
+	}
+	return int(math.Ceil((o.Config.ShutdownDelay + end + slack).Seconds()))
 }
 
 // groups let the program give its sockets a group without being allowed to give

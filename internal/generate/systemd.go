@@ -26,6 +26,9 @@ Check:
 		words[i] = unitWord(strings.ReplaceAll(word, "$", "$$"))
 	}
 	service.WriteString("ExecStart=" + strings.Join(words, " \\\n  ") + "\n")
+	if seconds := o.stopSeconds(unitStop); seconds != nil {
+		fmt.Fprintf(&service, "TimeoutStopSec=%d\n", seconds)
+	}
 	for _, env := range o.Env {
 		service.WriteString("Environment=" + unitWord(env) + "\n")
 	}
