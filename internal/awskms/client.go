@@ -102,7 +102,10 @@ func (c *Client) SetTimeout(limit time.Duration) { c.timeout.Store(int64(limit))
 // Close closes the connections that no other Client uses. Calls under way are
 // not cut, and later ones still work, on connections of their own: the last call
 // of a generation may come after its end.
-func (c *Client) Close() { c.line.close() }
+func (c *Client) Close() {
+	c.identity.close()
+	c.line.close()
+}
 
 // Sealed is what Encrypt answers.
 type Sealed struct {
@@ -213,7 +216,7 @@ func (c *Client) call(parent context.Context, op, key string, do operation) erro
 	start := time.Now()
 	most := time.Duration(c.timeout.Load())
 	limit := limitOf(parent, most)
-	err := c.try(parent, limit/time.Duration(shareOf(parent)), do)
+	err := c.try(parent, op+" "+key, limit/time.Duration(shareOf(parent)), do)
 	class := cause.Class("")
 	if err != nil {
 		e := failed(err, situation{op: op, key: key, limit: limit, full: most, callerLeft: errors.Is(parent.Err(), context.Canceled)})
@@ -234,7 +237,7 @@ func failed(err error, s situation) *cause.Error {
 	return e
 }
 
-func (c *Client) try(parent context.Context, limit time.Duration, do operation) error {
+func (c *Client) try(parent context.Context, call string, limit time.Duration, do operation) error {
 	if err := parent.Err(); err != nil {
 		return err
 	}
@@ -243,54 +246,39 @@ func (c *Client) try(parent context.Context, limit time.Duration, do operation) 
 	}
 	ctx, cancel := context.WithTimeout(parent, limit)
 	defer cancel()
-	s, err := c.identity.ready(ctx)
+	u, err := c.identity.use(ctx, call)
 	if err != nil {
 		return err
 	}
+	defer u.release()
 	trust := c.opts.Connections.trusted()
-	if err = do(withAttempts(ctx, limit/maxAttempts), s.api); err == nil {
-		c.identity.worked(s)
+	if err = do(withAttempts(ctx, limit/maxAttempts), u.s.api); err == nil {
+		u.worked()
 		return nil
 	}
-	if other := c.other(ctx, s, trust, err); other != nil {
-		return c.again(ctx, s, other, err, do)
+	switch e := classify(err, situation{}); {
+	case e.Code == cause.TLSFailed && c.trustsOthers(ctx, trust):
+		return do(withAttempts(ctx, left(ctx)/maxAttempts), u.s.api)
+	case !refused(e):
+		return err
+	case !u.otherwise(ctx, err, e):
+		return u.tell(err)
 	}
-	return err
+	return u.settle(do(withAttempts(ctx, left(ctx)/maxAttempts), u.s.api))
 }
 
-// other returns what to make a call with that AWS, or the TLS handshake with it,
-// refused; nil: there is nothing else. It looks for what has changed since.
-func (c *Client) other(ctx context.Context, s *session, trust *trust, err error) *session {
-	e := classify(err, situation{})
-	switch {
-	case e.Code == cause.TLSFailed:
-		if c.opts.Connections.trusted() == trust {
-			c.identity.look(ctx)
-		}
-		if c.opts.Connections.trusted() != trust {
-			return s
-		}
-	case refused(e):
-		return c.identity.instead(ctx, s, e.Class() == cause.Credentials)
+// trustsOthers reports whether other CA certificates count than when a call began,
+// whose TLS handshake failed. It looks for what has changed since.
+func (c *Client) trustsOthers(ctx context.Context, trust *trust) bool {
+	if c.opts.Connections.trusted() == trust {
+		c.identity.look(ctx)
 	}
-	return nil
+	return c.opts.Connections.trusted() != trust
 }
 
-// again makes a call once more. Where that is refused as well, the first refusal
-// is the one to tell.
-func (c *Client) again(ctx context.Context, s, other *session, first error, do operation) error {
+func left(ctx context.Context) time.Duration {
 	deadline, _ := ctx.Deadline()
-	err := do(withAttempts(ctx, time.Until(deadline)/maxAttempts), other.api)
-	if err == nil {
-		c.identity.worked(other)
-	} else if e := classify(err, situation{}); refused(e) {
-		if e.Class() == cause.Credentials {
-			c.identity.lost(other)
-		}
-		return first
-	}
-	c.identity.back(s, other, first)
-	return err
+	return time.Until(deadline)
 }
 
 // refused says whether other credentials may help. Under those of another
