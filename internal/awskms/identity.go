@@ -178,17 +178,17 @@ func (i *identity) beginLocked(what task, now time.Time) {
 func (i *identity) looksFurther(l *lookUp) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	l.asks, l.onlyBetter = true, false
+	l.asks, l.onlyBetter, l.began = true, false, time.Now()
 	i.schedule.looking = false
 	i.schedule.asking++
-	i.schedule.asked = time.Now()
+	i.schedule.asked = l.began
 }
 
 // runs counts the steps of look-ups that run, those included that were left behind.
 func (i *identity) runs(n int) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	crowded := i.schedule.running >= mostRunning
+	crowded := i.schedule.running >= fewRunning
 	i.schedule.running += n
 	if n < 0 && crowded {
 		i.tendLocked(time.Now())

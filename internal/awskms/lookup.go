@@ -151,7 +151,13 @@ func (l *lookUp) renew(ctx context.Context) (*session, error) {
 
 // sign gives a session its credentials.
 func (l *lookUp) sign(ctx context.Context, s *session) (*session, error) {
-	value, err := bound(ctx, l.identity, lookUpTime, bounded.Settings, s.provider.Retrieve)
+	value, err := bound(ctx, l.identity, lookUpTime, bounded.Settings, func(ctx context.Context) (aws.Credentials, error) {
+		if _, ok := s.provider.(*aws.CredentialsCache); ok {
+			// It returns with its context and leaves behind what it began, uncounted.
+			ctx = context.WithoutCancel(ctx)
+		}
+		return s.provider.Retrieve(ctx)
+	})
 	if err == nil && value.Expired() {
 		if !mayBeOverdue(value.Source) {
 			err = errExpiredAlready

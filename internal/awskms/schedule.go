@@ -25,10 +25,12 @@ const (
 	// lookPause is the time between two looks at the files that settings and
 	// credentials were read from.
 	lookPause = 15 * time.Second
-	// mostRunning is how many look-ups may run at a time, those included that were
-	// left behind. Beyond it one more begins every crowdedPause, up to mostCrowded.
-	mostRunning  = 8
-	mostCrowded  = 64
+	// Look-ups that were left behind must not pile up while what they wait for is
+	// blocked: with fewRunning there is mostPause between two, with manyRunning
+	// crowdedPause, and with mostRunning none begins.
+	fewRunning   = 16
+	manyRunning  = 64
+	mostRunning  = 128
 	crowdedPause = 10 * time.Minute
 
 	// firstDoubt and mostDoubt are the shortest and the longest time between two
@@ -127,14 +129,18 @@ func (s *schedule) lookAt() time.Time {
 	return s.uncrowded(at, s.looked)
 }
 
-// uncrowded keeps what is left behind from piling up while what it waits for is
-// blocked.
+// uncrowded is when something may begin that is due at some time, and began last at
+// another.
 func (s *schedule) uncrowded(at, last time.Time) time.Time {
 	switch {
-	case s.running >= mostCrowded:
+	case s.running >= mostRunning:
 		return last.Add(forever)
-	case s.running >= mostRunning && !s.requested:
+	case s.requested:
+		return at
+	case s.running >= manyRunning:
 		return later(at, last.Add(crowdedPause))
+	case s.running >= fewRunning:
+		return later(at, last.Add(mostPause))
 	}
 	return at
 }
@@ -174,7 +180,7 @@ func renewal(found, ends, asked time.Time, took time.Duration) time.Time {
 	spare := min(leastPause, window/3)
 	lead := min(took, window-spare) // as far as the window allows
 	after := found
-	if asked.After(found) {
+	if asked.After(found.Add(-took)) { // since the ask that found them
 		after = asked.Add(pause / 2) // a call, or a timer, may have been late
 	} else if took > lead {
 		return later(found, opens.Add(-took))
