@@ -71,10 +71,10 @@ func (i *identity) ready(ctx context.Context) (*session, error) {
 	return i.wait(ctx, func(time.Time) *session { return i.current })
 }
 
-// wait returns what pick chooses. It is called under the lock, when current is of use.
-func (i *identity) wait(ctx context.Context, pick func(now time.Time) *session) (*session, error) {
+// wait returns what choose does. It is called under the lock, when current is of use.
+func (i *identity) wait(ctx context.Context, choose func(now time.Time) *session) (*session, error) {
 	for {
-		s, changed, err := i.pick(pick)
+		s, changed, err := i.pick(choose)
 		if changed == nil {
 			return s, err
 		}
@@ -93,7 +93,7 @@ func (i *identity) pick(choose func(now time.Time) *session) (*session, <-chan s
 	now := time.Now()
 	i.tendLocked(now)
 	switch {
-	case i.current.usable():
+	case i.current.usable(), i.current.mayGoOn() && i.schedule.failures > 0:
 		return choose(now), nil, nil
 	case i.failure == nil, i.schedule.asking > 0 && now.Before(i.schedule.asked.Add(patience)):
 		return nil, i.changed, nil
@@ -239,7 +239,9 @@ func (i *identity) failedLocked(l *lookUp) {
 	i.again = i.again || l.again || l.changed || !l.asks || l.found != nil
 	if !i.current.usable() {
 		i.failure = l.err
-		return
+		if !i.current.mayGoOn() {
+			return
+		}
 	}
 	i.warnLocked("AWS settings or credentials cannot be read anew: those before go on", l.err)
 }

@@ -131,6 +131,7 @@ func TestNoCallFailsThatCredentialsCouldServe(t *testing.T) {
 func live(t *testing.T, b behaviour, life time.Duration) {
 	t.Helper()
 	w := newWorld(life)
+	w.forgets = true
 	conns := NewConnections()
 	c := w.client(t, Options{Connections: conns}, b.source(w))
 	defer time.Sleep(10 * time.Minute) // until what hangs has ended

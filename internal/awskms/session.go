@@ -11,6 +11,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
@@ -48,6 +49,15 @@ func (s *session) usable() bool {
 	}
 	value := s.value.Load()
 	return value != nil && (s.overdue.Load() || !value.Expired())
+}
+
+// mayGoOn reports whether calls may be signed although the credentials have ended, as
+// long as there are no others: the SDK lets those of an instance's role end after an
+// hour, whenever they do, and AWS takes them longer where it cannot give others.
+//
+// https://docs.aws.amazon.com/sdkref/latest/guide/feature-static-stability.html
+func (s *session) mayGoOn() bool {
+	return s != nil && s.value.Load().Source == ec2rolecreds.ProviderName
 }
 
 func (s *session) signsLike(other *session) bool {

@@ -259,10 +259,15 @@ func (u *use) told(err error) error {
 	return err
 }
 
-// tell is told for whoever does not hold the lock.
+// tell says what a call ends with that KMS refused and that is not made again. That
+// credentials have ended says less than why there are no others.
 func (u *use) tell(err error) error {
-	u.identity.mu.Lock()
-	defer u.identity.mu.Unlock()
+	i := u.identity
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if u.unknown && !u.s.usable() && i.failure != nil {
+		return i.failure
+	}
 	return u.told(err)
 }
 

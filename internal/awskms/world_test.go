@@ -24,7 +24,8 @@ type world struct {
 	mu      sync.Mutex
 	life    time.Duration
 	role    string
-	issued  []handout            // the last of it
+	issued  []handout            // the last of it, or all
+	forgets bool                 // only the last 16 are of use
 	ends    map[string]time.Time // access key → when KMS stops taking it; zero: never
 	roles   map[string]string    // access key → role
 	refuse  map[string]string    // role, or access key → error code of KMS
@@ -63,7 +64,7 @@ func (w *world) handed(value aws.Credentials) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.issued = append(w.issued, handout{value, time.Now()})
-	if n := len(w.issued); n > 16 {
+	if w.forgets && len(w.issued) > 16 {
 		delete(w.ends, w.issued[0].value.AccessKeyID)
 		delete(w.calls, w.issued[0].value.AccessKeyID)
 		w.issued = w.issued[1:]
