@@ -42,7 +42,7 @@ func classify(err error, s situation) *cause.Error {
 	default:
 		identify(e, err)
 	}
-	if changed, ok := errors.AsType[*callerChanged](err); ok {
+	if changed, ok := errors.AsType[*callerChangedError](err); ok {
 		e.Note = changed.note()
 	}
 	return e

@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/smithy-go/logging"
 
@@ -105,14 +104,4 @@ func profileOf(ctx context.Context) config.SharedConfig {
 		return config.SharedConfig{}
 	}
 	return profile
-}
-
-// profileIn returns the profile that settings were loaded with.
-func profileIn(cfg aws.Config) config.SharedConfig {
-	for _, source := range cfg.ConfigSources {
-		if shared, ok := source.(config.SharedConfig); ok {
-			return shared
-		}
-	}
-	return config.SharedConfig{}
 }

@@ -23,7 +23,8 @@ type identity struct {
 	region, role, externalID string
 	newAPI                   func(aws.Config, aws.CredentialsProvider) *kms.Client
 	source                   func(context.Context) (*session, error) // load, except in tests
-	conns                    *Connections                            // owns the look-ups' goroutines
+	conns                    *Connections
+	background               func(limit time.Duration, work func(context.Context)) // of conns, which owns the look-ups' goroutines: they outlive the calls that begin them
 	waits                    *bounded.Observer
 	log                      *slog.Logger
 
@@ -58,7 +59,7 @@ type identity struct {
 func newIdentity(o Options, newAPI func(aws.Config, aws.CredentialsProvider) *kms.Client) *identity {
 	i := &identity{
 		region: o.Region, role: o.AssumeRoleARN, externalID: o.ExternalID,
-		newAPI: newAPI, conns: o.Connections, waits: o.Waits, log: o.Log, changed: make(chan struct{}),
+		newAPI: newAPI, conns: o.Connections, background: o.Connections.background, waits: o.Waits, log: o.Log, changed: make(chan struct{}),
 	}
 	i.source = i.load
 	return i
@@ -168,7 +169,7 @@ func (i *identity) beginLocked(what task, now time.Time) {
 	i.again = false // a request from now on is for the next one
 	i.last = l
 	s.begins(what, now)
-	i.conns.background(lookUpTime, func(ctx context.Context) {
+	i.background(lookUpTime, func(ctx context.Context) {
 		l.run(ctx)
 		i.end(l)
 	})

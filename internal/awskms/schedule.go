@@ -187,11 +187,11 @@ func renewal(found, ends, asked time.Time, took time.Duration) time.Time {
 	}
 	after = later(after, opens)
 	last := ends.Add(-spare - lead)
-	steps := after.Sub(last) / pause
-	if after.After(last.Add(steps * pause)) {
-		steps++
+	at := last.Add(after.Sub(last).Truncate(pause))
+	if at.Before(after) {
+		at = at.Add(pause)
 	}
-	return earlier(last.Add(steps*pause), ends)
+	return earlier(at, ends)
 }
 
 // renewPause is the time between two asks in the window of renewal.

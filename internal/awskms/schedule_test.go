@@ -47,8 +47,8 @@ func TestDoubtsAreAskedAtIntervalsThatDouble(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	var d doubt
-	for n, want := range []time.Duration{30, 30, 60, 120, 240, 480, 600, 600} {
-		want *= time.Second
+	for n, seconds := range []int{30, 30, 60, 120, 240, 480, 600, 600} {
+		want := time.Duration(seconds) * time.Second
 		d.refused("Encrypt key", false, now)
 		d.refused("Decrypt key", false, now)
 		if got := d.at.Sub(now); got > want || got < want*4/5 {
@@ -95,16 +95,18 @@ func TestUnknownCredentialsAreAskedForAtOnce(t *testing.T) {
 func TestPlanNeverSpins(t *testing.T) {
 	t.Parallel()
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	r := rand.New(rand.NewPCG(rand.Uint64(), 0)) //nolint:gosec // no secret
 	for range 20000 {
-		some := func(most time.Duration) time.Time { return start.Add(rand.N(2*most) - most) }
+		upTo := func(most time.Duration) time.Duration { return time.Duration(r.Int64N(int64(most))) }
+		some := func(most time.Duration) time.Time { return start.Add(upTo(2*most) - most) }
 		s := schedule{
-			have: rand.N(4) > 0, found: some(time.Hour), overdue: rand.N(8) == 0, refused: rand.N(4) == 0,
-			asked: some(time.Minute), asking: rand.N(2), looked: some(time.Minute), looking: rand.N(4) == 0,
-			failures: rand.N(20), running: rand.N(2 * mostRunning), requested: rand.N(4) == 0,
+			have: r.IntN(4) > 0, found: some(time.Hour), overdue: r.IntN(8) == 0, refused: r.IntN(4) == 0,
+			asked: some(time.Minute), asking: r.IntN(2), looked: some(time.Minute), looking: r.IntN(4) == 0,
+			failures: r.IntN(20), running: r.IntN(2 * mostRunning), requested: r.IntN(4) == 0,
 		}
-		s.ends = s.found.Add(rand.N(2 * time.Hour))
-		s.took = rand.N(20 * time.Second)
-		if rand.N(4) == 0 {
+		s.ends = s.found.Add(upTo(2 * time.Hour))
+		s.took = upTo(20 * time.Second)
+		if r.IntN(4) == 0 {
 			s.doubt.at = some(time.Minute)
 		}
 		begun := 0

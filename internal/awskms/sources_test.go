@@ -1,8 +1,8 @@
 package awskms
 
 import (
+	"context"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-
-	"context"
 )
 
 // A service hands out credentials as AWS's own do, over HTTP. It stands outside the
@@ -27,7 +25,6 @@ type service struct {
 	kept aws.Credentials
 	down atomic.Bool
 	asks atomic.Int64
-	url  string
 }
 
 func (s *service) time() time.Time { return time.Unix(0, s.now.Load()) }
@@ -62,7 +59,8 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodPost: // STS
 		s.asks.Add(1)
 		value := s.next()
-		_, _ = fmt.Fprintf(w, stsAnswer, r.FormValue("Action"), value.AccessKeyID, value.Expires.UTC().Format(time.RFC3339))
+		_, _ = fmt.Fprintf(w, stsAnswer, //nolint:gosec // a test's answer
+			r.FormValue("Action"), value.AccessKeyID, value.Expires.UTC().Format(time.RFC3339))
 	default:
 		s.asks.Add(1)
 		value := s.next()
@@ -127,11 +125,11 @@ func (s *service) serve(t *testing.T, role string, life time.Duration) {
 	}
 	start := time.Now()
 	for lives := 0; time.Since(start) < 20*life; lives++ {
-		s.down.Store(rand.N(3) == 0 && s.kept.Expires.Sub(time.Now()) > life/4) // early in the window
+		s.down.Store(upTo(3) == 0 && time.Until(s.kept.Expires) > life/4) // early in the window
 		if err := s.w.seal(t.Context(), c); err != nil {
 			t.Fatalf("life %s, after %s: %v", life, time.Since(start), err)
 		}
-		time.Sleep(rand.N(life / 10))
+		time.Sleep(upTo(life / 10))
 	}
 	t.Logf("life %s: %d asks in %s", life, s.asks.Load(), time.Since(start).Round(time.Second))
 }
@@ -184,7 +182,7 @@ func TestNoCallFailsWithFilesAndProcesses(t *testing.T) {
 						if err := w.seal(t.Context(), c); err != nil {
 							t.Fatalf("life %s, after %s: %v", life, time.Since(start), err)
 						}
-						time.Sleep(rand.N(life / 20))
+						time.Sleep(upTo(life / 20))
 					}
 				})
 			}

@@ -112,7 +112,7 @@ func (u *use) otherwise(ctx context.Context, err error, e *cause.Error) bool {
 		u.s = i.current
 		return i.current.usable() && !i.current.signsLike(u.tried)
 	}
-	i.doubtLocked(u.call, u.s, u.unknown) //nolint:contextcheck // a look-up outlives the call that begins it
+	i.doubtLocked(u.call, u.s, u.unknown)
 	last := i.last
 	for {
 		var wait <-chan struct{}
@@ -254,7 +254,7 @@ func (i *identity) leadLocked(s, before *session) {
 // told adds to a refusal that the caller is another one now.
 func (u *use) told(err error) error {
 	if c := u.identity.callers; c.before.name != "" {
-		return &callerChanged{error: err, now: c.now.name, before: c.before.name}
+		return &callerChangedError{error: err, now: c.now.name, before: c.before.name}
 	}
 	return err
 }
@@ -305,16 +305,16 @@ func roleOf(principal string) string {
 	return principal
 }
 
-// callerChanged is a refusal of another caller than before.
-type callerChanged struct {
+// callerChangedError is a refusal of another caller than before.
+type callerChangedError struct {
 	error
 
 	now, before string
 }
 
-func (e *callerChanged) Unwrap() error { return e.error }
+func (e *callerChangedError) Unwrap() error { return e.error }
 
 // note is the sentence for a person.
-func (e *callerChanged) note() string {
+func (e *callerChangedError) note() string {
 	return "AWS now takes this process for " + cause.Quote(e.now) + "; before it was " + cause.Quote(e.before)
 }

@@ -189,12 +189,12 @@ func counted(log *slog.Logger) (*bounded.Observer, func(bounded.Wait) int) {
 	var mu sync.Mutex
 	left := map[bounded.Wait]int{}
 	return &bounded.Observer{Log: log, Left: func(w bounded.Wait) {
-			mu.Lock()
-			defer mu.Unlock()
-			left[w]++
-		}}, func(w bounded.Wait) int {
-			mu.Lock()
-			defer mu.Unlock()
-			return left[w]
-		}
+		mu.Lock()
+		defer mu.Unlock()
+		left[w]++
+	}}, func(w bounded.Wait) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return left[w]
+	}
 }
