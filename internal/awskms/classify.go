@@ -42,6 +42,9 @@ func classify(err error, s situation) *cause.Error {
 	default:
 		identify(e, err)
 	}
+	if changed, ok := errors.AsType[*callerChangedError](err); ok {
+		e.Note = changed.note()
+	}
 	return e
 }
 

@@ -106,7 +106,10 @@ func (c *Client) SetTimeout(limit time.Duration) { c.timeout.Store(int64(limit))
 // Close closes the connections that no other Client uses. Calls under way are
 // not cut, and later ones still work, on connections of their own: the last call
 // of a generation may come after its end.
-func (c *Client) Close() { c.line.close() }
+func (c *Client) Close() {
+	c.identity.close()
+	c.line.close()
+}
 
 // Sealed is what Encrypt answers.
 type Sealed struct {
@@ -282,55 +285,40 @@ func try[T any](parent context.Context, c *Client, limit time.Duration, r reques
 	}
 	ctx, cancel := context.WithTimeout(parent, limit)
 	defer cancel()
-	s, err := c.identity.ready(ctx)
+	u, err := c.identity.use(ctx, r.op+" "+r.key)
 	if err != nil {
 		return out, err
 	}
+	defer u.release()
 	trust := c.opts.Connections.trusted()
-	if out, err = send(withAttempts(ctx, limit/maxAttempts), c, s.api, r); err == nil {
-		c.identity.worked(s)
+	if out, err = send(withAttempts(ctx, limit/maxAttempts), c, u.s.api, r); err == nil {
+		u.worked()
 		return out, nil
 	}
-	if other := c.other(ctx, s, trust, err); other != nil {
-		return again(ctx, c, s, other, err, r)
+	switch e := classify(err, situation{}); {
+	case e.Code == cause.TLSFailed && c.trustsOthers(ctx, trust):
+		return send(withAttempts(ctx, left(ctx)/maxAttempts), c, u.s.api, r)
+	case !refused(e), e.Code == cause.AccessDenied && isOptional(ctx):
+		return out, err
+	case !u.otherwise(ctx, err, e):
+		return out, u.tell(err)
 	}
-	return out, err
+	out, err = send(withAttempts(ctx, left(ctx)/maxAttempts), c, u.s.api, r)
+	return out, u.settle(err)
 }
 
-// other returns what to make a call with that AWS, or the TLS handshake with it,
-// refused; nil: there is nothing else. It looks for what has changed since.
-func (c *Client) other(ctx context.Context, s *session, trust *trust, err error) *session {
-	e := classify(err, situation{})
-	switch {
-	case e.Code == cause.TLSFailed:
-		if c.opts.Connections.trusted() == trust {
-			c.identity.look(ctx)
-		}
-		if c.opts.Connections.trusted() != trust {
-			return s
-		}
-	case e.Code == cause.AccessDenied && isOptional(ctx):
-	case refused(e):
-		return c.identity.instead(ctx, s, e.Class() == cause.Credentials)
+// trustsOthers reports whether other CA certificates count than when a call began,
+// whose TLS handshake failed. It looks for what has changed since.
+func (c *Client) trustsOthers(ctx context.Context, trust *trust) bool {
+	if c.opts.Connections.trusted() == trust {
+		c.identity.look(ctx)
 	}
-	return nil
+	return c.opts.Connections.trusted() != trust
 }
 
-// again makes a call once more. Where that is refused as well, the first refusal
-// is the one to tell.
-func again[T any](ctx context.Context, c *Client, s, other *session, first error, r request[T]) (T, error) {
+func left(ctx context.Context) time.Duration {
 	deadline, _ := ctx.Deadline()
-	out, err := send(withAttempts(ctx, time.Until(deadline)/maxAttempts), c, other.api, r)
-	if err == nil {
-		c.identity.worked(other)
-	} else if e := classify(err, situation{}); refused(e) {
-		if e.Class() == cause.Credentials {
-			c.identity.lost(other)
-		}
-		return out, first
-	}
-	c.identity.back(s, other, first)
-	return out, err
+	return time.Until(deadline)
 }
 
 // refused says whether other credentials may help. Under those of another

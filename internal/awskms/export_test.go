@@ -15,16 +15,16 @@ import (
 func LookAgain(c *Client) {
 	c.identity.mu.Lock()
 	defer c.identity.mu.Unlock()
-	c.identity.lookAt = time.Time{}
+	c.identity.schedule.looked = time.Time{}
 }
 
-// LookedUp waits until no look-up is under way.
+// LookedUp waits until the look-up that began last has ended.
 func LookedUp(c *Client) {
 	c.identity.mu.Lock()
-	underWay := c.identity.underWay
+	last := c.identity.last
 	c.identity.mu.Unlock()
-	if underWay != nil {
-		<-underWay
+	if last != nil {
+		<-last.done
 	}
 }
 

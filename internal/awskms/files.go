@@ -1,36 +1,30 @@
 package awskms
 
 import (
+	"context"
+	"fmt"
+	"io/fs"
 	"maps"
 	"os"
+	"slices"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/smithy-go/logging"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
-// files is what was seen of the files that the SDK reads once, when its settings
-// are loaded: shared configuration, shared credentials, CA bundle. nil stands
-// for one that is not there.
-//
-// Files with a token, of a web identity or of a container's credentials, are not
-// among them: the SDK reads those at each renewal (stscreds.IdentityTokenFile,
-// endpointcreds.Options.AuthorizationTokenProvider).
+// files is what was seen of files, by path. nil stands for one that is not there.
 type files map[string]os.FileInfo
 
-// lookAtFiles follows symbolic links: the mounts of Kubernetes swap one.
-func lookAtFiles(bundle string) files {
+// lookAt follows symbolic links: the mounts of Kubernetes swap one. It says at which
+// path it is.
+func lookAt(paths []string, at func(path string)) files {
 	seen := files{}
-	for name, usual := range map[string]string{
-		"AWS_SHARED_CREDENTIALS_FILE": config.DefaultSharedCredentialsFilename(),
-		"AWS_CONFIG_FILE":             config.DefaultSharedConfigFilename(),
-		"AWS_CA_BUNDLE":               bundle,
-	} {
-		path := os.Getenv(name)
-		if path == "" {
-			path = usual
-		}
+	for _, path := range paths {
 		if path != "" {
-			seen[path], _ = os.Stat(path) //nolint:gosec // where the SDK reads; what cannot be looked at counts as not there
+			at(path)
+			seen[path], _ = os.Stat(path) // what cannot be looked at counts as not there
 		}
 	}
 	return seen
@@ -45,13 +39,69 @@ func (f files) equal(g files) bool {
 	})
 }
 
-// bundleOf returns the CA bundle that shared configuration names: where one is
-// set at all, in the environment or there, the SDK trusts nothing else.
-func bundleOf(cfg aws.Config) string {
-	for _, source := range cfg.ConfigSources {
-		if shared, ok := source.(config.SharedConfig); ok {
-			return shared.CustomCABundle
+// refusePipe is an error where one of the files is a named pipe: to open it would
+// wait for a writer and could not be interrupted. Devices such as /dev/null do not
+// wait.
+func (f files) refusePipe() error {
+	for _, path := range slices.Sorted(maps.Keys(f)) {
+		if info := f[path]; info != nil && info.Mode()&fs.ModeNamedPipe != 0 {
+			return &settingsError{fmt.Errorf("%s is a named pipe, which blocks whoever reads it: a file is needed", cause.Quote(path))}
 		}
 	}
-	return ""
+	return nil
+}
+
+// settingsFiles are those that the SDK reads once, when its settings are loaded:
+// shared configuration, shared credentials, CA bundle.
+func settingsFiles(profile config.SharedConfig) []string {
+	paths := []string{profile.CustomCABundle}
+	for name, usual := range map[string]string{
+		"AWS_SHARED_CREDENTIALS_FILE": config.DefaultSharedCredentialsFilename(),
+		"AWS_CONFIG_FILE":             config.DefaultSharedConfigFilename(),
+		"AWS_CA_BUNDLE":               "",
+	} {
+		if path := os.Getenv(name); path != "" {
+			usual = path
+		}
+		paths = append(paths, usual)
+	}
+	return paths
+}
+
+// tokenFiles are those that the SDK reads whenever it asks for credentials, so that
+// nothing has to notice that they change: of a web identity and of a container
+// (stscreds.IdentityTokenFile, endpointcreds.Options.AuthorizationTokenProvider).
+func tokenFiles(profile config.SharedConfig) []string {
+	paths := []string{os.Getenv("AWS_WEB_IDENTITY_TOKEN_FILE"), os.Getenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")}
+	for p := &profile; p != nil; p = p.Source {
+		paths = append(paths, p.WebIdentityTokenFile)
+	}
+	return paths
+}
+
+// profileOf reads the profile alone: it names further files, which must be looked
+// at before the SDK opens them. What is wrong with it is told when the settings are
+// loaded.
+func profileOf(ctx context.Context) config.SharedConfig {
+	env, err := config.NewEnvConfig()
+	if err != nil {
+		return config.SharedConfig{}
+	}
+	name := env.SharedConfigProfile
+	if name == "" {
+		name = config.DefaultSharedConfigProfile
+	}
+	profile, err := config.LoadSharedConfigProfile(ctx, name, func(o *config.LoadSharedConfigOptions) {
+		o.Logger = logging.Nop{}
+		if env.SharedConfigFile != "" {
+			o.ConfigFiles = []string{env.SharedConfigFile}
+		}
+		if env.SharedCredentialsFile != "" {
+			o.CredentialsFiles = []string{env.SharedCredentialsFile}
+		}
+	})
+	if err != nil {
+		return config.SharedConfig{}
+	}
+	return profile
 }

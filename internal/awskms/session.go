@@ -9,6 +9,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
@@ -19,61 +21,92 @@ import (
 
 // A session is one reading of the SDK's settings: where credentials come from,
 // what came, and the SDK's client that signs with it. That client keeps signing
-// keys by access key id, which would outlive a corrected secret, so each session
-// has its own.
+// keys by access key id, which would outlive a corrected secret, so other
+// credentials are another session.
 type session struct {
+	cfg      aws.Config
 	provider aws.CredentialsProvider
-	bundle   string // CA bundle of the shared configuration
+	static   bool // the provider gives the same as long as no file changes
 	api      *kms.Client
-	value    atomic.Pointer[aws.Credentials] // nil: none yet
-	renewAt  time.Time                       // guarded by identity.mu
-	onTrial  atomic.Bool                     // there is one before it that has worked
+	value    atomic.Pointer[aws.Credentials] // nil: none yet; only its end ever changes
+	overdue  atomic.Bool                     // it has ended by this node's clock, and KMS decides
+
+	// Guarded by identity.mu.
+	number int           // of the look-up that found it
+	found  time.Time     // when its credentials came, or came again with a later end
+	took   time.Duration // to find them
+	worked bool          // KMS has taken a call
 }
 
 // Retrieve gives the SDK's client what it signs with. It never waits: whether
 // the credentials are valid was looked at when the call began.
 func (s *session) Retrieve(context.Context) (aws.Credentials, error) { return *s.value.Load(), nil }
 
-func (s *session) valid() bool {
+// usable reports whether calls can be signed.
+func (s *session) usable() bool {
 	if s == nil {
 		return false
 	}
 	value := s.value.Load()
-	return value != nil && !value.Expired()
+	return value != nil && (s.overdue.Load() || !value.Expired())
+}
+
+// mayGoOn reports whether calls may be signed although the credentials have ended, as
+// long as there are no others: the SDK lets those of an instance's role end after an
+// hour, whenever they do, and AWS takes them longer where it cannot give others.
+//
+// https://docs.aws.amazon.com/sdkref/latest/guide/feature-static-stability.html
+func (s *session) mayGoOn() bool {
+	return s != nil && s.value.Load().Source == ec2rolecreds.ProviderName
 }
 
 func (s *session) signsLike(other *session) bool {
+	if s == nil || other == nil {
+		return false
+	}
 	a, b := s.value.Load(), other.value.Load()
 	return a.AccessKeyID == b.AccessKeyID && a.SecretAccessKey == b.SecretAccessKey && a.SessionToken == b.SessionToken
 }
 
-// take keeps credentials, and says when to ask for others.
-func (s *session) take(value aws.Credentials, now time.Time) {
-	s.value.Store(&value)
-	s.renewAt = now.Add(forever)
-	if value.CanExpire {
-		s.renewAt = value.Expires.Add(-renewBefore)
-		if earliest := now.Add(renewPause); s.renewAt.Before(earliest) {
-			s.renewAt = earliest
-		}
+// ends is when the credentials end; zero: never.
+func (s *session) ends() time.Time {
+	if value := s.value.Load(); value.CanExpire {
+		return value.Expires
 	}
+	return time.Time{}
+}
+
+// lasts reports whether the credentials end later than those of other.
+func (s *session) lasts(other *session) bool {
+	a, b := s.ends(), other.ends()
+	switch {
+	case s.overdue.Load() != other.overdue.Load():
+		return other.overdue.Load()
+	case a.IsZero(), b.IsZero():
+		return a.IsZero() && !b.IsZero()
+	}
+	return a.After(b)
 }
 
 // load reads the SDK's settings, finds the Region, and says where credentials
-// come from. The CA bundle counts from then on, whatever becomes of those.
+// come from.
 func (i *identity) load(ctx context.Context) (*session, error) {
-	asOf := time.Now()
 	cfg, err := i.settings(ctx)
 	if err != nil {
 		return nil, err
 	}
-	i.conns.offer(cfg, asOf)
-	s := &session{provider: cfg.Credentials, bundle: bundleOf(cfg)}
+	provider := cfg.Credentials
 	if i.role != "" {
-		s.provider = stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), i.role, i.roleOptions)
+		provider = stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), i.role, i.roleOptions)
 	}
+	return i.session(cfg, provider), nil
+}
+
+func (i *identity) session(cfg aws.Config, provider aws.CredentialsProvider) *session {
+	s := &session{cfg: cfg, provider: provider}
+	s.static = aws.IsCredentialsProvider(provider, credentials.StaticCredentialsProvider{})
 	s.api = i.newAPI(cfg, s)
-	return s, nil
+	return s
 }
 
 func (i *identity) settings(ctx context.Context) (aws.Config, error) {
@@ -101,6 +134,10 @@ func loadSettings(ctx context.Context, region string) (aws.Config, error) {
 			o.HTTPClient = client
 			o.APIOptions = append(o.APIOptions, strangeRefused)
 		}),
+		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }),
+		// Credentials of a container end for the SDK five minutes early, so that those
+		// that live shorter would never be taken.
+		config.WithCredentialsCacheOptions(func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = 0 }),
 	}
 	if region != "" {
 		options = append(options, config.WithRegion(region))

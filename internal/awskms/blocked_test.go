@@ -1,0 +1,270 @@
+package awskms
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+)
+
+// A block is what a step of a look-up meets that ignores its context.
+type block struct{ until atomic.Pointer[chan struct{}] }
+
+func (b *block) set() (release func()) {
+	c := make(chan struct{})
+	b.until.Store(&c)
+	return func() { b.until.Store(nil); close(c) }
+}
+
+func (b *block) pass() {
+	if c := b.until.Load(); c != nil {
+		<-*c
+	}
+}
+
+// Whichever step of a look-up blocks, for a minute or ten, with and without valid
+// credentials: calls that can be signed are, others are answered, what is left
+// behind has a bound and is gone afterwards, and ten seconds after all is well calls
+// are served.
+func TestBlockedLookUpsAreLeftBehind(t *testing.T) {
+	noFiles(t)
+	for name, life := range map[string]time.Duration{"with credentials that end meanwhile": time.Minute, "with credentials that last": 6 * time.Hour} {
+		for _, step := range []string{"settings", "source"} {
+			for _, blocked := range []time.Duration{time.Minute, 10 * time.Minute} {
+				t.Run(name+", "+step+", "+blocked.String(), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { blockFor(t, life, step, blocked) })
+				})
+			}
+		}
+	}
+}
+
+func blockFor(t *testing.T, life time.Duration, step string, blocked time.Duration) {
+	t.Helper()
+	w, b, conns := newWorld(life), &block{}, NewConnections()
+	defer conns.Close()
+	waits, left := counted(nil)
+	down := func(s string) {
+		if s == step {
+			b.pass()
+		}
+	}
+	inner := w.sts(nil)
+	source := provider(func(ctx context.Context) (aws.Credentials, error) { down("source"); return inner.Retrieve(ctx) })
+	c := w.client(t, Options{Connections: conns, Waits: waits}, source)
+	c.identity.source = func(context.Context) (*session, error) {
+		down("settings")
+		return c.identity.session(aws.Config{}, aws.NewCredentialsCache(source)), nil
+	}
+	if err := w.seal(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	release := b.set()
+	conns.Refresh()
+	for start := time.Now(); time.Since(start) < blocked; time.Sleep(time.Second) {
+		began := time.Now()
+		err := w.seal(t.Context(), c)
+		if w.holds() && err != nil {
+			t.Fatalf("after %s: %v, with valid credentials in hand", time.Since(start), err)
+		}
+		if took := time.Since(began); took > 3*time.Second {
+			t.Fatalf("a call took %s", took)
+		}
+		if n := running(c); n > mostRunning {
+			t.Fatalf("%d look-ups run", n)
+		}
+	}
+	if left(bounded.Settings) == 0 {
+		t.Error("nothing was counted as left behind")
+	}
+	release()
+	well := time.Now()
+	for w.seal(t.Context(), c) != nil {
+		if time.Since(well) > 10*time.Second {
+			t.Fatal("ten seconds after all is well, no call is served")
+		}
+		time.Sleep(time.Second)
+	}
+	time.Sleep(10 * time.Second)
+	if n := running(c); n != 0 {
+		t.Errorf("%d look-ups still run", n)
+	}
+}
+
+func running(c *Client) int {
+	c.identity.mu.Lock()
+	defer c.identity.mu.Unlock()
+	return c.identity.schedule.running
+}
+
+// What comes after a look-up was left behind is dropped.
+func TestLateResultsAreDropped(t *testing.T) {
+	noFiles(t)
+	synctest.Test(t, func(t *testing.T) {
+		w, b, conns := newWorld(6*time.Hour), &block{}, NewConnections()
+		defer conns.Close()
+		c := w.client(t, Options{Connections: conns}, nil)
+		c.identity.source = func(context.Context) (*session, error) {
+			w.mu.Lock()
+			role := w.role
+			w.mu.Unlock()
+			b.pass()
+			value := w.issue(role, w.life)
+			return c.identity.session(aws.Config{}, provider(func(context.Context) (aws.Credentials, error) { return value, nil })), nil
+		}
+		_ = w.seal(t.Context(), c)
+		release := b.set()
+		w.become("late")
+		conns.Refresh()
+		_ = w.seal(t.Context(), c)
+		time.Sleep(40 * time.Second)
+		release()
+		synctest.Wait()
+		w.become("first")
+		for range 10 {
+			_ = w.seal(t.Context(), c)
+		}
+		if n := w.signed("AKIAlate2"); n != 0 {
+			t.Errorf("%d calls were signed with what came late", n)
+		}
+	})
+}
+
+// SIGHUP tries now, although another look-up hangs.
+func TestRequestDoesNotWaitForWhatHangs(t *testing.T) {
+	noFiles(t)
+	synctest.Test(t, func(t *testing.T) {
+		w, b, conns := newWorld(6*time.Hour), &block{}, NewConnections()
+		defer time.Sleep(10 * time.Minute)
+		defer conns.Close()
+		inner := w.sts(nil)
+		c := w.client(t, Options{Connections: conns}, provider(func(ctx context.Context) (aws.Credentials, error) { b.pass(); return inner.Retrieve(ctx) }))
+		_ = w.seal(t.Context(), c)
+		release := b.set()
+		defer release()
+		conns.Refresh()
+		_ = w.seal(t.Context(), c)
+		synctest.Wait()
+		b.until.Store(nil) // what has begun still hangs
+		w.become("second")
+		conns.Refresh()
+		for range 3 {
+			_ = w.seal(t.Context(), c)
+			synctest.Wait()
+		}
+		if n := w.signed("AKIAsecond2"); n == 0 {
+			t.Error("what was asked for by SIGHUP is not used")
+		}
+	})
+}
+
+// A named pipe in the place of any file is refused before the SDK opens it, which
+// would never return; a device is not.
+func TestNamedPipesAreRefused(t *testing.T) {
+	for name, also := range map[string]map[string]string{
+		"AWS_SHARED_CREDENTIALS_FILE":            nil,
+		"AWS_CONFIG_FILE":                        nil,
+		"AWS_CA_BUNDLE":                          {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s"},
+		"AWS_WEB_IDENTITY_TOKEN_FILE":            {"AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/r", "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:1"},
+		"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			noFiles(t)
+			pipe := filepath.Join(t.TempDir(), "pipe")
+			if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv(name, pipe)
+			for name, value := range also {
+				t.Setenv(name, value)
+			}
+			wantPipeRefused(t, pipe)
+		})
+	}
+	for _, setting := range []string{"ca_bundle", "web_identity_token_file"} {
+		t.Run(setting, func(t *testing.T) {
+			noFiles(t)
+			dir := t.TempDir()
+			pipe, file := filepath.Join(dir, "pipe"), filepath.Join(dir, "config")
+			if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			text := "[default]\nrole_arn = arn:aws:iam::111122223333:role/r\n" + setting + " = " + pipe + "\n"
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("AWS_CONFIG_FILE", file)
+			wantPipeRefused(t, pipe)
+		})
+	}
+}
+
+func wantPipeRefused(t *testing.T, pipe string) {
+	t.Helper()
+	w := newWorld(time.Hour)
+	c := w.bare(t, Options{})
+	err := w.seal(t.Context(), c)
+	if code(err) != cause.SettingsUnreadable || !strings.Contains(err.Error(), "named pipe") || !strings.Contains(err.Error(), pipe) {
+		t.Errorf("got %v, want the pipe %s refused", err, pipe)
+	}
+	if n := running(c); n != 0 {
+		t.Errorf("%d steps still run", n)
+	}
+}
+
+// Where a named pipe takes the place of a file, what was read before goes on; where
+// a file takes that of the pipe, it is read.
+func TestPipeInTheWayLeavesWhatWorks(t *testing.T) {
+	noFiles(t)
+	file := filepath.Join(t.TempDir(), "credentials")
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
+	write := func(value aws.Credentials) {
+		t.Helper()
+		_ = os.Remove(file)
+		text := "[default]\naws_access_key_id = " + value.AccessKeyID + "\naws_secret_access_key = s\n"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w, conns := newWorld(0), NewConnections()
+		defer conns.Close()
+		c := w.bare(t, Options{Connections: conns})
+		write(w.issue("first", 0))
+		must := func() {
+			t.Helper()
+			if err := w.seal(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		must()
+		_ = os.Remove(file)
+		if err := syscall.Mkfifo(file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for range 10 {
+			time.Sleep(16 * time.Second)
+			must()
+		}
+		write(w.issue("second", 0))
+		time.Sleep(16 * time.Second)
+		must()
+		must()
+		if w.signed("AKIAsecond2") == 0 {
+			t.Error("the file that came back is not used")
+		}
+		if n := running(c); n != 0 {
+			t.Errorf("%d steps still run", n)
+		}
+	})
+}

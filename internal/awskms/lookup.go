@@ -1,0 +1,192 @@
+package awskms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
+)
+
+const (
+	// lookUpTime bounds a look-up. What comes later is dropped.
+	lookUpTime = 30 * time.Second
+	// fileTime bounds the look at files that it begins with.
+	fileTime = 3 * time.Second
+	// reloadTime bounds the reading of settings where those before are there to go
+	// on with.
+	reloadTime = 5 * time.Second
+	// answerTime bounds each request of the SDK's own to whoever gives credentials.
+	answerTime = 15 * time.Second
+)
+
+// A lookUp reads settings and asks for credentials, or finds that no file has
+// changed. Each reads the settings itself, so that no cache of the SDK answers for a
+// source: aws.CredentialsCache gives the same until that has ended, and one of an
+// instance's role goes on with what has ended where the metadata service is silent
+// (ec2rolecreds.Provider.HandleFailToRefresh).
+//
+// Every step of it can be left behind: a read of a hung file system does not end
+// with its context.
+type lookUp struct {
+	identity *identity
+	number   int
+	began    time.Time
+	done     chan struct{} // closed when it has ended
+
+	current    *session // when it began
+	seen       files    // when settings were last read; then, what it saw itself
+	profile    config.SharedConfig
+	again      bool // the files are to be read although they look the same
+	onlyBetter bool // only credentials that last longer count
+
+	asks    bool     // the source is asked
+	changed bool     // the files have
+	renews  bool     // the source of before may be asked, although settings cannot be read
+	found   *session // with credentials
+	err     error    // why nothing was found, or why not by the settings as they are now
+}
+
+func (l *lookUp) run(ctx context.Context) {
+	defer func() {
+		if p := recover(); p != nil { // in the SDK: an error of some calls, not the end of the process
+			l.err, l.found = &credentialsError{fmt.Errorf("panic: %v", p)}, nil
+		}
+	}()
+	err := l.look(ctx)
+	switch {
+	case !l.asks && err != nil:
+		l.err = err
+		return
+	case !l.asks && !l.changed && !l.again:
+		return
+	case !l.asks:
+		l.identity.looksFurther(l)
+	}
+	if err == nil {
+		l.found, err = l.ask(ctx)
+	}
+	if l.err = err; err != nil && l.renews {
+		l.found, _ = l.renew(ctx) // that the settings cannot be read says more
+	}
+}
+
+// sight is what a look at files found.
+type sight struct {
+	files   files
+	profile config.SharedConfig
+	tokens  error // why no token can be read
+}
+
+// look looks at the files, and refuses those that would block whoever opens them.
+func (l *lookUp) look(ctx context.Context) error {
+	var at atomic.Pointer[string]
+	note := func(path string) { at.Store(&path) }
+	profile, seen, further := l.profile, l.seen, l.asks || l.again
+	found, err := bound(ctx, l.identity, fileTime, bounded.File, func(ctx context.Context) (sight, error) {
+		s := sight{files: lookAt(settingsFiles(profile), note), profile: profile}
+		if err := s.files.refusePipe(); err != nil || !further && s.files.equal(seen) {
+			return s, err
+		}
+		s.profile = profileOf(ctx)
+		s.files = lookAt(settingsFiles(s.profile), note)
+		s.tokens = lookAt(tokenFiles(s.profile), note).refusePipe()
+		return s, s.files.refusePipe()
+	})
+	l.renews = l.current != nil && !l.current.static && found.tokens == nil
+	switch {
+	case isA[*bounded.AbandonedError](err):
+		return &settingsError{fmt.Errorf("%s does not answer: its file system hangs", path(&at))}
+	case err != nil:
+		return err
+	case found.tokens != nil:
+		return found.tokens
+	}
+	l.changed = !found.files.equal(l.seen)
+	l.renews = l.renews && l.changed
+	l.seen, l.profile = found.files, found.profile
+	return nil
+}
+
+func path(at *atomic.Pointer[string]) string {
+	if p := at.Load(); p != nil {
+		return *p
+	}
+	return "a file of AWS settings"
+}
+
+// ask reads the settings, and asks for credentials by them.
+func (l *lookUp) ask(ctx context.Context) (*session, error) {
+	limit := lookUpTime
+	if l.current != nil && !l.current.static {
+		limit = reloadTime
+	}
+	asOf := time.Now()
+	s, err := bound(ctx, l.identity, limit, bounded.Settings, l.identity.source)
+	if isA[*bounded.AbandonedError](err) {
+		err = &settingsError{errors.New("no answer while files were read, or the Region was asked for")}
+	}
+	if err != nil {
+		l.renews = l.current != nil && !l.current.static
+		return nil, err
+	}
+	l.identity.conns.offer(s.cfg, asOf) // the CA bundle counts from now on, whatever becomes of the credentials
+	return l.sign(ctx, s)
+}
+
+// renew asks the source of the credentials that there are, past the SDK's cache.
+func (l *lookUp) renew(ctx context.Context) (*session, error) {
+	if cache, ok := l.current.provider.(*aws.CredentialsCache); ok {
+		cache.Invalidate()
+	}
+	return l.sign(ctx, l.identity.session(l.current.cfg, l.current.provider))
+}
+
+// sign gives a session its credentials.
+func (l *lookUp) sign(ctx context.Context, s *session) (*session, error) {
+	value, err := bound(ctx, l.identity, lookUpTime, bounded.Settings, func(ctx context.Context) (aws.Credentials, error) {
+		if _, ok := s.provider.(*aws.CredentialsCache); ok {
+			// It returns with its context and leaves behind what it began, uncounted.
+			ctx = context.WithoutCancel(ctx)
+		}
+		return s.provider.Retrieve(ctx)
+	})
+	if err == nil && value.Expired() {
+		if !mayBeOverdue(value.Source) {
+			err = errExpiredAlready
+		}
+		s.overdue.Store(true)
+	}
+	if err != nil {
+		return nil, &credentialsError{err}
+	}
+	s.value.Store(&value)
+	return s, nil
+}
+
+// mayBeOverdue reports whether a source that hands out credentials which have ended
+// may be right: the metadata service does so while AWS cannot give it others and
+// takes the old ones longer, and STS never does unless this node's clock is wrong.
+//
+// https://docs.aws.amazon.com/sdkref/latest/guide/feature-static-stability.html
+func mayBeOverdue(source string) bool {
+	return source == ec2rolecreds.ProviderName || source == stscreds.ProviderName || source == stscreds.WebIdentityProviderName
+}
+
+// bound runs one step of a look-up, for at most limit.
+func bound[T any](ctx context.Context, i *identity, limit time.Duration, wait bounded.Wait, step func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	i.runs(1)
+	return bounded.Do(ctx, i.waits, wait, func(ctx context.Context) (T, error) {
+		defer i.runs(-1)
+		return step(ctx)
+	})
+}

@@ -1,0 +1,365 @@
+package awskms
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+)
+
+// sts is a source that gives others of the world's role each time, unless it is down.
+func (w *world) sts(down *atomic.Bool) aws.CredentialsProvider {
+	return provider(func(context.Context) (aws.Credentials, error) {
+		w.asked()
+		if down != nil && down.Load() {
+			return aws.Credentials{}, errDown
+		}
+		w.mu.Lock()
+		role, life := w.role, w.life
+		w.mu.Unlock()
+		value := w.issue(role, life)
+		w.handed(value)
+		return value, nil
+	})
+}
+
+func (w *world) become(role string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.role = role
+}
+
+func (w *world) signed(key string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.calls[key]
+}
+
+// inWorld runs a test in virtual time with a client of one source.
+func inWorld(t *testing.T, life time.Duration, test func(t *testing.T, w *world, c *Client, down *atomic.Bool)) {
+	t.Helper()
+	noFiles(t)
+	synctest.Test(t, func(t *testing.T) {
+		w, down, conns := newWorld(life), &atomic.Bool{}, NewConnections()
+		defer time.Sleep(10 * time.Minute)
+		defer conns.Close()
+		test(t, w, w.client(t, Options{Connections: conns}, w.sts(down)), down)
+	})
+}
+
+func TestOneFalseRefusalLeavesWhatWorks(t *testing.T) {
+	inWorld(t, time.Hour, func(t *testing.T, w *world, c *Client, down *atomic.Bool) {
+		if err := w.seal(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		down.Store(true)
+		w.deny("first", "UnrecognizedClientException")
+		if err := w.seal(t.Context(), c); code(err) != cause.CredentialsRefused {
+			t.Fatalf("got %v, want %s", err, cause.CredentialsRefused)
+		}
+		w.deny("first", "")
+		for range 600 {
+			if err := w.seal(t.Context(), c); err != nil {
+				t.Fatalf("after one false refusal: %v", err)
+			}
+			time.Sleep(time.Second)
+		}
+	})
+}
+
+// The source gives something else that does not work, as KMS refuses once what does.
+func TestOneFalseRefusalAmidWrongCredentialsLeavesWhatWorks(t *testing.T) {
+	for _, wrong := range []string{"AccessDeniedException", "UnrecognizedClientException"} {
+		inWorld(t, time.Hour, func(t *testing.T, w *world, c *Client, _ *atomic.Bool) {
+			if err := w.seal(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			w.become("wrong")
+			w.deny("wrong", wrong)
+			w.deny("first", "UnrecognizedClientException")
+			if err := w.seal(t.Context(), c); err == nil {
+				t.Fatal("no refusal")
+			}
+			w.deny("first", "")
+			for range 1800 {
+				if err := w.seal(t.Context(), c); err != nil {
+					t.Fatalf("%s: after one false refusal: %v", wrong, err)
+				}
+				time.Sleep(time.Second)
+			}
+		})
+	}
+}
+
+// Credentials that are really gone are replaced at once, and no call of many fails.
+func TestRevokedCredentialsFailNoCallWhereTheSourceHasOthers(t *testing.T) {
+	inWorld(t, time.Hour, func(t *testing.T, w *world, c *Client, _ *atomic.Bool) {
+		if err := w.seal(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		w.deny("first", "UnrecognizedClientException")
+		w.become("second")
+		var callers sync.WaitGroup
+		for range 50 {
+			callers.Go(func() {
+				if err := w.seal(t.Context(), c); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		callers.Wait()
+		if w.asks != 2 {
+			t.Errorf("%d asks, want two", w.asks)
+		}
+	})
+}
+
+// A metadata proxy gave another role's credentials at first, or a role is attached
+// after the start.
+func TestRoleThatComesLateNeedsNoRestart(t *testing.T) {
+	for _, denial := range []string{"AccessDeniedException", "NotFoundException"} {
+		inWorld(t, 6*time.Hour, func(t *testing.T, w *world, c *Client, _ *atomic.Bool) {
+			w.deny("first", denial)
+			start, changed := time.Now(), time.Time{}
+			for {
+				err := w.seal(t.Context(), c)
+				if err == nil {
+					break
+				}
+				if changed.IsZero() && time.Since(start) > 15*time.Second {
+					w.become("second")
+					changed = time.Now()
+				}
+				if !changed.IsZero() && time.Since(changed) > 35*time.Second {
+					t.Fatalf("%s: 35 s after the role changed: %v", denial, err)
+				}
+				time.Sleep(5 * time.Second)
+			}
+		})
+	}
+}
+
+// KMS denies for an hour: a policy, which asking STS does not change. A hundred
+// processes ask it by the schedule, and a role that is attached then is used.
+func TestDenialIsNoStorm(t *testing.T) {
+	noFiles(t)
+	synctest.Test(t, func(t *testing.T) {
+		const processes = 100
+		w, conns := newWorld(6*time.Hour), NewConnections()
+		defer time.Sleep(10 * time.Minute)
+		defer conns.Close()
+		var clients []*Client
+		for range processes {
+			clients = append(clients, w.client(t, Options{Connections: conns}, w.sts(nil)))
+		}
+		all := func() (failed int) {
+			for _, c := range clients {
+				if w.seal(t.Context(), c) != nil {
+					failed++
+				}
+			}
+			return failed
+		}
+		if n := all(); n != 0 {
+			t.Fatalf("%d of %d calls failed", n, processes)
+		}
+		before := w.asks
+		w.deny("first", "AccessDeniedException")
+		for start := time.Now(); time.Since(start) < time.Hour; time.Sleep(5 * time.Second) {
+			if n := all(); n != processes {
+				t.Fatalf("%d of %d calls failed", n, processes)
+			}
+		}
+		// 30, 60, 120, 240, 480, 960 s, and every ten minutes; each up to a fifth sooner.
+		if n := (w.asks - before); n < 9*processes || n > 13*processes {
+			t.Errorf("%d asks of %d processes in an hour", n, processes)
+		}
+		seconds := map[int64]int{}
+		for _, at := range w.started[before:] {
+			seconds[at.Unix()]++
+		}
+		for at, n := range seconds {
+			if n > processes*9/10 {
+				t.Errorf("%d of %d processes ask in the same second %d", n, processes, at)
+			}
+		}
+		w.become("second")
+		for start := time.Now(); all() > 0; time.Sleep(5 * time.Second) {
+			if time.Since(start) > 10*time.Minute+10*time.Second {
+				t.Fatal("the role that was attached is not used within the interval")
+			}
+		}
+	})
+}
+
+func TestRequestStartsTheScheduleOver(t *testing.T) {
+	inWorld(t, 6*time.Hour, func(t *testing.T, w *world, c *Client, _ *atomic.Bool) {
+		w.deny("first", "AccessDeniedException")
+		for range 360 {
+			_ = w.seal(t.Context(), c)
+			time.Sleep(10 * time.Second)
+		}
+		w.become("second")
+		c.opts.Connections.Refresh()
+		_ = w.seal(t.Context(), c)
+		synctest.Wait()
+		if err := w.seal(t.Context(), c); err != nil {
+			t.Errorf("after SIGHUP: %v", err)
+		}
+	})
+}
+
+// Other credentials that are found are tried once by one call, while all others go
+// on with those that work.
+func TestOtherCredentialsAreTriedByOneCall(t *testing.T) {
+	inWorld(t, time.Hour, func(t *testing.T, w *world, c *Client, _ *atomic.Bool) {
+		for range 2 {
+			if err := w.seal(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.become("wrong")
+		w.deny("wrong", "AccessDeniedException")
+		c.opts.Connections.Refresh()
+		for range 10 {
+			if err := w.seal(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		if n := w.signed("AKIAwrong2"); n != 1 {
+			t.Errorf("%d calls were signed with what does not work, want one", n)
+		}
+		if n := w.signed("AKIAfirst1"); n != 12 {
+			t.Errorf("%d calls were signed with what works, want all of 12", n)
+		}
+		w.deny("wrong", "")
+		time.Sleep(31 * time.Second)
+		_ = w.seal(t.Context(), c)
+		synctest.Wait()
+		_ = w.seal(t.Context(), c)
+		if err := w.seal(t.Context(), c); err != nil || w.signed("AKIAfirst1") > 14 {
+			t.Errorf("%v; %d calls with the first, want the others used half a minute after they are allowed", err, w.signed("AKIAfirst1"))
+		}
+	})
+}
+
+// Static credentials change with their file and are asked for by nothing else.
+func TestStaticCredentialsAreNotAskedForAgain(t *testing.T) {
+	noFiles(t)
+	synctest.Test(t, func(t *testing.T) {
+		w, conns, loads := newWorld(0), NewConnections(), 0
+		defer conns.Close()
+		c := w.client(t, Options{Connections: conns}, nil)
+		value := w.issue("first", 0)
+		c.identity.source = func(context.Context) (*session, error) {
+			loads++
+			return c.identity.session(aws.Config{}, aws.NewCredentialsCache(credentials.StaticCredentialsProvider{Value: value})), nil
+		}
+		if err := w.seal(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		for _, refusal := range []string{"AccessDeniedException", "UnrecognizedClientException"} {
+			w.deny("first", refusal)
+			for range 360 {
+				if w.seal(t.Context(), c) == nil {
+					t.Fatal("no refusal")
+				}
+				time.Sleep(10 * time.Second)
+			}
+		}
+		if loads != 1 {
+			t.Errorf("settings were read %d times, want once", loads)
+		}
+	})
+}
+
+func TestRefusalNamesTheRoleOfBefore(t *testing.T) {
+	inWorld(t, 15*time.Minute, func(t *testing.T, w *world, c *Client, _ *atomic.Bool) {
+		for _, role := range []string{"first", "second"} {
+			w.deny(role, "AccessDeniedException")
+		}
+		err := w.seal(t.Context(), c)
+		if strings.Contains(err.Error(), "before it was") {
+			t.Errorf("one caller alone: %v", err)
+		}
+		w.become("second")
+		const want = `AWS now takes this process for "arn:aws:sts::111122223333:assumed-role/second"; before it was "arn:aws:sts::111122223333:assumed-role/first"`
+		for start := time.Now(); !strings.Contains(err.Error(), want); err = w.seal(t.Context(), c) {
+			if time.Since(start) > 35*time.Second {
+				t.Fatalf("got %v\nwant the words %s", err, want)
+			}
+			time.Sleep(5 * time.Second)
+		}
+		time.Sleep(time.Hour) // long after the first have ended
+		if err = w.seal(t.Context(), c); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v\nwant the words %s", err, want)
+		}
+		w.deny("second", "")
+		w.become("third")
+		if err = w.seal(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		w.deny("second", "AccessDeniedException")
+		if err = w.seal(t.Context(), c); err == nil || strings.Contains(err.Error(), "before it was") {
+			t.Errorf("after a success: %v", err)
+		}
+	})
+}
+
+// A sessions' name is another each time.
+func TestAnotherSessionOfARoleIsTheSameCaller(t *testing.T) {
+	t.Parallel()
+	var c callers
+	c.named(1, "arn:aws:sts::1:assumed-role/kms/1234")
+	c.named(2, "arn:aws:sts::1:assumed-role/kms/5678")
+	if c.before.name != "" {
+		t.Errorf("got %+v", c)
+	}
+	c.named(3, "arn:aws:iam::1:user/a")
+	c.named(2, "arn:aws:sts::1:assumed-role/kms/5678")
+	if c.now.name != "arn:aws:iam::1:user/a" || c.before.name != "arn:aws:sts::1:assumed-role/kms" {
+		t.Errorf("got %+v", c)
+	}
+}
+
+// What stored data chose says nothing about who is calling.
+func TestUnpinnedDecryptLeadsToNoLookUp(t *testing.T) {
+	inWorld(t, 6*time.Hour, func(t *testing.T, w *world, c *Client, _ *atomic.Bool) {
+		w.deny("first", "AccessDeniedException")
+		for range 720 {
+			_ = do(t.Context(), c, "Decrypt", "", w.encrypt)
+			time.Sleep(5 * time.Second)
+		}
+		if w.asks != 1 {
+			t.Errorf("%d asks, want one", w.asks)
+		}
+	})
+}
+
+func TestWhatGoesOnIsSaidOnce(t *testing.T) {
+	noFiles(t)
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		w, down, conns := newWorld(time.Hour), &atomic.Bool{}, NewConnections()
+		defer conns.Close()
+		c := w.client(t, Options{Connections: conns, Log: slog.New(slog.NewTextHandler(&log, nil))}, w.sts(down))
+		_ = w.seal(t.Context(), c)
+		down.Store(true)
+		time.Sleep(58 * time.Minute)
+		_ = w.seal(t.Context(), c)
+		if n := strings.Count(log.String(), "level=WARN"); n != 1 {
+			t.Errorf("%d warnings, want one:\n%s", n, &log)
+		}
+	})
+}
