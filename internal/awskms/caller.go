@@ -20,7 +20,7 @@ type Credential struct {
 func (c *Client) Credential(ctx context.Context) (Credential, error) {
 	s, err := c.identity.ready(ctx)
 	if err != nil {
-		return Credential{}, failed(err, situation{op: "credentials"})
+		return Credential{}, failed(err, situation{op: "credentials", from: c.identity.sources.read.Load()})
 	}
 	value := s.value.Load()
 	found := Credential{Source: value.Source, AccessKeyID: value.AccessKeyID}
@@ -39,7 +39,7 @@ type Caller struct{ Account, ARN string }
 func (c *Client) Caller(ctx context.Context) (Caller, error) {
 	out, err := c.callerIdentity(ctx)
 	if err != nil {
-		return Caller{}, failed(err, situation{op: "GetCallerIdentity"})
+		return Caller{}, failed(err, situation{op: "GetCallerIdentity", from: c.identity.sources.read.Load()})
 	}
 	return Caller{aws.ToString(out.Account), aws.ToString(out.Arn)}, nil
 }

@@ -216,7 +216,9 @@ func (c *Client) call(parent context.Context, op, key string, do operation) erro
 	err := c.try(parent, limit/time.Duration(shareOf(parent)), do)
 	class := cause.Class("")
 	if err != nil {
-		e := failed(err, situation{op: op, key: key, limit: limit, full: most, callerLeft: errors.Is(parent.Err(), context.Canceled)})
+		e := failed(err, situation{
+			op: op, key: key, limit: limit, full: most, callerLeft: errors.Is(parent.Err(), context.Canceled), from: c.identity.sources.read.Load(),
+		})
 		class, err = e.Class(), e
 	}
 	if c.opts.Observe != nil {

@@ -47,6 +47,7 @@ type identity struct {
 	region, role, externalID string
 	newAPI                   func(aws.Config, aws.CredentialsProvider) *kms.Client
 	conns                    *Connections // owns the look-ups' goroutines
+	sources                  *sources
 	log                      *slog.Logger
 
 	mu         sync.Mutex
@@ -69,7 +70,7 @@ type identity struct {
 func newIdentity(o Options, newAPI func(aws.Config, aws.CredentialsProvider) *kms.Client) *identity {
 	return &identity{
 		region: o.Region, role: o.AssumeRoleARN, externalID: o.ExternalID,
-		newAPI: newAPI, conns: o.Connections, log: o.Log,
+		newAPI: newAPI, conns: o.Connections, sources: newSources(o), log: o.Log,
 	}
 }
 
@@ -275,7 +276,7 @@ func (i *identity) failedLocked(l *lookUp, late bool, now time.Time) {
 // calls are: what a credential_process printed is not.
 func (i *identity) warnLocked(text string, err error) {
 	if i.log != nil && !i.warned {
-		e := classify(err, situation{})
+		e := classify(err, situation{from: i.sources.read.Load()})
 		i.log.Warn(text, "code", e.Code.String(), "class", e.Class(), "error", e.Error())
 	}
 	i.warned = true

@@ -11,10 +11,14 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
+	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/middleware"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 )
 
 // A session is one reading of the SDK's settings: where credentials come from,
@@ -77,7 +81,7 @@ func (i *identity) load(ctx context.Context) (*session, error) {
 }
 
 func (i *identity) settings(ctx context.Context) (aws.Config, error) {
-	cfg, err := loadSettings(ctx, i.region)
+	cfg, err := i.sources.load(ctx, i.region)
 	if err != nil || cfg.Region != "" {
 		return cfg, err
 	}
@@ -86,17 +90,39 @@ func (i *identity) settings(ctx context.Context) (aws.Config, error) {
 	if err != nil {
 		return aws.Config{}, &regionError{err}
 	}
-	return loadSettings(ctx, out.Region) // again, for the SDK's own calls of STS
+	return i.sources.load(ctx, out.Region) // again, for the SDK's own calls of STS
 }
 
-// loadSettings gives the SDK's own calls, of STS and of metadata services, a
-// client that keeps no connection, as each loading makes one of its own; and
-// that waits for no answer for ever, as the SDK's cache of credentials does.
-func loadSettings(ctx context.Context, region string) (aws.Config, error) {
+// sources reads the SDK's settings, each time anew. It is safe for concurrent use.
+type sources struct {
+	conns *Connections
+	waits *bounded.Observer
+	log   *sdkLog
+	role  string // of --assume-role-arn
+
+	read atomic.Pointer[sourceSettings] // when last read; nil: not yet
+}
+
+func newSources(o Options) *sources {
+	return &sources{conns: o.Connections, waits: o.Waits, log: &sdkLog{log: o.Log}, role: o.AssumeRoleARN}
+}
+
+// load gives the SDK's own calls, of STS and of metadata services, a client that
+// keeps no connection, as each loading makes one of its own; and that waits for
+// no answer for ever, as the SDK's cache of credentials does.
+func (s *sources) load(ctx context.Context, region string) (aws.Config, error) {
 	client := awshttp.NewBuildableClient().WithTimeout(answerTime).WithTransportOptions(func(t *http.Transport) { t.DisableKeepAlives = true })
+	r := &reading{settings: &sourceSettings{role: s.role}, process: &processProvider{conns: s.conns, waits: s.waits}}
 	options := []func(*config.LoadOptions) error{
 		config.WithHTTPClient(client),
-		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }),
+		config.WithLogger(s.log),
+		config.WithAPIOptions([]func(*middleware.Stack) error{r.watch}),
+		config.WithAssumeRoleCredentialOptions(r.role),
+		config.WithWebIdentityRoleCredentialOptions(r.token),
+		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) {
+			o.HTTPClient = client
+			r.container(o)
+		}),
 	}
 	if region != "" {
 		options = append(options, config.WithRegion(region))
@@ -105,6 +131,12 @@ func loadSettings(ctx context.Context, region string) (aws.Config, error) {
 	if err != nil {
 		return aws.Config{}, &settingsError{err}
 	}
+	r.settings.read(cfg)
+	r.process.command = r.settings.last().CredentialProcess
+	if aws.IsCredentialsProvider(cfg.Credentials, &processcreds.Provider{}) {
+		cfg.Credentials = aws.NewCredentialsCache(r.process)
+	}
+	s.read.Store(r.settings)
 	return cfg, nil
 }
 

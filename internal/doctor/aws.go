@@ -62,7 +62,7 @@ func stageOf(e *cause.Error, way awskms.Contact) stage {
 		return atPermission
 	case e.Code == cause.SignatureRefused && way.Skew().Abs() > skewMost-skewTold:
 		return atClock
-	case e.Class() != cause.Credentials:
+	case e.Class() != cause.Credentials, e.Code == cause.ScopeRefused && way.Answered:
 		return atEndpoint
 	case way.Answered:
 		return atIdentity
