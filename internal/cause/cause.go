@@ -176,10 +176,13 @@ func (e *Error) Next() string {
 	).Replace(e.Code.Info().Next)
 }
 
-// nextNamesSource says whether the next step names the source of credentials, so
-// that it stands in a text once.
-func (e *Error) nextNamesSource() bool {
-	return e.Check == "" && strings.Contains(e.Code.Info().Next, "{source}")
+// Asked is the source of credentials that was asked, "" where the next step names
+// it already. It is safe to print.
+func (e *Error) Asked() string {
+	if e.Check == "" && strings.Contains(e.Code.Info().Next, "{source}") {
+		return ""
+	}
+	return e.Source
 }
 
 // cliKey is the key as commands of the AWS CLI take it that change its state: no
@@ -204,8 +207,8 @@ func regionArgument(key string) string {
 
 func (e *Error) said() string {
 	var parts []string
-	if e.Source != "" && !e.nextNamesSource() {
-		parts = append(parts, e.Source)
+	if asked := e.Asked(); asked != "" {
+		parts = append(parts, asked)
 	}
 	if e.AWSCode != "" {
 		parts = append(parts, clip(e.AWSCode))
