@@ -29,16 +29,16 @@ import (
 
 // The SDK's calls by which credentials are asked for, by their names in it.
 const (
-	getMetadata       = "GetMetadata"               // of the instance metadata service
-	getCredentials    = "GetCredentials"            // of a container's endpoint
-	assumeRole        = "AssumeRole"                // of STS
-	assumeByToken     = "AssumeRoleWithWebIdentity" //nolint:gosec // the name of a call
-	getRoleByIdentity = "GetRoleCredentials"        // of IAM Identity Center
-	createToken       = "CreateToken"               //nolint:gosec // the same's
-	createLoginToken  = "CreateOAuth2Token"         // of aws login
-	getRegion         = "GetRegion"                 // of the instance metadata service, which needs no credentials
-	getToken          = "GetToken"                  //nolint:gosec // part of each of its calls
-	getCaller         = "GetCallerIdentity"         // of STS, with credentials that were found
+	getMetadata       = "GetMetadata"    // of the instance metadata service
+	getCredentials    = "GetCredentials" // of a container's endpoint
+	assumeRole        = "AssumeRole"     // of STS
+	assumeByToken     = "AssumeRoleWithWebIdentity"
+	getRoleByIdentity = "GetRoleCredentials" // of IAM Identity Center
+	createToken       = "CreateToken"        //nolint:gosec // the same's
+	createLoginToken  = "CreateOAuth2Token"  // of aws login
+	getRegion         = "GetRegion"          // of the instance metadata service, which needs no credentials
+	getToken          = "GetToken"           // part of each of its calls
+	getCaller         = "GetCallerIdentity"  // of STS, with credentials that were found
 )
 
 // maxSourceAnswer is many times what a source of credentials has to say.
@@ -139,14 +139,16 @@ func (r *reading) container(o *endpointcreds.Options) {
 // watch makes the SDK's calls to sources of credentials tell who was asked, and
 // bounds what they read.
 func (r *reading) watch(stack *middleware.Stack) error {
-	a := &asking{settings: r.settings, op: stack.ID()}
-	switch a.op {
+	var a *asking
+	switch op := stack.ID(); op {
 	case getMetadata, getCredentials, assumeRole, assumeByToken, getRoleByIdentity, createToken, createLoginToken, getRegion:
+		a = &asking{settings: r.settings, op: op}
 		if err := stack.Initialize.Add(middleware.InitializeMiddlewareFunc("WhoIsAsked", a.call), middleware.Before); err != nil {
 			return err
 		}
 	case getToken, getCaller:
-	default: // KMS
+		a = &asking{settings: r.settings, op: op}
+	default: // KMS, whose calls are counted in microseconds
 		return nil
 	}
 	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("WhoAnswers", a.attempt), middleware.After)
@@ -324,10 +326,10 @@ func firstLine(s string) string {
 	return s
 }
 
-// tokenFileOf finds the file with a token that a failure is about.
-func tokenFileOf(err error) (file, said string, ok bool) {
+// tokenOf finds the token that a failure is about, as text that is safe to print.
+func tokenOf(err error) (token, said string, ok bool) {
 	if e, ok := errors.AsType[*tokenError](err); ok {
-		return e.path, reason(e.err), true
+		return "the file " + cause.Quote(e.path), reason(e.err), true
 	}
 	// Here the SDK keeps the text alone, with the error of the file at its end.
 	const mark = "resolve auth token: "
@@ -338,7 +340,10 @@ func tokenFileOf(err error) (file, said string, ok bool) {
 	if i := strings.LastIndex(text, ": "); i >= 0 {
 		text = text[i+len(": "):]
 	}
-	return os.Getenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"), text, true
+	if file := os.Getenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"); file != "" {
+		return "the file " + cause.Quote(file), text, true
+	}
+	return "AWS_CONTAINER_AUTHORIZATION_TOKEN", text, true
 }
 
 // reason is why a file could not be read, without its name.

@@ -63,7 +63,7 @@ func (p *processProvider) Retrieve(ctx context.Context) (aws.Credentials, error)
 	var value aws.Credentials
 	var err error
 	done := make(chan struct{})
-	p.conns.background(processTime, func(running context.Context) {
+	p.conns.background(processTime, func(running context.Context) { //nolint:contextcheck // it ends with ctx, and with the Connections
 		defer close(done)
 		running, cancel := context.WithCancel(running)
 		defer cancel()

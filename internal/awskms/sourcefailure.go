@@ -24,7 +24,7 @@ func identifyCredentials(e *cause.Error, err error, from *sourceSettings) {
 	}
 	asked := lastAsked(err)
 	process, isProcess := errors.AsType[*processError](err)
-	file, said, isFile := tokenFileOf(err)
+	token, said, isToken := tokenOf(err)
 	switch {
 	case isProcess:
 		s := from.base()
@@ -33,8 +33,8 @@ func identifyCredentials(e *cause.Error, err error, from *sourceSettings) {
 		if process.silent {
 			e.Code = cause.CredentialsSilent
 		}
-	case isFile:
-		e.Code, e.Said, e.Source = cause.TokenUnreadable, said, "the file "+cause.Quote(file)
+	case isToken:
+		e.Code, e.Said, e.Source = cause.TokenUnreadable, said, token
 	case asked != nil:
 		identifyAsked(e, asked)
 	case isOfTheInstance(err):

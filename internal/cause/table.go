@@ -224,7 +224,7 @@ var table = [...]Info{
 		"The instance metadata service is the last source that is asked, so this is also what a process sees that was given no other. A role that is attached later is found without a restart.",
 	},
 	TokenUnreadable: {
-		"KMS0310", Credentials, "the file with the token cannot be read, or has none in it",
+		"KMS0310", Credentials, "the token cannot be read, or is none",
 		"check that {source} is there, is mounted into the container, can be read by this process's user, and is written by what renews it", "",
 	},
 	TokenRefused: {
