@@ -37,7 +37,7 @@ const (
 	createToken       = "CreateToken"        //nolint:gosec // the same's
 	createLoginToken  = "CreateOAuth2Token"  // of aws login
 	getRegion         = "GetRegion"          // of the instance metadata service, which needs no credentials
-	getToken          = "GetToken"           // part of each of its calls
+	getToken          = "getToken"           // part of each of its calls
 	getCaller         = "GetCallerIdentity"  // of STS, with credentials that were found
 )
 

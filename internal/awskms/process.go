@@ -21,9 +21,8 @@ import (
 )
 
 const (
-	// processTime is how long a credential_process may run: longer than one
-	// look-up, since the next ones wait for the same run.
-	processTime = 30 * time.Second
+	// processTime is how long a credential_process may run.
+	processTime = 25 * time.Second
 	// pipePatience is how long the output is read after the process itself has
 	// ended, or was killed: something that it started may hold the pipe.
 	pipePatience = time.Second

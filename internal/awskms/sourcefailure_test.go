@@ -81,6 +81,23 @@ func (p *place) metadata(role http.HandlerFunc) {
 	p.set("AWS_EC2_METADATA_SERVICE_ENDPOINT", s.URL)
 }
 
+// leavesHTTP starts a service that switches protocols, and says no more.
+func (p *place) leavesHTTP() string {
+	end := make(chan struct{})
+	address := serveFunc(p.t, func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			p.t.Error(err)
+			return
+		}
+		fmt.Fprint(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n")
+		<-end
+		_ = conn.Close()
+	})
+	p.t.Cleanup(func() { close(end) })
+	return address
+}
+
 func (p *place) container(status int, kind, body string) {
 	p.set("AWS_CONTAINER_CREDENTIALS_FULL_URI", p.answers(status, kind, body)+"/v1/credentials?token=query-secret")
 	p.set("AWS_CONTAINER_AUTHORIZATION_TOKEN", "authorization-secret")
@@ -217,6 +234,10 @@ func containerCases() map[string]sourceCase {
 				p.set("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://u:password-secret@127.0.0.1:1/path?q=query-secret#fragment-secret")
 			}, "KMS0301", []string{"\"http://127.0.0.1:1/path\"", "connection refused"},
 		},
+		"endpoint: leaves HTTP": {
+			func(p *place) { p.set("AWS_CONTAINER_CREDENTIALS_FULL_URI", p.leavesHTTP()) }, "KMS0313",
+			[]string{endpoint, "101 Switching Protocols"},
+		},
 		"endpoint: another host": {
 			func(p *place) { p.set("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://u:password-secret@192.0.2.1/") }, "KMS0307",
 			[]string{"192.0.2.1", "only loopback"},
@@ -301,6 +322,12 @@ func tokenCases() map[string]sourceCase {
 		"token: a page":          {answered(200, html, page), "KMS0313", []string{"a page of HTML", "STS at"}},
 		"token: a page with 403": {answered(403, html, page), "KMS0313", []string{"403 Forbidden: a page of HTML", "STS at"}},
 		"token: no XML":          {answered(200, text, "hello"), "KMS0313", []string{"STS at"}},
+		"token: STS leaves HTTP": {
+			func(p *place) {
+				p.webIdentity("token-secret")
+				p.set("AWS_ENDPOINT_URL_STS", p.leavesHTTP())
+			}, "KMS0313", []string{"STS at", "101 Switching Protocols"},
+		},
 		"token: no file": {
 			func(p *place) {
 				p.webIdentity("token-secret")
@@ -451,6 +478,12 @@ func metadataCases() map[string]sourceCase {
 		"metadata: no JSON":     {says(200, text, "role"), "KMS0313", []string{at, "something else than the JSON"}},
 		"metadata: 500":         {says(500, text, "oops"), "KMS0306", []string{at}},
 		"metadata: leaves HTTP": {says(101, text, ""), "KMS0313", []string{at}},
+		"metadata: leaves HTTP, and goes on": {
+			func(p *place) {
+				p.set("AWS_EC2_METADATA_DISABLED", "")
+				p.set("AWS_EC2_METADATA_SERVICE_ENDPOINT", p.leavesHTTP())
+			}, "KMS0313", []string{at, "101 Switching Protocols"},
+		},
 		"metadata: a role that EC2 may not assume": {
 			says(200, json, `{"Code":"AssumeRoleUnauthorizedAccess","Message":"EC2 cannot assume the role"}`), "KMS0308",
 			[]string{at, "AssumeRoleUnauthorizedAccess", "ec2.amazonaws.com"},
