@@ -8,9 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"time"
-
-	"github.com/aws/smithy-go/middleware"
-	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
 const (
@@ -96,21 +93,4 @@ func ownCalls(t *http.Transport) {
 		}
 		return conn, conn.SetDeadline(time.Now().Add(answerTime))
 	}
-}
-
-// strangeRefused makes a client of the SDK refuse strange answers before it reads
-// their bodies.
-func strangeRefused(stack *middleware.Stack) error {
-	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("StrangeAnswer", func(
-		ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler,
-	) (middleware.DeserializeOutput, middleware.Metadata, error) {
-		out, metadata, err := next.HandleDeserialize(ctx, in)
-		if err != nil {
-			return out, metadata, err
-		}
-		if resp, ok := out.RawResponse.(*smithyhttp.Response); ok {
-			err = refuseStrange(resp.Response)
-		}
-		return out, metadata, err
-	}), middleware.After)
 }

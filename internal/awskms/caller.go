@@ -24,7 +24,7 @@ func (c *Client) Credential(ctx context.Context) (Credential, error) {
 	defer cancel()
 	s, err := c.identity.ready(ctx)
 	if err != nil {
-		return Credential{}, failed(err, situation{op: "credentials"})
+		return Credential{}, failed(err, situation{op: "credentials", from: c.identity.sources.read.Load()})
 	}
 	value := s.value.Load()
 	found := Credential{Source: value.Source, AccessKeyID: value.AccessKeyID}
@@ -45,7 +45,7 @@ func (c *Client) Caller(ctx context.Context) (Caller, error) {
 	defer cancel()
 	out, err := bounded.Do(ctx, c.opts.Waits, bounded.Call, c.callerIdentity)
 	if err != nil {
-		return Caller{}, failed(err, situation{op: "GetCallerIdentity"})
+		return Caller{}, failed(err, situation{op: "GetCallerIdentity", from: c.identity.sources.read.Load()})
 	}
 	return Caller{aws.ToString(out.Account), aws.ToString(out.Arn)}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io/fs"
 	"net"
 	"net/http"
 	"strings"
@@ -12,8 +13,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
-	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
@@ -25,6 +24,7 @@ type situation struct {
 	op, key     string
 	limit, full time.Duration
 	callerLeft  bool
+	from        *sourceSettings // of credentials, as last read; nil: not known
 }
 
 // classify says what a failed call means. It is the one place where errors of
@@ -40,7 +40,8 @@ func classify(err error, s situation) *cause.Error {
 	case isTimeout(err) && s.limit < min(fairTime, s.full-fairSlack):
 		e.Code = cause.TooLittleTime
 	default:
-		identify(e, err)
+		identify(e, err, s.from)
+		nameSource(e, s.from)
 	}
 	if changed, ok := errors.AsType[*callerChangedError](err); ok {
 		e.Note = changed.note()
@@ -48,8 +49,19 @@ func classify(err error, s situation) *cause.Error {
 	return e
 }
 
+// nameSource says where the credentials come from that AWS refuses.
+func nameSource(e *cause.Error, from *sourceSettings) {
+	switch e.Code { //nolint:exhaustive // the others are not about what credentials are worth
+	case cause.CredentialsExpired, cause.CredentialsRefused, cause.SignatureRefused:
+		if e.Source == "" && from != nil {
+			e.Source = from.top().String()
+		}
+	default:
+	}
+}
+
 // identify fills in code and words of an error that is the other side's.
-func identify(e *cause.Error, err error) {
+func identify(e *cause.Error, err error, from *sourceSettings) {
 	credentials, noIdentity := errors.AsType[*credentialsError](err)
 	_, noSettings := errors.AsType[*settingsError](err)
 	_, noRegion := errors.AsType[*regionError](err)
@@ -59,11 +71,14 @@ func identify(e *cause.Error, err error) {
 	case errors.Is(err, errPanicked):
 		e.Code = cause.Panicked
 	case noSettings:
-		e.Code, e.Said = cause.SettingsUnreadable, innermost(err)
+		e.Code, e.Said = cause.SettingsUnreadable, saidOfSettings(err)
 	case noIdentity:
-		identifyCredentials(e, credentials.err)
+		identifyCredentials(e, credentials.err, from)
 	case noRegion:
 		e.Code, e.Said = cause.RegionUnknown, innermost(err)
+		if asked := lastAsked(err); asked != nil {
+			e.Source, e.Said = asked.source.String(), asked.said
+		}
 	case isStrange:
 		e.Code, e.Said = cause.NotKMS, strange.Error()
 	case isTimeout(err):
@@ -109,12 +124,12 @@ func identifyAPI(e *cause.Error, api smithy.APIError, status int) {
 	case "LimitExceededException":
 		e.Code = cause.Throttled
 	default:
-		e.Code = identifyShared(code, status)
+		e.Code = identifyShared(code, api.ErrorMessage(), status)
 	}
 }
 
-func identifyShared(code string, status int) cause.Code {
-	if known, ok := credentialsCode(code); ok {
+func identifyShared(code, message string, status int) cause.Code {
+	if known, ok := signatureOrCredentials(code, message); ok {
 		return known
 	}
 	if _, throttled := retry.DefaultThrottleErrorCodes[code]; throttled || status == http.StatusTooManyRequests {
@@ -158,45 +173,6 @@ func stateRefusal(message string) cause.Code {
 		return cause.KeyDisabled
 	}
 	return cause.KeyUnavailable
-}
-
-// identifyCredentials says why there was nothing to sign with.
-func identifyCredentials(e *cause.Error, err error) {
-	if _, ok := errors.AsType[*processcreds.ProviderError](err); ok {
-		// Its text may hold what the command printed: the credentials.
-		e.Code, e.Said = cause.NoCredentials, "credential_process failed or printed no credentials"
-		return
-	}
-	api, isAPI := errors.AsType[smithy.APIError](err)
-	switch {
-	case isAPI:
-		e.AWSCode, e.Said = api.ErrorCode(), api.ErrorMessage()
-		e.Code = credentialsRefusal(api.ErrorCode(), statusOf(err))
-	case errors.Is(err, errExpiredAlready):
-		e.Code, e.Said = cause.CredentialsExpired, innermost(err)
-	case isTimeout(err), askedAService(err):
-		e.Code, e.Said = cause.CredentialsSilent, innermost(err)
-	default:
-		e.Code, e.Said = cause.NoCredentials, innermost(err)
-	}
-}
-
-func credentialsRefusal(code string, status int) cause.Code {
-	if known, ok := credentialsCode(code); ok {
-		return known
-	}
-	if _, throttled := retry.DefaultThrottleErrorCodes[code]; throttled || status >= http.StatusInternalServerError {
-		return cause.CredentialsSilent
-	}
-	return cause.RoleRefused
-}
-
-// askedAService says whether credentials were to come from STS or another
-// service that was chosen by settings. An instance metadata service that is not
-// there is where every search without credentials ends.
-func askedAService(err error) bool {
-	op, ok := errors.AsType[*smithy.OperationError](err)
-	return ok && op.ServiceID != imds.ServiceID
 }
 
 func identifyNetwork(e *cause.Error, err error) {
@@ -254,6 +230,9 @@ func innermost(err error) string {
 	for {
 		next := errors.Unwrap(err)
 		if next == nil {
+			return err.Error()
+		}
+		if _, here := err.(*fs.PathError); here { //nolint:errorlint // the wrapper itself is wanted: it says which file
 			return err.Error()
 		}
 		if _, ok := errors.AsType[*net.OpError](next); !ok {

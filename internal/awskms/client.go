@@ -258,7 +258,9 @@ func call[T any](parent context.Context, c *Client, r request[T]) (T, error) {
 	out, err := try(parent, c, limit/time.Duration(shareOf(parent)), r)
 	class := cause.Class("")
 	if err != nil {
-		e := failed(err, situation{op: r.op, key: r.key, limit: limit, full: most, callerLeft: errors.Is(parent.Err(), context.Canceled)})
+		e := failed(err, situation{
+			op: r.op, key: r.key, limit: limit, full: most, callerLeft: errors.Is(parent.Err(), context.Canceled), from: c.identity.sources.read.Load(),
+		})
 		class, err = e.Class(), e
 	}
 	if c.opts.Observe != nil {

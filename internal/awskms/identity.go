@@ -24,6 +24,7 @@ type identity struct {
 	newAPI                   func(aws.Config, aws.CredentialsProvider) *kms.Client
 	source                   func(context.Context) (*session, error) // load, except in tests
 	conns                    *Connections
+	sources                  *sources
 	background               func(limit time.Duration, work func(context.Context)) // of conns, which owns the look-ups' goroutines: they outlive the calls that begin them
 	waits                    *bounded.Observer
 	log                      *slog.Logger
@@ -49,6 +50,7 @@ type identity struct {
 	last      *lookUp             // that began
 	changed   chan struct{}       // closed when a look-up ends
 	failure   error               // of the last look-up, where there was none to sign with since; nil: it did not fail
+	failedAt  time.Time           // when it was noted
 	timer     *time.Timer         // for what is due next; nil: no call was made yet
 	armed     time.Time           // when it fires
 	closed    bool                // only calls look up what is due
@@ -59,7 +61,7 @@ type identity struct {
 func newIdentity(o Options, newAPI func(aws.Config, aws.CredentialsProvider) *kms.Client) *identity {
 	i := &identity{
 		region: o.Region, role: o.AssumeRoleARN, externalID: o.ExternalID,
-		newAPI: newAPI, conns: o.Connections, background: o.Connections.background, waits: o.Waits, log: o.Log, changed: make(chan struct{}),
+		newAPI: newAPI, conns: o.Connections, sources: newSources(o), background: o.Connections.background, waits: o.Waits, log: o.Log, changed: make(chan struct{}),
 	}
 	i.source = i.load
 	return i
@@ -74,8 +76,9 @@ func (i *identity) ready(ctx context.Context) (*session, error) {
 
 // wait returns what choose does. It is called under the lock, when current is of use.
 func (i *identity) wait(ctx context.Context, choose func(now time.Time) *session) (*session, error) {
+	since := time.Now()
 	for {
-		s, changed, err := i.pick(choose)
+		s, changed, err := i.pick(since, choose)
 		if changed == nil {
 			return s, err
 		}
@@ -87,8 +90,9 @@ func (i *identity) wait(ctx context.Context, choose func(now time.Time) *session
 	}
 }
 
-// pick returns a session, or what to wait for, or why there is neither.
-func (i *identity) pick(choose func(now time.Time) *session) (*session, <-chan struct{}, error) {
+// pick returns a session, or what to wait for, or why there is neither. Who has waited
+// since before a look-up failed is told why: the next one may be under way already.
+func (i *identity) pick(since time.Time, choose func(now time.Time) *session) (*session, <-chan struct{}, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	now := time.Now()
@@ -96,7 +100,7 @@ func (i *identity) pick(choose func(now time.Time) *session) (*session, <-chan s
 	switch {
 	case i.current.usable(), i.current.mayGoOn() && i.schedule.failures > 0:
 		return choose(now), nil, nil
-	case i.failure == nil, i.schedule.asking > 0 && now.Before(i.schedule.asked.Add(patience)):
+	case i.failure == nil, i.schedule.asking > 0 && now.Before(i.schedule.asked.Add(patience)) && !i.failedAt.After(since):
 		return nil, i.changed, nil
 	}
 	return nil, nil, i.failure
@@ -239,7 +243,7 @@ func (i *identity) noteLookUpLocked(l *lookUp, now time.Time) {
 func (i *identity) failedLocked(l *lookUp) {
 	i.again = i.again || l.again || l.changed || !l.asks || l.found != nil
 	if !i.current.usable() {
-		i.failure = l.err
+		i.failure, i.failedAt = l.err, time.Now()
 		if !i.current.mayGoOn() {
 			return
 		}
@@ -335,7 +339,7 @@ func (i *identity) look(ctx context.Context) {
 // calls are: what a credential_process printed is not.
 func (i *identity) warnLocked(text string, err error) {
 	if i.log != nil && !i.warned {
-		e := classify(err, situation{})
+		e := classify(err, situation{from: i.sources.read.Load()})
 		i.log.Warn(text, "code", e.Code.String(), "class", e.Class(), "error", e.Error())
 	}
 	i.warned = true

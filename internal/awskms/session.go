@@ -12,11 +12,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
+	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go/middleware"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 )
 
 // A session is one reading of the SDK's settings: where credentials come from,
@@ -110,7 +113,7 @@ func (i *identity) session(cfg aws.Config, provider aws.CredentialsProvider) *se
 }
 
 func (i *identity) settings(ctx context.Context) (aws.Config, error) {
-	cfg, err := loadSettings(ctx, i.region)
+	cfg, err := i.sources.load(ctx, i.region)
 	if err != nil || cfg.Region != "" {
 		return cfg, err
 	}
@@ -119,22 +122,39 @@ func (i *identity) settings(ctx context.Context) (aws.Config, error) {
 	if err != nil {
 		return aws.Config{}, &regionError{err}
 	}
-	return loadSettings(ctx, out.Region) // again, for the SDK's own calls of STS
+	return i.sources.load(ctx, out.Region) // again, for the SDK's own calls of STS
 }
 
-// loadSettings gives the SDK's own calls, of STS and of metadata services, a
-// client that keeps no connection, as each loading makes one of its own; and
-// that waits for no answer for ever, as the SDK's cache of credentials does.
-func loadSettings(ctx context.Context, region string) (aws.Config, error) {
+// sources reads the SDK's settings, each time anew. It is safe for concurrent use.
+type sources struct {
+	conns *Connections
+	waits *bounded.Observer
+	log   *sdkLog
+	role  string // of --assume-role-arn
+
+	read atomic.Pointer[sourceSettings] // when last read; nil: not yet
+}
+
+func newSources(o Options) *sources {
+	return &sources{conns: o.Connections, waits: o.Waits, log: &sdkLog{log: o.Log}, role: o.AssumeRoleARN}
+}
+
+// load gives the SDK's own calls, of STS and of metadata services, a client that
+// keeps no connection, as each loading makes one of its own; and that waits for
+// no answer for ever, as the SDK's cache of credentials does.
+func (s *sources) load(ctx context.Context, region string) (aws.Config, error) {
 	client := awshttp.NewBuildableClient().WithTimeout(answerTime).WithTransportOptions(ownCalls)
+	r := &reading{settings: &sourceSettings{role: s.role}, process: &processProvider{conns: s.conns, waits: s.waits}}
 	options := []func(*config.LoadOptions) error{
 		config.WithHTTPClient(client),
-		config.WithAPIOptions([]func(*middleware.Stack) error{strangeRefused}),
+		config.WithLogger(s.log),
+		config.WithAPIOptions([]func(*middleware.Stack) error{r.watch}),
+		config.WithAssumeRoleCredentialOptions(r.role),
+		config.WithWebIdentityRoleCredentialOptions(r.token),
 		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) {
 			o.HTTPClient = client
-			o.APIOptions = append(o.APIOptions, strangeRefused)
+			r.container(o)
 		}),
-		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }),
 		// Credentials of a container end for the SDK five minutes early, so that those
 		// that live shorter would never be taken.
 		config.WithCredentialsCacheOptions(func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = 0 }),
@@ -146,6 +166,12 @@ func loadSettings(ctx context.Context, region string) (aws.Config, error) {
 	if err != nil {
 		return aws.Config{}, &settingsError{err}
 	}
+	r.settings.read(cfg)
+	r.process.command = r.settings.last().CredentialProcess
+	if aws.IsCredentialsProvider(cfg.Credentials, &processcreds.Provider{}) {
+		cfg.Credentials = aws.NewCredentialsCache(r.process)
+	}
+	s.read.Store(r.settings)
 	return cfg, nil
 }
 

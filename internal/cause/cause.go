@@ -101,6 +101,8 @@ type Error struct {
 	Said      string   // what the other side said, in its own words; may be ""
 	Principal string   // who was refused, where AWS said it
 	Action    string   // what was refused, where AWS said it
+	Source    string   // which source of credentials was asked, already safe to print; may be ""
+	Check     string   // what to do about that source, instead of the table's next step, already safe to print; may be ""
 	Later     *Error   // what failed since then, where that is something else; may be nil
 	Err       error    // what happened underneath; may be nil. Never printed: see Said
 }
@@ -149,8 +151,16 @@ func (e *Error) Short() string {
 }
 
 // Next is the next step for a person, with the key (as text, and as arguments of
-// the AWS CLI), the action and the principal filled in where they are known.
+// the AWS CLI), the action, the principal and the source of credentials filled in
+// where they are known.
 func (e *Error) Next() string {
+	if e.Check != "" {
+		return e.Check
+	}
+	source := e.Source
+	if source == "" {
+		source = "the source of the credentials"
+	}
 	orElse := func(s, other string) string {
 		if s == "" {
 			return other
@@ -162,7 +172,17 @@ func (e *Error) Next() string {
 		"{cli}", "--key-id "+orElse(e.cliKey(), "KEY")+regionArgument(e.cliKey()),
 		"{action}", orElse(e.Action, "kms:"+orElse(e.Op, "Encrypt and kms:Decrypt")),
 		"{principal}", orElse(e.Principal, "the identity that this process runs as"),
+		"{source}", source,
 	).Replace(e.Code.Info().Next)
+}
+
+// Asked is the source of credentials that was asked, "" where the next step names
+// it already. It is safe to print.
+func (e *Error) Asked() string {
+	if e.Check == "" && strings.Contains(e.Code.Info().Next, "{source}") {
+		return ""
+	}
+	return e.Source
 }
 
 // cliKey is the key as commands of the AWS CLI take it that change its state: no
@@ -187,6 +207,9 @@ func regionArgument(key string) string {
 
 func (e *Error) said() string {
 	var parts []string
+	if asked := e.Asked(); asked != "" {
+		parts = append(parts, asked)
+	}
 	if e.AWSCode != "" {
 		parts = append(parts, clip(e.AWSCode))
 	}

@@ -137,3 +137,25 @@ func TestErrorsPageIsCurrent(t *testing.T) {
 		t.Errorf("%s is stale: run make generate", page)
 	}
 }
+
+// What to do depends on which source of credentials was asked.
+func TestSourceOfCredentialsStandsInTheTextOnce(t *testing.T) {
+	t.Parallel()
+	const source = `STS at "https://sts.example"`
+	for name, c := range map[string]struct {
+		err  cause.Error
+		next string
+	}{
+		"the table's next step names it": {cause.Error{Code: cause.CredentialsSilent, Source: source}, "check the way to " + source},
+		"the table's does not":           {cause.Error{Code: cause.CredentialsExpired, Source: source}, "renew the credentials"},
+		"a step of its own":              {cause.Error{Code: cause.CredentialsSilent, Source: source, Check: "ring the bell"}, "ring the bell"},
+		"no source is known":             {cause.Error{Code: cause.CredentialsSilent}, "check the way to the source of the credentials"},
+	} {
+		if next := c.err.Next(); !strings.HasPrefix(next, c.next) {
+			t.Errorf("%s: next step %q, want %q", name, next, c.next)
+		}
+		if n := strings.Count(c.err.Error(), source); c.err.Source != "" && n != 1 {
+			t.Errorf("%s: the source stands %d times in %q", name, n, c.err.Error())
+		}
+	}
+}

@@ -50,5 +50,6 @@ func (c Class) describe() (meaning, told string) {
 func sentence(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 func placeholders(s string) string {
-	return strings.NewReplacer("{key}", "KEY", "{cli}", "--key-id KEY --region REGION", "{action}", "ACTION", "{principal}", "ROLE").Replace(s)
+	return strings.NewReplacer("{key}", "KEY", "{cli}", "--key-id KEY --region REGION", "{action}", "ACTION", "{principal}", "ROLE",
+		"{source}", "the source of the credentials").Replace(s)
 }

@@ -40,6 +40,13 @@ const (
 	RoleRefused
 	CredentialsSilent
 	SettingsUnreadable
+	SourceRefused
+	NoRoleAttached
+	TokenUnreadable
+	TokenRefused
+	TokenExpired
+	NotASource
+	ScopeRefused
 
 	// No key will make anything of these bytes.
 	EmptyCiphertext
@@ -69,7 +76,7 @@ type Info struct {
 	ID    string // "KMS0101": stable for ever
 	Class Class
 	What  string // what happened, in words that follow a colon
-	Next  string // the next step; {key}, {cli}, {action} and {principal} are filled in
+	Next  string // the next step; {key}, {cli}, {action}, {principal} and {source} are filled in
 	Doc   string // what else an operator wants to know, for docs/errors.md
 }
 
@@ -181,7 +188,9 @@ var table = [...]Info{
 	NoCredentials: {
 		"KMS0301", Credentials, "no AWS credentials were found",
 		"give the process credentials: instance profile, environment, shared files, web identity or credential_process",
-		"A static pod can use no ServiceAccount. For an instance profile check the IMDS hop limit (2 for pods without hostNetwork).",
+		"Where a source was named and asked, the text names it, and what to do about it. " +
+			"A static pod can use no ServiceAccount. For an instance profile check the IMDS hop limit (2 for pods without hostNetwork). " +
+			"What a `credential_process` prints is never shown: run it by hand.",
 	},
 	CredentialsExpired: {
 		"KMS0302", Credentials, "the AWS credentials have expired", "renew the credentials, or use a source that renews them by itself", "",
@@ -196,15 +205,52 @@ var table = [...]Info{
 	},
 	RoleRefused: {
 		"KMS0305", Credentials, "the role could not be assumed",
-		"check the role's trust policy, --assume-role-arn and --external-id", "",
+		"check the role's trust policy, and the setting that names the role",
+		"The text names the role and the setting that it comes from: `--assume-role-arn`, a profile, or the variables of a web identity. " +
+			"STS answers the same to a role that does not exist, to an external id that is missing, and to a trust policy that does not let the caller in.",
 	},
 	CredentialsSilent: {
 		"KMS0306", Credentials, "the source of the AWS credentials does not answer",
-		"check the way to it: STS endpoint, instance metadata service (hop limit), credential_process", "",
+		"check the way to {source}",
+		"It did not answer in time, could not be reached, throttles, or failed by itself. " +
+			"For the instance metadata service check the hop limit (2 for pods without hostNetwork).",
 	},
 	SettingsUnreadable: {
 		"KMS0307", Credentials, "the AWS settings cannot be read",
-		"mend the shared config and credentials files, AWS_PROFILE, AWS_CA_BUNDLE, and FIPS or dual-stack with an endpoint of your own", "",
+		"mend the shared config and credentials files, AWS_PROFILE, AWS_CA_BUNDLE, and FIPS or dual-stack with an endpoint of your own",
+		"Nothing was sent: the settings contradict each other, name what is not there, or cannot be read.",
+	},
+	SourceRefused: {
+		"KMS0308", Credentials, "the source of the AWS credentials gave none", "check {source}",
+		"The EKS Pod Identity agent answers 400 to a token that is none, 403 to an address that it does not know, " +
+			"and what the service behind it answered where there is no association. " +
+			"An instance metadata service that answers 401 or 403 is disabled, or something in front of it says no.",
+	},
+	NoRoleAttached: {
+		"KMS0309", Credentials, "the instance has no role",
+		"attach an instance profile to the instance, or name another source of credentials; behind kube2iam or kiam, give the pod its role",
+		"The instance metadata service is the last source that is asked, so this is also what a process sees that was given no other. A role that is attached later is found without a restart.",
+	},
+	TokenUnreadable: {
+		"KMS0310", Credentials, "the token cannot be read, or is none",
+		"check that {source} is there, is mounted into the container, can be read by this process's user, and is written by what renews it", "",
+	},
+	TokenRefused: {
+		"KMS0311", Credentials, "STS refused the web identity token",
+		"check {source}: its issuer has to be an identity provider in IAM, its audience one of that provider's, and its signature by a key that the issuer publishes", "",
+	},
+	TokenExpired: {
+		"KMS0312", Credentials, "the web identity token has expired", "find out why {source} is not renewed, and check the node's clock", "",
+	},
+	NotASource: {
+		"KMS0313", Credentials, "what answered is not the source of the AWS credentials",
+		"find out what answers in place of {source}: a proxy (HTTP_PROXY, NO_PROXY), kube2iam, kiam or another program",
+		"The answer was not of the form that the source has.",
+	},
+	ScopeRefused: {
+		"KMS0314", Credentials, "the request was signed for another Region or service than the endpoint's",
+		"give the endpoint's Region (--region, the key's ARN, AWS_REGION), and check --kms-endpoint, AWS_ENDPOINT_URL_KMS and AWS_ENDPOINT_URL_STS",
+		"The clock and the secret access key are right: AWS looks at the scope of a signature first.",
 	},
 	EmptyCiphertext: {
 		"KMS0401", BadData, "the ciphertext is empty", "restore the object from a backup, or delete it", "",

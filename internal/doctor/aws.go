@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,7 +63,7 @@ func stageOf(e *cause.Error, way awskms.Contact) stage {
 		return atPermission
 	case e.Code == cause.SignatureRefused && way.Skew().Abs() > skewMost-skewTold:
 		return atClock
-	case e.Class() != cause.Credentials:
+	case e.Class() != cause.Credentials, e.Code == cause.ScopeRefused && way.Answered:
 		return atEndpoint
 	case way.Answered:
 		return atIdentity
@@ -161,7 +162,7 @@ func (x *examination) credentials(ctx context.Context, g *Group) {
 			g.once(fmt.Sprintf("found: %s, access key id %s, %s", p.credential.Source, p.credential.AccessKeyID, until))
 		}
 		switch {
-		case p.endsAt(atCredentials) && outOfReach():
+		case p.endsAt(atCredentials) && ofTheInstance(p.failure.err) && outOfReach():
 			g.found(HopLimit, p.String()+": there are credentials", said(p.failure.err))
 		case p.endsAt(atCredentials, atIdentity):
 			g.failed(p.String()+": AWS takes the credentials", p.failure.err)
@@ -175,6 +176,12 @@ func (x *examination) credentials(ctx context.Context, g *Group) {
 			g.once(owners[id])
 		}
 	}
+}
+
+// ofTheInstance says whether credentials were to come from the instance metadata
+// service, or from nowhere else: where another source was asked, that is at fault.
+func ofTheInstance(e *cause.Error) bool {
+	return e.Source == "" || strings.Contains(e.Source, "instance metadata service")
 }
 
 // owner asks STS whose the credentials are, which the daemon does without: no answer is no fault.

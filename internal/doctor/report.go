@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
@@ -83,14 +84,16 @@ func withSeen(why, seen string) string {
 
 // said is AWS's own words, as the log has them.
 func said(e *cause.Error) string {
-	text := e.AWSCode
-	if e.Said != "" {
-		if text != "" {
-			text += ": "
+	var words []string
+	for _, w := range []string{e.Asked(), e.AWSCode} {
+		if w != "" {
+			words = append(words, w)
 		}
-		text += cause.Quote(e.Said)
 	}
-	return text
+	if e.Said != "" {
+		words = append(words, cause.Quote(e.Said))
+	}
+	return strings.Join(words, ": ")
 }
 
 // count sums up what the groups have.

@@ -1,0 +1,363 @@
+package awskms
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"mime"
+	"net/http"
+	"net/url"
+	"os"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
+	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+)
+
+// The SDK's calls by which credentials are asked for, by their names in it.
+const (
+	getMetadata       = "GetMetadata"    // of the instance metadata service
+	getCredentials    = "GetCredentials" // of a container's endpoint
+	assumeRole        = "AssumeRole"     // of STS
+	assumeByToken     = "AssumeRoleWithWebIdentity"
+	getRoleByIdentity = "GetRoleCredentials" // of IAM Identity Center
+	createToken       = "CreateToken"        //nolint:gosec // the same's
+	createLoginToken  = "CreateOAuth2Token"  // of aws login
+	getRegion         = "GetRegion"          // of the instance metadata service, which needs no credentials
+	getToken          = "getToken"           // part of each of its calls
+	getCaller         = "GetCallerIdentity"  // of STS, with credentials that were found
+)
+
+// maxSourceAnswer is many times what a source of credentials has to say.
+const maxSourceAnswer = 1 << 20
+
+// askedError is a call to a source of credentials that failed. Where one source
+// needs another's credentials first, the innermost one is that which failed.
+type askedError struct {
+	op     string
+	source source
+	sent   bool   // the request left the process
+	status int    // of the answer; 0: there was none
+	html   bool   // the answer is a page for people
+	path   string // of the request
+	said   string // without what was secret in the request
+	err    error
+}
+
+func (e *askedError) Error() string { return e.source.String() + ": " + e.err.Error() }
+func (e *askedError) Unwrap() error { return e.err }
+
+// tokenError is a file with a token that cannot be read, or has none in it.
+type tokenError struct {
+	path string
+	err  error
+}
+
+func (e *tokenError) Error() string { return cause.Quote(e.path) + ": " + innermost(e.err) }
+func (e *tokenError) Unwrap() error { return e.err }
+
+var errNoToken = errors.New("the file is empty")
+
+// A tokenFile is a file with a web identity token. It is read at each renewal.
+type tokenFile string
+
+// GetIdentityToken reads the file.
+func (f tokenFile) GetIdentityToken() ([]byte, error) {
+	token, err := os.ReadFile(string(f)) // the SDK's own way keeps only the text of an error
+	switch {
+	case err != nil:
+		return nil, &tokenError{string(f), err}
+	case strings.TrimSpace(string(token)) == "":
+		return nil, &tokenError{string(f), errNoToken}
+	}
+	return token, nil
+}
+
+// A reading is one reading of the SDK's settings: it hooks into what the SDK makes
+// of them.
+type reading struct {
+	settings *sourceSettings // filled in when the SDK has read them
+	process  *processProvider
+}
+
+// role is called for each role that the settings assume. Where that is done with
+// what a credential_process gives, ours runs it.
+func (r *reading) role(o *stscreds.AssumeRoleOptions) {
+	api, ok := o.Client.(*sts.Client)
+	if ok && aws.IsCredentialsProvider(api.Options().Credentials, &processcreds.Provider{}) {
+		o.Client = &roleClient{api, r.process}
+	}
+}
+
+// A roleClient assumes roles with credentials of its own.
+type roleClient struct {
+	api         *sts.Client
+	credentials aws.CredentialsProvider
+}
+
+// AssumeRole calls STS.
+func (c *roleClient) AssumeRole(ctx context.Context, in *sts.AssumeRoleInput, options ...func(*sts.Options)) (*sts.AssumeRoleOutput, error) {
+	return c.api.AssumeRole(ctx, in, append(options, func(o *sts.Options) { o.Credentials = c.credentials })...)
+}
+
+// token makes a file with a web identity token tell its name where it fails.
+func (r *reading) token(o *stscreds.WebIdentityRoleOptions) {
+	if file, ok := o.TokenRetriever.(stscreds.IdentityTokenFile); ok {
+		o.TokenRetriever = tokenFile(file)
+	}
+}
+
+// container makes an empty file with the token for a container's endpoint an
+// error: the SDK would send no token at all.
+func (r *reading) container(o *endpointcreds.Options) {
+	inner := o.AuthorizationTokenProvider
+	if inner == nil {
+		return
+	}
+	o.AuthorizationTokenProvider = endpointcreds.TokenProviderFunc(func() (string, error) {
+		token, err := inner.GetToken()
+		if err == nil && token == "" {
+			err = errNoToken
+		}
+		return token, err
+	})
+}
+
+// watch makes the SDK's calls to sources of credentials tell who was asked, and
+// bounds what they read.
+func (r *reading) watch(stack *middleware.Stack) error {
+	var a *asking
+	switch op := stack.ID(); op {
+	case getMetadata, getCredentials, assumeRole, assumeByToken, getRoleByIdentity, createToken, createLoginToken, getRegion:
+		a = &asking{settings: r.settings, op: op}
+		if err := stack.Initialize.Add(middleware.InitializeMiddlewareFunc("WhoIsAsked", a.call), middleware.Before); err != nil {
+			return err
+		}
+	case getToken, getCaller:
+		a = &asking{settings: r.settings, op: op}
+	default: // KMS, whose calls are counted in microseconds
+		return nil
+	}
+	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("WhoAnswers", a.attempt), middleware.After)
+}
+
+// An asking is one call to a source of credentials, retries included. What it
+// keeps is of the last attempt.
+type asking struct {
+	settings *sourceSettings
+	op       string
+	role     string
+	url      *url.URL // nil: no attempt was made
+	status   int
+	html     bool
+	text     string   // of a refusal that is neither a page nor for programs
+	secrets  []string // that were sent
+}
+
+func (a *asking) call(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (
+	middleware.InitializeOutput, middleware.Metadata, error,
+) {
+	switch in := in.Parameters.(type) {
+	case *sts.AssumeRoleInput:
+		a.role = aws.ToString(in.RoleArn)
+	case *sts.AssumeRoleWithWebIdentityInput:
+		a.secrets = append(a.secrets, aws.ToString(in.WebIdentityToken))
+	}
+	out, metadata, err := next.HandleInitialize(ctx, in)
+	if err == nil && a.op == getCredentials && !hasAccessKey(out.Result) {
+		err = &smithy.DeserializationError{Err: errNoAccessKey}
+	}
+	if err != nil {
+		err = a.failed(err)
+	}
+	return out, metadata, err
+}
+
+var (
+	errNoAccessKey = errors.New("JSON without an access key")
+	errNoHTTP      = errors.New("the answer leaves HTTP")
+)
+
+// hasAccessKey looks into an answer of a container's endpoint, whose type the SDK
+// keeps to itself.
+func hasAccessKey(result any) bool {
+	v := reflect.ValueOf(result)
+	if v.Kind() != reflect.Pointer || v.IsNil() {
+		return false
+	}
+	id := v.Elem().FieldByName("AccessKeyID")
+	return !id.IsValid() || id.String() != ""
+}
+
+func (a *asking) attempt(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (
+	middleware.DeserializeOutput, middleware.Metadata, error,
+) {
+	a.status, a.html, a.text = 0, false, ""
+	if req, ok := in.Request.(*smithyhttp.Request); ok {
+		a.url = req.URL
+		a.secrets = append(a.secrets, secretsOf(req.Request)...)
+	}
+	out, metadata, err := next.HandleDeserialize(ctx, in)
+	if resp, ok := out.RawResponse.(*smithyhttp.Response); err == nil && ok && resp != nil {
+		err = a.answered(resp)
+	}
+	return out, metadata, err
+}
+
+// answered looks at an answer before the SDK reads it.
+func (a *asking) answered(resp *smithyhttp.Response) error {
+	a.status = resp.StatusCode
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	a.html = kind == "text/html"
+	if resp.StatusCode == http.StatusSwitchingProtocols { // its body has no end and no limit
+		_ = resp.Body.Close()
+		return &smithy.DeserializationError{Err: errNoHTTP}
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxSourceAnswer))
+	_ = resp.Body.Close()
+	if err != nil { // half an answer is none
+		a.status, a.html = 0, false
+		return fmt.Errorf("reading the answer: %w", err)
+	}
+	if string(bytes.TrimSpace(body)) == "null" { // which the SDK takes for a value, and panics
+		body = []byte("{}")
+	}
+	if a.status >= http.StatusBadRequest && kind == "text/plain" {
+		a.text = firstLine(string(body[:min(len(body), maxSaid)]))
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return nil
+}
+
+// secretsOf is what a request carries that no text may show, should the answer
+// repeat it.
+func secretsOf(req *http.Request) (secrets []string) {
+	for _, name := range []string{"Authorization", "X-Amz-Security-Token", "X-Aws-Ec2-Metadata-Token", "X-Amz-Sso_bearer_token"} {
+		secrets = append(secrets, req.Header.Get(name))
+	}
+	if password, ok := req.URL.User.Password(); ok {
+		secrets = append(secrets, password)
+	}
+	for _, values := range req.URL.Query() {
+		secrets = append(secrets, values...)
+	}
+	return append(secrets, req.URL.RawQuery)
+}
+
+func (a *asking) failed(err error) error {
+	e := &askedError{op: a.op, status: a.status, html: a.html, sent: a.url != nil, err: err}
+	switch a.op {
+	case getMetadata, getRegion:
+		e.source = a.settings.metadata()
+	case getCredentials:
+		e.source = a.settings.container()
+	case assumeRole:
+		e.source = a.settings.assumed(a.role)
+	case assumeByToken:
+		e.source = a.settings.token()
+	default:
+		e.source = a.settings.base()
+	}
+	if a.url != nil {
+		e.path = a.url.Path
+		if e.source.kind != metadataSource { // whose address says more than the path of one of its calls
+			e.source.address = withoutSecrets(a.url.String())
+		}
+	}
+	e.said = a.withoutSecrets(a.saidBy(err, e.source.kind))
+	return e
+}
+
+func (a *asking) withoutSecrets(s string) string {
+	const shortest = 4 // less is no secret, and would make holes in words
+	for _, secret := range a.secrets {
+		if len(strings.TrimSpace(secret)) >= shortest {
+			s = strings.ReplaceAll(s, strings.TrimSpace(secret), "[removed]")
+		}
+	}
+	return s
+}
+
+// saidBy is what a source answered, in its own words where it has some for people.
+func (a *asking) saidBy(err error, kind sourceKind) string {
+	answer := ""
+	if a.status != 0 {
+		answer = strings.TrimSpace(strconv.Itoa(a.status) + " " + http.StatusText(a.status))
+	}
+	api, isAPI := errors.AsType[smithy.APIError](err)
+	said := a.text
+	switch {
+	case said != "":
+	case kind == metadataSource && a.status >= http.StatusBadRequest: // the SDK adds nothing, and a page is usual
+	case a.html:
+		said = "a page of HTML"
+	case isAPI:
+		said = firstLine(api.ErrorMessage())
+	default:
+		said = innermost(err)
+	}
+	switch {
+	case answer == "":
+		return said
+	case said == "":
+		return answer
+	}
+	return answer + ": " + said
+}
+
+// maxSaid is more of an answer than is ever shown.
+const maxSaid = 1024
+
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
+	return s
+}
+
+// tokenOf finds the token that a failure is about, as text that is safe to print.
+func tokenOf(err error) (token, said string, ok bool) {
+	if e, ok := errors.AsType[*tokenError](err); ok {
+		return "the file " + cause.Quote(e.path), reason(e.err), true
+	}
+	// Here the SDK keeps the text alone, with the error of the file at its end.
+	const mark = "resolve auth token: "
+	_, text, ok := strings.Cut(err.Error(), mark)
+	if !ok {
+		return "", "", false
+	}
+	if i := strings.LastIndex(text, ": "); i >= 0 {
+		text = text[i+len(": "):]
+	}
+	if file := os.Getenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"); file != "" {
+		return "the file " + cause.Quote(file), text, true
+	}
+	return "AWS_CONTAINER_AUTHORIZATION_TOKEN", text, true
+}
+
+// reason is why a file could not be read, without its name.
+func reason(err error) string {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err.Error()
+	}
+	return err.Error()
+}
+
+// isOfTheInstance says whether an error is about what the metadata service gave
+// when it had answered: the SDK's own text is all that tells. A service that the
+// settings disable was not asked.
+func isOfTheInstance(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "EC2 IMDS role") && !strings.Contains(text, "access disabled to EC2 IMDS")
+}
