@@ -190,7 +190,7 @@ func (d *Daemon) Shutdown(hurry context.Context) {
 	d.drain(rings, endpoints) //nolint:contextcheck // it outlives ctx
 	d.draining.Wait()
 	d.work.Wait()
-	d.conns.Close()
+	d.conns.Close() //nolint:contextcheck // has a limit of its own
 	d.handed.close()
 }
 
