@@ -171,12 +171,24 @@ func TestNoAnswerHoldsACall(t *testing.T) {
 	}
 }
 
-// An answer of the greatest length that is taken.
-func TestALongAnswerIsTaken(t *testing.T) {
+// A longer one is refused, and not cut: what is left may look like an answer.
+func TestAnswersAreTakenUpToALength(t *testing.T) {
 	_, key := start(t)
 	body := `{"CiphertextBlob":"AQID","KeyId":"` + key + `"}`
 	body += strings.Repeat(" ", 256<<10-len(body))
 	mustSeal(t, newClient(t, awskms.Options{Endpoint: serveText(t, body)}), key)
+	c := newClient(t, awskms.Options{Endpoint: serveText(t, body+" ")})
+	if _, err := c.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.NotKMS {
+		t.Errorf("a byte more: %v, want %s", err, cause.NotKMS)
+	}
+	chunked := serveFunc(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, body)
+		_ = http.NewResponseController(w).Flush()
+		_, _ = io.WriteString(w, " ")
+	})
+	if _, err := newClient(t, awskms.Options{Endpoint: chunked}).Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.NotKMS {
+		t.Errorf("a byte more, in chunks: %v, want %s", err, cause.NotKMS)
+	}
 }
 
 // Without Close nothing stays either, but what a well endpoint would have as well.
