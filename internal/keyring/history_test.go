@@ -291,11 +291,15 @@ func TestRefusalOfTheKeyThatWasLeftDoesNotEndTheRest(t *testing.T) {
 			time.Sleep(6 * time.Second)
 		}
 		l.kms.mend("Decrypt " + keyA)
+		time.Sleep(15 * time.Second)
 		l.followed()
 		l.kms.answerInTurn()
 		l.moveTo(keyA)
-		l.kms.failOnce("Decrypt", cause.KMSInternal) // the first reload fails
-		_ = ringOf(ringOptions{before: l.ring}, k).Verify(t.Context())
+		l.kms.fail("Decrypt "+keyB, cause.KMSInternal) // the first reload fails
+		if err := ringOf(ringOptions{before: l.ring}, k).Verify(t.Context()); err == nil {
+			t.Fatal("verified")
+		}
+		l.kms.mend("Decrypt " + keyB)
 		l.serve(ringOf(ringOptions{before: l.ring}, k))
 		l.listen(20 * time.Second)
 		wantTold(t, l.told, aliasA, aliasB)
