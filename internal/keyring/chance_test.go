@@ -256,7 +256,8 @@ func TestWhateverHappensWhatWasAcknowledgedReads(t *testing.T) {
 			t.Fatalf("%s: %v", chanceRounds, err)
 		}
 	}
-	seeds := []uint64{0, 1, 2, 3, 4}
+	fixed := []uint64{0, 1, 2, 3, 8218409583007921321} // the last failed once
+	seeds := slices.Clone(fixed)
 	for range fresh {
 		seeds = append(seeds, rand.Uint64()) //nolint:gosec // it is printed
 	}
@@ -266,5 +267,5 @@ func TestWhateverHappensWhatWasAcknowledgedReads(t *testing.T) {
 			t.Fatalf("seed %d failed", seed)
 		}
 	}
-	t.Logf("%d seeds, the fresh ones %d", len(seeds), seeds[5:])
+	t.Logf("%d seeds, the fresh ones %d", len(seeds), seeds[len(fixed):])
 }

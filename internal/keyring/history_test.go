@@ -276,6 +276,36 @@ func TestReloadReturnsToAnEarlierKeyWhereTheNewOneIsRefused(t *testing.T) {
 	})
 }
 
+// A key that failed reloads have left behind was refused at the key that the alias
+// has left since. That says nothing of the key that it went to.
+func TestRefusalOfTheKeyThatWasLeftDoesNotEndTheRest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLineage(t)
+		k := newKey(l.kms, alias)
+		l.kms.fail("Decrypt "+keyA, cause.KeyDisabled)
+		for range 4 {
+			if err := ringOf(ringOptions{before: l.ring}, k).Verify(t.Context()); err == nil {
+				t.Fatal("verified")
+			}
+			time.Sleep(6 * time.Second)
+		}
+		l.kms.mend("Decrypt " + keyA)
+		time.Sleep(15 * time.Second)
+		l.followed()
+		l.kms.answerInTurn()
+		l.moveTo(keyA)
+		l.kms.fail("Decrypt "+keyB, cause.KMSInternal) // the first reload fails
+		if err := ringOf(ringOptions{before: l.ring}, k).Verify(t.Context()); err == nil {
+			t.Fatal("verified")
+		}
+		l.kms.mend("Decrypt " + keyB)
+		l.serve(ringOf(ringOptions{before: l.ring}, k))
+		l.listen(20 * time.Second)
+		wantTold(t, l.told, aliasA, aliasB)
+	})
+}
+
 // A provider that serves without Verify, as after a start, waits for the right key
 // too.
 func TestFirstContactDoesNotLeadAnAliasBack(t *testing.T) {
