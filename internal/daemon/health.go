@@ -92,20 +92,23 @@ func (s *httpServer) run(ctx context.Context) {
 func (s *httpServer) serve(ctx context.Context, l net.Listener) {
 	s.setAddress(l.Addr().String())
 	gate := &httpGate{newPatientListener(l, s.daemon.files.accept, ctx.Done(), s.daemon.log.With("listener", "health port")), s.conns}
-	stopped := make(chan error, 1)
-	go func() { stopped <- s.server.Serve(gate) }() // ends with the server, or as the listener breaks
+	var broken error // set before the channel is closed
+	stopped := make(chan struct{})
+	go func() { // ends with the server, or as the listener breaks
+		defer close(stopped)
+		broken = s.server.Serve(gate)
+	}()
 	select {
 	case <-ctx.Done():
-		_ = s.server.Close()
-		<-stopped
-	case err := <-stopped:
-		if ctx.Err() == nil {
-			s.setAddress("")
-			s.daemon.log.Error("the health port is broken: it is opened again", "error", err.Error())
-			return
-		}
-		_ = s.server.Close()
+	case <-stopped:
 	}
+	if ctx.Err() == nil {
+		s.setAddress("")
+		s.daemon.log.Error("the health port is broken: it is opened again", "error", broken.Error())
+		return
+	}
+	_ = s.server.Close()
+	<-stopped
 }
 
 func (s *httpServer) setAddress(addr string) {

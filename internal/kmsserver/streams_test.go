@@ -68,7 +68,7 @@ func handlers(t *testing.T) (n int) {
 	if err := pprof.Lookup("goroutine").WriteTo(&text, 1); err != nil {
 		t.Fatal(err)
 	}
-	for _, group := range strings.Split(text.String(), "\n\n") {
+	for group := range strings.SplitSeq(text.String(), "\n\n") {
 		count, stack, _ := strings.Cut(group, " @ ")
 		if !strings.Contains(stack, "grpc.(*Server).handleStream") {
 			continue
@@ -231,7 +231,7 @@ type waitingStatus struct {
 }
 
 func (w *waitingStatus) Status(ctx context.Context) (keyring.Status, error) {
-	if ctx.Err() != nil {
+	if ended := ctx.Err() != nil; ended {
 		return keyring.Status{Healthz: "not known", KeyID: "k"}, nil
 	}
 	w.waiting.Done()
