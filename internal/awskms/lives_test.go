@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,11 +37,10 @@ func behaviours() []behaviour {
 	fresh := func(w *world) aws.Credentials { return w.issue(w.role, w.life) }
 	plain := func(before func(w *world, ctx context.Context, n int) error) func(w *world) aws.CredentialsProvider {
 		return func(w *world) aws.CredentialsProvider {
-			n := 0
+			var n atomic.Int64 // asks may lie beside each other
 			return provider(func(ctx context.Context) (aws.Credentials, error) {
 				w.asked()
-				n++
-				if err := before(w, ctx, n); err != nil {
+				if err := before(w, ctx, int(n.Add(1))); err != nil {
 					return aws.Credentials{}, err
 				}
 				value := fresh(w)
@@ -50,9 +51,12 @@ func behaviours() []behaviour {
 	}
 	keeps := func(lead func(life time.Duration) time.Duration) func(w *world) aws.CredentialsProvider {
 		return func(w *world) aws.CredentialsProvider {
+			var mu sync.Mutex
 			var kept aws.Credentials
 			return provider(func(context.Context) (aws.Credentials, error) {
 				w.asked()
+				mu.Lock()
+				defer mu.Unlock()
 				if time.Until(kept.Expires) <= lead(w.life) {
 					kept = fresh(w)
 				}
@@ -80,7 +84,7 @@ func behaviours() []behaviour {
 			var down time.Time
 			return plain(func(w *world, _ context.Context, _ int) error {
 				now := time.Now()
-				if w.count > 0 && down.IsZero() {
+				if w.made() > 0 && down.IsZero() {
 					down = now.Add(min(w.life/3, 5*time.Minute) / 2)
 				}
 				if now.Before(down) {
@@ -154,7 +158,7 @@ func live(t *testing.T, b behaviour, life time.Duration) {
 		time.Sleep(pause)
 	}
 	wantSchedule(t, w, life)
-	t.Logf("life %s: %s, %d calls, %d asks", life, time.Since(start).Round(time.Minute), calls, w.asks)
+	t.Logf("life %s: %s, %d calls, %d asks", life, time.Since(start).Round(time.Minute), calls, len(w.begun()))
 }
 
 // upTo is a random time.
@@ -167,12 +171,13 @@ func wantSchedule(t *testing.T, w *world, life time.Duration) {
 	t.Helper()
 	window, pause := min(life/3, 5*time.Minute), min(max(life/10, 2*time.Second), 30*time.Second)
 	most := 1 + 1 + int(window/pause)
-	lives := int(w.started[len(w.started)-1].Sub(w.started[0])/life) + 1
-	if w.asks > most*lives {
-		t.Errorf("life %s: %d asks in %d lives, want at most %d each", life, w.asks, lives, most)
+	started := w.begun()
+	lives := int(started[len(started)-1].Sub(started[0])/life) + 1
+	if len(started) > most*lives {
+		t.Errorf("life %s: %d asks in %d lives, want at most %d each", life, len(started), lives, most)
 	}
-	for n := 1; n < len(w.started); n++ {
-		if gap := w.started[n].Sub(w.started[n-1]); gap < min(pause/2, 2*time.Second) {
+	for n := 1; n < len(started); n++ {
+		if gap := started[n].Sub(started[n-1]); gap < min(pause/2, 2*time.Second) {
 			t.Fatalf("life %s: two asks %s apart", life, gap)
 		}
 	}

@@ -60,6 +60,13 @@ func (u *unlucky) hit(kind string) bool {
 	return true
 }
 
+// so says what has failed so far.
+func (u *unlucky) so() (hits int, kind string, until time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.hits, u.kind, u.until
+}
+
 func (u *unlucky) settings(c *Client) func(context.Context) (*session, error) {
 	return func(context.Context) (*session, error) {
 		if u.hit("settings") {
@@ -118,7 +125,7 @@ func (u *unlucky) encryptOrNot(ctx context.Context, api *kms.Client) error {
 
 // tell is ten minutes of a process whose credentials live for two: it starts, renews
 // them, is denied because another role is attached, and is asked by SIGHUP.
-func (m mishap) tell(t *testing.T) (ops int) {
+func (m mishap) tell(t *testing.T) {
 	t.Helper()
 	conns := NewConnections()
 	u := &unlucky{world: newWorld(2 * time.Minute), bad: m}
@@ -138,15 +145,16 @@ func (m mishap) tell(t *testing.T) (ops int) {
 		case 400:
 			conns.Refresh()
 		}
-		before := u.hits
+		before, _, _ := u.so()
 		held := u.holds()
 		err := do(t.Context(), c, "Encrypt", "key", u.encryptOrNot)
-		mishit := u.hits > before || u.kind == "kms" && m.forGood && time.Now().Before(u.until)
-		recovers := !u.until.IsZero() && time.Now().Before(u.until.Add(75*time.Second)) && m.forGood
+		hits, kind, until := u.so()
+		mishit := hits > before || kind == "kms" && m.forGood && time.Now().Before(until)
+		recovers := !until.IsZero() && time.Now().Before(until.Add(75*time.Second)) && m.forGood
 		if err != nil && held && !denied && !mishit && !recovers {
 			t.Fatalf("%v: a call at %d s fails that credentials in hand could have served: %v", m, second, err)
 		}
-		if !u.until.IsZero() && time.Now().After(u.until.Add(75*time.Second)) && err != nil && !denied {
+		if !until.IsZero() && time.Now().After(until.Add(75*time.Second)) && err != nil && !denied {
 			t.Fatalf("%v: at %d s, long after all is well: %v", m, second, err)
 		}
 		time.Sleep(time.Second)
@@ -158,7 +166,6 @@ func (m mishap) tell(t *testing.T) (ops int) {
 	if n := running(c); n != 0 {
 		t.Fatalf("%v: at the end %d steps of look-ups run", m, n)
 	}
-	return u.ops
 }
 
 // Whichever operation of a look-up fails, and in whichever way: no call fails that

@@ -42,6 +42,12 @@ func (s *service) next() aws.Credentials {
 	return s.kept
 }
 
+func (s *service) ends() time.Time {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	return s.kept.Expires
+}
+
 const stsAnswer = `<%[1]sResponse><%[1]sResult><Credentials><AccessKeyId>%[2]s</AccessKeyId><SecretAccessKey>s</SecretAccessKey>` +
 	`<SessionToken>t</SessionToken><Expiration>%[3]s</Expiration></Credentials></%[1]sResult></%[1]sResponse>`
 
@@ -125,7 +131,7 @@ func (s *service) serve(t *testing.T, role string, life time.Duration) {
 	}
 	start := time.Now()
 	for lives := 0; time.Since(start) < 20*life; lives++ {
-		s.down.Store(upTo(3) == 0 && time.Until(s.kept.Expires) > life/4) // early in the window
+		s.down.Store(upTo(3) == 0 && time.Until(s.ends()) > life/4) // early in the window
 		if err := s.w.seal(t.Context(), c); err != nil {
 			t.Fatalf("life %s, after %s: %v", life, time.Since(start), err)
 		}

@@ -118,8 +118,8 @@ func TestRevokedCredentialsFailNoCallWhereTheSourceHasOthers(t *testing.T) {
 			})
 		}
 		callers.Wait()
-		if w.asks != 2 {
-			t.Errorf("%d asks, want two", w.asks)
+		if len(w.begun()) != 2 {
+			t.Errorf("%d asks, want two", len(w.begun()))
 		}
 	})
 }
@@ -173,7 +173,7 @@ func TestDenialIsNoStorm(t *testing.T) {
 		if n := all(); n != 0 {
 			t.Fatalf("%d of %d calls failed", n, processes)
 		}
-		before := w.asks
+		before := len(w.begun())
 		w.deny("first", "AccessDeniedException")
 		for start := time.Now(); time.Since(start) < time.Hour; time.Sleep(5 * time.Second) {
 			if n := all(); n != processes {
@@ -181,11 +181,11 @@ func TestDenialIsNoStorm(t *testing.T) {
 			}
 		}
 		// 30, 60, 120, 240, 480, 960 s, and every ten minutes; each up to a fifth sooner.
-		if n := (w.asks - before); n < 9*processes || n > 13*processes {
+		if n := (len(w.begun()) - before); n < 9*processes || n > 13*processes {
 			t.Errorf("%d asks of %d processes in an hour", n, processes)
 		}
 		seconds := map[int64]int{}
-		for _, at := range w.started[before:] {
+		for _, at := range w.begun()[before:] {
 			seconds[at.Unix()]++
 		}
 		for at, n := range seconds {
@@ -341,8 +341,8 @@ func TestUnpinnedDecryptLeadsToNoLookUp(t *testing.T) {
 			_ = do(t.Context(), c, "Decrypt", "", w.encrypt)
 			time.Sleep(5 * time.Second)
 		}
-		if w.asks != 1 {
-			t.Errorf("%d asks, want one", w.asks)
+		if len(w.begun()) != 1 {
+			t.Errorf("%d asks, want one", len(w.begun()))
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -30,7 +31,6 @@ type world struct {
 	roles   map[string]string    // access key → role
 	refuse  map[string]string    // role, or access key → error code of KMS
 	count   int                  // credentials made
-	asks    int                  // of the source
 	calls   map[string]int       // access key → calls of KMS
 	started []time.Time          // asks
 }
@@ -86,8 +86,20 @@ func (w *world) holds() bool {
 func (w *world) asked() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.asks++
 	w.started = append(w.started, time.Now())
+}
+
+// begun are the asks.
+func (w *world) begun() []time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.started)
+}
+
+func (w *world) made() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.count
 }
 
 func (w *world) deny(who, code string) {
