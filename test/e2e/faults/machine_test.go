@@ -2,6 +2,7 @@ package faults
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,6 +47,8 @@ type machine struct {
 	key   string   // ARN of the first key
 	keys  []string // as --key has them, one for each socket
 	args  []string // further flags
+	env   []string // further variables, which win over the KMS's own
+	at    string   // the KMS endpoint that the plugin is given; "": the KMS's own
 	lives int
 	ledger
 
@@ -53,12 +57,18 @@ type machine struct {
 
 func newMachine(t *testing.T, args ...string) *machine {
 	t.Helper()
+	return newMachineOver(t, kmstest.Start(t), args...)
+}
+
+// newMachineOver is newMachine with a KMS of the test's own.
+func newMachineOver(t *testing.T, kms *kmstest.Server, args ...string) *machine {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "kms-faults-") // t.TempDir's paths are too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	m := &machine{t: t, dir: dir, kms: kmstest.Start(t), args: args}
+	m := &machine{t: t, dir: dir, kms: kms, args: args}
 	m.key = m.newKey()
 	m.keys = []string{m.key}
 	return m
@@ -108,6 +118,7 @@ func (m *machine) launch() {
 	m.t.Helper()
 	m.lives++
 	p := &plugin{}
+	endpoint := cmp.Or(m.at, m.kms.URL)
 	for i := range m.keys {
 		p.sockets = append(p.sockets, filepath.Join(m.dir, fmt.Sprintf("%d.sock", i)))
 	}
@@ -115,9 +126,9 @@ func (m *machine) launch() {
 		Name: fmt.Sprintf("plugin, life %d", m.lives), Path: binary,
 		Args: append([]string{
 			"-key=" + strings.Join(m.keys, ","), "-region=" + kmstest.Region, "-listen=" + strings.Join(p.sockets, ","),
-			"--kms-endpoint=" + m.kms.URL, "--health-port=127.0.0.1:0",
+			"--kms-endpoint=" + endpoint, "--health-port=127.0.0.1:0",
 		}, m.args...),
-		Env: append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + m.dir}, m.kms.Env()...),
+		Env: slices.Concat([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + m.dir}, m.kms.Env(), m.env),
 		Log: filepath.Join(m.dir, fmt.Sprintf("plugin-%d.log", m.lives)),
 	}
 	m.must(p.program.Start())
@@ -239,7 +250,12 @@ func (p *plugin) get(ctx context.Context, path string) (code int, text string, e
 
 // status is the API server's poll of the first socket.
 func (p *plugin) status(ctx context.Context, socket int) (*v2.StatusResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, deadline)
+	return p.statusWithin(ctx, socket, deadline)
+}
+
+// statusWithin is status with another deadline.
+func (p *plugin) statusWithin(ctx context.Context, socket int, limit time.Duration) (*v2.StatusResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	return v2.NewKeyManagementServiceClient(p.conns[socket]).Status(ctx, &v2.StatusRequest{})
 }
