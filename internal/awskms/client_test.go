@@ -474,7 +474,7 @@ func TestForeignNamesOfKeysAreNotTaken(t *testing.T) {
 	for name, body := range map[string]string{
 		"no key's name": `{"CiphertextBlob":"AQID","Plaintext":"AQID","KeyId":"x y\nz"}`,
 		"long":          `{"CiphertextBlob":"AQID","Plaintext":"AQID","KeyId":"` + key + strings.Repeat("a", 100_000) + `"}`,
-		"long blob":     `{"CiphertextBlob":"` + strings.Repeat("AQID", 2049) + `","Plaintext":"AQID","KeyId":"x"}`,
+		"long blob":     `{"CiphertextBlob":"` + strings.Repeat("AQID", 2049) + `","Plaintext":"AQID","KeyId":"` + key + `"}`,
 	} {
 		proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }))
 		client := newClient(t, awskms.Options{Endpoint: proxy.URL})

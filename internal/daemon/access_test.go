@@ -49,7 +49,9 @@ func TestWhatMayReachTheSocketsIsChanged(t *testing.T) {
 	if err := os.Remove(p.listen); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the socket is back", func() bool { return ask(context.Background(), p.listen) == nil })
+	until(t, "the socket is back", func() bool {
+		return exists(p.listen) && f.current.Load().providers[0].at.socket.ask(context.Background()) == nil
+	})
 	if mode, gid := permissions(t, p.listen), groupOf(t, p.listen); mode != 0o666 || gid != group {
 		t.Errorf("put back with mode %04o, group %d; want 0666 and %d", mode, gid, group)
 	}
