@@ -41,9 +41,6 @@ const (
 	getCaller         = "GetCallerIdentity"  // of STS, with credentials that were found
 )
 
-// maxSourceAnswer is many times what a source of credentials has to say.
-const maxSourceAnswer = 1 << 20
-
 // askedError is a call to a source of credentials that failed. Where one source
 // needs another's credentials first, the innermost one is that which failed.
 type askedError struct {
@@ -186,10 +183,7 @@ func (a *asking) call(ctx context.Context, in middleware.InitializeInput, next m
 	return out, metadata, err
 }
 
-var (
-	errNoAccessKey = errors.New("JSON without an access key")
-	errNoHTTP      = errors.New("the answer leaves HTTP")
-)
+var errNoAccessKey = errors.New("JSON without an access key")
 
 // hasAccessKey looks into an answer of a container's endpoint, whose type the SDK
 // keeps to itself.
@@ -222,12 +216,15 @@ func (a *asking) answered(resp *smithyhttp.Response) error {
 	a.status = resp.StatusCode
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	a.html = kind == "text/html"
-	if resp.StatusCode == http.StatusSwitchingProtocols { // its body has no end and no limit
-		_ = resp.Body.Close()
-		return &smithy.DeserializationError{Err: errNoHTTP}
+	if err := refuseStrange(resp.Response); err != nil {
+		return &smithy.DeserializationError{Err: err}
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxSourceAnswer))
+	body, err := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
+	if isA[*strangeAnswerError](err) {
+		resp.Body = http.NoBody // for the SDK, which drains what it closes
+		return &smithy.DeserializationError{Err: err}
+	}
 	if err != nil { // half an answer is none
 		a.status, a.html = 0, false
 		return fmt.Errorf("reading the answer: %w", err)
