@@ -208,13 +208,12 @@ var errDown = errors.New("the source is down")
 func counted(log *slog.Logger) (*bounded.Observer, func(bounded.Wait) int) {
 	var mu sync.Mutex
 	left := map[bounded.Wait]int{}
-	return &bounded.Observer{Log: log, Left: func(w bounded.Wait) {
-			mu.Lock()
-			defer mu.Unlock()
-			left[w]++
-		}}, func(w bounded.Wait) int {
-			mu.Lock()
-			defer mu.Unlock()
-			return left[w]
-		}
+	count := func(w bounded.Wait, more int) int {
+		mu.Lock()
+		defer mu.Unlock()
+		left[w] += more
+		return left[w]
+	}
+	o := &bounded.Observer{Log: log, Left: func(w bounded.Wait) { count(w, 1) }}
+	return o, func(w bounded.Wait) int { return count(w, 0) }
 }

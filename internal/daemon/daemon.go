@@ -214,9 +214,9 @@ func (d *Daemon) Shutdown(hurry context.Context) {
 	defer context.AfterFunc(hurry, d.cut)()
 	defer time.AfterFunc(d.time.drain, d.cut).Stop()
 	done := make(chan struct{})
-	go func() { // ends with what hangs longest
+	go func() { //nolint:contextcheck // it outlives hurry, and ends with what hangs longest
 		defer close(done)
-		d.end() //nolint:contextcheck // it outlives hurry
+		d.end()
 	}()
 	select {
 	case <-done:

@@ -20,7 +20,7 @@ func (d *Daemon) change(ctx context.Context, cfg *config.Config) (changes, error
 	if err := d.reach(ctx, before, cfg); err != nil {
 		return changes{}, err
 	}
-	next := d.next(before, cfg)
+	next := d.next(before, cfg) //nolint:contextcheck // what it reads has a limit of its own
 	undo, err := d.prepare(ctx, before, next)
 	if err == nil {
 		err = d.swap(ctx, before, next)

@@ -72,7 +72,7 @@ func Examine(ctx context.Context, o Options) (*Report, error) {
 	}
 	x := &examination{Options: o, slowest: map[string]time.Duration{}}
 	r := &Report{Version: 1}
-	defer x.close()
+	defer x.close() //nolint:contextcheck // has a limit of its own
 	for _, look := range []struct {
 		title string
 		at    func(context.Context, *Group)

@@ -67,7 +67,7 @@ func (f *front) hold(w http.ResponseWriter, r *http.Request, m manner) {
 	}
 	f.held.Add(1)
 	defer f.held.Add(-1)
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	gone := make(chan struct{})
 	go func() { // ends with the connection
 		defer close(gone)

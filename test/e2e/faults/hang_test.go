@@ -129,7 +129,7 @@ func hangs(t *testing.T, m *machine, p place, how manner, callers int) {
 	p.become(well)
 	m.eventually(back, "it serves for the first time", m.serves)
 	m.settle()
-	before := m.holds(t)
+	before := m.holds(t.Context())
 
 	stop := m.load(t, callers)
 	p.become(how)
@@ -153,7 +153,7 @@ func hangs(t *testing.T, m *machine, p place, how manner, callers int) {
 	t.Logf("Status named it after %v; served %v after the end of the hang", named.Round(time.Second), time.Since(returned).Round(10*time.Millisecond))
 	stop()
 	m.eventually(recovery, "all is well", m.well)
-	m.eventually(time.Minute, "nothing is kept of the hang", func(context.Context) error { return before.compare(m.holds(t), p.held()) })
+	m.eventually(time.Minute, "nothing is kept of the hang", func(ctx context.Context) error { return before.compare(m.holds(ctx), p.held()) })
 	m.readsAll()
 
 	p.become(how)
@@ -201,9 +201,9 @@ func (m *machine) load(t *testing.T, callers int) (stop func()) {
 // holdings are what a process has open.
 type holdings struct{ goroutines, descriptors int }
 
-func (m *machine) holds(t *testing.T) holdings {
-	t.Helper()
-	_, text, err := m.get(t.Context(), "/metrics")
+func (m *machine) holds(ctx context.Context) holdings {
+	m.t.Helper()
+	_, text, err := m.get(ctx, "/metrics")
 	m.must(err)
 	value := func(name string) int {
 		for line := range strings.Lines(text) {
@@ -213,7 +213,7 @@ func (m *machine) holds(t *testing.T) holdings {
 				return int(n)
 			}
 		}
-		t.Fatalf("no metric %s", name)
+		m.t.Fatalf("no metric %s", name)
 		return 0
 	}
 	return holdings{value("go_goroutines"), value("process_open_fds")}
