@@ -36,7 +36,6 @@ type History struct {
 	left       map[material]bool // that was told before that
 	aliases    map[string]*aliasPast
 	refused    map[string]refusedSince // ARN of a key that was to write → when it was refused
-	inherited  inherited
 }
 
 // A material is one of a key's, in whatever Region that is called.
@@ -95,8 +94,7 @@ func (h *History) note(p *Provider, w *written) (was string, again bool) {
 func (h *History) onward(seen material) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	newest := h.newest[seen.key]
-	if seen.id == "" || h.left[seen] || !h.inherited.replacedBy(seen, newest, time.Now()) {
+	if newest := h.newest[seen.key]; seen.id == "" || h.left[seen] {
 		return newest
 	}
 	return seen.id

@@ -105,8 +105,8 @@ func (p *Provider) reportInherited(ctx context.Context) {
 }
 
 // keepNow writes what is known where callers were told of it, and the key has
-// worked since the last write. Only the provider that told callers last has a say: one that a reload replaced
-// may still run for a while.
+// worked since the last write. Only the provider that told callers last has a say: one
+// that a reload replaced may still run for a while.
 func (p *Provider) keepNow(ctx context.Context) {
 	v, w := p.verdict(), p.written()
 	if !v.contacted || v.suspect || w != p.answered.Load() || !p.history.isNewest(p.generation) || !p.keeper.isNews(v.lastOK) {
@@ -213,35 +213,6 @@ func (p *Provider) statusBefore(known *Known, v verdict) Status {
 	)}
 }
 
-// inherited is key material that the process before told callers of. Another one is
-// a rotation that came meanwhile, or an answer of KMS from before a rotation that it
-// has seen: it counts once it was seen three times running, as in a process that lives.
-type inherited struct {
-	key   string // "": there is none, or it has been replaced
-	next  material
-	times int
-	last  time.Time
-}
-
-// replacedBy reports whether what was seen counts, where newest is what callers know.
-func (i *inherited) replacedBy(seen material, newest string, now time.Time) bool {
-	if seen.key != i.key || seen.id == newest {
-		i.next, i.times = material{}, 0
-		return true
-	}
-	if seen != i.next {
-		i.next, i.times, i.last = seen, 0, time.Time{}
-	}
-	if now.Sub(i.last) >= newWatchInterval {
-		i.times, i.last = i.times+1, now
-	}
-	if i.times < sightings {
-		return false
-	}
-	i.key = ""
-	return true
-}
-
 // seed takes what an earlier process told callers for told.
 func (h *History) seed(k *Key, known *Known) {
 	h.mu.Lock()
@@ -252,7 +223,7 @@ func (h *History) seed(k *Key, known *Known) {
 		return
 	}
 	key := stateKey(known.KeyARN)
-	h.newest[key], h.inherited.key = known.Material, key
+	h.newest[key] = known.Material
 	for _, id := range known.Left {
 		h.left[material{key, id}] = true
 	}
