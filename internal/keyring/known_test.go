@@ -114,6 +114,11 @@ func TestRestartInAnOutageKeepsWhatWasKnown(t *testing.T) {
 			if h := p.Health(); !h.GraceEnds.IsZero() || time.Since(h.LastOK) > time.Minute {
 				t.Errorf("health %+v after the first contact: want it of this process", h)
 			}
+			f.fail("Encrypt", failure)
+			time.Sleep(time.Minute)
+			if h := p.Health(); !h.GraceEnds.After(time.Now()) {
+				t.Errorf("health %+v in the next outage: want the grace of this process", h)
+			}
 			p.kill()
 		})
 	}
