@@ -37,11 +37,12 @@ func (b *block) pass() {
 // behind has a bound and is gone afterwards, and ten seconds after all is well calls
 // are served.
 func TestBlockedLookUpsAreLeftBehind(t *testing.T) {
-	noFiles(t)
+	t.Parallel()
 	for name, life := range map[string]time.Duration{"with credentials that end meanwhile": time.Minute, "with credentials that last": 6 * time.Hour} {
 		for _, step := range []string{"settings", "source"} {
 			for _, blocked := range []time.Duration{time.Minute, 10 * time.Minute} {
 				t.Run(name+", "+step+", "+blocked.String(), func(t *testing.T) {
+					t.Parallel()
 					synctest.Test(t, func(t *testing.T) { blockFor(t, life, step, blocked) })
 				})
 			}
@@ -109,7 +110,7 @@ func running(c *Client) int {
 
 // What comes after a look-up was left behind is dropped.
 func TestLateResultsAreDropped(t *testing.T) {
-	noFiles(t)
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w, b, conns := newWorld(6*time.Hour), &block{}, NewConnections()
 		defer conns.Close()
@@ -142,7 +143,7 @@ func TestLateResultsAreDropped(t *testing.T) {
 
 // SIGHUP tries now, although another look-up hangs.
 func TestRequestDoesNotWaitForWhatHangs(t *testing.T) {
-	noFiles(t)
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w, b, conns := newWorld(6*time.Hour), &block{}, NewConnections()
 		defer time.Sleep(10 * time.Minute)

@@ -216,6 +216,8 @@ func TestLateCredentialsAreFoundWhereTheMetadataServiceIsSilent(t *testing.T) {
 	began := time.Now()
 	wantEventually(t, c, key, works)
 	t.Logf("found after %v", time.Since(began).Round(100*time.Millisecond))
+	_ = silent.Close() // what was left behind ends
+	eventually(t, "steps of look-ups", 0, func() int { return awskms.Running(c) })
 }
 
 func TestSTSOutageIsNoMissingCredential(t *testing.T) {
