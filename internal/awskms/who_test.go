@@ -259,6 +259,49 @@ func TestOtherCredentialsAreTriedByOneCall(t *testing.T) {
 	})
 }
 
+// What is found and not known to KMS takes nothing away, even where the source gives
+// nothing else any more.
+func TestUnknownCredentialsThatAreTriedLeaveWhatWorks(t *testing.T) {
+	inWorld(t, time.Hour, func(t *testing.T, w *world, c *Client, down *atomic.Bool) {
+		if err := w.seal(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		w.become("wrong")
+		w.deny("wrong", "UnrecognizedClientException")
+		c.opts.Connections.Refresh()
+		_ = w.seal(t.Context(), c)
+		synctest.Wait()
+		down.Store(true)
+		for range 1000 {
+			if err := w.seal(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		if w.signed("AKIAwrong2") != 1 {
+			t.Errorf("%d calls were signed with what KMS does not know, want one", w.signed("AKIAwrong2"))
+		}
+	})
+}
+
+// SIGHUP asks the source although nothing is due, once, and takes what it gives.
+func TestRequestAsksTheSourceOnce(t *testing.T) {
+	inWorld(t, 6*time.Hour, func(t *testing.T, w *world, c *Client, _ *atomic.Bool) {
+		_ = w.seal(t.Context(), c)
+		w.become("second")
+		c.opts.Connections.Refresh()
+		for range 60 {
+			if err := w.seal(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		if n := len(w.begun()); n != 2 || w.signed("AKIAsecond2") < 58 {
+			t.Errorf("%d asks, %d calls with what SIGHUP found; want two, and nearly all", n, w.signed("AKIAsecond2"))
+		}
+	})
+}
+
 // Static credentials change with their file and are asked for by nothing else.
 func TestStaticCredentialsAreNotAskedForAgain(t *testing.T) {
 	t.Parallel()
