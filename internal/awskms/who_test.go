@@ -223,6 +223,26 @@ func TestRequestStartsTheScheduleOver(t *testing.T) {
 	})
 }
 
+// Where SIGHUP finds nothing else, the intervals begin with the shortest again.
+func TestRequestStartsTheIntervalsOver(t *testing.T) {
+	inWorld(t, 6*time.Hour, func(t *testing.T, w *world, c *Client, _ *atomic.Bool) {
+		w.deny("first", "AccessDeniedException")
+		for range 360 {
+			_ = w.seal(t.Context(), c)
+			time.Sleep(10 * time.Second)
+		}
+		c.opts.Connections.Refresh()
+		_ = w.seal(t.Context(), c)
+		synctest.Wait()
+		w.become("second")
+		for start := time.Now(); w.seal(t.Context(), c) != nil; time.Sleep(5 * time.Second) {
+			if time.Since(start) > 40*time.Second {
+				t.Fatal("40 s after SIGHUP the role that was attached since is not used")
+			}
+		}
+	})
+}
+
 // Other credentials that are found are tried once by one call, while all others go
 // on with those that work.
 func TestOtherCredentialsAreTriedByOneCall(t *testing.T) {
