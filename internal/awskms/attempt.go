@@ -57,7 +57,7 @@ func (l *line) Do(req *http.Request) (*http.Response, error) {
 	w := l.way(req.URL) //nolint:contextcheck // what it opens ahead outlives the call
 	ctx, cancel, transport, state := attempt(req, w.transports)
 	defer cancel()
-	began, got := time.Now(), noConnection
+	given, got := left(ctx), noConnection
 	out, err := inMemory(req.Clone(got.noted(ctx))) //nolint:contextcheck // ctx is the request's own, shortened
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func (l *line) Do(req *http.Request) (*http.Response, error) {
 		return resp, nil
 	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		if transport == w.transports.pooled && got == keptConnection && time.Since(began) >= leastHang {
+		if transport == w.transports.pooled && got == keptConnection && given >= leastHang {
 			w.hung()
 		}
 		if state != nil && state.made == 1 && req.Context().Err() == nil {

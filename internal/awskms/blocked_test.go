@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -37,11 +38,12 @@ func (b *block) pass() {
 // behind has a bound and is gone afterwards, and ten seconds after all is well calls
 // are served.
 func TestBlockedLookUpsAreLeftBehind(t *testing.T) {
-	noFiles(t)
+	t.Parallel()
 	for name, life := range map[string]time.Duration{"with credentials that end meanwhile": time.Minute, "with credentials that last": 6 * time.Hour} {
 		for _, step := range []string{"settings", "source"} {
 			for _, blocked := range []time.Duration{time.Minute, 10 * time.Minute} {
 				t.Run(name+", "+step+", "+blocked.String(), func(t *testing.T) {
+					t.Parallel()
 					synctest.Test(t, func(t *testing.T) { blockFor(t, life, step, blocked) })
 				})
 			}
@@ -109,7 +111,7 @@ func running(c *Client) int {
 
 // What comes after a look-up was left behind is dropped.
 func TestLateResultsAreDropped(t *testing.T) {
-	noFiles(t)
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w, b, conns := newWorld(6*time.Hour), &block{}, NewConnections()
 		defer conns.Close()
@@ -140,9 +142,96 @@ func TestLateResultsAreDropped(t *testing.T) {
 	})
 }
 
+// Of two look-ups beside each other the one that began later counts, whichever ends
+// first: it may have found what took the place of the other's.
+func TestSlowResultOfBeforeIsDropped(t *testing.T) {
+	inWorld(t, 6*time.Hour, func(t *testing.T, w *world, c *Client, _ *atomic.Bool) {
+		inner := w.sts(nil)
+		source := provider(func(ctx context.Context) (aws.Credentials, error) {
+			value, err := inner.Retrieve(ctx)
+			if value.AccessKeyID == "AKIAfirst1" {
+				time.Sleep(6 * time.Second)
+			}
+			return value, err
+		})
+		c.identity.source = func(context.Context) (*session, error) {
+			return c.identity.session(aws.Config{}, aws.NewCredentialsCache(source)), nil
+		}
+		time.AfterFunc(time.Second, func() { w.become("second") })
+		for range 60 {
+			_ = w.seal(t.Context(), c)
+			time.Sleep(time.Second)
+		}
+		if asks, old, now := len(w.begun()), w.signed("AKIAfirst1"), w.signed("AKIAsecond2"); asks != 2 || old != 0 || now < 50 {
+			t.Errorf("%d asks, %d calls with what the first found, %d with what the second did; want two, none, nearly all", asks, old, now)
+		}
+	})
+}
+
+// While a source hangs and there is nothing to sign with, another look-up begins
+// beside the first after four seconds, and not sooner. What hangs must not pile up:
+// with 16 steps that run there are 30 seconds between two, with 64 ten minutes, and
+// with 128 nothing begins. SIGHUP waits for none of these but the last.
+func TestLookUpsThatHangDoNotPileUp(t *testing.T) {
+	inWorld(t, time.Hour, func(t *testing.T, w *world, c *Client, _ *atomic.Bool) {
+		b, ran := &block{}, &sync.Map{} // number of an ask → how many steps ran as it began
+		source := provider(func(context.Context) (aws.Credentials, error) {
+			w.asked()
+			ran.Store(len(w.begun())-1, running(c)-1)
+			b.pass()
+			return aws.Credentials{}, errDown
+		})
+		c.identity.source = func(context.Context) (*session, error) {
+			return c.identity.session(aws.Config{}, source), nil
+		}
+		release := b.set()
+		_ = w.seal(t.Context(), c)
+		requested := map[int]bool{}
+		for _, crowd := range []int{fewRunning + 4, manyRunning + 4} {
+			for running(c) < crowd {
+				time.Sleep(time.Second)
+			}
+			before := len(w.begun())
+			c.opts.Connections.Refresh()
+			_ = w.seal(t.Context(), c)
+			synctest.Wait()
+			if n := len(w.begun()) - before; n != 1 {
+				t.Errorf("while %d run: SIGHUP led to %d look-ups, want one at once", crowd, n)
+			}
+			requested[before] = true
+		}
+		time.Sleep(48 * time.Hour)
+		c.opts.Connections.Refresh()
+		_ = w.seal(t.Context(), c)
+		time.Sleep(time.Hour)
+		began := w.begun()
+		if n := running(c); n != mostRunning || len(began) != mostRunning {
+			t.Errorf("%d steps run, after %d look-ups; want %d", n, len(began), mostRunning)
+		}
+		for n := 1; n < len(began); n++ {
+			least, most := patience, patience+failurePause
+			beside, _ := ran.Load(n)
+			switch beside := beside.(int); {
+			case beside >= manyRunning:
+				least, most = crowdedPause, crowdedPause+time.Second
+			case beside >= fewRunning:
+				least, most = mostPause, mostPause+time.Second
+			}
+			if gap := began[n].Sub(began[n-1]); !requested[n] && (gap < least || gap > most) {
+				t.Errorf("look-up %d, while %d run, begins %s after the one before; want %s to %s", n, beside, gap, least, most)
+			}
+		}
+		release()
+		time.Sleep(10 * time.Second)
+		if len(w.begun()) == len(began) {
+			t.Error("ten seconds after nothing hangs, no look-up has begun")
+		}
+	})
+}
+
 // SIGHUP tries now, although another look-up hangs.
 func TestRequestDoesNotWaitForWhatHangs(t *testing.T) {
-	noFiles(t)
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w, b, conns := newWorld(6*time.Hour), &block{}, NewConnections()
 		defer time.Sleep(10 * time.Minute)

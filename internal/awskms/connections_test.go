@@ -10,13 +10,12 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
-	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
 func TestHangingAttemptIsRepeatedOnANewConnection(t *testing.T) {
-	s, key := start(t)
-	c := newClient(t, awskms.Options{})
+	s, key := startBeside(t)
+	c := newClient(t, awskms.Options{Endpoint: s.URL, Timeout: usualLimit})
 	mustSeal(t, c, key)
 	before := s.Connections()
 	defer s.Inject(kmsemulator.Fault{Operation: "Encrypt", Kind: kmsemulator.Hang, Count: 1})()
@@ -68,17 +67,11 @@ func TestRetriesDrawFromTheBudgetAndRequestsDoNot(t *testing.T) {
 }
 
 func TestHundredCallersShareKeptConnections(t *testing.T) {
-	s := kmstest.StartTLS(t)
-	s.SetEnv(t)
-	key, err := s.CreateKey(kmstest.Region, kmsemulator.KeyOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, key := startBeside(t)
 	conns := awskms.NewConnections()
 	t.Cleanup(conns.Close)
-	const patience = 10 * time.Minute // a slow machine must not make an attempt hang
 	clients := []*awskms.Client{
-		newClient(t, awskms.Options{Connections: conns, Timeout: patience}), newClient(t, awskms.Options{Connections: conns, Timeout: patience}),
+		newClient(t, awskms.Options{Connections: conns, Endpoint: s.URL}), newClient(t, awskms.Options{Connections: conns, Endpoint: s.URL}),
 	}
 	defer s.Inject(kmsemulator.Fault{Kind: kmsemulator.Latency, Delay: 5 * time.Millisecond})()
 	round := func(calls int) {
@@ -95,10 +88,11 @@ func TestHundredCallersShareKeptConnections(t *testing.T) {
 		wg.Wait()
 	}
 	round(5)
-	before := s.Handshakes()
+	settled(t, s.Connections) // those that are opened ahead too
+	before := s.Connections()
 	round(10)
-	if after := s.Handshakes(); after != before {
-		t.Errorf("handshakes in steady state: %d, want none", after-before)
+	if after := s.Connections(); after != before {
+		t.Errorf("connections in steady state: %d, want none", after-before)
 	}
 }
 

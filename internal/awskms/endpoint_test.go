@@ -29,7 +29,25 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stdout, err)
 		os.Exit(0)
 	}
+	leaveMachine()
 	goleak.VerifyTestMain(m)
+}
+
+// leaveMachine makes the SDK find the emulator's caller, and nothing of the machine
+// that the tests run on, so that tests which need no other settings can be parallel.
+func leaveMachine() {
+	for _, pair := range os.Environ() {
+		if name, _, _ := strings.Cut(pair, "="); strings.HasPrefix(name, "AWS_") {
+			_ = os.Unsetenv(name)
+		}
+	}
+	caller := kmstest.Credential()
+	for name, value := range map[string]string{
+		"AWS_ACCESS_KEY_ID": caller.AccessKeyID, "AWS_SECRET_ACCESS_KEY": caller.SecretAccessKey, "AWS_REGION": kmstest.Region,
+		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_EC2_METADATA_DISABLED": "true",
+	} {
+		_ = os.Setenv(name, value)
+	}
 }
 
 func TestEndpointAndProxyFollowTheSDKsSettings(t *testing.T) {

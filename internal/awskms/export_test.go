@@ -75,3 +75,6 @@ func Hangs(c *Connections) int {
 	}
 	return n
 }
+
+// Running counts the steps of look-ups that run, those included that were left behind.
+func Running(c *Client) int { return running(c) }

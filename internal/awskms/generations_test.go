@@ -66,7 +66,7 @@ func TestClientsComeAndGoAndLeaveNothing(t *testing.T) {
 			c.Close()
 		}
 	}
-	const cycles = 200
+	const cycles = 40
 	before := s.Connections()
 	for i := range cycles {
 		cycle(i)
@@ -85,10 +85,10 @@ func TestClientsComeAndGoAndLeaveNothing(t *testing.T) {
 
 // The last calls of a generation may end after it was dropped.
 func TestCallsOfAClosedClientWorkAndKeepNothing(t *testing.T) {
-	s, key := start(t)
+	s, key := startBeside(t)
 	conns := awskms.NewConnections()
 	t.Cleanup(conns.Close)
-	c := newClient(t, awskms.Options{Connections: conns})
+	c := newClient(t, awskms.Options{Connections: conns, Endpoint: s.URL, Timeout: usualLimit})
 	mustSeal(t, c, key)
 	remove := s.Inject(kmsemulator.Fault{Operation: "Encrypt", Kind: kmsemulator.Hang, Count: 1})
 	underWay := make(chan error)

@@ -207,7 +207,7 @@ func TestLateCredentialsAreFoundWhereTheMetadataServiceIsSilent(t *testing.T) {
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "false")
 	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://"+silent.Addr().String())
-	c := newClient(t, awskms.Options{})
+	c := newClient(t, awskms.Options{Timeout: usualLimit})
 	wantEventually(t, c, key, cause.CredentialsSilent)
 	text := fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", s.Credential.AccessKeyID, s.Credential.SecretAccessKey)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -216,6 +216,8 @@ func TestLateCredentialsAreFoundWhereTheMetadataServiceIsSilent(t *testing.T) {
 	began := time.Now()
 	wantEventually(t, c, key, works)
 	t.Logf("found after %v", time.Since(began).Round(100*time.Millisecond))
+	_ = silent.Close() // what was left behind ends
+	eventually(t, "steps of look-ups", 0, func() int { return awskms.Running(c) })
 }
 
 func TestSTSOutageIsNoMissingCredential(t *testing.T) {

@@ -1,10 +1,10 @@
 package awskms
 
 import (
-	"cmp"
 	"context"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -15,15 +15,29 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 )
 
-// hoursOf is how long the sources are used with credentials of one life, in virtual
-// time. LIVES=10 makes it ten times as long.
-func hoursOf(t *testing.T, life time.Duration) time.Duration {
+// credentialHours is the environment variable for how many hours of virtual time each
+// behaviour of a source is seen, and each source of the SDK.
+const credentialHours = "AWSKMS_CREDENTIAL_HOURS"
+
+// timeOf is how long a source is used with credentials of one life of several. Those
+// up to an hour are lived as often as each other.
+func timeOf(t *testing.T, life time.Duration, lives []time.Duration) time.Duration {
 	t.Helper()
-	times, err := strconv.Atoi(cmp.Or(os.Getenv("LIVES"), "1"))
-	if err != nil {
-		t.Fatal(err)
+	least := life * 5 / 4 // so that they are renewed
+	text := os.Getenv(credentialHours)
+	if text == "" {
+		return max(least, min(2*time.Hour, 60*life))
 	}
-	return min(100*time.Hour, 60*life) * time.Duration(times)
+	hours, err := strconv.Atoi(text)
+	if err != nil || hours < 1 {
+		t.Fatalf("%s=%s: want a number of hours", credentialHours, text)
+	}
+	all := time.Duration(0)
+	for _, l := range lives {
+		all += min(l, time.Hour)
+	}
+	share := min(life, time.Hour).Seconds() / all.Seconds()
+	return max(least, time.Duration(float64(hours)*share*float64(time.Hour)))
 }
 
 // A behaviour is what a source does.
@@ -115,22 +129,22 @@ func behaviours() []behaviour {
 // credentials in hand, or in reach, could have served, and the source is asked as
 // seldom as was promised.
 func TestNoCallFailsThatCredentialsCouldServe(t *testing.T) {
-	noFiles(t)
+	t.Parallel()
 	for _, b := range behaviours() {
-		t.Run(b.name, func(t *testing.T) {
-			for _, life := range []time.Duration{10 * time.Second, 30 * time.Second, 2 * time.Minute, 15 * time.Minute, time.Hour, 6 * time.Hour} {
-				if life < b.least {
-					continue
-				}
-				synctest.Test(t, func(t *testing.T) { live(t, b, life) })
-			}
-		})
+		lives := []time.Duration{10 * time.Second, 30 * time.Second, 2 * time.Minute, 15 * time.Minute, time.Hour, 6 * time.Hour}
+		lives = slices.DeleteFunc(lives, func(life time.Duration) bool { return life < b.least })
+		for _, life := range lives {
+			t.Run(b.name+"/"+life.String(), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) { live(t, b, life, timeOf(t, life, lives)) })
+			})
+		}
 	}
 }
 
 // live calls for many lives, at random times and just before and after the end of
 // what there is.
-func live(t *testing.T, b behaviour, life time.Duration) {
+func live(t *testing.T, b behaviour, life, most time.Duration) {
 	t.Helper()
 	w := newWorld(life)
 	w.forgets = true
@@ -144,9 +158,8 @@ func live(t *testing.T, b behaviour, life time.Duration) {
 		}
 		time.Sleep(time.Second)
 	}
-	start := time.Now()
-	hours, calls := hoursOf(t, life), 0
-	for time.Since(start) < hours {
+	start, calls := time.Now(), 0
+	for time.Since(start) < most {
 		if err := w.seal(t.Context(), c); err != nil {
 			t.Fatalf("life %s, after %s: %v; in hand: %v", life, time.Since(start), err, w.holds())
 		}

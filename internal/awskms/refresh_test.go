@@ -345,6 +345,7 @@ func TestRefusalUnderBothKeepsTheNewCredentials(t *testing.T) {
 		}
 	}
 	r.kms.Allow(r.key, "Encrypt")
+	awskms.LookAgain(r.c)
 	wantSigner(t, r.c, r.gate, r.key, r.second.AccessKeyID)
 }
 

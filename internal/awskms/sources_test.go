@@ -104,7 +104,8 @@ func TestNoCallFailsWithTheSDKsSources(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			for _, life := range []time.Duration{10 * time.Second, time.Minute, 15 * time.Minute, time.Hour, 6 * time.Hour} {
+			lives := []time.Duration{10 * time.Second, time.Minute, 15 * time.Minute, time.Hour, 6 * time.Hour}
+			for _, life := range lives {
 				noFiles(t)
 				w := newWorld(life)
 				s := &service{w: w, keep: tt.keep}
@@ -113,13 +114,13 @@ func TestNoCallFailsWithTheSDKsSources(t *testing.T) {
 				for name, value := range tt.env(t, server.URL) {
 					t.Setenv(name, value)
 				}
-				synctest.Test(t, func(t *testing.T) { s.serve(t, tt.role, life) })
+				synctest.Test(t, func(t *testing.T) { s.serve(t, tt.role, life, timeOf(t, life, lives)) })
 			}
 		})
 	}
 }
 
-func (s *service) serve(t *testing.T, role string, life time.Duration) {
+func (s *service) serve(t *testing.T, role string, life, most time.Duration) {
 	t.Helper()
 	conns := NewConnections()
 	defer conns.Close()
@@ -130,7 +131,7 @@ func (s *service) serve(t *testing.T, role string, life time.Duration) {
 		return load(ctx)
 	}
 	start := time.Now()
-	for lives := 0; time.Since(start) < 20*life; lives++ {
+	for time.Since(start) < most {
 		s.down.Store(upTo(3) == 0 && time.Until(s.ends()) > life/4) // early in the window
 		if err := s.w.seal(t.Context(), c); err != nil {
 			t.Fatalf("life %s, after %s: %v", life, time.Since(start), err)
@@ -172,14 +173,20 @@ func TestNoCallFailsWithFilesAndProcesses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(tt.env, tt.path)
-			for _, life := range []time.Duration{30 * time.Second, 15 * time.Minute, time.Hour} {
+			lives := []time.Duration{30 * time.Second, 15 * time.Minute, time.Hour, 6 * time.Hour}
+			if name != "file" { // files are looked at every 15 s
+				lives = append(lives, 10*time.Second)
+			}
+			for _, life := range lives {
+				most := timeOf(t, life, lives)
 				synctest.Test(t, func(t *testing.T) {
 					conns := NewConnections()
 					defer conns.Close()
 					w := newWorld(life)
 					c := w.bare(t, Options{Connections: conns})
 					var ends time.Time
-					for n, start := 0, time.Now(); time.Since(start) < 20*life; n++ {
+					start := time.Now()
+					for n := 0; time.Since(start) < most; n++ {
 						if time.Until(ends) < life/4 || name == "file" && time.Until(ends) < 20*time.Second {
 							value := w.issue("first", life)
 							ends = value.Expires
@@ -190,6 +197,7 @@ func TestNoCallFailsWithFilesAndProcesses(t *testing.T) {
 						}
 						time.Sleep(upTo(life / 20))
 					}
+					t.Logf("life %s: %s", life, time.Since(start).Round(time.Second))
 				})
 			}
 		})

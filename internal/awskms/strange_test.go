@@ -236,38 +236,43 @@ func forward(conn net.Conn, address string) {
 // A proxy or a TLS handshake that hangs holds nothing longer than connections take
 // to be opened.
 func TestNoHangingDialIsKept(t *testing.T) {
-	s, key := start(t)
-	p := startPeer(t, silent)
-	for name, c := range map[string]struct{ endpoint, proxy string }{
-		"TLS":         {"https://" + p.address, ""},
-		"CONNECT":     {"https://kms.invalid", "http://" + p.address},
-		"HTTPS proxy": {"https://kms.invalid", "https://" + p.address},
-		"SOCKS":       {"https://kms.invalid", "socks5://" + p.address},
-		"SOCKS, HTTP": {"http://kms.invalid", "socks5://" + p.address},
+	t.Parallel()
+	for name, to := range map[string]struct{ endpoint, proxy string }{
+		"TLS":         {"https://", ""},
+		"CONNECT":     {"https://kms.invalid", "http://"},
+		"HTTPS proxy": {"https://kms.invalid", "https://"},
+		"SOCKS":       {"https://kms.invalid", "socks5://"},
+		"SOCKS, HTTP": {"http://kms.invalid", "socks5://"},
 	} {
-		conns := awskms.NewConnections()
-		mustSeal(t, newClient(t, awskms.Options{Connections: conns}), key) // reads the settings
-		if c.proxy != "" {
-			proxy, err := url.Parse(c.proxy)
-			if err != nil {
-				t.Fatal(err)
+		t.Run(name, func(t *testing.T) {
+			s, key := startBeside(t)
+			p := startPeer(t, silent)
+			conns := awskms.NewConnections()
+			mustSeal(t, newClient(t, awskms.Options{Connections: conns, Endpoint: s.URL}), key) // reads the settings
+			if to.proxy == "" {
+				to.endpoint += p.address
+			} else {
+				proxy, err := url.Parse(to.proxy + p.address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				awskms.UseProxy(conns, proxy)
 			}
-			awskms.UseProxy(conns, proxy)
-		}
-		client := newClient(t, awskms.Options{Connections: conns, Endpoint: c.endpoint, Timeout: 300 * time.Millisecond})
-		before := p.acceptedSoFar()
-		for range 3 {
-			if _, err := client.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.TimedOut {
-				t.Errorf("%s: %v, want %s", name, err, cause.TimedOut)
+			client := newClient(t, awskms.Options{Connections: conns, Endpoint: to.endpoint, Timeout: 300 * time.Millisecond})
+			before := p.acceptedSoFar()
+			for range 3 {
+				if _, err := client.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.TimedOut {
+					t.Errorf("%v, want %s", err, cause.TimedOut)
+				}
 			}
-		}
-		if n := p.acceptedSoFar() - before; n < 3 {
-			t.Errorf("%s: %d connections, want one for each call at least", name, n)
-		}
-		eventually(t, name+": open connections", 0, p.opened)
-		conns.Close()
+			if n := p.acceptedSoFar() - before; n < 3 {
+				t.Errorf("%d connections, want one for each call at least", n)
+			}
+			eventually(t, "connections that hang", 0, p.opened)
+			conns.Close()
+			eventually(t, "open connections", 0, s.Open)
+		})
 	}
-	eventually(t, "open connections", 0, s.Open)
 }
 
 // By a proxy that is well, connections are kept for as long as without one.
