@@ -52,7 +52,7 @@ type Options struct {
 	Log         *slog.Logger
 	Waits       *bounded.Observer // told of checks that are left behind; nil: nobody is
 	Memory      Memory            // keeps what is known over a restart of the process; nil: nothing does
-	Known       *Known            // what the process before knew; nil: nothing that counts
+	Known       *Known            // what the process before knew; nil: nothing that counts, or what Before has of it
 	Pauses      *bounded.Pauses   // of the process, after which checks are counted again; nil: none
 	Intervals   Intervals         // between questions about keys that only read
 	Before      *Provider         // which this one replaces, under the same name; nil: none

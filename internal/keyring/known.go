@@ -42,8 +42,8 @@ type Memory interface {
 // A keeper keeps what one provider knows. It is safe for concurrent use.
 type keeper struct {
 	memory Memory
-	known  atomic.Pointer[Known] // of the process before; nil: nothing that counts
-	erase  chan struct{}         // holds one request
+	known  *atomic.Pointer[Known] // of the process before, for all providers of this one in a row; holds nil: nothing that counts
+	erase  chan struct{}          // holds one request
 
 	answering sync.Mutex // held while a caller's answer makes the memory change
 
@@ -54,8 +54,13 @@ type keeper struct {
 }
 
 func newKeeper(o Options) *keeper {
-	k := &keeper{memory: o.Memory, erase: make(chan struct{}, 1)}
-	k.known.Store(o.Known)
+	k := &keeper{memory: o.Memory, known: new(atomic.Pointer[Known]), erase: make(chan struct{}, 1)}
+	if b := o.Before; b != nil && b.write == o.Keys[0] && b.opts.Epoch == o.Epoch { // the key_id is the same
+		k.known = b.keeper.known
+	}
+	if o.Known != nil {
+		k.known.Store(o.Known)
+	}
 	return k
 }
 

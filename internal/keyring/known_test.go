@@ -342,3 +342,35 @@ func TestReplacedProviderKeepsNothing(t *testing.T) {
 		kill()
 	})
 }
+
+// A reload in the outage changes nothing of what is known of the key that writes.
+func TestReloadInAnOutageKeepsWhatTheProcessBeforeKnew(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.fail("Encrypt", cause.Unreachable)
+		known := &keyring.Known{KeyID: keyA, KeyARN: keyA, LastOK: time.Now()}
+		a := newKey(f, keyA)
+		before := ringOf(ringOptions{grace: 10 * time.Minute, known: known}, a)
+		kill := stoppable(t, before)
+		wantStatus(t, before, "ok")
+		reload := func(epoch uint32, keys ...*keyring.Key) *keyring.Provider {
+			p := ringOf(ringOptions{grace: 10 * time.Minute, before: before, epoch: epoch}, keys...)
+			running(t, p)
+			time.Sleep(time.Second)
+			return p
+		}
+		wantStatus(t, reload(0, a, newKey(f, keyB)), "ok")
+		wantStatus(t, reload(1, a), "error KMS0204") // of another key_id
+		wantStatus(t, reload(0, newKey(f, keyA)), "error KMS0204")
+		next := reload(0, a)
+		f.fail("Encrypt", cause.KeyDisabled) // which the provider before meets, in a call that it has yet to end
+		if _, err := before.Encrypt(t.Context(), secret.Bytes("seed")); err == nil {
+			t.Fatal("want a refusal")
+		}
+		f.fail("Encrypt", cause.Unreachable)
+		time.Sleep(10 * time.Second)
+		wantStatus(t, next, "error KMS0204")
+		kill()
+	})
+}
