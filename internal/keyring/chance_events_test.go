@@ -3,6 +3,7 @@ package keyring_test
 import (
 	"fmt"
 	"strconv"
+	"testing/synctest"
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
@@ -150,6 +151,7 @@ func (g *gambler) unhang() {
 		return
 	}
 	g.release()
+	synctest.Wait() // what hung ends as things are now
 	g.hung, g.release = nil, nil
 	g.touch(arns()...)
 }

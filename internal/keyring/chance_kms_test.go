@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
@@ -17,9 +18,10 @@ import (
 type witness struct {
 	*tellingKMS
 
-	seenMu sync.Mutex
-	seen   map[string]outcome   // operation and ARN
-	broken map[string]time.Time // ARN → when what was sealed did not open, the first time since KMS seals otherwise
+	seenMu      sync.Mutex
+	everRefused bool
+	seen        map[string]outcome   // operation and ARN
+	broken      map[string]time.Time // ARN → when what was sealed did not open, the first time since KMS seals otherwise
 }
 
 // An outcome is what calls of one operation under one key came to.
@@ -33,7 +35,7 @@ func newWitness(f *tellingKMS) *witness {
 }
 
 func (w *witness) Encrypt(ctx context.Context, key string, plaintext secret.Bytes) (awskms.Sealed, error) {
-	sealed, err := w.tellingKMS.Encrypt(ctx, key, plaintext)
+	sealed, err := asCaller(ctx, func(ctx context.Context) (awskms.Sealed, error) { return w.tellingKMS.Encrypt(ctx, key, plaintext) })
 	if err == nil {
 		key = sealed.KeyARN
 	}
@@ -42,7 +44,7 @@ func (w *witness) Encrypt(ctx context.Context, key string, plaintext secret.Byte
 }
 
 func (w *witness) Decrypt(ctx context.Context, key string, blob []byte) (awskms.Opened, error) {
-	opened, err := w.tellingKMS.Decrypt(ctx, key, blob)
+	opened, err := asCaller(ctx, func(ctx context.Context) (awskms.Opened, error) { return w.tellingKMS.Decrypt(ctx, key, blob) })
 	if err == nil {
 		key = opened.KeyARN
 	}
@@ -57,6 +59,22 @@ func (w *witness) Decrypt(ctx context.Context, key string, blob []byte) (awskms.
 	return opened, err
 }
 
+// A callersContext is in the context of what a caller of the provider asks.
+type callersContext struct{}
+
+// asCaller makes a call. The client of KMS leaves behind what hangs: here it does so
+// for callers alone, so that what hangs for checks is theirs to leave behind.
+func asCaller[T any](ctx context.Context, call func(context.Context) (T, error)) (T, error) {
+	if ctx.Value(callersContext{}) == nil {
+		return call(ctx)
+	}
+	out, err := bounded.Do(ctx, nil, bounded.Call, call)
+	if _, left := errors.AsType[*bounded.AbandonedError](err); left {
+		return out, &cause.Error{Code: cause.TimedOut}
+	}
+	return out, err
+}
+
 // note notes a call, unless nobody waits for it any more.
 func (w *witness) note(ctx context.Context, what string, err error) {
 	if ctx.Err() != nil {
@@ -64,6 +82,7 @@ func (w *witness) note(ctx context.Context, what string, err error) {
 	}
 	w.seenMu.Lock()
 	defer w.seenMu.Unlock()
+	w.everRefused = w.everRefused || err != nil && cause.ClassOf(err) == cause.Refused
 	o := w.seen[what]
 	switch {
 	case err == nil:
@@ -95,16 +114,11 @@ func (w *witness) firstRefusal(arn string) time.Time {
 	return first
 }
 
-// anyRefused reports whether the key was refused anything.
-func (w *witness) anyRefused() bool {
+// wasRefused reports whether the key was ever refused anything.
+func (w *witness) wasRefused() bool {
 	w.seenMu.Lock()
 	defer w.seenMu.Unlock()
-	for _, o := range w.seen {
-		if !o.refused.IsZero() {
-			return true
-		}
-	}
-	return false
+	return w.everRefused
 }
 
 // forgetRefusals is a pause of the process: what was not confirmed is counted again.

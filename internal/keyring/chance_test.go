@@ -59,7 +59,8 @@ type gambler struct {
 	written   []keyring.Encrypted
 	erred     bool                 // the last Status was an error
 	aliasAt   string               // ARN that was told last under the alias
-	aliasLeft map[string]time.Time // ARN → when another one was told
+	aliasLeft map[string]time.Time // ARN → when it was told last
+	heardAt   time.Time            // when any was
 	pausedAt  time.Time            // until when the process did not run
 }
 
@@ -247,6 +248,9 @@ func (g *gambler) kill() {
 // configuration.
 func (g *gambler) restart() string {
 	g.kill()
+	if kept, _ := g.file.read(); g.wrote { // it was about to tell that
+		g.lastTold = kept.KeyID
+	}
 	if g.IntN(4) == 0 {
 		g.names = g.someNames()
 	}

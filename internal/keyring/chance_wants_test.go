@@ -3,14 +3,12 @@ package keyring_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"slices"
 	"strconv"
 	"strings"
 	"testing/synctest"
 	"time"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
@@ -62,9 +60,6 @@ func (g *gambler) live() {
 	g.noteRefusals()
 	if g.dead.Load() {
 		g.tell("the process was killed at a write of its file")
-		if kept, _ := g.file.read(); g.wrote {
-			g.lastTold = kept.KeyID
-		}
 		g.tell(g.restart())
 	}
 }
@@ -161,7 +156,7 @@ func (g *gambler) judgeBeforeContact(st keyring.Status, err error) {
 		if g.mustInherit() {
 			g.t.Errorf("Status is an error, although the process before would say %+v: %v", *known, err)
 		}
-	case known == nil || st.KeyID != g.lastTold || g.writer().anyRefused():
+	case known == nil || st.KeyID != g.lastTold || !g.writer().firstRefusal(g.ring.Address()).IsZero():
 		g.t.Errorf("Status %+v of a process that has not reached KMS; callers were told %s last, and it knows %+v", st, g.lastTold, known)
 	case (st.Healthz == keyring.OK) != time.Now().Before(known.LastOK.Add(chanceGrace)):
 		g.t.Errorf("Status %+v %s after the key last worked", st, time.Since(known.LastOK))
@@ -171,7 +166,7 @@ func (g *gambler) judgeBeforeContact(st keyring.Status, err error) {
 // mustInherit reports whether the process knows what the one before said, and has
 // met nothing but an outage.
 func (g *gambler) mustInherit() bool {
-	if g.known == nil || g.garbled || time.Since(g.started) < 7*time.Second || g.writer().anyRefused() {
+	if g.known == nil || g.garbled || time.Since(g.started) < 7*time.Second || g.writer().wasRefused() {
 		return false
 	}
 	for _, arn := range arns() {
@@ -202,7 +197,9 @@ func (g *gambler) write() {
 	synctest.Wait()
 	contacted := g.ring.Contacted()
 	seed := "seed" + strconv.Itoa(len(g.written))
-	e, err := patient(g, func(ctx context.Context) (keyring.Encrypted, error) { return g.ring.Encrypt(ctx, secret.Bytes(seed)) })
+	ctx, cancel := g.caller()
+	defer cancel()
+	e, err := g.ring.Encrypt(ctx, secret.Bytes(seed))
 	switch {
 	case g.dead.Load():
 		return
@@ -244,12 +241,9 @@ func (g *gambler) steady(arn string) time.Duration {
 	return min(time.Since(g.changed[arn]), time.Since(g.since), time.Since(g.pausedAt))
 }
 
-// patient makes a caller's call, and leaves it behind where it hangs, as the client
-// of KMS does.
-func patient[T any](g *gambler, call func(context.Context) (T, error)) (T, error) {
-	ctx, cancel := context.WithTimeout(g.t.Context(), 3*time.Second)
-	defer cancel()
-	return bounded.Do(ctx, nil, bounded.Call, call)
+// caller is the context of a call by the API server.
+func (g *gambler) caller() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithValue(g.t.Context(), callersContext{}, true), 3*time.Second)
 }
 
 // hear is told a key_id. Material goes forward only, and what outlives the process
@@ -269,18 +263,21 @@ func (g *gambler) hear(keyID string) {
 	if g.names[0] == alias && s.Key != g.aliasAt {
 		g.hearMove(s.Key)
 	}
+	g.heardAt = time.Now()
 }
 
 // hearMove is told another key of the alias than before. It rests for five minutes
-// from each that it has left, unless the key that it went to is refused. It may have
-// left a key some time before that was told.
+// from each that it has left, unless the key that it went to is refused.
 func (g *gambler) hearMove(arn string) {
-	const surely = 3 * time.Minute
+	const (
+		rests    = 5 * time.Minute
+		refusals = 3 * time.Minute // that a refusal may be old
+	)
 	left, ok := g.aliasLeft[arn]
-	if ok && time.Since(left) < surely && time.Since(g.refused[g.aliasAt]) > surely {
-		g.t.Errorf("the alias is back at %s, %s after it went to %s", arn, time.Since(left), g.aliasAt)
+	if ok && time.Since(left) < rests && time.Since(g.refused[g.aliasAt]) > refusals {
+		g.t.Errorf("the alias is back at %s, %s after callers were last told of it", arn, time.Since(left))
 	}
-	g.aliasLeft[g.aliasAt] = time.Now()
+	g.aliasLeft[g.aliasAt] = g.heardAt // it may have left that key at any time since
 	delete(g.aliasLeft, arn)
 	g.aliasAt = arn
 }
@@ -293,12 +290,12 @@ func (g *gambler) read(i int, well bool) {
 	arn := keyref.ParseState(e.KeyID).Key
 	works := slices.Contains(g.names, arn) && g.howDecryptFails(arn) == ""
 	for how, in := range []keyring.Stored{read(e), {Ciphertext: e.Ciphertext, Bare: true}, {Ciphertext: e.Ciphertext, KeyID: alias}} {
-		plaintext, err := patient(g, func(ctx context.Context) (secret.Bytes, error) { return g.ring.Decrypt(ctx, in) })
-		_, left := errors.AsType[*bounded.AbandonedError](err)
+		ctx, cancel := g.caller()
+		plaintext, err := g.ring.Decrypt(ctx, in)
+		cancel()
 		switch {
 		case err == nil && !bytes.Equal(plaintext, []byte("seed"+strconv.Itoa(i))):
 			g.t.Errorf("write %d reads as %q", i, plaintext)
-		case left && g.release != nil:
 		case err != nil && (well || works && how == 0 || cause.ClassOf(err) == cause.BadData):
 			g.t.Errorf("write %d, under %s: %v", i, e.KeyID, err)
 		}

@@ -26,3 +26,6 @@ func (p *Provider) Frozen(d time.Duration) {
 
 // Contacted reports whether the first contact with KMS is over.
 func (p *Provider) Contacted() bool { return p.verdict().contacted }
+
+// Address is the name by which KMS is asked for the key that writes.
+func (p *Provider) Address() string { return p.write.address() }
