@@ -284,7 +284,7 @@ const chanceRounds = "KEYRING_CHANCE_ROUNDS"
 // that is promised. Some seeds are the same in every run, the others are fresh.
 func TestWhateverHappensWhatWasAcknowledgedReads(t *testing.T) {
 	t.Parallel()
-	fresh := 6
+	fresh := 10
 	if text := os.Getenv(chanceRounds); text != "" {
 		var err error
 		if fresh, err = strconv.Atoi(text); err != nil {

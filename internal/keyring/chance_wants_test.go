@@ -222,10 +222,11 @@ func (g *gambler) write() {
 }
 
 // judgeAcknowledged judges a write: none is acknowledged that is known not to open.
-// An outage of Decrypt stops no writes.
+// An outage of Decrypt stops no writes, and neither does a Decrypt that hangs.
 func (g *gambler) judgeAcknowledged(arn string) {
 	saw, first, what := g.writer(), time.Time{}, ""
 	switch e := g.kms.trouble("Decrypt", arn); {
+	case g.release != nil:
 	case e != nil && e.Class() == cause.Refused:
 		first, what = saw.of("Decrypt "+arn).refused, e.Code.String()
 	case e == nil && g.garbled:
