@@ -407,12 +407,11 @@ func (g *gambler) wantedState(arn string) keyring.State {
 	if slices.Contains(g.hung, "Decrypt") {
 		return keyring.Outage
 	}
-	switch c := g.kms.trouble("Decrypt", arn).Class(); c {
-	case cause.Refused:
+	switch c := g.kms.trouble("Decrypt", arn).Class(); {
+	case c == cause.Refused:
 		return keyring.Refused
-	case cause.Credentials:
+	case c == cause.Credentials:
 		return keyring.Credentials
-	default:
-		return keyring.Outage
 	}
+	return keyring.Outage
 }

@@ -205,6 +205,9 @@ func (p *Provider) tell(ctx context.Context, k *Key, op operation, err error) {
 func (p *Provider) enter(ctx context.Context, k *Key, op operation, err error, began time.Time) {
 	if err != nil && k == p.write {
 		k.record.resume(p.opts.Pauses.Last())
+		if cause.ClassOf(err).TellsHealth() {
+			p.keeper.before.last.Store(&failure{cause.Of(err), time.Now()})
+		}
 	}
 	k.record.enter(op, time.Now(), err, began)
 	if k == p.write {

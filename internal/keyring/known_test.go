@@ -374,3 +374,24 @@ func TestReloadInAnOutageKeepsWhatTheProcessBeforeKnew(t *testing.T) {
 		kill()
 	})
 }
+
+// A pause of the process ends no outage: Status does not become an error until the
+// next check.
+func TestPauseKeepsWhatTheProcessBeforeKnew(t *testing.T) {
+	t.Parallel()
+	for _, grace := range []time.Duration{time.Nanosecond, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake()
+			f.fail("Encrypt", cause.Unreachable)
+			p := newRing(f, ringOptions{grace: grace, known: &keyring.Known{KeyID: keyA, KeyARN: keyA, LastOK: time.Now()}})
+			running(t, p)
+			time.Sleep(time.Second)
+			want := status(t, p)
+			p.Pause(10 * time.Minute)
+			wantStatus(t, p, want)
+			if want != "ok" && want != "text KMS0204" {
+				t.Errorf("Status is %q before the pause", want)
+			}
+		})
+	}
+}
