@@ -14,6 +14,9 @@ func (p *Provider) Frozen(d time.Duration) {
 	r := &p.write.record
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.resumed.IsZero() {
+		r.resumed = r.resumed.Add(-d)
+	}
 	for i := range r.tracks {
 		t := &r.tracks[i]
 		for _, at := range []*time.Time{&t.lastOK, &t.graceFrom, &t.first, &t.last, &t.refusedAt} {

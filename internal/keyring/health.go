@@ -67,9 +67,17 @@ func (r *record) resume(at time.Time) {
 	if !at.After(r.resumed) {
 		return
 	}
+	ran := r.resumed // the process did then, and whenever a call ended before the pause did
+	for i := range r.tracks {
+		for _, ended := range []time.Time{r.tracks[i].last, r.tracks[i].lastOK} {
+			if !ended.After(at) {
+				ran = later(ran, ended)
+			}
+		}
+	}
 	r.resumed = at
 	for i := range r.tracks {
-		r.tracks[i].resume(at)
+		r.tracks[i].resume(at, ran)
 	}
 }
 
