@@ -351,6 +351,29 @@ func TestGraceCountsOnlyTimeInWhichTheProcessRan(t *testing.T) {
 	})
 }
 
+// Each pause counts once, and never the time before it: another one follows before
+// the next check, and what fails may hide what failed before.
+func TestPausesAmidAnOutageDoNotProlongTheGrace(t *testing.T) {
+	t.Parallel()
+	const grace = 3 * time.Minute
+	bubble(t, ringOptions{grace: grace}, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {
+		f.garble(true)
+		until(t, 2*time.Minute, inState(p, keyring.Outage))
+		was := p.Health().GraceEnds
+		f.fail("Encrypt "+keyA, cause.Unreachable) // nothing is sealed, so nothing is opened
+		time.Sleep(10 * time.Minute)
+		for range 3 {
+			p.Pause(20 * time.Minute)
+		}
+		f.mend("Encrypt " + keyA)
+		time.Sleep(10 * time.Second)
+		wantStatus(t, p, "text KMS0902")
+		if ends := p.Health().GraceEnds; ends.After(was.Add(30 * time.Second)) {
+			t.Errorf("the grace ends %s later than before the pauses, in which none of it passed", ends.Sub(was))
+		}
+	})
+}
+
 // The process asks the one detector, whoever comes first after a pause.
 func TestPausesOfTheProcessAreSeen(t *testing.T) {
 	t.Parallel()

@@ -3,250 +3,285 @@ package keyring_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
-	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
-// A gambler is an API server of a process to which anything happens: rotations,
-// answers from before them, moves of the alias that are not known everywhere for a
-// while, refusals, outages, and reloads that change which keys are listed and their
-// order, and make some of them again.
+// A gambler is an API server of a process to which anything happens
+// (chance_events_test.go). It knows what is true of KMS, and what it was told, and
+// judges every answer by that (chance_wants_test.go).
 type gambler struct {
 	*rand.Rand
 
-	t       *testing.T
-	kms     *fakeKMS
-	keys    map[string]*keyring.Key
-	writes  string // the first key's name
-	ring    *keyring.Provider
-	stop    func()
-	rotated map[string]int  // ARN → number of its material
-	newest  map[string]int  // ARN → that was told last
-	told    map[string]bool // key_ids
-	written []keyring.Encrypted
-	trace   []string
+	t     *testing.T
+	kms   *tellingKMS
+	began time.Time
+	trace []string
 
+	// The process, and what outlives it.
+	*process
+
+	file  stateFile
+	names []string // of the keys, as configured; the first writes
+	keys  map[string]chanceKey
+	ring  *keyring.Provider
+	since time.Time // the ring serves
+
+	// What is true of KMS.
+	rotated     map[string]int             // ARN → number of its material
+	changed     map[string]time.Time       // ARN → when it last began to fail otherwise, or to work
+	troubles    map[string]map[string]bool // ARN → how its Decrypt failed since the key was last seen to work
+	garbled     bool
+	ungarbledAt time.Time
+	release     func() // ends that calls hang; nil: none does
+	hung        []string
+	hungUntil   time.Time
 	inTurnUntil time.Time            // the alias's earlier key is shown as well
-	aliasAt     string               // ARN that was told last under the alias
-	aliasLeft   map[string]time.Time // ARN → when another one was told
 	refused     map[string]time.Time // ARN → when KMS last refused it
+
+	// What was told.
+	newest    map[string]int  // ARN → material that was told last
+	told      map[string]bool // key_ids, as far as the process can know
+	lastTold  string          // key_id
+	written   []keyring.Encrypted
+	erred     bool                 // the last Status was an error
+	aliasAt   string               // ARN that was told last under the alias
+	aliasLeft map[string]time.Time // ARN → when it was told last
+	heardAt   time.Time            // when any was
+	pausedAt  time.Time            // until when the process did not run
 }
+
+// A process is what a kill ends.
+type process struct {
+	started time.Time
+	known   *keyring.Known // what the process before left
+	pauses  *bounded.Pauses
+	frozen  atomic.Bool // it takes no turns
+	end     context.CancelFunc
+	ctx     context.Context //nolint:containedctx // of all that runs in it
+	running sync.WaitGroup
+	stop    func() // ends the ring
+
+	killAt int
+	wrote  bool        // it was killed after its last write, of which nobody was told
+	dead   atomic.Bool // it was killed
+}
+
+// A chanceKey is a Key, and what it was answered.
+type chanceKey struct {
+	*keyring.Key
+
+	saw *witness
+}
+
+const (
+	chanceGrace  = time.Minute
+	chanceEvents = 60
+)
+
+func arns() []string { return []string{keyA, keyB, keyC} }
 
 func gamble(t *testing.T, seed uint64) {
 	t.Helper()
+	r := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // a test that can be repeated
 	g := &gambler{
-		Rand: rand.New(rand.NewPCG(seed, seed)), t: t, kms: rotating(), keys: map[string]*keyring.Key{}, stop: func() {}, //nolint:gosec // a test that can be repeated
-		rotated: map[string]int{keyA: 1, keyB: 1, keyC: 1}, newest: map[string]int{}, told: map[string]bool{},
-		aliasLeft: map[string]time.Time{}, refused: map[string]time.Time{},
+		Rand: r, t: t, began: time.Now(),
+		kms:     &tellingKMS{fakeKMS: rotating(), blind: r.IntN(2) == 0, shut: r.IntN(2) == 0, states: map[string]string{}},
+		rotated: map[string]int{keyA: 1, keyB: 1, keyC: 1}, changed: map[string]time.Time{}, troubles: map[string]map[string]bool{},
+		newest: map[string]int{}, told: map[string]bool{}, aliasLeft: map[string]time.Time{}, refused: map[string]time.Time{},
 	}
+	defer func() {
+		g.kill()
+		g.unhang()
+		if t.Failed() {
+			t.Logf("seed %d, dry runs blind %t, DescribeKey denied %t:\n%s", seed, g.kms.blind, g.kms.shut, strings.Join(g.trace, "\n"))
+		}
+	}()
 	g.mend() // key C names material too
-	if !g.reload() {
-		t.Fatal("nothing has happened yet, and no key may write")
-	}
-	for range 60 {
+	g.names = g.someNames()
+	g.start()
+	for range chanceEvents {
 		g.happen()
 		g.serve(time.Duration(g.IntN(40)) * time.Second)
-		if g.IntN(6) == 0 {
+		switch g.IntN(12) {
+		case 0:
 			g.serve(6 * time.Minute)
+		case 1:
+			g.rest()
+		}
+		if t.Failed() {
+			return
 		}
 	}
-	g.mend()
+	g.tell(g.mend())
 	g.propagated()
 	g.serve(10 * time.Minute)
 	wantState(t, g.ring, keyring.Healthy)
+	g.rest()
 	for i := range g.written {
 		g.read(i, true)
 	}
-	g.stop()
-	if t.Failed() {
-		t.Logf("seed %d:\n%s", seed, strings.Join(g.trace, "\n"))
-	}
 }
 
-func (g *gambler) happen() {
-	arn := []string{keyA, keyB, keyC}[g.IntN(3)]
-	before := g.rotated[arn] - 1
-	switch g.IntN(8) {
-	case 0:
-		g.rotated[arn]++
-		g.kms.rotate(arn, "m"+strconv.Itoa(g.rotated[arn]))
-	case 1: // what was never told cannot be known to be from before
-		if !g.told[arn+"?material=m"+strconv.Itoa(before)] {
-			return
-		}
-		g.kms.rotate(arn, "m"+strconv.Itoa(before))
-		arn += " answers from before"
-	case 2:
-		arn = g.moveAlias(arn)
-	case 3, 4:
-		what := []string{"Encrypt ", "Decrypt "}[g.IntN(2)] + arn
-		g.kms.fail(what, []cause.Code{cause.KeyDisabled, cause.AccessDenied, cause.KMSInternal}[g.IntN(3)])
-		arn = what + " fails"
-	case 5:
-		g.mend()
-		arn = "all is well"
-	default:
-		arn = fmt.Sprintf("reload: %v", g.reload())
-	}
-	g.trace = append(g.trace, arn)
+// tell notes what happened.
+func (g *gambler) tell(what string) {
+	what = strings.NewReplacer(keyA, "A", keyB, "B", keyC, "C", alias, "the alias").Replace(what)
+	g.trace = append(g.trace, fmt.Sprintf("%9s %s", time.Since(g.began).Truncate(time.Millisecond), what))
 }
 
-func (g *gambler) mend() {
-	for arn, n := range g.rotated {
-		g.kms.rotate(arn, "m"+strconv.Itoa(n))
-		g.kms.mend("Encrypt " + arn)
-		g.kms.mend("Decrypt " + arn)
-	}
-}
-
-// moveAlias moves the alias, which names the key before as well for up to three
-// minutes, half of the times.
-func (g *gambler) moveAlias(arn string) string {
-	g.propagated()
-	before := g.kms.aliases[alias]
-	g.kms.moveAliasTo(arn)
-	if g.IntN(2) == 0 {
-		return "alias at " + arn
-	}
-	took := time.Duration(g.IntN(180)) * time.Second
-	g.kms.answerInTurn(before)
-	g.inTurnUntil = time.Now().Add(took)
-	return fmt.Sprintf("alias at %s, and for %s at %s in turn", arn, took, before)
-}
-
-// propagated makes the alias's move known everywhere.
-func (g *gambler) propagated() { g.kms.answerInTurn() }
-
-// reload is all or nothing, and the provider before ends a second later.
-func (g *gambler) reload() bool {
+// someNames is a configuration: the alias is in each, and often writes.
+func (g *gambler) someNames() []string {
 	names := []string{alias}
-	for _, arn := range []string{keyA, keyB, keyC} {
+	for _, arn := range arns() {
 		if g.IntN(4) > 0 { // else only the alias reads it
 			names = append(names, arn)
 		}
 	}
 	g.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
-	if g.IntN(3) == 0 { // the alias writes, more often than chance has it
+	if g.IntN(3) == 0 {
 		i := slices.Index(names, alias)
 		names[0], names[i] = names[i], names[0]
 	}
+	return names
+}
+
+// start begins a process, which reads what the one before has kept for the same
+// configuration.
+func (g *gambler) start() {
+	g.process = &process{started: time.Now(), pauses: bounded.NewPauses(), stop: func() {}}
+	g.process.ctx, g.end = context.WithCancel(g.t.Context())
+	g.running.Go(g.turns)
+	g.keys = map[string]chanceKey{}
+	if kept, config := g.file.read(); config == strings.Join(g.names, " ") {
+		g.known = kept
+	}
+	g.forget()
+	keys := g.keysOf(g.names, false)
+	g.run(ringOf(ringOptions{
+		grace: chanceGrace, known: g.known, memory: g.memory(), pauses: g.pauses,
+	}, keys...))
+}
+
+// turns are those of the process, by which it knows that it was paused.
+func (g *gambler) turns() {
+	p := g.process
+	ticker := time.NewTicker(5 * time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-p.ctx.Done():
+			return
+		case <-ticker.C:
+			if !p.frozen.Load() {
+				p.pauses.Turn()
+			}
+		}
+	}
+}
+
+func (g *gambler) memory() *mortal {
+	return &mortal{process: g.process, file: &g.file, config: strings.Join(g.names, " ")}
+}
+
+// keysOf returns the keys of a configuration. Those of before go on, unless all, or
+// some by chance, are made again.
+func (g *gambler) keysOf(names []string, someAgain bool) []*keyring.Key {
 	keys := make([]*keyring.Key, len(names))
 	for i, name := range names {
-		if g.keys[name] == nil || g.IntN(4) == 0 {
-			g.keys[name] = newKey(g.kms, name)
+		if _, ok := g.keys[name]; !ok || someAgain && g.IntN(4) == 0 {
+			saw := newWitness(g.kms)
+			g.keys[name] = chanceKey{keyring.NewKey(keyring.KeyConfig{Name: name, KMS: saw}), saw}
 		}
-		keys[i] = g.keys[name]
+		keys[i] = g.keys[name].Key
 	}
-	next := ringOf(ringOptions{before: g.ring, grace: time.Minute}, keys...)
-	if next.Verify(g.t.Context()) != nil {
-		return false
-	}
-	g.writes = names[0]
-	before := g.stop
-	time.AfterFunc(time.Second, before)
-	ctx, cancel := context.WithCancel(g.t.Context())
-	done := make(chan struct{})
-	go func() { next.Run(ctx); close(done) }()
-	g.ring, g.stop = next, func() { cancel(); <-done }
-	return true
+	return keys
 }
 
-func (g *gambler) serve(d time.Duration) {
-	for end := time.Now().Add(d); !time.Now().After(end) && !g.t.Failed(); time.Sleep(7 * time.Second) {
-		if time.Now().After(g.inTurnUntil) {
-			g.propagated()
-		}
-		g.noteRefusals()
-		if st, err := g.ring.Status(g.t.Context()); err == nil {
-			g.hear(st.KeyID)
-		}
-		if e, err := g.ring.Encrypt(g.t.Context(), secret.Bytes("seed"+strconv.Itoa(len(g.written)))); err == nil {
-			g.hear(e.KeyID)
-			if key := keyref.ParseState(e.KeyID).Key; !strings.HasPrefix(string(e.Ciphertext[1:]), key) {
-				g.t.Errorf("ciphertext %q is not under key_id %s", e.Ciphertext, e.KeyID)
-			}
-			g.written = append(g.written, e)
-		}
-		if n := len(g.written); n > 0 {
-			g.read(g.IntN(n), false)
-		}
-		if plaintext, err := g.ring.Decrypt(g.t.Context(), stored(alien, "hostile", alias)); err == nil {
-			g.t.Errorf("a key of another account reads: %q", plaintext)
-		}
-	}
+// run makes a ring the one that serves. The one before ends a second later.
+func (g *gambler) run(ring *keyring.Provider) {
+	time.AfterFunc(time.Second, g.stop)
+	ctx, cancel := context.WithCancel(g.process.ctx)
+	g.running.Go(func() { ring.Run(ctx) })
+	g.ring, g.stop, g.since = ring, cancel, time.Now()
 }
 
-func (g *gambler) noteRefusals() {
-	g.kms.mu.Lock()
-	defer g.kms.mu.Unlock()
-	for what, err := range g.kms.fails {
-		if _, arn, _ := strings.Cut(what, " "); cause.ClassOf(err) == cause.Refused {
-			g.refused[arn] = time.Now()
+// reload is all or nothing. A key that would write and does not yet has to work.
+func (g *gambler) reload() string {
+	was, wasKeys := g.names, maps.Clone(g.keys)
+	g.names = g.someNames()
+	writer := g.keys[was[0]].Key
+	keys := g.keysOf(g.names, true)
+	next := ringOf(ringOptions{
+		before: g.ring, grace: chanceGrace, memory: g.memory(), pauses: g.pauses,
+	}, keys...)
+	if keys[0] != writer {
+		if err := next.Verify(g.t.Context()); err != nil {
+			g.names, g.keys = was, wasKeys
+			return "reload fails: " + err.Error()
 		}
 	}
+	g.run(next)
+	return fmt.Sprintf("reload: %s write, of %d keys", g.names[0], len(keys))
 }
 
-// hear is told a key_id. Material goes forward only.
-func (g *gambler) hear(keyID string) {
-	s := keyref.ParseState(keyID)
-	n, err := strconv.Atoi(strings.TrimPrefix(s.Material, "m"))
-	if err != nil || n < g.newest[s.Key] {
-		g.t.Errorf("key_id %s after material m%d", keyID, g.newest[s.Key])
-	}
-	g.newest[s.Key] = n
-	g.told[keyID] = true
-	if g.writes == alias && s.Key != g.aliasAt {
-		g.hearMove(s.Key)
-	}
+// kill ends the process at this instant.
+func (g *gambler) kill() {
+	g.dead.Store(true)
+	g.end()
+	g.running.Wait()
 }
 
-// hearMove is told another key of the alias than before. It rests for five minutes
-// from each that it has left, unless the key that it went to is refused. It may have
-// left a key some time before that was told.
-func (g *gambler) hearMove(arn string) {
-	const surely = 3 * time.Minute
-	left, ok := g.aliasLeft[arn]
-	if ok && time.Since(left) < surely && time.Since(g.refused[g.aliasAt]) > surely {
-		g.t.Errorf("the alias is back at %s, %s after it went to %s", arn, time.Since(left), g.aliasAt)
+// restart kills the process and begins another one, at times with another
+// configuration.
+func (g *gambler) restart() string {
+	g.kill()
+	if kept, _ := g.file.read(); g.wrote { // it was about to tell that
+		g.lastTold = kept.KeyID
 	}
-	g.aliasLeft[g.aliasAt] = time.Now()
-	delete(g.aliasLeft, arn)
-	g.aliasAt = arn
+	if g.IntN(4) == 0 {
+		g.names = g.someNames()
+	}
+	g.start()
+	return fmt.Sprintf("the process is killed, and another one started, which knows of %t: %s writes, of %d keys", g.known != nil, g.names[0], len(g.names))
 }
 
-// read reads as v2, v1, and with the predecessor's key_id. Amid failures it may
-// fail, and never says of good data that it is bad.
-func (g *gambler) read(i int, well bool) {
-	e := g.written[i]
-	for _, in := range []keyring.Stored{read(e), {Ciphertext: e.Ciphertext, Bare: true}, {Ciphertext: e.Ciphertext, KeyID: alias}} {
-		plaintext, err := g.ring.Decrypt(g.t.Context(), in)
-		switch {
-		case err == nil && string(plaintext) != "seed"+strconv.Itoa(i):
-			g.t.Errorf("write %d reads as %q", i, plaintext)
-		case err != nil && (well || cause.ClassOf(err) == cause.BadData):
-			g.t.Errorf("write %d, under %s: %v", i, e.KeyID, err)
+// forget is what a process that starts cannot know.
+func (g *gambler) forget() {
+	keep := func(string) bool { return false }
+	g.aliasAt = ""
+	if g.known != nil {
+		g.judgeKept()
+		keep = func(keyID string) bool { return keyref.ParseState(keyID).Key == keyref.ParseState(g.known.KeyID).Key }
+		if g.names[0] == alias {
+			g.aliasAt = g.known.KeyARN
 		}
 	}
+	maps.DeleteFunc(g.told, func(keyID string, _ bool) bool { return !keep(keyID) })
+	maps.DeleteFunc(g.newest, func(arn string, _ int) bool { return !keep(arn) })
+	clear(g.aliasLeft)
+	g.erred = false
 }
 
 // chanceRounds is the environment variable for how many fresh seeds are tried.
 const chanceRounds = "KEYRING_CHANCE_ROUNDS"
 
 // Whatever happens, and in whichever order: what was acknowledged reads, under a
-// key_id that names its key, no caller is led back to material that was left, nor to
-// a key that an alias has just left. Some seeds are the same in every run, the
-// others are fresh.
+// key_id that names its key; no caller is led back to material that was left, nor to
+// a key that an alias has just left; Status and Health say what is true, in the time
+// that is promised. Some seeds are the same in every run, the others are fresh.
 func TestWhateverHappensWhatWasAcknowledgedReads(t *testing.T) {
 	t.Parallel()
 	fresh := 10
@@ -256,7 +291,7 @@ func TestWhateverHappensWhatWasAcknowledgedReads(t *testing.T) {
 			t.Fatalf("%s: %v", chanceRounds, err)
 		}
 	}
-	fixed := []uint64{0, 1, 2, 3, 8218409583007921321} // the last failed once
+	fixed := []uint64{0, 1, 2, 3}
 	seeds := slices.Clone(fixed)
 	for range fresh {
 		seeds = append(seeds, rand.Uint64()) //nolint:gosec // it is printed

@@ -19,6 +19,9 @@ import (
 const (
 	// checkInterval is how old evidence may get while all is well.
 	checkInterval = 30 * time.Second
+	// reopenInterval is how old the evidence may get that what was just sealed opens,
+	// which traffic does not show: longer than between two looks, which do.
+	reopenInterval = 75 * time.Second
 	// recheckInterval is the time between checks while something is wrong.
 	recheckInterval = 5 * time.Second
 	recheckJitter   = time.Second
@@ -85,7 +88,7 @@ func (p *Provider) waitForCheck(ctx context.Context, started time.Time) bool {
 			timer.Stop()
 			return false
 		case <-timer.C:
-			if v := p.verdict(); v.suspect || !v.contacted || !time.Now().Before(p.write.record.freshUntil(checkInterval)) {
+			if v := p.verdict(); v.suspect || !v.contacted || !time.Now().Before(p.write.record.freshUntil(checkInterval, reopenInterval)) {
 				return true
 			}
 		case <-p.wake:
@@ -105,7 +108,7 @@ func (p *Provider) due(started, ended time.Time, jitter time.Duration) time.Time
 	case v.suspect, !v.contacted:
 		return recheck
 	}
-	if fresh := p.write.record.freshUntil(checkInterval); fresh.After(started) {
+	if fresh := p.write.record.freshUntil(checkInterval, reopenInterval); fresh.After(started) {
 		return fresh
 	}
 	return recheck // the last check told nothing

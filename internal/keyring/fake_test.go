@@ -30,6 +30,8 @@ const (
 	abroad = "arn:aws:kms:eu-west-1:111122223333:key/eeeeeeee-0000-0000-0000-000000000000"
 	mrk    = "arn:aws:kms:us-west-2:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab"
 	alias  = "alias/K8sKMSKey"
+
+	garbledBlob = "garbled" // which no key opens
 )
 
 // fakeKMS is a KMS without a wire: keys, an alias that can be moved, key material
@@ -189,7 +191,7 @@ func (f *fakeKMS) Encrypt(ctx context.Context, key string, plaintext secret.Byte
 		by += "#" + material
 	}
 	if f.garbled {
-		return awskms.Sealed{Blob: []byte("garbled"), KeyARN: arn, RequestID: "r-9"}, nil
+		return awskms.Sealed{Blob: []byte(garbledBlob), KeyARN: arn, RequestID: "r-9"}, nil
 	}
 	return awskms.Sealed{Blob: blobOf(by, string(plaintext)), KeyARN: arn, RequestID: "r-9"}, nil
 }

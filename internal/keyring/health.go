@@ -67,9 +67,17 @@ func (r *record) resume(at time.Time) {
 	if !at.After(r.resumed) {
 		return
 	}
+	ran := r.resumed // the process did then, and whenever a call ended before the pause did
+	for i := range r.tracks {
+		for _, ended := range []time.Time{r.tracks[i].last, r.tracks[i].lastOK} {
+			if !ended.After(at) {
+				ran = later(ran, ended)
+			}
+		}
+	}
 	r.resumed = at
 	for i := range r.tracks {
-		r.tracks[i].resume(at)
+		r.tracks[i].resume(at, ran)
 	}
 }
 
@@ -148,15 +156,18 @@ func (r *record) worstLocked() *track {
 	return worst
 }
 
-// freshUntil is when the evidence of the older operation is interval old.
-func (r *record) freshUntil(interval time.Duration) time.Time {
+// freshUntil is until when a check is not needed: the evidence of the older operation
+// is interval old then, or what was sealed has not been opened for reopened.
+func (r *record) freshUntil(interval, reopened time.Duration) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	oldest := r.tracks[encrypt].lastOK
-	if d := r.tracks[decrypt].lastOK; d.Before(oldest) {
-		oldest = d
+	until := r.tracks[reopen].lastOK.Add(reopened)
+	for _, op := range []operation{encrypt, decrypt} {
+		if fresh := r.tracks[op].lastOK.Add(interval); fresh.Before(until) {
+			until = fresh
+		}
 	}
-	return oldest.Add(interval)
+	return until
 }
 
 // fails says that an operation's failure is outstanding.

@@ -52,7 +52,7 @@ type Options struct {
 	Log         *slog.Logger
 	Waits       *bounded.Observer // told of checks that are left behind; nil: nobody is
 	Memory      Memory            // keeps what is known over a restart of the process; nil: nothing does
-	Known       *Known            // what the process before knew; nil: nothing that counts
+	Known       *Known            // what the process before knew; nil: nothing that counts, or what Before has of it
 	Pauses      *bounded.Pauses   // of the process, after which checks are counted again; nil: none
 	Intervals   Intervals         // between questions about keys that only read
 	Before      *Provider         // which this one replaces, under the same name; nil: none
@@ -205,6 +205,9 @@ func (p *Provider) tell(ctx context.Context, k *Key, op operation, err error) {
 func (p *Provider) enter(ctx context.Context, k *Key, op operation, err error, began time.Time) {
 	if err != nil && k == p.write {
 		k.record.resume(p.opts.Pauses.Last())
+		if cause.ClassOf(err).TellsHealth() {
+			p.keeper.before.last.Store(&failure{cause.Of(err), time.Now()})
+		}
 	}
 	k.record.enter(op, time.Now(), err, began)
 	if k == p.write {

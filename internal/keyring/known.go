@@ -42,8 +42,8 @@ type Memory interface {
 // A keeper keeps what one provider knows. It is safe for concurrent use.
 type keeper struct {
 	memory Memory
-	known  atomic.Pointer[Known] // of the process before; nil: nothing that counts
-	erase  chan struct{}         // holds one request
+	before *before       // shared by all providers of this process with the same key_id
+	erase  chan struct{} // holds one request
 
 	answering sync.Mutex // held while a caller's answer makes the memory change
 
@@ -53,16 +53,34 @@ type keeper struct {
 	warned bool
 }
 
+// before is what the process before knew, and why this one has to speak for it. It is
+// safe for concurrent use.
+type before struct {
+	known atomic.Pointer[Known]   // nil: nothing that counts
+	last  atomic.Pointer[failure] // of the write key in this process; nil: none
+}
+
+// A failure is kept beside the record, which begins to count again after a pause.
+type failure struct {
+	err *cause.Error
+	at  time.Time
+}
+
 func newKeeper(o Options) *keeper {
-	k := &keeper{memory: o.Memory, erase: make(chan struct{}, 1)}
-	k.known.Store(o.Known)
+	k := &keeper{memory: o.Memory, before: new(before), erase: make(chan struct{}, 1)}
+	if b := o.Before; b != nil && b.write == o.Keys[0] && b.opts.Epoch == o.Epoch { // the key_id is the same
+		k.before = b.keeper.before
+	}
+	if o.Known != nil {
+		k.before.known.Store(o.Known)
+	}
 	return k
 }
 
 // refused makes the process and the file forget what was known: a refused key may
 // never be told as one that works.
 func (k *keeper) refused() {
-	k.known.Store(nil)
+	k.before.known.Store(nil)
 	select {
 	case k.erase <- struct{}{}:
 	default: // it will be
@@ -191,14 +209,24 @@ func (k *keeper) warns(err error) bool {
 // inherited returns what the process before knew, where it counts: as long as this
 // one has not reached KMS, and fails to by an outage or for want of credentials.
 func (p *Provider) inherited(v verdict) *Known {
-	known := p.keeper.known.Load()
-	if known == nil || v.contacted || v.err == nil {
+	known := p.keeper.before.known.Load()
+	if known == nil || v.contacted {
 		return nil
 	}
-	if c := v.err.Class(); c != cause.Outage && c != cause.Credentials {
+	err, _ := p.whyInherited(v)
+	if err == nil || err.Class() != cause.Outage && err.Class() != cause.Credentials {
 		return nil
 	}
 	return known
+}
+
+// whyInherited returns why this process has not reached KMS, and since when. A pause
+// leaves no failure that counts, and what failed before it is still all that is known.
+func (p *Provider) whyInherited(v verdict) (*cause.Error, time.Time) {
+	if last := p.keeper.before.last.Load(); v.err == nil && last != nil {
+		return last.err, last.at
+	}
+	return v.err, v.since
 }
 
 // statusBefore is what the process before would say now: ok within the grace since
@@ -208,8 +236,9 @@ func (p *Provider) statusBefore(known *Known, v verdict) Status {
 	if time.Now().Before(known.LastOK.Add(p.opts.OutageGrace)) {
 		return Status{Healthz: OK, KeyID: known.KeyID}
 	}
+	err, at := p.whyInherited(v)
 	return Status{KeyID: known.KeyID, Healthz: fmt.Sprintf(
-		"since %s: %v", v.since.UTC().Format(time.RFC3339), p.named(v.err),
+		"since %s: %v", at.UTC().Format(time.RFC3339), p.named(err),
 	)}
 }
 

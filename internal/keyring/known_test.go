@@ -348,3 +348,56 @@ func TestReplacedProviderKeepsNothing(t *testing.T) {
 		kill()
 	})
 }
+
+// A reload in the outage changes nothing of what is known of the key that writes.
+func TestReloadInAnOutageKeepsWhatTheProcessBeforeKnew(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.fail("Encrypt", cause.Unreachable)
+		known := &keyring.Known{KeyID: keyA, KeyARN: keyA, LastOK: time.Now()}
+		a := newKey(f, keyA)
+		before := ringOf(ringOptions{grace: 10 * time.Minute, known: known}, a)
+		kill := stoppable(t, before)
+		wantStatus(t, before, "ok")
+		reload := func(epoch uint32, keys ...*keyring.Key) *keyring.Provider {
+			p := ringOf(ringOptions{grace: 10 * time.Minute, before: before, epoch: epoch}, keys...)
+			running(t, p)
+			time.Sleep(time.Second)
+			return p
+		}
+		wantStatus(t, reload(0, a, newKey(f, keyB)), "ok")
+		wantStatus(t, reload(1, a), "error KMS0204") // of another key_id
+		wantStatus(t, reload(0, newKey(f, keyA)), "error KMS0204")
+		next := reload(0, a)
+		f.fail("Encrypt", cause.KeyDisabled) // which the provider before meets, in a call that it has yet to end
+		if _, err := before.Encrypt(t.Context(), secret.Bytes("seed")); err == nil {
+			t.Fatal("want a refusal")
+		}
+		f.fail("Encrypt", cause.Unreachable)
+		time.Sleep(10 * time.Second)
+		wantStatus(t, next, "error KMS0204")
+		kill()
+	})
+}
+
+// A pause of the process ends no outage: Status does not become an error until the
+// next check.
+func TestPauseKeepsWhatTheProcessBeforeKnew(t *testing.T) {
+	t.Parallel()
+	for _, grace := range []time.Duration{time.Nanosecond, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake()
+			f.fail("Encrypt", cause.Unreachable)
+			p := newRing(f, ringOptions{grace: grace, known: &keyring.Known{KeyID: keyA, KeyARN: keyA, LastOK: time.Now()}})
+			running(t, p)
+			time.Sleep(time.Second)
+			want := status(t, p)
+			p.Pause(10 * time.Minute)
+			wantStatus(t, p, want)
+			if want != "ok" && want != "text KMS0204" {
+				t.Errorf("Status is %q before the pause", want)
+			}
+		})
+	}
+}

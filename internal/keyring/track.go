@@ -124,14 +124,14 @@ func (t *track) told() *cause.Error {
 
 // resume starts to count again after a pause of the process, in which no check
 // could run. What has become a state stays one, and of the grace only that time
-// counts in which the process ran.
-func (t *track) resume(at time.Time) {
+// counts in which the process ran, as it did at ran.
+func (t *track) resume(at, ran time.Time) {
 	switch {
 	case t.failing() && t.last.After(at): // all of it came later
 		return
 	case t.lastOK.IsZero():
 	case t.failing():
-		t.graceFrom = t.graceFrom.Add(at.Sub(t.last))
+		t.graceFrom = t.graceFrom.Add(at.Sub(ran))
 	default:
 		t.graceFrom = later(t.graceFrom, at)
 	}

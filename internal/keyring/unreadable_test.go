@@ -141,6 +141,33 @@ func TestNothingIsEncryptedThatDoesNotOpen(t *testing.T) {
 	})
 }
 
+// Looks open what was just sealed, but not that of the key that writes where its
+// alias names another one that cannot be followed. Traffic must not hide that.
+func TestWhatDoesNotOpenIsFoundUnderTrafficWhereTheAliasCannotBeFollowed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		p := newRing(f, ringOptions{write: alias})
+		running(t, p)
+		time.Sleep(time.Second)
+		old, err := p.Encrypt(t.Context(), secret.Bytes("old"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.fail("Decrypt "+keyB, cause.KeyDisabled)
+		f.moveAlias()
+		time.Sleep(time.Minute)
+		f.garble(true)
+		until(t, 90*time.Second, func() bool {
+			if _, err := p.Decrypt(t.Context(), read(old)); err != nil {
+				t.Fatalf("older data does not read: %v", err)
+			}
+			_, err := p.Encrypt(t.Context(), secret.Bytes("seed"))
+			return err != nil && cause.Of(err).Code == cause.RoundTripBroken
+		})
+	})
+}
+
 // Whatever was acknowledged opens, and writes go on soon after the grant.
 func TestDecryptDeniedAndGrantedUnderWriters(t *testing.T) {
 	t.Parallel()
