@@ -101,6 +101,9 @@ func New(o Options) *Provider {
 	p.opts.Known = nil
 	if b := o.Before; b != nil {
 		p.state, p.history = b.loggedState(), b.history
+		if b.write == p.write && b.opts.Epoch == o.Epoch { // so its key_id would be the same
+			p.keeper.known.Store(b.keeper.known.Load())
+		}
 		p.opts.Before = nil // else every generation would keep all before it
 	}
 	if p.history == nil {

@@ -26,7 +26,14 @@ type Known struct {
 	KeyARN   string
 	Material string    // "": KMS names none
 	Left     []string  // material of the key that callers were told to leave
+	LeftKeys []LeftKey // that the alias which writes rests from
 	LastOK   time.Time // when the key last encrypted and decrypted
+}
+
+// A LeftKey is one that an alias has left a short while ago.
+type LeftKey struct {
+	Key string // as [keyref.State] has it
+	At  time.Time
 }
 
 // A Memory keeps what a provider knows over a restart of the process. Its methods
@@ -119,7 +126,8 @@ func (p *Provider) keepNow(ctx context.Context) {
 // key_id that callers were told to leave.
 func (p *Provider) keep(ctx context.Context, w *written, lastOK time.Time) {
 	known := Known{
-		KeyID: w.keyID, KeyARN: w.arn, Material: w.state.Material, Left: p.history.leftBy(w.state.Key), LastOK: lastOK,
+		KeyID: w.keyID, KeyARN: w.arn, Material: w.state.Material, Left: p.history.leftBy(w.state.Key),
+		LeftKeys: p.history.leftKeys(p.write), LastOK: lastOK,
 	}
 	if p.remembered(ctx, func() error { return p.keeper.memory.Keep(known) }) {
 		p.keeper.note(lastOK)
@@ -248,6 +256,11 @@ func (h *History) seed(k *Key, known *Known) {
 	defer h.mu.Unlock()
 	h.told[known.KeyID] = true
 	h.followLocked(k, known.KeyARN)
+	if past := h.aliases[k.ref.Alias]; past != nil {
+		for _, left := range known.LeftKeys {
+			past.leftAt[left.Key] = left.At
+		}
+	}
 	if known.Material == "" {
 		return
 	}
@@ -258,20 +271,40 @@ func (h *History) seed(k *Key, known *Known) {
 	}
 }
 
-// leftBy returns which material of a key callers were told to leave: a few, since
-// KMS answers with those of the last minutes only.
+// mostLeft bounds what is kept of what was left: KMS answers with that of the last
+// minutes only.
+const mostLeft = 8
+
+// leftBy returns which material of a key callers were told to leave.
 func (h *History) leftBy(key string) []string {
-	const most = 8
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var ids []string
 	for m := range h.left {
-		if m.key == key && len(ids) < most {
+		if m.key == key && len(ids) < mostLeft {
 			ids = append(ids, m.id)
 		}
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+// leftKeys returns the keys that an alias still rests from.
+func (h *History) leftKeys(k *Key) []LeftKey {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	past := h.aliases[k.ref.Alias]
+	if !k.ref.IsAlias() || past == nil {
+		return nil
+	}
+	var keys []LeftKey
+	for key, at := range past.leftAt {
+		if time.Since(at) < aliasRest {
+			keys = append(keys, LeftKey{key, at})
+		}
+	}
+	slices.SortFunc(keys, func(a, b LeftKey) int { return b.At.Compare(a.At) })
+	return keys[:min(len(keys), mostLeft)]
 }
 
 // isNewest reports whether no later provider under this name has told a key_id.
