@@ -51,18 +51,24 @@ type keeper struct {
 	memory Memory
 	known  atomic.Pointer[Known] // of the process before; nil: nothing that counts
 	erase  chan struct{}         // holds one request
+	redo   chan struct{}         // holds one: an operation could not begin, and can now
 
 	answering sync.Mutex // held while a caller's answer makes the memory change
 
 	mu     sync.Mutex
 	busy   bool      // a write is under way, or was left behind
+	missed bool      // another operation could not begin meanwhile
+	kept   string    // key_id that is kept, as far as is known; "": none
 	lastOK time.Time // that was kept last
 	warned bool
 }
 
 func newKeeper(o Options) *keeper {
-	k := &keeper{memory: o.Memory, erase: make(chan struct{}, 1)}
+	k := &keeper{memory: o.Memory, erase: make(chan struct{}, 1), redo: make(chan struct{}, 1)}
 	k.known.Store(o.Known)
+	if o.Known != nil {
+		k.kept = o.Known.KeyID
+	}
 	return k
 }
 
@@ -97,6 +103,8 @@ func (p *Provider) keepKnown(ctx context.Context) {
 		case <-ticker.C:
 		case <-p.keeper.erase:
 			p.eraseKnown(ctx)
+		case <-p.keeper.redo: // what was left behind may have written what is no longer so
+			p.eraseKnown(ctx)
 		}
 	}
 }
@@ -112,8 +120,8 @@ func (p *Provider) reportInherited(ctx context.Context) {
 }
 
 // keepNow writes what is known where callers were told of it, and the key has
-// worked since the last write. Only the provider that told callers last has a say: one that a reload replaced
-// may still run for a while.
+// worked since the last write. Only the provider that told callers last has a say: one
+// that a reload replaced may still run for a while.
 func (p *Provider) keepNow(ctx context.Context) {
 	v, w := p.verdict(), p.written()
 	if !v.contacted || v.suspect || w != p.answered.Load() || !p.history.isNewest(p.generation) || !p.keeper.isNews(v.lastOK) {
@@ -122,23 +130,25 @@ func (p *Provider) keepNow(ctx context.Context) {
 	p.keep(ctx, w, v.lastOK)
 }
 
-// keep replaces what is kept. What cannot be replaced is erased: it may name a
-// key_id that callers were told to leave.
+// keep replaces what is kept. What cannot be replaced is erased, unless it names the
+// same key_id: callers were told to leave any other.
 func (p *Provider) keep(ctx context.Context, w *written, lastOK time.Time) {
 	known := Known{
 		KeyID: w.keyID, KeyARN: w.arn, Material: w.state.Material, Left: p.history.leftBy(w.state.Key),
 		LeftKeys: p.history.leftKeys(p.write), LastOK: lastOK,
 	}
 	if p.remembered(ctx, func() error { return p.keeper.memory.Keep(known) }) {
-		p.keeper.note(lastOK)
+		p.keeper.note(w.keyID, lastOK)
 		return
 	}
-	p.eraseKnown(ctx)
+	if !p.keeper.keeps(w.keyID) {
+		p.eraseKnown(ctx)
+	}
 }
 
 func (p *Provider) eraseKnown(ctx context.Context) {
 	if p.history.isNewest(p.generation) && p.remembered(ctx, p.keeper.memory.Erase) {
-		p.keeper.note(time.Time{})
+		p.keeper.note("", time.Time{})
 	}
 }
 
@@ -155,7 +165,7 @@ func (p *Provider) remembered(ctx context.Context, operation func() error) bool 
 		return operation()
 	})
 	if p.keeper.warns(err) {
-		p.log.WarnContext(ctx, "what is known of the key cannot be kept for the next start: after a restart in an outage of KMS, Status would be an error at once",
+		p.log.WarnContext(ctx, "what is known of the key cannot be kept for the next start: after a restart in an outage of KMS, Status may be an error at once",
 			"error", err.Error())
 	}
 	return err == nil
@@ -164,21 +174,36 @@ func (p *Provider) remembered(ctx context.Context, operation func() error) bool 
 func (k *keeper) begin() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	was := k.busy
+	if k.busy {
+		k.missed = true
+		return false
+	}
 	k.busy = true
-	return !was
+	return true
 }
 
 func (k *keeper) end() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.busy = false
+	if k.missed {
+		select {
+		case k.redo <- struct{}{}:
+		default: // it will be
+		}
+	}
+	k.busy, k.missed = false, false
 }
 
-func (k *keeper) note(lastOK time.Time) {
+func (k *keeper) note(keyID string, lastOK time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.lastOK = lastOK
+	k.kept, k.lastOK = keyID, lastOK
+}
+
+func (k *keeper) keeps(keyID string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.kept == keyID
 }
 
 func (k *keeper) isNews(lastOK time.Time) bool {

@@ -29,8 +29,11 @@ func (m *fakeMemory) Keep(k keyring.Known) error { return m.do(&k) }
 func (m *fakeMemory) Erase() error { return m.do(nil) }
 
 func (m *fakeMemory) do(next *keyring.Known) error {
-	if m.hangs != nil {
-		<-m.hangs
+	m.mu.Lock()
+	hangs := m.hangs
+	m.mu.Unlock()
+	if hangs != nil {
+		<-hangs
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -43,6 +46,12 @@ func (m *fakeMemory) do(next *keyring.Known) error {
 	m.writes++
 	m.kept = next
 	return nil
+}
+
+func (m *fakeMemory) setHangs(hangs chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hangs = hangs
 }
 
 func (m *fakeMemory) last() *keyring.Known {
@@ -201,6 +210,61 @@ func TestWhatIsKeptIsNeverOlderThanWhatWasTold(t *testing.T) {
 		if k := m.last(); k != nil {
 			t.Errorf("%+v is kept although callers were told to leave it", k)
 		}
+	})
+}
+
+// What cannot be refreshed stays, as long as it names the key_id that callers were
+// told last: a disk that is full does no harm to what was kept before.
+func TestWhatIsKeptStaysWhereOnlyItsTimeCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, m := rotating(), &fakeMemory{}
+		o := ringOptions{grace: time.Hour}
+		p := begin(t, f, m, o)
+		wantMaterial(t, p, "m1")
+		m.mu.Lock()
+		m.full = errors.New("no space left on device")
+		m.mu.Unlock()
+		for range 2 { // the second process finds it kept
+			time.Sleep(5 * time.Minute)
+			wantMaterial(t, p, "m1")
+			if k := m.last(); k == nil {
+				t.Fatal("what was known is erased")
+			}
+			p.kill()
+			p = begin(t, f, m, o)
+		}
+		f.rotate(keyA, "m2")
+		time.Sleep(5 * time.Minute)
+		wantMaterial(t, p, "m2")
+		if k := m.last(); k != nil {
+			t.Errorf("%+v is kept although callers were told to leave it", k)
+		}
+		p.kill()
+	})
+}
+
+// A write that hangs while the key_id changes leaves the old one behind for as long as
+// it hangs, and no longer.
+func TestWhatWasToldWhileAWriteHungIsKeptOnceItEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, m := rotating(), &fakeMemory{}
+		p := begin(t, f, m, ringOptions{grace: time.Hour})
+		wantMaterial(t, p, "m1")
+		hung := make(chan struct{})
+		m.setHangs(hung)
+		time.Sleep(time.Minute) // a write begins, and is left behind
+		f.rotate(keyA, "m2")
+		time.Sleep(5*time.Minute + 10*time.Second) // the next regular write is not due soon
+		wantMaterial(t, p, "m2")
+		m.setHangs(nil)
+		close(hung)
+		time.Sleep(time.Second)
+		if k := m.last(); k != nil && k.Material != "m2" {
+			t.Errorf("%+v is kept although callers were told to leave it", k)
+		}
+		p.kill()
 	})
 }
 
