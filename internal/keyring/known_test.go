@@ -499,8 +499,8 @@ func TestRestartAmidAMoveDoesNotLeadAnAliasBack(t *testing.T) {
 				f.asked += offset
 				p = begin(t, f, m, o)
 				for range 15 {
-					if id := keyIDOf(t, p.Provider); id != told {
-						t.Fatalf("after a restart callers are told %s, want %s", id, told)
+					if s, err := p.Status(t.Context()); err != nil || s.Healthz != "ok" || s.KeyID != told {
+						t.Fatalf("after a restart Status is %+v, %v, want ok and %s", s, err, told)
 					}
 					if e, err := p.Encrypt(t.Context(), secret.Bytes("seed")); err != nil || e.KeyID != told {
 						t.Fatalf("Encrypt: %s, %v", e.KeyID, err)
