@@ -58,6 +58,7 @@ type Observer struct {
 
 	mu   sync.Mutex
 	said map[Wait]bool
+	at   map[Wait]time.Time // when it was said last
 }
 
 // AbandonedError is work that was left behind. It unwraps to the error of the
@@ -167,8 +168,12 @@ func (h *handover[T]) await(ctx context.Context) bool {
 	return true
 }
 
+// sayEvery bounds the lines where some work ends in time and some does not, as
+// under load.
+const sayEvery = time.Minute
+
 // left counts work that is left behind, and says it once until such work ends in
-// time again.
+// time again, though not more often than that.
 func (o *Observer) left(wait Wait) {
 	if o == nil {
 		return
@@ -177,11 +182,16 @@ func (o *Observer) left(wait Wait) {
 		o.Left(wait)
 	}
 	o.mu.Lock()
-	said := o.said[wait]
 	if o.said == nil {
-		o.said = map[Wait]bool{}
+		o.said, o.at = map[Wait]bool{}, map[Wait]time.Time{}
 	}
+	now := time.Now()
+	last, ever := o.at[wait]
+	said := o.said[wait] || ever && now.Sub(last) < sayEvery
 	o.said[wait] = true
+	if !said {
+		o.at[wait] = now
+	}
 	o.mu.Unlock()
 	if o.Log != nil && !said {
 		o.Log.Warn("what did not end within its time is left behind, and tried again: what it waits for ignores its limit", "wait", string(wait))

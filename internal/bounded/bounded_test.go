@@ -116,10 +116,18 @@ func TestEachIsCountedAndOneLineIsWrittenUntilOneEndsInTime(t *testing.T) {
 		if lines := strings.Count(log.String(), "wait=file"); lines != 1 || counted[bounded.File] != 4 {
 			t.Errorf("%d lines for %d left behind, want 1 for 4:\n%s", lines, counted[bounded.File], &log)
 		}
+		time.Sleep(time.Minute)
 		do(bounded.File, well)
 		do(bounded.File, stuck(release))
 		if lines := strings.Count(log.String(), "wait=file"); lines != 2 {
 			t.Errorf("%d lines after one that ended in time, want 2:\n%s", lines, &log)
+		}
+		for range 20 { // what comes and goes, as under load
+			do(bounded.File, well)
+			do(bounded.File, stuck(release))
+		}
+		if lines := strings.Count(log.String(), "wait=file"); lines != 2 {
+			t.Errorf("%d lines within a minute, want 2:\n%s", lines, &log)
 		}
 	})
 }

@@ -59,13 +59,14 @@ type httpShare struct {
 type httpConn struct {
 	net.Conn
 
-	all    *httpConnections
-	from   netip.Prefix
-	place  *list.Element // in all.of[from]; nil: it has given its place back
-	spoke  bool          // a request was served
-	busy   time.Time     // since when a request is served; zero: none is
-	closed bool          // by evict
-	using  sync.RWMutex  // held for reading by reads and writes
+	all     *httpConnections
+	from    netip.Prefix
+	place   *list.Element // in all.of[from]; nil: it has given its place back
+	spoke   bool          // a request was served
+	busy    time.Time     // since when a request is served; zero: none is
+	closed  bool          // by evict
+	changed time.Time     // when it began, or a request on it began or ended
+	using   sync.RWMutex  // held for reading by reads and writes
 }
 
 func newHTTPConnections(log *slog.Logger) *httpConnections {
@@ -114,7 +115,7 @@ func (c *httpConnections) admit(conn net.Conn) *httpConn {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t := &httpConn{Conn: conn, all: c, from: from}
+	t := &httpConn{Conn: conn, all: c, from: from, changed: time.Now()}
 	if c.of[from] == nil {
 		c.of[from] = &httpShare{silent: rate.NewLimiter(rate.Every(silentEvery), silentBurst)}
 	}
@@ -148,15 +149,18 @@ func (c *httpConnections) victim(from netip.Prefix, now time.Time) (victim *http
 }
 
 // ofTheLargest returns a connection of the address that holds the most, of those
-// that hold more than the newcomer's.
+// that hold more than the newcomer's. Of several such addresses it is the connection
+// that has been left alone for longest: a request may be on its way on a new one.
 func (c *httpConnections) ofTheLargest(own int, now time.Time) (victim *httpConn) {
-	most := own
+	most := own + 1
 	for _, share := range c.of {
-		if share.conns.Len() <= most {
+		held := share.conns.Len()
+		if held < most {
 			continue
 		}
-		if free := share.free(now); free != nil {
-			victim, most = free, share.conns.Len()
+		free := share.free(now)
+		if free != nil && (victim == nil || held > most || free.changed.Before(victim.changed)) {
+			victim, most = free, held
 		}
 	}
 	return victim
@@ -227,7 +231,7 @@ func (c *httpConnections) changed(conn net.Conn, state http.ConnState) {
 func (t *httpConn) set(busy time.Time) {
 	t.all.mu.Lock()
 	defer t.all.mu.Unlock()
-	t.busy, t.spoke = busy, true
+	t.busy, t.spoke, t.changed = busy, true, time.Now()
 	if t.place != nil {
 		t.all.of[t.from].conns.MoveToBack(t.place)
 	}

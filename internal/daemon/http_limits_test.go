@@ -207,6 +207,33 @@ func TestWhatIsBeingServedIsNotClosed(t *testing.T) {
 	})
 }
 
+// A flood from many addresses, each with one connection, must not close a probe's
+// before its request was read: the one goes that said nothing for longest.
+func TestANewConnectionIsTheLastToGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newHTTPConnections(slog.New(slog.DiscardHandler))
+		n := 0
+		silent := func() *httpConn {
+			time.Sleep(time.Millisecond)
+			n++
+			conn, _ := net.Pipe()
+			return c.admit(addressed{conn, &net.TCPAddr{IP: net.IPv4(10, 0, byte(n>>8), byte(n)), Port: 1}})
+		}
+		for range 2 * maxHealthConnections {
+			silent()
+		}
+		for range 20 {
+			probe := silent()
+			for i := range maxHealthConnections - 1 {
+				silent()
+				if probe == nil || probe.place == nil {
+					t.Fatalf("the probe's connection is closed for newcomer %d, want it held for %d", i+1, maxHealthConnections-1)
+				}
+			}
+		}
+	})
+}
+
 func TestNetworksOfOneHostShare(t *testing.T) {
 	t.Parallel()
 	for _, pair := range []struct {

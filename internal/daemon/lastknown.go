@@ -34,7 +34,11 @@ type memory struct {
 func (m *memory) Keep(k keyring.Known) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.file.Write(lastknown.State{KeyID: k.KeyID, KeyARN: k.KeyARN, Material: k.Material, Left: k.Left, Config: m.config, LastOK: k.LastOK})
+	s := lastknown.State{KeyID: k.KeyID, KeyARN: k.KeyARN, Material: k.Material, Left: k.Left, Config: m.config, LastOK: k.LastOK}
+	for _, l := range k.LeftKeys {
+		s.LeftKeys = append(s.LeftKeys, lastknown.LeftKey(l))
+	}
+	return m.file.Write(s)
 }
 
 // Erase implements [keyring.Memory].
@@ -108,7 +112,11 @@ func (d *Daemon) recall(m *memory) *keyring.Known {
 	s, err := bounded.Do(ctx, d.waits, bounded.File, func(context.Context) (lastknown.State, error) { return m.file.Read(m.config) })
 	switch {
 	case err == nil:
-		return &keyring.Known{KeyID: s.KeyID, KeyARN: s.KeyARN, Material: s.Material, Left: s.Left, LastOK: s.LastOK}
+		k := &keyring.Known{KeyID: s.KeyID, KeyARN: s.KeyARN, Material: s.Material, Left: s.Left, LastOK: s.LastOK}
+		for _, l := range s.LeftKeys {
+			k.LeftKeys = append(k.LeftKeys, keyring.LeftKey(l))
+		}
+		return k
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, lastknown.ErrOtherConfig), errors.Is(err, lastknown.ErrOtherTime):
 		d.log.Debug("nothing is known of the process before", "file", m.path(), "reason", err.Error())
 	default:

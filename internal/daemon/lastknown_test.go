@@ -1,11 +1,15 @@
 package daemon
 
 import (
+	"log/slog"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 	"sigs.k8s.io/aws-encryption-provider/internal/lastknown"
 )
@@ -38,6 +42,36 @@ func TestDigestTellsConfigurationsApart(t *testing.T) {
 	t.Setenv("AWS_REGION", "eu-central-1")
 	if digest(p) == want {
 		t.Error("another Region of the environment is the same configuration")
+	}
+}
+
+// All that a provider keeps comes back in the next process.
+func TestWhatIsKeptComesBack(t *testing.T) {
+	t.Parallel()
+	d := &Daemon{log: slog.New(slog.DiscardHandler)}
+	p := config.Provider{Name: "0", Listen: directory(t) + "/s"}
+	now := time.Now()
+	want := keyring.Known{
+		KeyID: "k?material=m", KeyARN: "k", Material: "m", Left: []string{"l"}, LastOK: now.Add(-time.Second),
+		LeftKeys: []keyring.LeftKey{{Key: "j", At: now.Add(-time.Minute)}},
+	}
+	if err := d.newMemory(p).Keep(want); err != nil {
+		t.Fatal(err)
+	}
+	got := d.recall(d.newMemory(p))
+	if got == nil || len(got.LeftKeys) != 1 {
+		t.Fatalf("got %+v, want %+v", got, want)
+	}
+	const between = time.Second // the two clocks are read one after the other
+	if off := got.LastOK.Sub(want.LastOK).Abs(); off > between {
+		t.Errorf("last_ok is off by %s", off)
+	}
+	if off := got.LeftKeys[0].At.Sub(want.LeftKeys[0].At).Abs(); off > between {
+		t.Errorf("the key was left %s off", off)
+	}
+	got.LastOK, got.LeftKeys[0].At = want.LastOK, want.LeftKeys[0].At
+	if !reflect.DeepEqual(*got, want) {
+		t.Errorf("got %+v, want %+v", *got, want)
 	}
 }
 

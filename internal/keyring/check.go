@@ -124,11 +124,17 @@ func (p *Provider) check(ctx context.Context, began time.Time) {
 		p.lastProbe = &t.probe
 		if t.decryptErr == nil && p.written() == nil {
 			p.see(ctx, t.sighting(), false)
+			if address := p.write.address(); p.written() == nil && address != t.asked && ctx.Err() == nil {
+				p.check(ctx, began) // an alias showed a key that it has just left: the key that it went to is to be asked
+			}
 		}
 	case p.lastProbe != nil && p.write.standsFor(p.lastProbe.sealed.KeyARN) && p.verdict().confirm:
 		// Where Encrypt fails, a refused Decrypt is confirmed with what was sealed before.
 		_, err := p.reopen(ctx, bounded.Check, *p.lastProbe)
 		opened(err, func(op operation, err error) { p.checked(ctx, op, err, began) })
+	}
+	if k := p.write; p.written() == nil && k.address() != k.config.Name && p.verdict().state == Refused {
+		p.look(ctx) // the key that the alias went to is refused: it may return to the one that it left
 	}
 }
 

@@ -26,7 +26,14 @@ type Known struct {
 	KeyARN   string
 	Material string    // "": KMS names none
 	Left     []string  // material of the key that callers were told to leave
+	LeftKeys []LeftKey // that the alias which writes rests from
 	LastOK   time.Time // when the key last encrypted and decrypted
+}
+
+// A LeftKey is one that an alias has left a short while ago.
+type LeftKey struct {
+	Key string // as [keyref.State] has it
+	At  time.Time
 }
 
 // A Memory keeps what a provider knows over a restart of the process. Its methods
@@ -44,11 +51,14 @@ type keeper struct {
 	memory Memory
 	before *before       // shared by all providers of this process with the same key_id
 	erase  chan struct{} // holds one request
+	redo   chan struct{} // holds one: an operation could not begin, and can now
 
 	answering sync.Mutex // held while a caller's answer makes the memory change
 
 	mu     sync.Mutex
 	busy   bool      // a write is under way, or was left behind
+	missed bool      // another operation could not begin meanwhile
+	kept   string    // key_id that is kept, as far as is known; "": none
 	lastOK time.Time // that was kept last
 	warned bool
 }
@@ -67,12 +77,13 @@ type failure struct {
 }
 
 func newKeeper(o Options) *keeper {
-	k := &keeper{memory: o.Memory, before: new(before), erase: make(chan struct{}, 1)}
+	k := &keeper{memory: o.Memory, before: new(before), erase: make(chan struct{}, 1), redo: make(chan struct{}, 1)}
 	if b := o.Before; b != nil && b.write == o.Keys[0] && b.opts.Epoch == o.Epoch { // the key_id is the same
 		k.before = b.keeper.before
 	}
 	if o.Known != nil {
 		k.before.known.Store(o.Known)
+		k.kept = o.Known.KeyID
 	}
 	return k
 }
@@ -108,6 +119,8 @@ func (p *Provider) keepKnown(ctx context.Context) {
 		case <-ticker.C:
 		case <-p.keeper.erase:
 			p.eraseKnown(ctx)
+		case <-p.keeper.redo: // what was left behind may have written what is no longer so
+			p.eraseKnown(ctx)
 		}
 	}
 }
@@ -133,22 +146,25 @@ func (p *Provider) keepNow(ctx context.Context) {
 	p.keep(ctx, w, v.lastOK)
 }
 
-// keep replaces what is kept. What cannot be replaced is erased: it may name a
-// key_id that callers were told to leave.
+// keep replaces what is kept. What cannot be replaced is erased, unless it names the
+// same key_id: callers were told to leave any other.
 func (p *Provider) keep(ctx context.Context, w *written, lastOK time.Time) {
 	known := Known{
-		KeyID: w.keyID, KeyARN: w.arn, Material: w.state.Material, Left: p.history.leftBy(w.state.Key), LastOK: lastOK,
+		KeyID: w.keyID, KeyARN: w.arn, Material: w.state.Material, Left: p.history.leftBy(w.state.Key),
+		LeftKeys: p.history.leftKeys(p.write), LastOK: lastOK,
 	}
 	if p.remembered(ctx, func() error { return p.keeper.memory.Keep(known) }) {
-		p.keeper.note(lastOK)
+		p.keeper.note(w.keyID, lastOK)
 		return
 	}
-	p.eraseKnown(ctx)
+	if !p.keeper.keeps(w.keyID) {
+		p.eraseKnown(ctx)
+	}
 }
 
 func (p *Provider) eraseKnown(ctx context.Context) {
 	if p.history.isNewest(p.generation) && p.remembered(ctx, p.keeper.memory.Erase) {
-		p.keeper.note(time.Time{})
+		p.keeper.note("", time.Time{})
 	}
 }
 
@@ -165,7 +181,7 @@ func (p *Provider) remembered(ctx context.Context, operation func() error) bool 
 		return operation()
 	})
 	if p.keeper.warns(err) {
-		p.log.WarnContext(ctx, "what is known of the key cannot be kept for the next start: after a restart in an outage of KMS, Status would be an error at once",
+		p.log.WarnContext(ctx, "what is known of the key cannot be kept for the next start: after a restart in an outage of KMS, Status may be an error at once",
 			"error", err.Error())
 	}
 	return err == nil
@@ -174,21 +190,36 @@ func (p *Provider) remembered(ctx context.Context, operation func() error) bool 
 func (k *keeper) begin() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	was := k.busy
+	if k.busy {
+		k.missed = true
+		return false
+	}
 	k.busy = true
-	return !was
+	return true
 }
 
 func (k *keeper) end() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.busy = false
+	if k.missed {
+		select {
+		case k.redo <- struct{}{}:
+		default: // it will be
+		}
+	}
+	k.busy, k.missed = false, false
 }
 
-func (k *keeper) note(lastOK time.Time) {
+func (k *keeper) note(keyID string, lastOK time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.lastOK = lastOK
+	k.kept, k.lastOK = keyID, lastOK
+}
+
+func (k *keeper) keeps(keyID string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.kept == keyID
 }
 
 func (k *keeper) isNews(lastOK time.Time) bool {
@@ -248,6 +279,11 @@ func (h *History) seed(k *Key, known *Known) {
 	defer h.mu.Unlock()
 	h.told[known.KeyID] = true
 	h.followLocked(k, known.KeyARN)
+	if past := h.aliases[k.ref.Alias]; past != nil {
+		for _, left := range known.LeftKeys {
+			past.leftAt[left.Key] = left.At
+		}
+	}
 	if known.Material == "" {
 		return
 	}
@@ -258,20 +294,40 @@ func (h *History) seed(k *Key, known *Known) {
 	}
 }
 
-// leftBy returns which material of a key callers were told to leave: a few, since
-// KMS answers with those of the last minutes only.
+// mostLeft bounds what is kept of what was left: KMS answers with that of the last
+// minutes only.
+const mostLeft = 8
+
+// leftBy returns which material of a key callers were told to leave.
 func (h *History) leftBy(key string) []string {
-	const most = 8
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var ids []string
 	for m := range h.left {
-		if m.key == key && len(ids) < most {
+		if m.key == key && len(ids) < mostLeft {
 			ids = append(ids, m.id)
 		}
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+// leftKeys returns the keys that an alias still rests from.
+func (h *History) leftKeys(k *Key) []LeftKey {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	past := h.aliases[k.ref.Alias]
+	if !k.ref.IsAlias() || past == nil {
+		return nil
+	}
+	var keys []LeftKey
+	for key, at := range past.leftAt {
+		if time.Since(at) < aliasRest {
+			keys = append(keys, LeftKey{key, at})
+		}
+	}
+	slices.SortFunc(keys, func(a, b LeftKey) int { return b.At.Compare(a.At) })
+	return keys[:min(len(keys), mostLeft)]
 }
 
 // isNewest reports whether no later provider under this name has told a key_id.

@@ -29,8 +29,11 @@ func (m *fakeMemory) Keep(k keyring.Known) error { return m.do(&k) }
 func (m *fakeMemory) Erase() error { return m.do(nil) }
 
 func (m *fakeMemory) do(next *keyring.Known) error {
-	if m.hangs != nil {
-		<-m.hangs
+	m.mu.Lock()
+	hangs := m.hangs
+	m.mu.Unlock()
+	if hangs != nil {
+		<-hangs
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -43,6 +46,12 @@ func (m *fakeMemory) do(next *keyring.Known) error {
 	m.writes++
 	m.kept = next
 	return nil
+}
+
+func (m *fakeMemory) setHangs(hangs chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hangs = hangs
 }
 
 func (m *fakeMemory) last() *keyring.Known {
@@ -209,6 +218,61 @@ func TestWhatIsKeptIsNeverOlderThanWhatWasTold(t *testing.T) {
 		if k := m.last(); k != nil {
 			t.Errorf("%+v is kept although callers were told to leave it", k)
 		}
+	})
+}
+
+// What cannot be refreshed stays, as long as it names the key_id that callers were
+// told last: a disk that is full does no harm to what was kept before.
+func TestWhatIsKeptStaysWhereOnlyItsTimeCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, m := rotating(), &fakeMemory{}
+		o := ringOptions{grace: time.Hour}
+		p := begin(t, f, m, o)
+		wantMaterial(t, p, "m1")
+		m.mu.Lock()
+		m.full = errors.New("no space left on device")
+		m.mu.Unlock()
+		for range 2 { // the second process finds it kept
+			time.Sleep(5 * time.Minute)
+			wantMaterial(t, p, "m1")
+			if k := m.last(); k == nil {
+				t.Fatal("what was known is erased")
+			}
+			p.kill()
+			p = begin(t, f, m, o)
+		}
+		f.rotate(keyA, "m2")
+		time.Sleep(5 * time.Minute)
+		wantMaterial(t, p, "m2")
+		if k := m.last(); k != nil {
+			t.Errorf("%+v is kept although callers were told to leave it", k)
+		}
+		p.kill()
+	})
+}
+
+// A write that hangs while the key_id changes leaves the old one behind for as long as
+// it hangs, and no longer.
+func TestWhatWasToldWhileAWriteHungIsKeptOnceItEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, m := rotating(), &fakeMemory{}
+		p := begin(t, f, m, ringOptions{grace: time.Hour})
+		wantMaterial(t, p, "m1")
+		hung := make(chan struct{})
+		m.setHangs(hung)
+		time.Sleep(time.Minute) // a write begins, and is left behind
+		f.rotate(keyA, "m2")
+		time.Sleep(5*time.Minute + 10*time.Second) // the next regular write is not due soon
+		wantMaterial(t, p, "m2")
+		m.setHangs(nil)
+		close(hung)
+		time.Sleep(time.Second)
+		if k := m.last(); k != nil && k.Material != "m2" {
+			t.Errorf("%+v is kept although callers were told to leave it", k)
+		}
+		p.kill()
 	})
 }
 
@@ -398,6 +462,112 @@ func TestPauseKeepsWhatTheProcessBeforeKnew(t *testing.T) {
 			if want != "ok" && want != "text KMS0204" {
 				t.Errorf("Status is %q before the pause", want)
 			}
+		})
+	}
+}
+
+// A reload in the outage does not forget what the process before knew, as long as the
+// same key writes: the configuration of the others, or of time limits, may change.
+func TestReloadAfterARestartInAnOutageKeepsWhatWasKnown(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(o *ringOptions, f *fakeKMS) []*keyring.Key // keys below the first
+		want   string
+	}{
+		"time limits change": {func(*ringOptions, *fakeKMS) []*keyring.Key { return nil }, "ok"},
+		"a key that reads":   {func(_ *ringOptions, f *fakeKMS) []*keyring.Key { return []*keyring.Key{newKey(f, keyB)} }, "ok"},
+		"the epoch":          {func(o *ringOptions, _ *fakeKMS) []*keyring.Key { o.epoch = 1; return nil }, "error KMS0204"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f, m := newFake(), &fakeMemory{}
+				o := ringOptions{grace: 3 * time.Minute}
+				p := begin(t, f, m, o)
+				time.Sleep(time.Minute)
+				wantStatus(t, p.Provider, "ok")
+				p.kill()
+				f.fail("Encrypt", cause.Unreachable)
+				f.fail("Decrypt", cause.Unreachable)
+
+				o.memory, o.known = m, m.last()
+				k := newKey(f, keyA)
+				old := ringOf(o, k)
+				kill := stoppable(t, old)
+				wantStatus(t, old, "ok")
+				time.Sleep(10 * time.Second)
+				o.before, o.known = old, nil
+				keys := append([]*keyring.Key{k}, c.change(&o, f)...)
+				next := ringOf(o, keys...)
+				kill()
+				kill = stoppable(t, next)
+				wantStatus(t, next, c.want)
+				kill()
+			})
+		})
+	}
+}
+
+// Unless the key that it went to is refused: then the alias may return at once.
+func TestRestartReturnsToAnEarlierKeyWhereTheNewOneIsRefused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, m := rotating(), &fakeMemory{}
+		o := ringOptions{write: alias, grace: time.Minute}
+		p := begin(t, f, m, o)
+		_ = keyIDOf(t, p.Provider)
+		f.moveAlias()
+		time.Sleep(2 * time.Minute)
+		if id := keyIDOf(t, p.Provider); id != aliasB {
+			t.Fatalf("told %s, want %s", id, aliasB)
+		}
+		p.kill()
+		f.fail("Encrypt "+keyB, cause.KeyDisabled)
+		f.fail("Decrypt "+keyB, cause.KeyDisabled)
+		f.moveAliasTo(keyA)
+		p = begin(t, f, m, o)
+		time.Sleep(20 * time.Second)
+		if s, err := p.Status(t.Context()); err != nil || s.KeyID != aliasA || s.Healthz != "ok" {
+			t.Errorf("Status %+v, %v, want ok with key A", s, err)
+		}
+		p.kill()
+	})
+}
+
+// While KMS shows an alias's old and new key in turn, a restart does not lead it back
+// either: callers were told of the new one.
+func TestRestartAmidAMoveDoesNotLeadAnAliasBack(t *testing.T) {
+	t.Parallel()
+	for offset := range 2 { // which answer the first check meets
+		synctest.Test(t, func(t *testing.T) {
+			f, m := rotating(), &fakeMemory{}
+			o := ringOptions{write: alias, grace: time.Minute}
+			p := begin(t, f, m, o)
+			if id := keyIDOf(t, p.Provider); id != aliasA {
+				t.Fatalf("told %s, want %s", id, aliasA)
+			}
+			f.moveAlias()
+			time.Sleep(2 * time.Minute)
+			told := keyIDOf(t, p.Provider)
+			if told != aliasB {
+				t.Fatalf("told %s, want %s", told, aliasB)
+			}
+			f.answerInTurn(keyA)
+			for range 8 {
+				p.kill()
+				f.asked += offset
+				p = begin(t, f, m, o)
+				for range 15 {
+					if s, err := p.Status(t.Context()); err != nil || s.Healthz != "ok" || s.KeyID != told {
+						t.Fatalf("after a restart Status is %+v, %v, want ok and %s", s, err, told)
+					}
+					if e, err := p.Encrypt(t.Context(), secret.Bytes("seed")); err != nil || e.KeyID != told {
+						t.Fatalf("Encrypt: %s, %v", e.KeyID, err)
+					}
+					time.Sleep(time.Second)
+				}
+			}
+			p.kill()
 		})
 	}
 }

@@ -45,8 +45,15 @@ type State struct {
 	KeyARN   string   // of the key that writes
 	Material string   // of the key that writes; "": KMS names none
 	Left     []string // material of that key before this one
-	Config   string   // digest of the provider's configuration
+	LeftKeys []LeftKey
+	Config   string // digest of the provider's configuration
 	LastOK   time.Time
+}
+
+// A LeftKey is one that the provider's alias left a short while before.
+type LeftKey struct {
+	Key string
+	At  time.Time
 }
 
 // A Clock tells the time twice. It is a struct so that a test can step either.
@@ -82,14 +89,27 @@ type document struct {
 	KeyARN   string   `json:"key_arn"`
 	Material string   `json:"material,omitempty"`
 	Left     []string `json:"left_material,omitempty"`
+	LeftKeys []left   `json:"left_keys,omitempty"`
 	Config   string   `json:"configuration"`
 	LastOK   moment   `json:"last_ok"`
+}
+
+type left struct {
+	Key string `json:"key"`
+	At  moment `json:"at"`
 }
 
 // A moment is one instant by both clocks, in nanoseconds.
 type moment struct {
 	Wall int64 `json:"wall"`
 	Boot int64 `json:"boot"`
+}
+
+// at is a time of this process's clock as a moment.
+func (c Clock) at(t time.Time) moment {
+	now, boot := c.Wall(), c.Boot()
+	age := now.Sub(t)
+	return moment{Wall: now.Add(-age).UnixNano(), Boot: int64(boot - age)}
 }
 
 // Why a file's state does not count. None of them is an operator's concern.
@@ -119,7 +139,11 @@ func (f *File) Read(config string) (State, error) {
 	case age < 0, (moved - age).Abs() > drift, boot == 0:
 		return State{}, ErrOtherTime
 	}
-	return State{KeyID: d.KeyID, KeyARN: d.KeyARN, Material: d.Material, Left: d.Left, Config: d.Config, LastOK: now.Add(-age)}, nil
+	s := State{KeyID: d.KeyID, KeyARN: d.KeyARN, Material: d.Material, Left: d.Left, Config: d.Config, LastOK: now.Add(-age)}
+	for _, l := range d.LeftKeys {
+		s.LeftKeys = append(s.LeftKeys, LeftKey{l.Key, now.Add(time.Duration(l.At.Boot) - boot)})
+	}
+	return s, nil
 }
 
 // parse reads a file's content strictly: a file that holds anything else was not
@@ -140,6 +164,11 @@ func parse(data []byte) (document, error) {
 	for _, text := range []string{d.KeyID, d.KeyARN, d.Config} {
 		if text == "" || !plain(text) {
 			return document{}, errors.New("a name is missing, too long, or has characters that no name has")
+		}
+	}
+	for _, l := range d.LeftKeys {
+		if l.Key == "" || !plain(l.Key) {
+			return document{}, errors.New("a key that was left has no name, or one that no key has")
 		}
 	}
 	for _, id := range append(d.Left, d.Material) {
@@ -182,15 +211,18 @@ func read(path string) ([]byte, error) {
 	return data, err
 }
 
-// Write replaces the file. The state's LastOK must be of this process's clock.
+// Write replaces the file. The state's times must be of this process's clock.
 func (f *File) Write(s State) error {
-	age := f.Clock.Wall().Sub(s.LastOK)
+	var keys []left
+	for _, l := range s.LeftKeys {
+		keys = append(keys, left{l.Key, f.Clock.at(l.At)})
+	}
 	var data bytes.Buffer
 	encoder := json.NewEncoder(&data)
 	encoder.SetEscapeHTML(false) // a key_id has an ampersand, and people read it
 	err := encoder.Encode(document{
-		Version: version, KeyID: s.KeyID, KeyARN: s.KeyARN, Material: s.Material, Left: s.Left, Config: s.Config,
-		LastOK: moment{Wall: f.Clock.Wall().Add(-age).UnixNano(), Boot: int64(f.Clock.Boot() - age)},
+		Version: version, KeyID: s.KeyID, KeyARN: s.KeyARN, Material: s.Material, Left: s.Left, LeftKeys: keys, Config: s.Config,
+		LastOK: f.Clock.at(s.LastOK),
 	})
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", f.Path, err)

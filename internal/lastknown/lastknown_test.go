@@ -38,7 +38,7 @@ func (m *machine) state() lastknown.State {
 	return lastknown.State{
 		KeyID:  "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab?material=m1",
 		KeyARN: "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab", Material: "m1",
-		Left: []string{"m0"}, Config: "sha256:00", LastOK: m.wall.Add(-10 * time.Second),
+		Left: []string{"m0"}, LeftKeys: []lastknown.LeftKey{{Key: "arn:aws:kms:us-west-2:111122223333:key/0", At: m.wall.Add(-time.Minute)}}, Config: "sha256:00", LastOK: m.wall.Add(-10 * time.Second),
 	}
 }
 
@@ -110,13 +110,16 @@ func TestRefusesAFileThatIsNotItsOwn(t *testing.T) {
 		"a link": func(path string) error {
 			return errors.Join(os.Rename(path, path+".there"), os.Symlink(path+".there", path))
 		},
-		"a second name":              func(path string) error { return os.Link(path, path+".too") },
-		"others may read":            func(path string) error { return os.Chmod(path, 0o604) },
-		"a group may write":          func(path string) error { return os.Chmod(path, 0o620) },
-		"a directory":                func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) },
-		"too long":                   func(path string) error { return os.WriteFile(path, []byte(strings.Repeat(" ", 1<<20)), 0o600) },
-		"empty":                      func(path string) error { return os.WriteFile(path, nil, 0o600) },
-		"half":                       func(path string) error { return os.WriteFile(path, []byte(`{"version":1,"key_id":"a"`), 0o600) },
+		"a second name":     func(path string) error { return os.Link(path, path+".too") },
+		"others may read":   func(path string) error { return os.Chmod(path, 0o604) },
+		"a group may write": func(path string) error { return os.Chmod(path, 0o620) },
+		"a directory":       func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) },
+		"too long":          func(path string) error { return os.WriteFile(path, []byte(strings.Repeat(" ", 1<<20)), 0o600) },
+		"empty":             func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"half":              func(path string) error { return os.WriteFile(path, []byte(`{"version":1,"key_id":"a"`), 0o600) },
+		"a key without a name": func(path string) error {
+			return replace(path, `"key":"arn:aws:kms:us-west-2:111122223333:key/0"`, `"key":""`)
+		},
 		"a later version":            func(path string) error { return replace(path, `"version":1`, `"version":2`) },
 		"an unknown field":           func(path string) error { return replace(path, `"version":1`, `"version":1,"plaintext":"x"`) },
 		"two documents":              func(path string) error { return replace(path, "}}", "}}{}") },
