@@ -328,6 +328,9 @@ func tokenOf(err error) (token, said string, ok bool) {
 	if e, ok := errors.AsType[*tokenError](err); ok {
 		return "the file " + cause.Quote(e.path), reason(e.err), true
 	}
+	if e, ok := errors.AsType[*unreadableError](err); ok {
+		return "the file " + cause.Quote(e.path), "it " + e.why, true
+	}
 	// Here the SDK keeps the text alone, with the error of the file at its end.
 	const mark = "resolve auth token: "
 	_, text, ok := strings.Cut(err.Error(), mark)
