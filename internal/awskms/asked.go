@@ -208,6 +208,12 @@ func (a *asking) attempt(ctx context.Context, in middleware.DeserializeInput, ne
 	if resp, ok := out.RawResponse.(*smithyhttp.Response); err == nil && ok && resp != nil {
 		err = a.answered(resp)
 	}
+	if s := (*strangeAnswerError)(nil); err != nil && !errors.As(err, &s) {
+		if s = strange(err); s != nil {
+			s.again = false // no connection is used twice
+			err = &smithy.DeserializationError{Err: s}
+		}
+	}
 	return out, metadata, err
 }
 
