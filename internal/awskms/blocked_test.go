@@ -190,6 +190,7 @@ func TestFilesWithoutAnEndAreRefused(t *testing.T) {
 }
 
 func testRefused(t *testing.T, odd func(path string) error, said string) {
+	t.Helper()
 	for name, also := range map[string]map[string]string{
 		"AWS_SHARED_CREDENTIALS_FILE":            nil,
 		"AWS_CONFIG_FILE":                        nil,
