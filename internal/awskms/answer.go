@@ -1,11 +1,15 @@
 package awskms
 
 import (
+	"compress/flate"
+	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/textproto"
 	"strings"
 	"time"
 )
@@ -20,13 +24,16 @@ const (
 )
 
 // A strangeAnswerError is an answer that no AWS service gives, so that something
-// else stands at the endpoint or in between. To ask again would not help.
-type strangeAnswerError struct{ what string }
+// else stands at the endpoint or in between.
+type strangeAnswerError struct {
+	what  string
+	again bool // it may be left over from another answer, on this connection alone
+}
 
 func (e *strangeAnswerError) Error() string { return e.what + ", which no AWS service answers with" }
 
-// RetryableError tells the SDK not to make another attempt.
-func (*strangeAnswerError) RetryableError() bool { return false }
+// RetryableError tells the SDK whether to make another attempt.
+func (e *strangeAnswerError) RetryableError() bool { return e.again }
 
 // refuseStrange closes an answer whose body may not be read: after HTTP 101 it is
 // the connection itself, which net/http has given away, with no request and no
@@ -35,7 +42,7 @@ func refuseStrange(resp *http.Response) error {
 	if resp.StatusCode < http.StatusOK {
 		_ = resp.Body.Close()
 		resp.Body = http.NoBody // for the SDK, which drains what it closes
-		return &strangeAnswerError{fmt.Sprintf("HTTP status %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))}
+		return &strangeAnswerError{what: fmt.Sprintf("HTTP status %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))}
 	}
 	if resp.ContentLength > maxAnswer {
 		_ = resp.Body.Close()
@@ -46,7 +53,7 @@ func refuseStrange(resp *http.Response) error {
 	return nil
 }
 
-var errTooLong error = &strangeAnswerError{fmt.Sprintf("more than %d bytes", maxAnswer)}
+var errTooLong error = &strangeAnswerError{what: fmt.Sprintf("more than %d bytes", maxAnswer)}
 
 // A limitedBody is a body that fails, once, instead of ending when it is too long.
 type limitedBody struct {
@@ -69,13 +76,19 @@ func (b *limitedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// headersError knows net/http's error for headers that are too long, which has no
-// type.
-func headersError(err error) error {
-	if strings.Contains(err.Error(), "server response headers exceeded") {
-		return &strangeAnswerError{fmt.Sprintf("more than %d bytes of headers", maxHeaders)}
+// strange knows the errors of net/http for an answer that no AWS service gives. Most
+// have no type. nil stands for all others.
+func strange(err error) *strangeAnswerError {
+	text := err.Error()
+	switch {
+	case strings.Contains(text, "server response headers exceeded"):
+		return &strangeAnswerError{what: fmt.Sprintf("more than %d bytes of headers", maxHeaders)}
+	case strings.Contains(text, "malformed HTTP "), isA[textproto.ProtocolError](err), strings.Contains(text, "chunked encoding"), strings.Contains(text, "chunk length"):
+		return &strangeAnswerError{what: "something else than HTTP", again: true}
+	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), isA[flate.CorruptInputError](err):
+		return &strangeAnswerError{what: "a body that is not compressed as its headers say", again: true}
 	}
-	return err
+	return nil
 }
 
 // ownCalls are the limits of the SDK's own calls, of STS and of whoever else gives

@@ -208,6 +208,12 @@ func (a *asking) attempt(ctx context.Context, in middleware.DeserializeInput, ne
 	if resp, ok := out.RawResponse.(*smithyhttp.Response); err == nil && ok && resp != nil {
 		err = a.answered(resp)
 	}
+	if s := (*strangeAnswerError)(nil); err != nil && !errors.As(err, &s) {
+		if s = strange(err); s != nil {
+			s.again = false // no connection is used twice
+			err = &smithy.DeserializationError{Err: s}
+		}
+	}
 	return out, metadata, err
 }
 
@@ -327,6 +333,9 @@ func firstLine(s string) string {
 func tokenOf(err error) (token, said string, ok bool) {
 	if e, ok := errors.AsType[*tokenError](err); ok {
 		return "the file " + cause.Quote(e.path), reason(e.err), true
+	}
+	if e, ok := errors.AsType[*unreadableError](err); ok {
+		return "the file " + cause.Quote(e.path), "it " + e.why, true
 	}
 	// Here the SDK keeps the text alone, with the error of the file at its end.
 	const mark = "resolve auth token: "

@@ -156,7 +156,7 @@ func (t *transports) roundTrip(transport *http.Transport, req *http.Request) (*h
 			// It keeps none. This ends a dial that nobody waits for.
 			transport.CloseIdleConnections()
 		}
-		return nil, headersError(err)
+		return nil, orStrange(err)
 	}
 	if err := refuseStrange(resp); err != nil {
 		return nil, err
@@ -164,8 +164,15 @@ func (t *transports) roundTrip(transport *http.Transport, req *http.Request) (*h
 	body, err := io.ReadAll(resp.Body)
 	closeErr := resp.Body.Close()
 	if err = errors.Join(err, closeErr); err != nil {
-		return nil, fmt.Errorf("reading the answer: %w", err)
+		return nil, orStrange(fmt.Errorf("reading the answer: %w", err))
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return resp, nil
+}
+
+func orStrange(err error) error {
+	if s := strange(err); s != nil {
+		return s
+	}
+	return err
 }

@@ -257,9 +257,29 @@ func TestRequestDoesNotWaitForWhatHangs(t *testing.T) {
 	})
 }
 
-// A named pipe in the place of any file is refused before the SDK opens it, which
-// would never return; a device is not.
-func TestNamedPipesAreRefused(t *testing.T) {
+// What nobody can read to an end is refused before the SDK opens it, in the place of
+// any file: the SDK would never return, or take all memory.
+func TestFilesWithoutAnEndAreRefused(t *testing.T) {
+	pipe := func(path string) error { return syscall.Mkfifo(path, 0o600) }
+	device := func(path string) error { return os.Symlink("/dev/zero", path) }
+	long := func(path string) error {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			return err
+		}
+		return os.Truncate(path, 64<<30)
+	}
+	for kind, is := range map[string]struct {
+		make func(path string) error
+		said string
+	}{
+		"pipe": {pipe, "named pipe"}, "device": {device, "is a device"}, "long": {long, "has 68719476736 bytes"},
+	} {
+		t.Run(kind, func(t *testing.T) { testRefused(t, is.make, is.said) })
+	}
+}
+
+func testRefused(t *testing.T, odd func(path string) error, said string) {
+	t.Helper()
 	for name, also := range map[string]map[string]string{
 		"AWS_SHARED_CREDENTIALS_FILE":            nil,
 		"AWS_CONFIG_FILE":                        nil,
@@ -269,45 +289,62 @@ func TestNamedPipesAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			noFiles(t)
-			pipe := filepath.Join(t.TempDir(), "pipe")
-			if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+			path := filepath.Join(t.TempDir(), "odd")
+			if err := odd(path); err != nil {
 				t.Fatal(err)
 			}
-			t.Setenv(name, pipe)
+			t.Setenv(name, path)
 			for name, value := range also {
 				t.Setenv(name, value)
 			}
-			wantPipeRefused(t, pipe)
+			wantRefused(t, path, said, strings.Contains(name, "TOKEN"))
 		})
 	}
 	for _, setting := range []string{"ca_bundle", "web_identity_token_file"} {
 		t.Run(setting, func(t *testing.T) {
 			noFiles(t)
 			dir := t.TempDir()
-			pipe, file := filepath.Join(dir, "pipe"), filepath.Join(dir, "config")
-			if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+			path, file := filepath.Join(dir, "odd"), filepath.Join(dir, "config")
+			if err := odd(path); err != nil {
 				t.Fatal(err)
 			}
-			text := "[default]\nrole_arn = arn:aws:iam::111122223333:role/r\n" + setting + " = " + pipe + "\n"
+			text := "[default]\nrole_arn = arn:aws:iam::111122223333:role/r\n" + setting + " = " + path + "\n"
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			t.Setenv("AWS_CONFIG_FILE", file)
-			wantPipeRefused(t, pipe)
+			wantRefused(t, path, said, strings.Contains(setting, "token"))
 		})
 	}
 }
 
-func wantPipeRefused(t *testing.T, pipe string) {
+func wantRefused(t *testing.T, path, said string, isToken bool) {
 	t.Helper()
+	want := cause.SettingsUnreadable
+	if isToken {
+		want = cause.TokenUnreadable
+	}
 	w := newWorld(time.Hour)
 	c := w.bare(t, Options{})
 	err := w.seal(t.Context(), c)
-	if code(err) != cause.SettingsUnreadable || !strings.Contains(err.Error(), "named pipe") || !strings.Contains(err.Error(), pipe) {
-		t.Errorf("got %v, want the pipe %s refused", err, pipe)
+	if code(err) != want || !strings.Contains(err.Error(), said) || !strings.Contains(err.Error(), path) {
+		t.Errorf("got %v, want %s refused with code %s, since it %s", err, path, want, said)
 	}
 	if n := running(c); n != 0 {
 		t.Errorf("%d steps still run", n)
+	}
+}
+
+// /dev/null stands for a file that is not wanted.
+func TestNullDeviceIsAnEmptyFile(t *testing.T) {
+	noFiles(t)
+	t.Setenv("AWS_CONFIG_FILE", "/dev/null")
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+	t.Setenv("AWS_ACCESS_KEY_ID", "AKIAnull")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "s")
+	w := newWorld(time.Hour)
+	if err := w.seal(t.Context(), w.bare(t, Options{})); code(err) == cause.SettingsUnreadable {
+		t.Errorf("got %v", err)
 	}
 }
 

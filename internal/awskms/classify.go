@@ -229,6 +229,9 @@ func statusOf(err error) int {
 func innermost(err error) string {
 	for {
 		next := errors.Unwrap(err)
+		if all, ok := err.(interface{ Unwrap() []error }); ok {
+			next = all.Unwrap()[0] // the SDK adds that there are no tokens left for a retry
+		}
 		if next == nil {
 			return err.Error()
 		}

@@ -7,9 +7,11 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"syscall"
 
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/smithy-go/logging"
+	"golang.org/x/sys/unix"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
@@ -39,16 +41,37 @@ func (f files) equal(g files) bool {
 	})
 }
 
-// refusePipe is an error where one of the files is a named pipe: to open it would
-// wait for a writer and could not be interrupted. Devices such as /dev/null do not
-// wait.
-func (f files) refusePipe() error {
+// maxFile is many times what a file of settings, a CA bundle or a token needs.
+const maxFile = 4 << 20
+
+// unreadableError is a file that must not be opened: whoever reads it waits for a
+// writer and cannot be interrupted, or reads without an end into its memory.
+type unreadableError struct{ path, why string }
+
+func (e *unreadableError) Error() string { return cause.Quote(e.path) + " " + e.why }
+
+// refuse returns an [*unreadableError] where one of the files is a named pipe, a
+// device other than /dev/null, or too long.
+func (f files) refuse() error {
 	for _, path := range slices.Sorted(maps.Keys(f)) {
-		if info := f[path]; info != nil && info.Mode()&fs.ModeNamedPipe != 0 {
-			return &settingsError{fmt.Errorf("%s is a named pipe, which blocks whoever reads it: a file is needed", cause.Quote(path))}
+		info := f[path]
+		switch {
+		case info == nil:
+		case info.Mode()&fs.ModeNamedPipe != 0:
+			return &unreadableError{path, "is a named pipe, which blocks whoever reads it: a file is needed"}
+		case info.Mode()&fs.ModeDevice != 0 && !isNull(info):
+			return &unreadableError{path, "is a device, which may have no end: a file is needed"}
+		case info.Mode().IsRegular() && info.Size() > maxFile:
+			return &unreadableError{path, fmt.Sprintf("has %d bytes, and no such file needs more than %d", info.Size(), maxFile)}
 		}
 	}
 	return nil
+}
+
+// isNull knows /dev/null, by whatever name.
+func isNull(info os.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stat.Rdev == unix.Mkdev(1, 3)
 }
 
 // settingsFiles are those that the SDK reads once, when its settings are loaded:

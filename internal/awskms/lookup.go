@@ -85,29 +85,29 @@ type sight struct {
 	tokens  error // why no token can be read
 }
 
-// look looks at the files, and refuses those that would block whoever opens them.
+// look looks at the files, and refuses those that nobody can read to an end.
 func (l *lookUp) look(ctx context.Context) error {
 	var at atomic.Pointer[string]
 	note := func(path string) { at.Store(&path) }
 	profile, seen, further := l.profile, l.seen, l.asks || l.again
 	found, err := bound(ctx, l.identity, fileTime, bounded.File, func(ctx context.Context) (sight, error) {
 		s := sight{files: lookAt(settingsFiles(profile), note), profile: profile}
-		if err := s.files.refusePipe(); err != nil || !further && s.files.equal(seen) {
+		if err := s.files.refuse(); err != nil || !further && s.files.equal(seen) {
 			return s, err
 		}
 		s.profile = profileOf(ctx)
 		s.files = lookAt(settingsFiles(s.profile), note)
-		s.tokens = lookAt(tokenFiles(s.profile), note).refusePipe()
-		return s, s.files.refusePipe()
+		s.tokens = lookAt(tokenFiles(s.profile), note).refuse()
+		return s, s.files.refuse()
 	})
 	l.renews = l.current != nil && !l.current.static && found.tokens == nil
 	switch {
 	case isA[*bounded.AbandonedError](err):
 		return &settingsError{fmt.Errorf("%s does not answer: its file system hangs", path(&at))}
 	case err != nil:
-		return err
+		return &settingsError{err}
 	case found.tokens != nil:
-		return found.tokens
+		return &credentialsError{found.tokens}
 	}
 	l.changed = !found.files.equal(l.seen)
 	l.renews = l.renews && l.changed

@@ -118,6 +118,8 @@ func identifyAsked(e *cause.Error, a *askedError) {
 		e.Code = cause.SettingsUnreadable
 	case throttled, a.status == http.StatusTooManyRequests, a.status >= http.StatusInternalServerError:
 		e.Code = cause.CredentialsSilent
+	case isA[*strangeAnswerError](a.err):
+		e.Code, e.AWSCode = cause.NotASource, ""
 	case a.op == getMetadata:
 		identifyMetadata(e, a)
 	case a.op == getCredentials:

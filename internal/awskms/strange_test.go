@@ -119,6 +119,10 @@ func strangers() map[string]func(net.Conn) {
 		"a body that is said to be long": says(okStart+"Content-Length: 99999999999\r\n\r\n{", "", 0),
 		"a body a byte too long":         says(okStart+"Connection: close\r\n\r\n"+strings.Repeat(" ", 256<<10+1), "", 0),
 		"a trailer without end":          says(okStart+"Transfer-Encoding: chunked\r\n\r\n0\r\n", "A: b\r\n", pause),
+		"another protocol":               says("SSH-2.0-OpenSSH_9.6\r\n", "", 0),
+		"a header that is none":          says(okStart+"no colon\r\n\r\n", "", 0),
+		"chunks that are none":           says(okStart+"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "", 0),
+		"a body that is no gzip":         says(okStart+"Connection: close\r\nContent-Encoding: gzip\r\nContent-Length: 20\r\n\r\nthis is not any gzip", "", 0),
 		"silence":                        silent,
 		"an answer before the request": func(conn net.Conn) {
 			_, _ = io.WriteString(conn, okStart+"Content-Length: 2\r\n\r\n{}")
@@ -131,7 +135,8 @@ func strangers() map[string]func(net.Conn) {
 func notKMS(name string) bool {
 	switch name {
 	case "101", "101 that goes on", "101 without an upgrade", "1xx, a flood", "headers, a flood",
-		"a body of chunks, a flood", "a body until the end, a flood", "a body that is said to be long", "a body a byte too long":
+		"a body of chunks, a flood", "a body until the end, a flood", "a body that is said to be long", "a body a byte too long",
+		"another protocol", "a header that is none", "chunks that are none", "a body that is no gzip":
 		return true
 	}
 	return false
@@ -337,9 +342,36 @@ func TestNoAnswerHoldsALookUp(t *testing.T) {
 				if took := time.Since(began); cause.Of(err).Class() == "" || cause.Of(err).Code == cause.TimedOut || took > 9*time.Second {
 					t.Errorf("%v after %s, want what is wrong with credentials before the limit of a look-up", err, took)
 				}
+				want := cause.NotASource
+				if source == "Region" {
+					want = cause.RegionUnknown
+				}
+				if code := cause.Of(err).Code; code != want {
+					t.Errorf("%v, want %s", err, want)
+				}
 				o.Connections.Close()
 				eventually(t, "open connections", 0, p.opened)
 			})
 		}
+	}
+}
+
+// What failed is said alike whether there is another attempt or not.
+func TestFailureIsSaidAlikeWithoutAnotherAttempt(t *testing.T) {
+	kmstest.Start(t).SetEnv(t)
+	p := startPeer(t, func(conn net.Conn) {
+		if req, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+			_, _ = io.Copy(io.Discard, req.Body)
+			_, _ = io.WriteString(conn, okStart+"Content-Length: 1000\r\n\r\n{")
+		}
+	})
+	c := newClient(t, awskms.Options{Endpoint: "http://" + p.address, Retry: awskms.RetryBudget{Tokens: 20}})
+	said := map[string]bool{}
+	for range 5 {
+		_, err := c.Encrypt(t.Context(), anyKey, secret.Bytes("seed"))
+		said[cause.Of(err).Said] = true
+	}
+	if len(said) != 1 || !said["unexpected EOF"] {
+		t.Errorf("said %v, want the same in each call", said)
 	}
 }
