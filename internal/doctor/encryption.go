@@ -56,15 +56,15 @@ func (x *examination) encryption(_ context.Context, g *Group) {
 // something that makes further checks guesses.
 func (x *examination) mistakes(g *Group, all encryptionconfig.Mistakes) (unread bool) {
 	for _, m := range all {
-		where := x.EncryptionFile
-		if m.Line > 0 {
-			where += fmt.Sprintf(", line %d", m.Line)
-		}
+		where, what := x.EncryptionFile, m.Text
 		if m.Path != "" {
 			where += ": " + m.Path
 		}
+		if m.Line > 0 {
+			what = fmt.Sprintf("line %d: %s", m.Line, what)
+		}
 		code := codeOf(m.Rule)
-		g.found(code, where, m.Text)
+		g.found(code, where, what)
 		unread = unread || code == EncryptionFile
 	}
 	return unread

@@ -412,7 +412,7 @@ func encryptionFaults() []fault {
 		{"endpoint of another path", "KMS0715", "unix:///other", file("  - kms: {apiVersion: v2, name: a, endpoint: \"unix:///other\"}\n" + toClear)},
 		{"two providers on one name", "KMS0716", "the name of resources[0].providers[0].kms already", file(entryV2 + "  - kms: {apiVersion: v2, name: a, endpoint: \"unix:///other\"}\n")},
 		{"name with a colon", "KMS0717", "", file("  - kms: {apiVersion: v2, name: \"a:b\", endpoint: \"unix://SOCKET\"}\n")},
-		{"resource in capitals", "KMS0714", "encryption.yaml, line 4: resources[0].resources[0]", func(n *node) { n.secretsAs("Secrets") }},
+		{"resource in capitals", "KMS0714", "(line 4: \"Secrets\" has capital letters", func(n *node) { n.secretsAs("Secrets") }},
 		{"resource twice", "KMS0714", "twice", func(n *node) { n.secretsAs("secrets, secrets.") }},
 		{"resources that overlap", "KMS0714", "is among", func(n *node) { n.secretsAs("secrets, '*.*'") }},
 		{"star", "KMS0714", "stands for nothing", func(n *node) { n.secretsAs("'*'") }},
@@ -424,7 +424,10 @@ func encryptionFaults() []fault {
 		{"secret in the singular", "KMS0725", "did you mean secrets?", func(n *node) { n.secretsAs("secret") }},
 		{"secrets with a version", "KMS0725", "did you mean secrets?", func(n *node) { n.secretsAs("secrets.v1") }},
 		{"secrets with a group", "KMS0725", "did you mean secrets?", func(n *node) { n.secretsAs("secrets.core") }},
-		{"second document", "KMS0702", "more than one YAML document", func(n *node) { n.secretsAs("secrets"); n.options.EncryptionConfig = append(n.options.EncryptionConfig, "---\na: b\n"...) }},
+		{"second document", "KMS0702", "more than one YAML document", func(n *node) {
+			n.secretsAs("secrets")
+			n.options.EncryptionConfig = append(n.options.EncryptionConfig, "---\na: b\n"...)
+		}},
 		{"endpoint with two slashes", "KMS0726", "did you mean", file("  - kms: {apiVersion: v2, name: a, endpoint: \"unix://run/kms/socket.sock\"}\n")},
 		{"identity first", "KMS0718", "identity", file(toClear + entryV2)},
 		{"aescbc first", "KMS0718", "aescbc", file("  - aescbc: {keys: [{name: k, secret: c2VjcmV0IGlzIHNlY3VyZQ==}]}\n" + entryV2)},
