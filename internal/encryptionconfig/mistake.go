@@ -3,6 +3,7 @@ package encryptionconfig
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -70,10 +71,13 @@ func quote(value string) string {
 	return fmt.Sprintf("%.100q", value)
 }
 
-// mayBeKey reports whether a text looks like the base64 form of 16 bytes or more.
-// Names have dots or hyphens, or small letters alone.
+// mayBeKey reports whether a text looks like a key in base64: names have dots or
+// hyphens, or no digits, and are seldom as long as 16, 24 or 32 bytes are there.
 func mayBeKey(text string) bool {
-	return len(text) >= 20 && regexp.MustCompile(`^[A-Za-z0-9+/\s]+=*$`).MatchString(text) && regexp.MustCompile(`[A-Z0-9+/=]`).MatchString(text)
+	if len(text) < 16 || !regexp.MustCompile(`^[A-Za-z0-9+/\s]+=*$`).MatchString(text) || strings.ToLower(text) == text {
+		return false
+	}
+	return strings.ContainsAny(text, "0123456789+/=") || slices.Contains([]int{22, 32, 43}, len(text))
 }
 
 // field makes the name of an unknown field safe to print.
