@@ -65,7 +65,7 @@ func cases() map[string]string {
 		entry("names "+names, names, "{identity: {}}")
 	}
 	for _, provider := range []string{
-		"null", "{}", "{identity: null}", "{identity: []}", "{identity: {a: b}}", "{identity: {}, secretbox: {keys: []}}", "{aesgcm: {}}", "{aesgcm: {keys: []}}", "{aesgcm: []}",
+		"null", "{}", "{identity: null}", "{identity: []}", "{identity: {a: b}}", "{identity: {}, secretbox: {keys: []}}", "{identity: {}, aescbc: {keys: [{name: a, secret: c2VjcmV0IGlzIHNlY3VyZQ==}]}}", "{aesgcm: {}}", "{aesgcm: {keys: []}}", "{aesgcm: []}",
 		"{aescbc: {keys: [null]}}", "{aescbc: {keys: [{name: a}]}}", "{aescbc: {keys: [{secret: c2VjcmV0IGlzIHNlY3VyZQ==}]}}", "{aescbc: {keys: [{name: a, secret: 1}]}}", "{aes: {}}",
 		"{aescbc: {keys: [{name: a, secret: c2VjcmV0IGlzIHNlY3VyZQ==, x: y}]}}", "{aescbc: {keys: [{name: 'a:b', secret: c2VjcmV0IGlzIHNlY3VyZQ==}]}}", "{kms: null}", "{kms: {}}",
 	} {
