@@ -51,6 +51,11 @@ func cases() map[string]string {
 		"anchors":            head + "resources: [{resources: &a [secrets], providers: &b [{identity: {}}]}, {resources: [pods], providers: *b}]\n",
 		"merged":             head + "resources:\n- &a {resources: [secrets], providers: [{identity: {}}]}\n- {<<: *a, resources: [pods]}\n",
 		"field of no text":   head + "resources: [{resources: [secrets], providers: [{identity: {}}]}]\n? [a]\n: b\n",
+		"field null":         head + "resources: [{resources: [secrets], providers: [{identity: {}}]}]\n~: b\n",
+		"no apiVersion":      "kind: EncryptionConfiguration\nresources: [{resources: [secrets], providers: [{identity: {}}]}]\n",
+		"JSON behind blanks": "\n \t{\"apiVersion\":\"apiserver.config.k8s.io/v1\",\"kind\":\"EncryptionConfiguration\",\"resources\":[{\"resources\":[\"secrets\"],\"providers\":[{\"identity\":{}}]}]}",
+		"flow behind blanks": "\n {apiVersion: apiserver.config.k8s.io/v1, kind: EncryptionConfiguration, resources: [{resources: [secrets], providers: [{identity: {}}]}]}",
+		"flow that is good":  "{apiVersion: apiserver.config.k8s.io/v1, kind: EncryptionConfiguration, resources: [{resources: [secrets], providers: [{identity: {}}]}]}",
 		"binary":             head + "resources: [{resources: [!!binary c2VjcmV0cw==], providers: [{identity: {}}]}]\n",
 		"infinite":           head + "resources: [{resources: [secrets], providers: [{identity: {}}]}]\nx: .inf\n",
 	}
@@ -65,7 +70,7 @@ func cases() map[string]string {
 		entry("names "+names, names, "{identity: {}}")
 	}
 	for _, provider := range []string{
-		"null", "{}", "{identity: null}", "{identity: []}", "{identity: {a: b}}", "{identity: {}, secretbox: {keys: []}}", "{identity: {}, aescbc: {keys: [{name: a, secret: c2VjcmV0IGlzIHNlY3VyZQ==}]}}", "{aesgcm: {}}", "{aesgcm: {keys: []}}", "{aesgcm: []}",
+		"null", "{}", "{identity: null}", "{identity: []}", "{identity: {a: b}}", "{Identity: {}, identity: {}}", "{identity: {}, secretbox: {keys: []}}", "{identity: {}, aescbc: {keys: [{name: a, secret: c2VjcmV0IGlzIHNlY3VyZQ==}]}}", "{aesgcm: {}}", "{aesgcm: {keys: []}}", "{aesgcm: []}",
 		"{aescbc: {keys: [null]}}", "{aescbc: {keys: [{name: a}]}}", "{aescbc: {keys: [{secret: c2VjcmV0IGlzIHNlY3VyZQ==}]}}", "{aescbc: {keys: [{name: a, secret: 1}]}}", "{aes: {}}",
 		"{aescbc: {keys: [{name: a, secret: c2VjcmV0IGlzIHNlY3VyZQ==, x: y}]}}", "{aescbc: {keys: [{name: 'a:b', secret: c2VjcmV0IGlzIHNlY3VyZQ==}]}}", "{kms: null}", "{kms: {}}",
 	} {
