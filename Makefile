@@ -18,8 +18,9 @@ TAGS := grpcnotrace
 BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=$(VCS) -tags $(TAGS) -ldflags '-s -w'
 
 # Every Go module of this checkout; these build other people's servers.
-MODULES := . $(patsubst ./%/go.mod,%,$(sort $(wildcard ./tools/go.mod ./tools/*/go.mod ./test/*/go.mod ./test/cluster/*/go.mod)))
-SERVERS := $(filter test/cluster/%,$(MODULES))
+MODULES := . $(patsubst ./%/go.mod,%,$(sort $(wildcard ./tools/go.mod ./tools/*/go.mod ./test/*/go.mod ./test/cluster/*/go.mod ./test/loaders/*/go.mod)))
+LOADERS := $(filter test/loaders/%,$(MODULES))
+SERVERS := $(filter test/cluster/%,$(MODULES)) $(LOADERS)
 
 # Tools are built from tools/go.mod by the Go that is used, once for each.
 GOVERSION := $(shell go env GOVERSION)
@@ -64,7 +65,7 @@ release-snapshot: $(TOOLS)/release ## What a release has, in bin/release: archiv
 	@$(TOOLS)/release snapshot --out bin/release $(ARGS)
 
 .PHONY: test
-test: test-unit test-docs test-release test-manifests test-observability test-e2e ## All tests: unit with the race detector, docs, release, manifests, alerts, end to end
+test: test-unit test-docs test-release test-manifests test-loaders test-observability test-e2e ## All tests: unit with the race detector, docs, release, manifests, loaders, alerts, end to end
 
 .PHONY: test-unit race
 test-unit: ## Unit tests with the race detector
@@ -90,6 +91,12 @@ test-manifests: ## What generate writes, decoded by kube-apiserver, kubeadm and 
 	@echo '== generated manifests, decoded'
 	go -C test/manifests test -count=1 $(TESTFLAGS) ./...
 
+# -count=1: Go does not see the files of other modules that it reads.
+.PHONY: test-loaders
+test-loaders: loaders ## EncryptionConfigurations, as kube-apiserver's loaders of five versions take them
+	@echo '== EncryptionConfigurations, compared with kube-apiserver of $(notdir $(LOADERS))'
+	go -C test/loaders test -count=1 $(TESTFLAGS) ./...
+
 # Apart from the unit tests, since it takes promtool out of a Debian package.
 .PHONY: test-observability
 test-observability: ## Alerts and dashboard, by promtool on metrics of the program over the emulator
@@ -107,6 +114,15 @@ test-e2e: build servers $(TOOLS)/progress ## The built program under a real kube
 servers: ## Build kube-apiserver, etcd and their clients for the tests, or find them in the cache
 	@echo '== kube-apiserver, etcd and their clients, built once for each version'
 	cd test/e2e && go run ./cmd/servers
+
+# The test builds them too: this fills Go's cache, and shows how far it is.
+.PHONY: loaders
+loaders: ## Build kube-apiserver's loaders of EncryptionConfigurations, of five versions
+	@for dir in $(LOADERS); do \
+		start=$$SECONDS; echo "== building $$dir (half a minute the first time)"; \
+		go -C $$dir build -trimpath -o /dev/null . || exit 1; \
+		echo "   $$((SECONDS - start)) s"; \
+	done
 
 .PHONY: fuzz
 fuzz: ## Fuzz each target for FUZZTIME (10s)

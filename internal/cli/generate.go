@@ -133,18 +133,40 @@ func (f *generateFlags) run(s Streams, kind generate.Kind, cfg *config.Config, f
 		if err != nil {
 			return fmt.Errorf("--from: %w", err)
 		}
-		if o.Present, err = encryptionconfig.Parse(data); err != nil {
-			return config.Mistakes{{Field: "--from", Text: fmt.Sprintf("%s %v", f.from, err)}}
+		if o.Present, err = f.present(s, data); err != nil {
+			return err
 		}
 	}
 	files, err := kind.Generate(o)
 	if err != nil {
 		return err
 	}
+	for _, w := range generate.Warnings(files) {
+		fmt.Fprintf(s.Err, "%s: %s\n", programName, w)
+	}
 	if f.dir == "" {
 		return printFiles(s, files)
 	}
 	return f.write(s, files)
+}
+
+// present reads the file of --from. That no Secret is encrypted is told of what is
+// made of it.
+func (f *generateFlags) present(s Streams, data []byte) (*encryptionconfig.Configuration, error) {
+	c, refused, warnings := encryptionconfig.Examine(data)
+	if len(refused) > 0 {
+		var mistakes config.Mistakes
+		for _, m := range refused {
+			mistakes = append(mistakes, config.Mistake{File: f.from, Line: m.Line, Field: m.Path, Text: m.Text})
+		}
+		return nil, mistakes
+	}
+	for _, w := range warnings {
+		if w.Rule != encryptionconfig.Plain {
+			fmt.Fprintf(s.Err, "%s: --from: %s: %s\n", programName, f.from, w)
+		}
+	}
+	return c, nil
 }
 
 // printFiles writes all as one stream: documents of YAML, with their names.

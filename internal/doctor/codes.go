@@ -43,6 +43,9 @@ const (
 	TimeoutRefused
 	TimeoutShort
 	HopLimit
+	SecretsPlain
+	EndpointStrays
+	NameOnReload
 )
 
 // Info is what the table says of a code.
@@ -111,7 +114,7 @@ var table = [...]Info{
 		"The endpoint is unix:// and the path of --listen. In a pod, both sides have to mount the directory at the same path.",
 	},
 	NameTwice: {
-		"KMS0716", Failure, "two kms entries with different settings share a name", "give each its own name; keep the name of the one that has already stored data",
+		"KMS0716", Failure, "two kms entries share a name", "give each its own name; keep the name of the one that has already stored data",
 		"The name is stored with the data: kube-apiserver finds the provider by it. It refuses v2 entries that share one.",
 	},
 	NameRefused: {"KMS0717", Failure, "kube-apiserver does not take this name", "choose a name without a colon", "The name stands between colons in etcd."},
@@ -137,6 +140,18 @@ var table = [...]Info{
 		"KMS0724", Failure, "the instance metadata service accepts connections and gives no token: its answers end before they reach this process",
 		"raise the hop limit: aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2 --instance-id INSTANCE, or run with hostNetwork",
 		"The limit is 1 by default, which is enough on the host and in a pod with hostNetwork.",
+	},
+	SecretsPlain: {
+		"KMS0725", Warning, "Secrets are stored in the clear", "write secrets, without a version or group, among the resources of the entry",
+		"kube-apiserver takes the name of any resource, also of one that does not exist, and encrypts what has exactly that name.",
+	},
+	EndpointStrays: {
+		"KMS0726", Warning, "an endpoint does not lead where it seems to", "write unix:// and then the whole path, which begins with a slash: three slashes in all",
+		"kube-apiserver reads the endpoint as a URL: what follows two slashes is a host, which it ignores.",
+	},
+	NameOnReload: {
+		"KMS0727", Warning, "kube-apiserver refuses the file where it reloads it by itself", "leave --encryption-provider-config-automatic-reload off until the entries are replaced by ones of KMS v2, each with a name of its own",
+		"Without that flag, entries of KMS v1 may share a name. Do not rename one that has stored data: kube-apiserver finds the data by the name.",
 	},
 }
 

@@ -12,27 +12,25 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/encryptionconfig"
 )
 
-// encryption checks kube-apiserver's file against this configuration. What
-// kube-apiserver refuses is as its validation has it:
-// k8s.io/apiserver/pkg/apis/apiserver/validation/validation_encryption.go.
+// encryption checks kube-apiserver's file: first whether kube-apiserver takes it at
+// all, by the rules of package encryptionconfig, and then against this
+// configuration.
 func (x *examination) encryption(_ context.Context, g *Group) {
 	if x.EncryptionConfig == nil {
 		return
 	}
-	c, err := encryptionconfig.Parse(x.EncryptionConfig)
-	if err != nil {
-		g.found(EncryptionFile, x.EncryptionFile+" can be read", err.Error())
+	c, refused, warnings := encryptionconfig.Examine(x.EncryptionConfig)
+	if unread := x.mistakes(g, refused); unread || c == nil {
 		return
 	}
+	x.mistakes(g, warnings)
 	used, others := map[string]bool{}, []string{}
-	names := map[string]*encryptionconfig.KMS{}
 	for i, r := range c.Resources {
 		where := fmt.Sprintf("resources[%d] (%s)", i, strings.Join(r.Resources, ", "))
 		for _, p := range r.Providers {
 			if p.KMS == nil {
 				continue
 			}
-			checkName(g, where, p.KMS, names)
 			ours := x.provider(p.KMS)
 			if ours == nil {
 				others = append(others, p.KMS.Endpoint)
@@ -43,14 +41,56 @@ func (x *examination) encryption(_ context.Context, g *Group) {
 		}
 		x.order(g, where, r)
 	}
+	strayed := slices.ContainsFunc(warnings, func(m encryptionconfig.Mistake) bool { return m.Rule == encryptionconfig.Strayed })
 	for _, p := range x.Config.Providers {
-		if !used[p.Listen] {
+		if !used[p.Listen] && !strayed { // else it is the strayed one that is missing
 			g.found(ProviderMissing, fmt.Sprintf("an entry uses %s", encryptionconfig.Endpoint(p.Listen)), othersText(others))
 		}
 	}
 	if len(g.Checks) == 0 {
 		g.ok(x.EncryptionFile + " agrees with this configuration")
 	}
+}
+
+// mistakes adds what is wrong with the file by itself. It reports whether there is
+// something that makes further checks guesses.
+func (x *examination) mistakes(g *Group, all encryptionconfig.Mistakes) (unread bool) {
+	for _, m := range all {
+		where, what := x.EncryptionFile, m.Text
+		if m.Path != "" {
+			where += ": " + m.Path
+		}
+		if m.Line > 0 {
+			what = fmt.Sprintf("line %d: %s", m.Line, what)
+		}
+		code := codeOf(m.Rule)
+		g.found(code, where, what)
+		unread = unread || code == EncryptionFile
+	}
+	return unread
+}
+
+func codeOf(r encryptionconfig.Rule) Code {
+	switch r {
+	case encryptionconfig.Name:
+		return NameRefused
+	case encryptionconfig.NameTwice:
+		return NameTwice
+	case encryptionconfig.NameOnReload:
+		return NameOnReload
+	case encryptionconfig.CacheSize:
+		return CacheRefused
+	case encryptionconfig.Timeout:
+		return TimeoutRefused
+	case encryptionconfig.Plain:
+		return SecretsPlain
+	case encryptionconfig.Unread:
+		return Ineffective
+	case encryptionconfig.Strayed:
+		return EndpointStrays
+	case encryptionconfig.Form:
+	}
+	return EncryptionFile
 }
 
 // provider is whose socket an entry names, nil for another program's.
@@ -70,19 +110,6 @@ func othersText(others []string) string {
 	return "there are " + strings.Join(others, ", ")
 }
 
-// checkName checks what has to be unique in the file: kube-apiserver demands it of
-// every v2 entry, and of v1 where it reloads the file.
-func checkName(g *Group, where string, k *encryptionconfig.KMS, names map[string]*encryptionconfig.KMS) {
-	before := names[k.Name]
-	names[k.Name] = k
-	switch {
-	case k.Version() == "v2" && strings.Contains(k.Name, ":"):
-		g.found(NameRefused, fmt.Sprintf("%s: the name %q is one for v2", where, k.Name), "")
-	case before != nil && (k.Version() == "v2" || before.Version() == "v2" || k.Endpoint != before.Endpoint):
-		g.found(NameTwice, fmt.Sprintf("%s: no other entry is called %q", where, k.Name), before.Endpoint+" and "+k.Endpoint)
-	}
-}
-
 // entry checks the settings of an entry that leads to this program.
 func (x *examination) entry(g *Group, where string, k *encryptionconfig.KMS, ours *config.Provider) {
 	at := fmt.Sprintf("%s: kms %q: ", where, k.Name)
@@ -95,26 +122,19 @@ func (x *examination) entry(g *Group, where string, k *encryptionconfig.KMS, our
 		timeout = *k.Timeout
 	}
 	need := x.slowest[ours.Listen] + awskms.Reply
-	switch {
-	case timeout <= 0:
-		g.found(TimeoutRefused, at+"its timeout is one", timeout.String())
-	case timeout < need:
+	if timeout > 0 && timeout < need {
 		g.found(TimeoutShort, at+"its timeout leaves KMS enough time", fmt.Sprintf("timeout %s, needed %s", timeout, rounded(need)))
 	}
 }
 
+// cacheSize compares the cache of KMS v1 with the number of objects. Below 0 there
+// is none, on purpose.
 func (x *examination) cacheSize(g *Group, at string, k *encryptionconfig.KMS) {
 	size := encryptionconfig.DefaultCacheSize
 	if k.CacheSize != nil {
 		size = int(*k.CacheSize)
 	}
-	switch {
-	case k.Version() == "v2" && k.CacheSize != nil:
-		g.found(CacheRefused, at+"has no cachesize", fmt.Sprintf("cachesize %d with v2", size))
-	case k.Version() == "v2":
-	case size == 0:
-		g.found(CacheRefused, at+"its cachesize is one", "cachesize 0")
-	case size > 0 && size < x.Secrets: // below 0 there is no cache, on purpose
+	if k.Version() == "v1" && size > 0 && size < x.Secrets {
 		g.found(CacheSmall, at+"its cachesize is large enough", fmt.Sprintf("cachesize %d, objects %d", size, x.Secrets))
 	}
 }

@@ -2,25 +2,23 @@
 // EncryptionConfiguration, the file that says which provider writes a resource
 // and which may read it.
 //
-// It is read as kube-apiserver reads it, strictly: an unknown field, or one that
-// is given twice, is an error. Only what concerns the order of providers is
-// looked at further; kube-apiserver checks the rest. Keys of aescbc and the like
-// are kept, and never printed by an error.
+// It takes what kube-apiserver takes and refuses what kube-apiserver refuses, in
+// words of its own that name line and field. The YAML goes through the parser that
+// kube-apiserver uses (tree.go), the fields through its strict decoding (decode.go)
+// and the settings through its validation (rules.go). The program cannot link
+// kube-apiserver's own code; test/loaders compares the two. What kube-apiserver
+// takes although nobody can have meant it is a warning (warnings.go).
 //
-// The daemon cannot link kube-apiserver's own types; a test module compares.
+// Local keys are kept, and never printed.
+//
 // https://kubernetes.io/docs/reference/config-api/apiserver-config.v1/
 package encryptionconfig
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
-	"regexp"
+	"net/url"
 	"strings"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // What an entry of kind kms has in kube-apiserver where it does not say:
@@ -30,10 +28,17 @@ const (
 	DefaultCacheSize = 1000 // v1 only
 )
 
-// What stands in the head of every file.
+// What stands in the head of a file.
 const (
 	APIVersion = "apiserver.config.k8s.io/v1"
 	Kind       = "EncryptionConfiguration"
+)
+
+// What stands in the head of old files. Every kube-apiserver still takes it, "due
+// to a docs bug": k8s.io/apiserver/pkg/apis/apiserver/v1/register.go.
+const (
+	legacyAPIVersion = "v1"
+	legacyKind       = "EncryptionConfig"
 )
 
 // A Configuration is the whole file. Of several entries for one resource the
@@ -97,25 +102,27 @@ func (k *KMS) Version() string {
 	return k.APIVersion
 }
 
-// Socket returns the path of the endpoint's socket, @name for an abstract one,
-// and "" where the endpoint is no socket.
+// Socket returns the path of the socket that kube-apiserver connects to, @name for
+// an abstract one, and "" where the endpoint leads to none. It reads the endpoint
+// as a URL, as kube-apiserver does (k8s.io/kms/pkg/util.ParseEndpoint): of
+// unix://run/a.sock, "run" is the host and /a.sock the path.
 func (k *KMS) Socket() string {
-	path, ok := strings.CutPrefix(k.Endpoint, "unix://")
+	u, err := url.Parse(k.Endpoint)
 	switch {
-	case !ok, path == "":
+	case err != nil, u.Scheme != "unix":
 		return ""
-	case strings.HasPrefix(path, "/@"):
-		return path[1:]
+	case strings.HasPrefix(u.Path, "/@"):
+		return u.Path[1:]
 	}
-	return path
+	return u.Path
 }
 
-// Endpoint returns what Socket takes apart.
+// Endpoint returns the endpoint of a socket.
 func Endpoint(socket string) string {
 	if strings.HasPrefix(socket, "@") {
-		return "unix:///" + socket
+		socket = "/" + socket
 	}
-	return "unix://" + socket
+	return (&url.URL{Scheme: "unix", Path: socket}).String()
 }
 
 // String names a provider as a person would look for it.
@@ -135,70 +142,3 @@ func (p Provider) String() string {
 
 // GoString returns the same as String: no key is printed.
 func (p Provider) GoString() string { return p.String() }
-
-// Parse reads a file, YAML or JSON.
-func Parse(data []byte) (*Configuration, error) {
-	var head struct { // first: of another file, every field is unknown
-		APIVersion string `yaml:"apiVersion"`
-		Kind       string `yaml:"kind"`
-	}
-	if err := yaml.Unmarshal(data, &head); err == nil && len(data) > 0 && (head.APIVersion != APIVersion || head.Kind != Kind) {
-		return nil, fmt.Errorf("is %.80q %.80q, not %s %s", head.APIVersion, head.Kind, APIVersion, Kind)
-	}
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	decoder.KnownFields(true)
-	var c Configuration
-	switch err := decoder.Decode(&c); {
-	case errors.Is(err, io.EOF):
-		return nil, errors.New("is empty")
-	case err != nil:
-		return nil, withoutValues(err)
-	}
-	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return nil, errors.New("has more than one YAML document: kube-apiserver reads one")
-	}
-	if len(c.Resources) == 0 {
-		return nil, errors.New("has no resources")
-	}
-	for i, r := range c.Resources {
-		if err := r.check(); err != nil {
-			return nil, fmt.Errorf("resources[%d]: %w", i, err)
-		}
-	}
-	return &c, nil
-}
-
-// withoutValues is the parser's error in one line, without the values that it
-// quotes: they may be keys.
-func withoutValues(err error) error {
-	text := regexp.MustCompile("`[^`]*`").ReplaceAllString(err.Error(), "a value")
-	text = regexp.MustCompile(` (not found|already set) in type [a-zA-Z.]+`).ReplaceAllString(text, " $1")
-	text = strings.TrimPrefix(strings.TrimPrefix(text, "yaml: "), "unmarshal errors:\n  ")
-	return errors.New("cannot be read: " + strings.ReplaceAll(text, "\n  ", "; "))
-}
-
-func (r Resource) check() error {
-	if len(r.Resources) == 0 {
-		return errors.New("names no resource")
-	}
-	if len(r.Providers) == 0 {
-		return errors.New("has no providers")
-	}
-	for i, p := range r.Providers {
-		set := 0
-		for _, one := range []bool{p.KMS != nil, p.AESGCM != nil, p.AESCBC != nil, p.Secretbox != nil, p.Identity != nil} {
-			if one {
-				set++
-			}
-		}
-		switch {
-		case set != 1:
-			return fmt.Errorf("providers[%d] has %d providers, want one in each element", i, set)
-		case p.KMS != nil && p.KMS.Version() != "v1" && p.KMS.Version() != "v2":
-			return fmt.Errorf("providers[%d]: kms: apiVersion %.20q is neither v1 nor v2", i, p.KMS.APIVersion)
-		case p.KMS != nil && (p.KMS.Name == "" || p.KMS.Socket() == ""):
-			return fmt.Errorf("providers[%d]: kms: needs a name and an endpoint that begins with unix://", i)
-		}
-	}
-	return nil
-}

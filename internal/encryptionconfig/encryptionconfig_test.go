@@ -1,7 +1,10 @@
 package encryptionconfig_test
 
 import (
+	"flag"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -66,34 +69,168 @@ func TestParsesJSON(t *testing.T) {
 	}
 }
 
-func TestRefuses(t *testing.T) {
+// TestRefusesInOurWords: what is refused, where, and in which words. What is refused
+// at all is compared with kube-apiserver in test/loaders.
+func TestRefusesInOurWords(t *testing.T) {
+	const providers = head + "resources:\n- resources: [secrets]\n  providers:\n"
 	for name, c := range map[string]struct{ text, want string }{
-		"nothing":              {"", "is empty"},
-		"another kind":         {"apiVersion: v1\nkind: EncryptionConfig\n", `is "v1" "EncryptionConfig", not apiserver.config.k8s.io/v1 EncryptionConfiguration`},
-		"no resources":         {head, "has no resources"},
-		"unknown field":        {head + "resources:\n- resource: [secrets]\n", "field resource not found"},
-		"a field twice":        {head + "resources: []\nresources: []\n", "already defined"},
-		"two documents":        {head + "resources: [{resources: [secrets], providers: [{identity: {}}]}]\n---\na: b\n", "more than one YAML document"},
-		"no name of resources": {head + "resources: [{providers: [{identity: {}}]}]\n", "resources[0]: names no resource"},
-		"no providers":         {head + "resources: [{resources: [secrets]}]\n", "resources[0]: has no providers"},
-		"empty element":        {head + "resources: [{resources: [secrets], providers: [{}]}]\n", "providers[0] has 0 providers"},
-		"two in an element":    {head + "resources: [{resources: [secrets], providers: [{identity: {}, secretbox: {}}]}]\n", "providers[0] has 2 providers"},
-		"version":              {head + "resources: [{resources: [secrets], providers: [{kms: {apiVersion: v3, name: a, endpoint: unix:///a}}]}]\n", `"v3" is neither v1 nor v2`},
-		"endpoint":             {head + "resources: [{resources: [secrets], providers: [{kms: {name: a, endpoint: /a}}]}]\n", "begins with unix://"},
-		"a number for a time":  {head + "resources: [{resources: [secrets], providers: [{kms: {name: a, endpoint: unix:///a, timeout: 3}}]}]\n", "cannot unmarshal"},
-		"a secret out of place": {
-			head + "resources: [{resources: [secrets], providers: [{secretbox: " + secret + "}]}]\n", "cannot unmarshal",
+		"nothing":           {"", "is empty"},
+		"a comment":         {"# none\n", "is empty, or its first document is: kube-apiserver reads no other"},
+		"another kind":      {"apiVersion: v1\nkind: Pod\n", `line 2: kind: is "Pod" of "v1": kube-apiserver takes EncryptionConfiguration of apiserver.config.k8s.io/v1`},
+		"an old version":    {"apiVersion: apiserver.config.k8s.io/v1beta1\nkind: EncryptionConfiguration\n", `line 1: apiVersion: is "apiserver.config.k8s.io/v1beta1": kube-apiserver takes apiserver.config.k8s.io/v1`},
+		"no head":           {"resources: []\n", "lacks its head: it begins with apiVersion: apiserver.config.k8s.io/v1 and kind: EncryptionConfiguration"},
+		"no resources":      {head, "resources: has no entry: it needs at least one"},
+		"misspelt field":    {head + "resources:\n- resource: [secrets]\n", "line 4: resources[0].resource: is not known in an element of the list resources: did you mean resources?"},
+		"capitals in field": {head + "Resources: []\n", "line 3: Resources: is not known: write resources, capitals count"},
+		"misplaced field":   {providers + "  - kms:\n    name: a\n", "line 7: resources[0].providers[0].name: belongs under kms, not in an element of providers: look at the indentation"},
+		"unknown field":     {providers + "  - kms: {region: a}\n", "line 6: resources[0].providers[0].kms.region: is not known under kms: there are apiVersion, name, endpoint, cachesize, timeout"},
+		"a field twice":     {head + "resources: []\nresources: []\n", "line 4: resources: is given twice: it stands in line 3 already"},
+		"a field twice in JSON": {
+			`{"kind":"EncryptionConfiguration","kind":"EncryptionConfiguration","apiVersion":"apiserver.config.k8s.io/v1"}`, "line 1: kind: is given twice",
+		},
+		"no name of resources":  {head + "resources:\n- providers: [{identity: {}}]\n", "line 4: resources[0].resources: names no resource: it needs at least one, such as secrets"},
+		"no providers":          {head + "resources:\n- resources: [secrets]\n", "line 4: resources[0].providers: has no provider: it needs at least one"},
+		"empty element":         {providers + "  - {}\n", "line 6: resources[0].providers[0]: has no provider: it needs one of kms, aesgcm, aescbc, secretbox, identity"},
+		"identity without {}":   {providers + "  - identity:\n", "line 6: resources[0].providers[0]: its identity is empty, which is the same as none: write identity: {}"},
+		"kms without settings":  {providers + "  - kms:\n", "line 6: resources[0].providers[0]: its kms is empty: indent its settings further than its name"},
+		"two in an element":     {providers + "  - {identity: {}, secretbox: {keys: [{name: a, secret: AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=}]}}\n", "line 6: resources[0].providers[0]: has identity and secretbox: give each an element of its own, with a hyphen"},
+		"version":               {providers + "  - kms: {apiVersion: v3, name: a, endpoint: 'unix:///a'}\n", `line 6: resources[0].providers[0].kms.apiVersion: is "v3": it must be v1 or v2`},
+		"a path as endpoint":    {providers + "  - kms: {name: a, endpoint: /a}\n", `line 6: resources[0].providers[0].kms.endpoint: is "/a", a path: write unix:// before it`},
+		"another endpoint":      {providers + "  - kms: {name: a, endpoint: 'tcp://a'}\n", `is "tcp://a": it must begin with unix://, kube-apiserver knows no other way to a plugin`},
+		"a number for a time":   {providers + "  - kms: {name: a, endpoint: 'unix:///a', timeout: 3}\n", "line 6: resources[0].providers[0].kms.timeout: is a number: it needs a unit, such as 3s"},
+		"a time of 0":           {providers + "  - kms: {name: a, endpoint: 'unix:///a', timeout: 0s}\n", "kms.timeout: is 0s: it must be above 0, such as 3s"},
+		"a text for a number":   {providers + "  - kms: {name: a, endpoint: 'unix:///a', cachesize: '3'}\n", "kms.cachesize: is a text and must be a number: write it without quotes"},
+		"cachesize in v2":       {providers + "  - kms: {apiVersion: v2, name: a, endpoint: 'unix:///a', cachesize: 3}\n", "kms.cachesize: is for KMS v1 alone: remove it"},
+		"cachesize of 0":        {providers + "  - kms: {name: a, endpoint: 'unix:///a', cachesize: 0}\n", "kms.cachesize: is 0: it must be above 0, or below 0 for no cache"},
+		"a colon in v2":         {providers + "  - kms: {apiVersion: v2, name: 'a:b', endpoint: 'unix:///a'}\n", `kms.name: "a:b" has a colon, which names for KMS v2 must not have`},
+		"a number as name":      {providers + "  - kms: {name: 1, endpoint: 'unix:///a'}\n", "kms.name: is a number and must be a text: put it in quotes"},
+		"capitals":              {head + "resources:\n- resources: [Secrets]\n  providers: [{identity: {}}]\n", `line 4: resources[0].resources[0]: "Secrets" has capital letters: resources are written in small ones, in the plural`},
+		"an overlap":            {head + "resources:\n- resources: ['*.*', secrets]\n  providers: [{identity: {}}]\n", `resources[0].resources[1]: "secrets" is among "*.*" of the same list: remove one of them`},
+		"a masked entry":        {head + "resources:\n- resources: ['*.']\n  providers: [{identity: {}}]\n- resources: [pods]\n  providers: [{identity: {}}]\n", `line 6: resources[1].resources[0]: "pods" can never be reached: resources[0].resources[0] stands for it already, put the wildcard into a later entry`},
+		"a star":                {head + "resources:\n- resources: ['*']\n  providers: [{identity: {}}]\n", `"*" stands for nothing: write *. for all of the core group, or *.* for everything`},
+		"a key of 9 bytes":      {providers + "  - aescbc: {keys: [{name: a, secret: MTIzNDU2Nzg5}]}\n", "aescbc.keys[0].secret: is a key of 9 bytes: it must be one of 16, 24, 32"},
+		"a placeholder":         {providers + "  - aescbc: {keys: [{name: a, secret: <KEY>}]}\n", "aescbc.keys[0].secret: is no base64"},
+		"a secret out of place": {providers + "  - secretbox: " + secret + "\n", "line 6: resources[0].providers[0].secretbox: is a text and must be a set of fields"},
+		"a secret as name": {
+			providers + "  - kms: {apiVersion: v2, name: " + secret + ", endpoint: 'unix:///a'}\n  - kms: {apiVersion: v2, name: " + secret + ", endpoint: 'unix:///a'}\n",
+			"a text that may be a key is the name of resources[0].providers[0].kms already",
+		},
+		"a secret as field":  {providers + "  - aescbc: {keys: [{name: a, " + secret + ": a}]}\n", "line 6: resources[0].providers[0].aescbc.keys[0].this: is not known in an element of keys: there are name, secret"},
+		"a tab":              {head + "resources:\n\t- a\n", "a text cannot begin with this character: indent by blanks, never by tabs"},
+		"a wrong indent":     {head + "resources:\n- resources: [secrets]\n providers: []\n", "a field is expected about here"},
+		"a quote":            {head + "resources: 'a\n", "a quote is not closed"},
+		"a star unquoted":    {head + "resources:\n- resources: [*.*]\n", "needs quotes, such as '*.*'"},
+		"braces and no JSON": {"{kind: EncryptionConfiguration}", "line 1: it begins with a brace, so kube-apiserver reads it as JSON, and it is none"},
+		"the same name in two entries": {
+			head + "resources:\n- resources: [secrets]\n  providers: [{kms: {apiVersion: v2, name: a, endpoint: 'unix:///a'}}]\n- resources: [pods]\n  providers: [{kms: {apiVersion: v2, name: a, endpoint: 'unix:///a'}}]\n",
+			`line 7: resources[1].providers[0].kms.name: "a" is the name of resources[0].providers[0].kms already: KMS v2 wants another name in each entry of resources, even for the same socket`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := encryptionconfig.Parse([]byte(c.text))
+			c2, err := encryptionconfig.Parse([]byte(c.text))
 			if err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("got %v, want %q in it", err, c.want)
+				t.Fatalf("got %v, %v; want %q in the error", c2, err, c.want)
 			}
-			if err != nil && strings.Contains(err.Error(), secret[:10]) {
+			if strings.Contains(err.Error(), secret[:10]) {
 				t.Errorf("the error has the secret: %v", err)
 			}
 		})
+	}
+}
+
+// TestWarns: kube-apiserver takes all of these.
+func TestWarns(t *testing.T) {
+	entry := func(names, provider string) string {
+		return head + "resources:\n- resources: [" + names + "]\n  providers:\n  - " + provider + "\n"
+	}
+	const kms = "kms: {apiVersion: v2, name: a, endpoint: 'unix:///a'}"
+	for name, c := range map[string]struct{ text, want string }{
+		"secrets":          {entry("secrets", kms), ""},
+		"secrets.":         {entry("secrets.", kms), ""},
+		"core group":       {entry("'*.'", kms), ""},
+		"everything":       {entry("'*.*'", kms), ""},
+		"first of a move":  {entry("secrets", "identity: {}"), ""},
+		"secret":           {entry("pods, secret", kms), `line 4: resources[0].resources[1]: nothing encrypts Secrets: "secret" is another resource, did you mean secrets?`},
+		"secrets.v1":       {entry("secrets.v1", kms), `nothing encrypts Secrets: "secrets.v1" is another resource, did you mean secrets?`},
+		"secrets.core":     {entry("secrets.core", kms), `did you mean secrets?`},
+		"sercets":          {entry("sercets", kms), `did you mean secrets?`},
+		"of another group": {entry("secrets.example.com", kms), `nothing encrypts Secrets: no entry has secrets, only "secrets.example.com"`},
+		"configmaps":       {entry("configmaps", kms), `nothing encrypts Secrets: no entry has secrets, only "configmaps"`},
+		"host":             {entry("secrets", "kms: {apiVersion: v2, name: a, endpoint: 'unix://run/a'}"), `resources[0].providers[0].kms.endpoint: is "unix://run/a", which leads to "/a": did you mean "unix:///run/a"?`},
+		"no slash":         {entry("secrets", "kms: {apiVersion: v2, name: a, endpoint: 'unix:run/a'}"), `is "unix:run/a", which leads to no socket: did you mean "unix:///run/a"?`},
+		"one slash":        {entry("secrets", "kms: {apiVersion: v2, name: a, endpoint: 'unix:/run/a'}"), ""},
+		"two documents":    {entry("secrets", kms) + "---\na: b\n", "has more than one YAML document: kube-apiserver reads the first, and all behind it has no effect"},
+		"ends in ---":      {entry("secrets", kms) + "---\n", ""},
+		"v1 twice": {
+			entry("secrets", "kms: {name: a, endpoint: 'unix:///a'}\n  - kms: {name: a, endpoint: 'unix:///a'}"),
+			"with --encryption-provider-config-automatic-reload each kms entry needs its own",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c2, refused, warnings := encryptionconfig.Examine([]byte(c.text))
+			if c2 == nil || len(refused) > 0 {
+				t.Fatalf("refused: %v", refused)
+			}
+			if got := warnings.Error(); c.want == "" && got != "" || !strings.Contains(got, c.want) {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+var update = flag.Bool("update", false, "write what is said of the posted files")
+
+// TestPostedFiles: each is told as testdata/posted.txt has it. Whether that is what
+// kube-apiserver says is compared in test/loaders.
+func TestPostedFiles(t *testing.T) {
+	files, err := filepath.Glob("testdata/posted/*")
+	if err != nil || len(files) < 20 {
+		t.Fatalf("found %q, %v", files, err)
+	}
+	var b strings.Builder
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "%s\n", filepath.Base(file))
+		_, refused, warnings := encryptionconfig.Examine(data)
+		for _, m := range refused {
+			fmt.Fprintf(&b, "  refused: %s\n", m)
+		}
+		for _, m := range warnings {
+			fmt.Fprintf(&b, "  warning: %s\n", m)
+		}
+	}
+	const golden = "testdata/posted.txt"
+	if *update {
+		if err := os.WriteFile(golden, []byte(b.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), b.String()); diff != "" {
+		t.Errorf("go test ./internal/encryptionconfig -update writes it:\n%s", diff)
+	}
+}
+
+// TestSocketsOfEndpoints: where kube-apiserver connects to.
+func TestSocketsOfEndpoints(t *testing.T) {
+	for endpoint, want := range map[string]string{
+		"unix:///run/a.sock": "/run/a.sock", "unix:/run/a.sock": "/run/a.sock", "unix:///@a": "@a", "UNIX:///a": "/a", "unix://run/a.sock": "/a.sock",
+		"unix:///a%20b": "/a b", "unix:///a?b": "/a", "unix://": "", "unix:a": "", "/run/a.sock": "", "http:///a": "",
+	} {
+		if got := (&encryptionconfig.KMS{Endpoint: endpoint}).Socket(); got != want {
+			t.Errorf("%s leads to %q, want %q", endpoint, got, want)
+		}
+	}
+	for _, socket := range []string{"/run/a.sock", "@a", "/a b", "/a?b", "/a%b"} {
+		if got := (&encryptionconfig.KMS{Endpoint: encryptionconfig.Endpoint(socket)}).Socket(); got != socket {
+			t.Errorf("the endpoint of %q leads to %q", socket, got)
+		}
 	}
 }
 

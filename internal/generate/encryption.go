@@ -105,8 +105,13 @@ func (o *Options) pair() (*pair, error) {
 		p.readers.Resources[i] = encryptionconfig.Resource{Resources: present.Resources, Providers: r}
 		p.writers.Resources[i] = encryptionconfig.Resource{Resources: present.Resources, Providers: w}
 	}
-	if o.Present != nil && reflect.DeepEqual(p.writers, o.Present) {
+	if o.Present != nil && reflect.DeepEqual(p.writers.Resources, o.Present.Resources) {
 		return nil, config.Mistakes{{Field: "--from", Text: fmt.Sprintf("writes with %s already: there is nothing to change", p.writers.Resources[chosen[0]].Providers[0])}}
+	}
+	for _, c := range []*encryptionconfig.Configuration{p.readers, p.writers} {
+		if mistakes := c.Check(); len(mistakes) > 0 {
+			return nil, config.Mistakes{{Field: "encryption-config", Text: "kube-apiserver would refuse what these flags and --from make: " + mistakes.Error()}}
+		}
 	}
 	return p, nil
 }
@@ -326,27 +331,38 @@ func covering(name string) func(string) bool {
 	}
 }
 
-// resourceMistakes are those that kube-apiserver would find, as far as they can
-// be seen here.
+// resourceMistakes are those of the names by themselves: kube-apiserver's own, and
+// what it would take although no resource has such a name.
 func (o *Options) resourceMistakes() config.Mistakes {
 	var m config.Mistakes
-	add := func(format string, args ...any) {
-		m = append(m, config.Mistake{Field: "--resources", Text: fmt.Sprintf(format, args...)})
+	for _, wrong := range encryptionconfig.CheckResources(o.Resources) {
+		m = append(m, config.Mistake{Field: "--resources", Text: wrong.Text})
 	}
-	for i, name := range o.Resources {
-		switch {
-		case name == "*":
-			add(`"*" stands for nothing: *.* is everything, *. the core group`)
-		case !regexp.MustCompile(`^([a-z0-9-]+|\*\.\*|\*\.|([a-z0-9-]+|\*)(\.[a-z0-9-]+)+)$`).MatchString(name):
-			add("%.120q is no resource: want such as secrets, pandas.example.com, *.apps or *.*", name)
-		case strings.HasSuffix(name, ".events.k8s.io"):
-			add("%s is stored as events: name that", name)
-		}
-		for j, other := range o.Resources {
-			if i != j && covering(name)(other) && (name != other || j < i) {
-				add("%s is among %s already", name, other)
-			}
+	if len(m) > 0 {
+		return m
+	}
+	for _, name := range o.Resources {
+		if !regexp.MustCompile(`^([a-z0-9-]+|\*\.\*|\*\.|([a-z0-9-]+|\*)(\.[a-z0-9-]+)+)$`).MatchString(name) {
+			m = append(m, config.Mistake{Field: "--resources", Text: fmt.Sprintf("%.120q is no resource: want such as secrets, pandas.example.com, *.apps or *.*", name)})
 		}
 	}
 	return m
+}
+
+// Warnings are what kube-apiserver takes of generated files although nobody can
+// have meant it: that no Secret is encrypted, because of another name for them.
+func Warnings(files []File) []string {
+	var all []string
+	for _, file := range files {
+		if file.Name != writersName {
+			continue
+		}
+		_, _, warnings := encryptionconfig.Examine([]byte(file.Text))
+		for _, w := range warnings {
+			if w.Rule == encryptionconfig.Plain {
+				all = append(all, w.Text)
+			}
+		}
+	}
+	return all
 }

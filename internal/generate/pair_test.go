@@ -62,9 +62,9 @@ func provider(t testing.TB, text string) encryptionconfig.Provider {
 	case "identity":
 		return encryptionconfig.Provider{Identity: &encryptionconfig.Identity{}}
 	case "aescbc":
-		return encryptionconfig.Provider{AESCBC: &encryptionconfig.Keys{Keys: []encryptionconfig.Key{{Name: "key1", Secret: "AA=="}}}}
+		return encryptionconfig.Provider{AESCBC: &encryptionconfig.Keys{Keys: []encryptionconfig.Key{{Name: "key1", Secret: "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="}}}}
 	case "secretbox":
-		return encryptionconfig.Provider{Secretbox: &encryptionconfig.Keys{Keys: []encryptionconfig.Key{{Name: "key1", Secret: "AA=="}}}}
+		return encryptionconfig.Provider{Secretbox: &encryptionconfig.Keys{Keys: []encryptionconfig.Key{{Name: "key1", Secret: "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="}}}}
 	}
 	m := regexp.MustCompile(`^(v[12]):([^@]+)(@?/.*)$`).FindStringSubmatch(text)
 	if m == nil {
@@ -186,6 +186,22 @@ func TestPair(t *testing.T) {
 			present: "events: identity",
 			readers: "events: identity\nsecrets: identity " + ours,
 			writers: "events: identity\nsecrets: " + ours + " identity",
+		},
+		"an endpoint with one slash": {
+			present: "secrets: aescbc v2:mine@/run/a identity",
+			with: func(o *generate.Options) {
+				o.Present.Resources[0].Providers[1].KMS.Endpoint = "unix:/run/a"
+			},
+			readers: "secrets: aescbc v2:mine@/run/a identity",
+			writers: "secrets: v2:mine@/run/a aescbc identity",
+		},
+		"an old head": {
+			present: "secrets: aescbc identity",
+			with: func(o *generate.Options) {
+				o.Present.APIVersion, o.Present.Kind = "v1", "EncryptionConfig"
+			},
+			readers: "secrets: aescbc " + ours + " identity",
+			writers: "secrets: " + ours + " aescbc identity",
 		},
 		"v1": {
 			with:    func(o *generate.Options) { o.KMSv1 = true },
@@ -311,14 +327,17 @@ func TestRefuses(t *testing.T) {
 		want          string
 	}{
 		"nothing to do":            {kind: "encryption-config", present: "secrets: v2:a@/run/kms/a identity", want: `--from: writes with kms v2 "a" at unix:///run/kms/a already`},
+		"nothing to do, old head":  {kind: "encryption-config", present: "secrets: v2:a@/run/kms/a identity", with: func(o *generate.Options) { o.Present.APIVersion, o.Present.Kind = "v1", "EncryptionConfig" }, want: "already"},
+		"what is there is refused": {kind: "encryption-config", present: "secrets: aescbc\nsecrets.: identity", with: func(o *generate.Options) { o.Present.Resources[0].Providers[0].AESCBC.Keys[0].Secret = "AA==" }, want: "kube-apiserver would refuse what these flags and --from make: resources[0].providers[0].aescbc.keys[0].secret: is a key of 1 bytes"},
 		"part of an entry":         {kind: "encryption-config", present: "secrets,configmaps: aescbc", with: func(o *generate.Options) { o.Resources = []string{"secrets"} }, want: "resources[0] of the present file has configmaps too"},
 		"below a wildcard":         {kind: "encryption-config", present: "*.*: aescbc", with: func(o *generate.Options) { o.Resources = []string{"secrets"} }, want: `secrets is already among "*.*" of resources[0]`},
 		"below the core group":     {kind: "encryption-config", present: "*.: aescbc", with: func(o *generate.Options) { o.Resources = []string{"secrets"} }, want: `secrets is already among "*."`},
-		"overlap":                  {kind: "encryption-config", with: func(o *generate.Options) { o.Resources = []string{"secrets", "*.*"} }, want: "secrets is among *.* already"},
-		"twice":                    {kind: "encryption-config", with: func(o *generate.Options) { o.Resources = []string{"secrets", "secrets"} }, want: "secrets is among secrets already"},
-		"star":                     {kind: "encryption-config", with: func(o *generate.Options) { o.Resources = []string{"*"} }, want: "*.* is everything"},
-		"capitals":                 {kind: "encryption-config", with: func(o *generate.Options) { o.Resources = []string{"Secret"} }, want: `"Secret" is no resource`},
-		"events of their group":    {kind: "encryption-config", with: func(o *generate.Options) { o.Resources = []string{"events.events.k8s.io"} }, want: "is stored as events"},
+		"overlap":                  {kind: "encryption-config", with: func(o *generate.Options) { o.Resources = []string{"secrets", "*.*"} }, want: `--resources: "secrets" is among "*.*" of the same list`},
+		"twice":                    {kind: "encryption-config", with: func(o *generate.Options) { o.Resources = []string{"secrets", "secrets"} }, want: `"secrets" stands in the list twice`},
+		"star":                     {kind: "encryption-config", with: func(o *generate.Options) { o.Resources = []string{"*"} }, want: "*.* for everything"},
+		"capitals":                 {kind: "encryption-config", with: func(o *generate.Options) { o.Resources = []string{"Secret"} }, want: `"Secret" has capital letters`},
+		"events of their group":    {kind: "encryption-config", with: func(o *generate.Options) { o.Resources = []string{"events.events.k8s.io"} }, want: "write events"},
+		"a blank in a resource":    {kind: "encryption-config", with: func(o *generate.Options) { o.Resources = []string{"a b"} }, want: `"a b" is no resource`},
 		"a name that is taken":     {kind: "encryption-config", present: "secrets: v2:a@/run/other identity", with: func(o *generate.Options) { o.Names = []string{"a"} }, want: `--name: "a" is the name of another provider`},
 		"a name with a colon":      {kind: "encryption-config", with: func(o *generate.Options) { o.Names = []string{"a:b"} }, want: `--name: "a:b"`},
 		"more names than sockets":  {kind: "encryption-config", with: func(o *generate.Options) { o.Names = []string{"a", "b"} }, want: "2 names for 1 providers"},

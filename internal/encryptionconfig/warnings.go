@@ -1,0 +1,121 @@
+package encryptionconfig
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// warnings are what kube-apiserver takes and nobody can have meant.
+func (c *Configuration) warnings() Mistakes {
+	var m Mistakes
+	if path, wrong := c.plainSecrets(); wrong != "" {
+		m.add(Plain, path, "%s", wrong)
+	}
+	for i, r := range c.Resources {
+		for j, p := range r.Providers {
+			if p.KMS == nil {
+				continue
+			}
+			if wrong := strayed(p.KMS); wrong != "" {
+				m.add(Strayed, below(element(below(element("resources", i), "providers"), j), "kms.endpoint"), "%s", wrong)
+			}
+		}
+	}
+	return m
+}
+
+// strayed says where an endpoint leads that looks as if it led elsewhere.
+func strayed(k *KMS) string {
+	u, err := url.Parse(k.Endpoint)
+	if err != nil || u.Scheme != "unix" {
+		return ""
+	}
+	socket := k.Socket()
+	switch {
+	case socket == "" && u.Opaque != "":
+		return fmt.Sprintf("is %s, which leads to no socket: did you mean %s?", quote(k.Endpoint), quote("unix:///"+strings.TrimLeft(u.Opaque, "/")))
+	case socket == "":
+		return fmt.Sprintf("is %s, which leads to no socket: write such as unix:///var/run/kmsplugin/socket.sock", quote(k.Endpoint))
+	case u.Host != "":
+		return fmt.Sprintf("is %s, which leads to %s: did you mean %s?", quote(k.Endpoint), quote(socket), quote("unix:///"+u.Host+u.Path))
+	}
+	return ""
+}
+
+// plainSecrets says why no Secret is encrypted, and "" where one is. An entry in
+// which identity writes is not looked at further: that is the first step of a
+// migration, or on purpose.
+func (c *Configuration) plainSecrets() (path, wrong string) {
+	secrets := resource{name: "secrets"}
+	var names, near []string
+	for i, r := range c.Resources {
+		for j, name := range r.Resources {
+			if resourceOf(name).covers(secrets) {
+				return "", ""
+			}
+			names = append(names, name)
+			if likeSecrets(name) {
+				near = append(near, name)
+				if path == "" {
+					path = element(below(element("resources", i), "resources"), j)
+				}
+			}
+		}
+	}
+	if len(near) > 0 {
+		return path, fmt.Sprintf("nothing encrypts Secrets: %s is another resource, did you mean secrets?", quote(near[0]))
+	}
+	if len(names) > 4 {
+		names = append(names[:4:4], "...")
+	}
+	for i, name := range names {
+		if mayBeKey(name) {
+			names[i] = "..."
+		}
+	}
+	return "", fmt.Sprintf("nothing encrypts Secrets: no entry has secrets, only %.200q", strings.Join(names, ", "))
+}
+
+// likeSecrets reports whether a resource's name was probably meant as secrets:
+// another spelling, or a version or group, which secrets have none of.
+func likeSecrets(name string) bool {
+	r := resourceOf(name)
+	return nearest(r.name, []string{"secrets"}) != "" && !strings.Contains(r.group, ".")
+}
+
+// nearest returns what a misspelt name was probably meant as, and "" where none
+// is near enough.
+func nearest(name string, known []string) string {
+	best, least := "", 3
+	for _, one := range known {
+		if d := distance(strings.ToLower(name), one); d < least && d*2 < len(one) {
+			best, least = one, d
+		}
+	}
+	return best
+}
+
+// distance is the number of letters that differ (Levenshtein).
+func distance(a, b string) int {
+	if len(a) > 40 {
+		return len(a)
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		last := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			next := last
+			if a[i] != b[j] {
+				next = 1 + slices.Min([]int{last, row[j], row[j+1]})
+			}
+			last, row[j+1] = row[j+1], next
+		}
+	}
+	return row[len(b)]
+}
