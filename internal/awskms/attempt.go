@@ -57,7 +57,7 @@ func (l *line) Do(req *http.Request) (*http.Response, error) {
 	w := l.way(req.URL) //nolint:contextcheck // what it opens ahead outlives the call
 	ctx, cancel, transport, state := attempt(req, w.transports)
 	defer cancel()
-	given, got := left(ctx), noConnection
+	given, got := left(ctx), noConnection           //nolint:contextcheck // ctx is the request's own, shortened
 	out, err := inMemory(req.Clone(got.noted(ctx))) //nolint:contextcheck // ctx is the request's own, shortened
 	if err != nil {
 		return nil, err

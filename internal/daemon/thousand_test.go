@@ -91,8 +91,11 @@ func TestReloadsUnderCallers(t *testing.T) { //nolint:paralleltest // it counts 
 	alternate(n / 2)
 	after := held(f, kms)
 	t.Logf("%d reloads: %+v, then %+v", n, before, after)
-	const heapNoise = 1 << 20
-	if after.goroutines > before.goroutines || after.files > before.files || after.heap > before.heap+heapNoise {
+	const (
+		heapNoise = 1 << 20
+		workers   = 32 // that calls of KMS may leave idle: how many there are is a matter of chance
+	)
+	if after.goroutines > before.goroutines+workers || after.files > before.files || after.heap > before.heap+heapNoise {
 		t.Errorf("held after %d reloads: %+v\nwant no more than before: %+v", n, after, before)
 	}
 	if text := f.log.String(); text != "" {
