@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -90,6 +93,8 @@ type nthCase struct {
 	fault fault
 	once  bool
 	w     *watch // of the present life
+
+	failing time.Time // when a failure came before the fault; zero: none did
 }
 
 func newNthCase(t *testing.T, op operation, f fault, once bool) *nthCase {
@@ -148,6 +153,27 @@ func (c *nthCase) stop() {
 	c.end()
 }
 
+// forget makes the next life a first one: what the life before knew is gone.
+func (c *nthCase) forget() {
+	c.t.Helper()
+	for i := range c.keys {
+		if err := os.Remove(filepath.Join(c.dir, fmt.Sprintf(".%d.sock.state", i))); !errors.Is(err, fs.ErrNotExist) {
+			c.must(err)
+		}
+	}
+}
+
+// formAmidRefusal is what Status is while a fault for good hides how a key is doing
+// that is, or was, disabled: a refusal that is confirmed stays one, and any other ends
+// as the fault does.
+func (c *nthCase) formAmidRefusal() form {
+	c.t.Helper()
+	if a := c.ask(c.t.Context(), c.plugin, 0, c.key, true); a.form == refusal {
+		return refusal
+	}
+	return c.formForGood()
+}
+
 // prepare gives the round a plugin that is well, with something to read, and
 // KMS left alone.
 func (c *nthCase) prepare() {
@@ -185,6 +211,7 @@ func (c *nthCase) recover(in *injection) (hits int) {
 // start: the process starts, and KMS's n-th call fails.
 func (c *nthCase) start(n int) int {
 	c.stop()
+	c.forget()
 	in := c.inject(c.fault, n, c.once)
 	begun := time.Now()
 	c.relaunch()
@@ -196,6 +223,7 @@ func (c *nthCase) start(n int) int {
 // by an alias; then it can be reached, and its n-th call fails.
 func (c *nthCase) firstContact(n int) int {
 	c.stop()
+	c.forget()
 	c.keys = []string{alias}
 	apart := c.kms.Inject(kmsemulator.Fault{Kind: kmsemulator.Reset})
 	defer apart()
@@ -293,6 +321,7 @@ func (c *nthCase) disable(n int) int {
 	c.must(c.kms.DisableKey(c.key))
 	begun := time.Now()
 	c.callRefused()
+	c.failing = begun // a refusal that is not confirmed yet is a failure too
 	hidden := false
 	c.eventually(recovery, "Status is an error that says that the key is disabled", func(ctx context.Context) error {
 		if hidden = !c.once && in.hits() > 0; hidden {
@@ -301,7 +330,7 @@ func (c *nthCase) disable(n int) int {
 		return c.saysDisabled(ctx)
 	})
 	if hidden {
-		c.hold(in, c.formForGood(), nil)
+		c.hold(in, c.formAmidRefusal(), nil)
 	}
 	hits := in.remove()
 	_, last := in.times()
@@ -342,11 +371,7 @@ func (c *nthCase) enable(n int) int {
 		return c.well(ctx)
 	})
 	if hidden {
-		want := c.formForGood()
-		if n == 1 {
-			want = refusal // KMS has not said that the key is enabled
-		}
-		c.hold(in, want, nil)
+		c.hold(in, c.formAmidRefusal(), nil)
 	}
 	hits := c.recover(in)
 	c.judge(c.w, begun, c.causes(disabledCause), ok, refusal, c.formForGood())

@@ -83,7 +83,7 @@ func (c *nthCase) hold(in *injection, want form, call func() error) {
 	c.t.Helper()
 	firstHit, _ := in.times()
 	causes := c.causes()
-	if want == refusal && c.op.name == "enable" {
+	if want == refusal && (c.op.name == "enable" || c.op.name == "disable") {
 		causes = c.causes(disabledCause) // the last that KMS said of the key
 	}
 	var last time.Time
@@ -116,8 +116,12 @@ func (c *nthCase) hold(in *injection, want form, call func() error) {
 		return nil
 	})
 	c.judge(c.w, from, causes, want)
-	if a, found := first(c.w.between(firstHit, time.Now()), text); found && a.start.Sub(firstHit) < earliest {
-		c.t.Errorf("Status became a text %v after the first failure, want at least 20 s: %v", a.start.Sub(firstHit).Round(time.Millisecond), a)
+	failing := firstHit
+	if !c.failing.IsZero() {
+		failing = c.failing
+	}
+	if a, found := first(c.w.between(firstHit, time.Now()), text); found && a.start.Sub(failing) < earliest {
+		c.t.Errorf("Status became a text %v after the first failure, want at least 20 s: %v", a.start.Sub(failing).Round(time.Millisecond), a)
 	}
 	c.alive(c.plugin)
 }
