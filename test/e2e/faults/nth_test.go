@@ -165,9 +165,17 @@ func (c *nthCase) forget() {
 
 // formAmidRefusal is what Status is while a fault for good hides how a key is doing
 // that is, or was, disabled: a refusal that is confirmed stays one, and any other ends
-// as the fault does.
-func (c *nthCase) formAmidRefusal() form {
+// as the fault does. Which it is is known when the first call that the fault hit has
+// ended: another before it may have been an answer.
+func (c *nthCase) formAmidRefusal(in *injection) form {
 	c.t.Helper()
+	firstHit, _ := in.times()
+	c.eventually(recovery, "the first call that was hit has ended", func(context.Context) error {
+		if since := time.Since(firstHit); since < 5*time.Second {
+			return fmt.Errorf("it began %v ago, and may have 2.5 s", since)
+		}
+		return nil
+	})
 	if a := c.ask(c.t.Context(), c.plugin, 0, c.key, true); a.form == refusal {
 		return refusal
 	}
@@ -330,7 +338,7 @@ func (c *nthCase) disable(n int) int {
 		return c.saysDisabled(ctx)
 	})
 	if hidden {
-		c.hold(in, c.formAmidRefusal(), nil)
+		c.hold(in, c.formAmidRefusal(in), nil)
 	}
 	hits := in.remove()
 	_, last := in.times()
@@ -353,6 +361,7 @@ func (c *nthCase) disable(n int) int {
 func (c *nthCase) enable(n int) int {
 	c.prepare()
 	c.must(c.kms.DisableKey(c.key))
+	c.failing = time.Now() // it counts from here that the key does not work
 	c.callRefused()
 	c.eventually(recovery, "Status is an error that says that the key is disabled", c.saysDisabled)
 	c.settle()
@@ -371,7 +380,7 @@ func (c *nthCase) enable(n int) int {
 		return c.well(ctx)
 	})
 	if hidden {
-		c.hold(in, c.formAmidRefusal(), nil)
+		c.hold(in, c.formAmidRefusal(in), nil)
 	}
 	hits := c.recover(in)
 	c.judge(c.w, begun, c.causes(disabledCause), ok, refusal, c.formForGood())
