@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// maxReplays bounds how many closed connections one attempt may meet:
-	// net/http alone would try each idle one in turn.
+	// maxReplays bounds how many closed connections one attempt may meet before it
+	// opens one: net/http alone would try each idle one in turn.
 	maxReplays = 2
 	// leastHang is what a kept connection has to answer in before the others are
 	// suspected too: a caller in a hurry must not close what works.
@@ -57,12 +57,16 @@ func (l *line) Do(req *http.Request) (*http.Response, error) {
 	w := l.way(req.URL) //nolint:contextcheck // what it opens ahead outlives the call
 	ctx, cancel, transport, state := attempt(req, w.transports)
 	defer cancel()
-	given, got := left(ctx), noConnection           //nolint:contextcheck // ctx is the request's own, shortened
-	out, err := inMemory(req.Clone(got.noted(ctx))) //nolint:contextcheck // ctx is the request's own, shortened
+	given, got := left(ctx), noConnection                 //nolint:contextcheck // ctx is the request's own, shortened
+	out, body, err := inMemory(req.Clone(got.noted(ctx))) //nolint:contextcheck // ctx is the request's own, shortened
 	if err != nil {
 		return nil, err
 	}
-	resp, err := w.transports.roundTrip(transport, out)
+	resp, err := w.transports.roundTrip(transport, replayable(out, body))
+	if errors.Is(err, errClosedConnections) {
+		w.hung() // what closed these may have closed all
+		resp, err = w.transports.roundTrip(w.transports.fresh, replayable(out, body))
+	}
 	if err == nil {
 		traced(req.Context(), resp)
 		return resp, nil
@@ -120,15 +124,27 @@ func attempt(req *http.Request, t *transports) (context.Context, context.CancelF
 
 var errClosedConnections = errors.New("one connection after the other was closed before it answered")
 
-func inMemory(req *http.Request) (*http.Request, error) {
+// inMemory returns a request and its body, read.
+func inMemory(req *http.Request) (*http.Request, []byte, error) {
 	if req.Body == nil || req.Body == http.NoBody {
-		return req, nil
+		return req, nil, nil
 	}
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
-		return nil, fmt.Errorf("reading the request's body: %w", err)
+		return nil, nil, fmt.Errorf("reading the request's body: %w", err)
 	}
 	_ = req.Body.Close()
+	req.ContentLength = int64(len(body))
+	req.Header["Idempotency-Key"] = []string{}
+	return req, body, nil
+}
+
+// replayable gives a request its body, which net/http may send again maxReplays
+// times.
+func replayable(req *http.Request, body []byte) *http.Request {
+	if body == nil {
+		return req
+	}
 	replays := -1 // the first is the request itself
 	req.GetBody = func() (io.ReadCloser, error) {
 		if replays++; replays > maxReplays {
@@ -137,9 +153,7 @@ func inMemory(req *http.Request) (*http.Request, error) {
 		return io.NopCloser(bytes.NewReader(body)), nil
 	}
 	req.Body, _ = req.GetBody()
-	req.ContentLength = int64(len(body))
-	req.Header["Idempotency-Key"] = []string{}
-	return req, nil
+	return req
 }
 
 // roundTrip sends by one of the two, and leaves no connection open where they

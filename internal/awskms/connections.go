@@ -290,8 +290,8 @@ func (l *line) way(u *url.URL) way {
 	return way{transports: p.transports.Load(), conns: c, pool: p, hangs: p.hangs}
 }
 
-// hung closes what is idle, since one of the kept connections did not answer: what
-// swallowed its request may swallow all that were open then. Of the attempts that
+// hung closes what is idle, since one of the kept connections did not answer, or
+// several were found closed: what befell them may have befallen all that were open. Of the attempts that
 // were under way together, only the first to hang closes them, so that what was
 // opened since stays. What is in use stays as well. Then connections are opened
 // ahead again, at most once in a while.

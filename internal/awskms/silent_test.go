@@ -23,6 +23,7 @@ type mute struct {
 	url      string
 	accepted atomic.Int64 // connections so far
 	silent   atomic.Int64 // those up to this one
+	closes   atomic.Bool  // the silent ones are closed at their next request instead
 	attempts atomic.Int64 // calls of KMS, repeated ones too
 }
 
@@ -41,6 +42,9 @@ func startMute(t *testing.T, s *kmstest.Server) *mute {
 		}
 		if n, _ := r.Context().Value(number{}).(int64); n <= m.silent.Load() {
 			_, _ = io.Copy(io.Discard, r.Body)
+			if m.closes.Load() {
+				panic(http.ErrAbortHandler)
+			}
 			<-r.Context().Done()
 			return
 		}
@@ -93,6 +97,27 @@ func TestOneHangEmptiesAPoolThatWentSilent(t *testing.T) {
 		if round == 0 { // and not each time at once: that is what an outage would ask for
 			eventually(t, "connections that are not opened ahead yet", 0, func() int { return int(kept + 5 - m.accepted.Load()) })
 		}
+	}
+}
+
+func TestAPoolOfStaleConnectionsIsNoError(t *testing.T) {
+	s, key := startBeside(t)
+	m := startMute(t, s)
+	m.closes.Store(true)
+	c := newClient(t, awskms.Options{Endpoint: m.url, Timeout: hangTime, Retry: awskms.RetryBudget{Tokens: 1}}) // too few for the SDK's own retry
+	m.fill(t, s, c, key, 50)
+	m.hush()
+	before := m.attempts.Load()
+	mustSeal(t, c, key)
+	if n := m.attempts.Load() - before; n != 4 {
+		t.Errorf("the first call took %d attempts, want three on stale connections and one on a new one", n)
+	}
+	before = m.attempts.Load()
+	for range 20 {
+		mustSeal(t, c, key)
+	}
+	if n := m.attempts.Load() - before; n != 20 {
+		t.Errorf("the 20 calls after it took %d attempts", n)
 	}
 }
 
