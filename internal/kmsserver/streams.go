@@ -1,7 +1,6 @@
 package kmsserver
 
 import (
-	"container/list"
 	"context"
 	"log/slog"
 	"sync"
@@ -41,7 +40,7 @@ const (
 // is refused here.
 type silentStreams struct {
 	mu    sync.Mutex
-	of    map[*peer.Peer]*list.List // connection → its *silentStream, the oldest first
+	of    map[*peer.Peer]*queue // by connection; one that is empty goes with the next sweep
 	count int
 	armed bool // a sweep is due
 
@@ -49,30 +48,48 @@ type silentStreams struct {
 	quiet rate.Sometimes
 }
 
-// A silentStream is one of them.
+// A silentStream is one of them. One that ended before its message came stays among
+// them until its time is up, or a newcomer takes its place: to be told of each end
+// would cost every call more than that.
 type silentStream struct {
+	context.Context //nolint:containedctx // the stream's own; this is what gRPC hands on
+
 	all   *silentStreams
-	conn  *peer.Peer
+	of    *queue // nil: it has spoken, or was taken out
 	end   context.CancelFunc
 	began time.Time
-	place *list.Element // in all.of[conn]; nil: it has spoken, or has ended
-	stop  func() bool   // of the look at its end
+
+	older, newer *silentStream
+}
+
+// A queue has a connection's silent streams.
+type queue struct {
+	oldest, newest *silentStream
+	count          int
 }
 
 type silentKey struct{}
 
+// Value finds the stream itself too.
+func (t *silentStream) Value(key any) any {
+	if key == (silentKey{}) {
+		return t
+	}
+	return t.Context.Value(key)
+}
+
 func newSilentStreams(log func() *slog.Logger) *silentStreams {
-	return &silentStreams{of: map[*peer.Peer]*list.List{}, log: log, quiet: rate.Sometimes{Interval: window}}
+	return &silentStreams{of: map[*peer.Peer]*queue{}, log: log, quiet: rate.Sometimes{Interval: window}}
 }
 
 // begin is gRPC's tap handle: it sees each stream as its head arrives.
 func (s *silentStreams) begin(ctx context.Context, _ *tap.Info) (context.Context, error) {
 	conn, _ := peer.FromContext(ctx) // one for each connection, see grpc.Server.serveStreams
 	ctx, end := context.WithCancel(ctx)
-	t := &silentStream{all: s, conn: conn, end: end, began: time.Now()}
+	t := &silentStream{all: s, Context: ctx, end: end, began: time.Now()}
 	s.mu.Lock()
-	s.add(t)
-	victim := s.victim(conn)
+	q := s.add(t, conn)
+	victim := s.victim(q)
 	if !s.armed {
 		s.armed = true
 		time.AfterFunc(silentTime, s.sweep)
@@ -81,54 +98,73 @@ func (s *silentStreams) begin(ctx context.Context, _ *tap.Info) (context.Context
 	if victim != nil {
 		s.drop(victim, "streams that sent no message are ended: too many are open")
 	}
-	t.stop = context.AfterFunc(ctx, t.leave)
-	return context.WithValue(ctx, silentKey{}, t), nil
+	return t, nil
 }
 
-// add enters a stream. The caller holds the lock.
-func (s *silentStreams) add(t *silentStream) {
-	if s.of[t.conn] == nil {
-		s.of[t.conn] = list.New()
+// add enters a stream of a connection. The caller holds the lock.
+func (s *silentStreams) add(t *silentStream, conn *peer.Peer) *queue {
+	q := s.of[conn]
+	if q == nil {
+		q = &queue{}
+		s.of[conn] = q
 	}
-	t.place = s.of[t.conn].PushBack(t)
+	t.of, t.older = q, q.newest
+	if q.newest != nil {
+		q.newest.newer = t
+	} else {
+		q.oldest = t
+	}
+	q.newest = t
+	q.count++
 	s.count++
+	return q
 }
 
-// victim takes out the stream that ends for a newcomer of a connection, nil where
-// none has to. The caller holds the lock.
-func (s *silentStreams) victim(conn *peer.Peer) *silentStream {
-	from := s.of[conn]
-	if from.Len() <= maxSilent {
+// victim takes out the stream that ends for a newcomer, nil where none has to. The
+// caller holds the lock.
+func (s *silentStreams) victim(from *queue) *silentStream {
+	if from.count <= maxSilent {
 		if s.count <= maxSilentOfAll {
 			return nil
 		}
-		for _, l := range s.of {
-			if l.Len() > from.Len() {
-				from = l
+		for _, q := range s.of {
+			if q.count > from.count {
+				from = q
 			}
 		}
 	}
-	t, _ := from.Front().Value.(*silentStream)
+	t := from.oldest
 	s.remove(t)
 	return t
 }
 
 // remove forgets a stream. The caller holds the lock.
 func (s *silentStreams) remove(t *silentStream) {
-	if t.place == nil {
+	q := t.of
+	if q == nil {
 		return
 	}
-	l := s.of[t.conn]
-	l.Remove(t.place)
-	t.place = nil
-	s.count--
-	if l.Len() == 0 {
-		delete(s.of, t.conn)
+	if t.older != nil {
+		t.older.newer = t.newer
+	} else {
+		q.oldest = t.newer
 	}
+	if t.newer != nil {
+		t.newer.older = t.older
+	} else {
+		q.newest = t.older
+	}
+	t.of, t.older, t.newer = nil, nil, nil
+	q.count--
+	s.count--
 }
 
 func (s *silentStreams) drop(t *silentStream, why string) {
+	ended := t.Err() != nil
 	t.end()
+	if ended {
+		return
+	}
 	s.quiet.Do(func() {
 		s.log().Warn(why, "limit_of_a_connection", maxSilent, "limit", maxSilentOfAll, "time", silentTime.String())
 	})
@@ -139,9 +175,9 @@ func (s *silentStreams) sweep() {
 	var late []*silentStream
 	s.mu.Lock()
 	next := time.Duration(-1)
-	for _, l := range s.of {
-		for l.Len() > 0 {
-			t, _ := l.Front().Value.(*silentStream)
+	for conn, q := range s.of {
+		for q.count > 0 {
+			t := q.oldest
 			left := silentTime - time.Since(t.began)
 			if left > 0 {
 				if next < 0 || left < next {
@@ -151,6 +187,9 @@ func (s *silentStreams) sweep() {
 			}
 			s.remove(t)
 			late = append(late, t)
+		}
+		if q.count == 0 {
+			delete(s.of, conn)
 		}
 	}
 	if s.armed = next >= 0; s.armed {
@@ -168,18 +207,12 @@ func (s *silentStreams) held() int {
 	return s.count
 }
 
-// leave is for a stream that has spoken or has ended.
-func (t *silentStream) leave() {
-	t.all.mu.Lock()
-	defer t.all.mu.Unlock()
-	t.all.remove(t)
-}
-
 // heard is the server's interceptor: it runs when a stream's message is there.
 func heard(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 	if t, ok := ctx.Value(silentKey{}).(*silentStream); ok {
-		t.stop()
-		t.leave()
+		t.all.mu.Lock()
+		t.all.remove(t)
+		t.all.mu.Unlock()
 	}
 	return handle(ctx, req)
 }

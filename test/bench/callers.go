@@ -193,6 +193,21 @@ func (c callers) flawless(l Load) (Result, error) {
 	return r, err
 }
 
+// recovery is what a key that is well again has until its callers are served: where
+// Decrypt was denied, Encrypt waits for the next check, see docs/failures.md.
+const recovery = 15 * time.Second
+
+// served waits until callers of a socket are served again.
+func (c callers) served(ctx context.Context, socket string) error {
+	end := time.Now().Add(recovery)
+	for {
+		_, err := c.flawless(Load{Socket: socket, Op: cryptOp, Callers: 1, For: 100 * time.Millisecond})
+		if err == nil || ctx.Err() != nil || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
 // A running load can be waited for.
 type running struct {
 	result Result

@@ -93,7 +93,8 @@ func over(wire net.Conn) (*grpc.ClientConn, error) {
 // measureMemory is the resident memory, and the size of the binary.
 func measureMemory(ctx context.Context, b *bench) ([]row, error) {
 	const (
-		mostIdle   = 20e6
+		mostIdle   = 22e6
+		mostOwn    = 8e6
 		mostLoaded = 40e6
 		mostBinary = 20e6
 		settle     = 5 * time.Second
@@ -104,19 +105,22 @@ func measureMemory(ctx context.Context, b *bench) ([]row, error) {
 	}
 	defer f.end()
 	time.Sleep(settle)
-	idle, err := residentBytes(f.plugin.pid())
+	idle, own, err := residentBytes(f.plugin.pid())
 	if err != nil {
 		return nil, err
 	}
 	megabytes := func(n int) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
-	rows := []row{{"memory, one key, idle", "at most 20 MB RSS", megabytes(idle), idle <= mostIdle}}
+	rows := []row{{
+		"memory, one key, idle", "at most 22 MB RSS, 8 MB without the binary's pages",
+		fmt.Sprintf("%s, %s", megabytes(idle), megabytes(own)), idle <= mostIdle && own <= mostOwn,
+	}}
 	for _, callers := range []int{manyCallers, 8 * manyCallers} {
 		for _, op := range []string{cryptOp, statusOp} {
 			if _, err := f.callers.flawless(Load{Socket: f.plugin.sockets[0], Op: op, Callers: callers, For: b.slice()}); err != nil {
 				return nil, err
 			}
 		}
-		loaded, err := residentBytes(f.plugin.pid())
+		loaded, _, err := residentBytes(f.plugin.pid())
 		if err != nil {
 			return nil, err
 		}

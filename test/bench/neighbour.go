@@ -81,6 +81,9 @@ func measureNeighbour(ctx context.Context, b *bench) ([]row, error) {
 			if (t == control) != (s.Errors == 0) {
 				return nil, fmt.Errorf("other key %s: %d of its %d calls failed: %s", t.name, s.Errors, s.Calls, s.FirstError)
 			}
+			if err := c.served(ctx, p.sockets[0]); err != nil {
+				return nil, fmt.Errorf("after other key %s: %w", t.name, err)
+			}
 			t.p99 = append(t.p99, r.P99)
 			t.callsInTotal += r.Calls
 			b.note("  cycle %d: other key %-8s p99 %v, max %v of %d", cycle+1, t.name, milli(r.P99), milli(r.Max), r.Calls)

@@ -25,19 +25,23 @@ func cpuTime(pid int) (time.Duration, error) {
 }
 
 // residentBytes is the memory that a process has, the pages of its binary
-// included.
-func residentBytes(pid int) (int, error) {
+// included, and how much of it is its own.
+func residentBytes(pid int) (all, own int, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
+	of := map[string]int{}
 	for line := range strings.Lines(string(text)) {
-		if kB, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(kB), " kB"))
-			return n << 10, err
+		name, kB, _ := strings.Cut(line, ":")
+		if n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(kB), " kB")); err == nil {
+			of[name] = n << 10
 		}
 	}
-	return 0, fmt.Errorf("no VmRSS of process %d", pid)
+	if of["VmRSS"] == 0 || of["RssAnon"] == 0 {
+		return 0, 0, fmt.Errorf("no VmRSS and RssAnon of process %d", pid)
+	}
+	return of["VmRSS"], of["RssAnon"], nil
 }
 
 func loadAverage() string {

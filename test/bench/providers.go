@@ -186,7 +186,7 @@ type figures struct {
 }
 
 func (c *crowd) measure(ctx context.Context) (f figures, err error) {
-	if f.resident, err = residentBytes(c.plugin.pid()); err != nil { // before metrics are made, which costs some
+	if f.resident, _, err = residentBytes(c.plugin.pid()); err != nil { // before metrics are made, which costs some
 		return f, err
 	}
 	if f.calls, err = c.kms.calls(); err != nil {
