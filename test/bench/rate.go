@@ -74,11 +74,11 @@ func measureRate(ctx context.Context, b *bench) ([]row, error) {
 	}
 	ratio := median(ratios)
 	what := "Encrypt/Decrypt at 10 ms KMS latency, 16 callers"
-	must := fmt.Sprintf("at least %.2f of the SDK alone, one KMS call each, no error", leastRate)
+	must := fmt.Sprintf("at least %.2f of the SDK alone, one KMS call each but for a health check, no error", leastRate)
 	measured := fmt.Sprintf("%.2f of it (%.0f/s; the SDK alone %.0f/s), p99 %v; %d KMS calls for %d; %d errors",
 		ratio, median(rates), median(alone), milli(median(p99)), kmsCalls, all.Calls, all.Errors)
 	if all.Errors > 0 {
 		measured += ": " + all.FirstError
 	}
-	return []row{{what, must, measured, ratio >= leastRate && kmsCalls == all.Calls && all.Errors == 0}}, nil
+	return []row{{what, must, measured, ratio >= leastRate && kmsCalls-all.Calls <= b.rounds() && kmsCalls >= all.Calls && all.Errors == 0}}, nil
 }
