@@ -142,7 +142,7 @@ var table = [...]Info{
 		"The limit is 1 by default, which is enough on the host and in a pod with hostNetwork.",
 	},
 	SecretsPlain: {
-		"KMS0725", Warning, "Secrets are stored in the clear", "write secrets, without a version or group, among the resources of the entry",
+		"KMS0725", Warning, "Secrets are stored in the clear", "let the first entry that covers secrets be one that encrypts, with secrets among its resources, without a version or group",
 		"kube-apiserver takes the name of any resource, also of one that does not exist, and encrypts what has exactly that name.",
 	},
 	EndpointStrays: {

@@ -44,16 +44,16 @@ func strayed(k *KMS) string {
 	return ""
 }
 
-// plainSecrets says why no Secret is encrypted, and "" where one is. An entry in
-// which identity writes is not looked at further: that is the first step of a
-// migration, or on purpose.
+// plainSecrets says why no Secret is encrypted, and "" where one is. Identity first
+// is the first step of a migration, or deliberate, unless it keeps Secrets from an
+// entry that would encrypt them: kube-apiserver takes the first that names them.
 func (c *Configuration) plainSecrets() (path, wrong string) {
 	secrets := resource{name: "secrets"}
 	var names, near []string
 	for i, r := range c.Resources {
 		for j, name := range r.Resources {
 			if resourceOf(name).covers(secrets) {
-				return "", ""
+				return c.shadowed(i, secrets)
 			}
 			names = append(names, name)
 			if likeSecrets(name) {
@@ -77,6 +77,25 @@ func (c *Configuration) plainSecrets() (path, wrong string) {
 	}
 	return "", fmt.Sprintf("nothing encrypts Secrets: no entry has secrets, only %.200q", strings.Join(names, ", "))
 }
+
+// shadowed says which later entry would encrypt a resource that entry i, the first to
+// cover it, leaves to identity alone.
+func (c *Configuration) shadowed(i int, of resource) (path, wrong string) {
+	if slices.ContainsFunc(c.Resources[i].Providers, encrypts) {
+		return "", ""
+	}
+	for later := i + 1; later < len(c.Resources); later++ {
+		r := c.Resources[later]
+		if slices.ContainsFunc(r.Resources, func(name string) bool { return resourceOf(name).covers(of) }) && slices.ContainsFunc(r.Providers, encrypts) {
+			return below(element("resources", i), "providers"), fmt.Sprintf(
+				"only identity is here, and the first entry that covers %s counts: %s would encrypt them and is not used; put it first",
+				of.name, element("resources", later))
+		}
+	}
+	return "", ""
+}
+
+func encrypts(p Provider) bool { return p.Identity == nil }
 
 // likeSecrets reports whether a resource's name was probably meant as secrets:
 // another spelling, or a version or group, which secrets have none of.
