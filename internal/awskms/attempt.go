@@ -14,7 +14,7 @@ import (
 const (
 	// maxReplays bounds how many closed connections one attempt may meet before it
 	// opens one: net/http alone would try each idle one in turn.
-	maxReplays = 2
+	maxReplays = 1
 	// leastHang is what a kept connection has to answer in before the others are
 	// suspected too: a caller in a hurry must not close what works.
 	leastHang = 100 * time.Millisecond
