@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -87,6 +88,27 @@ func TestForeignStringsAreQuotedAndCut(t *testing.T) {
 		}
 		if len(text) > 6*400+400 {
 			t.Errorf("%s: text has %d bytes", name, len(text))
+		}
+	}
+}
+
+// AWS says last why it denied access.
+func TestLongSentenceKeepsItsBeginningAndItsEnd(t *testing.T) {
+	t.Parallel()
+	const (
+		begins = "User: arn:aws:sts::111122223333:assumed-role/"
+		ends   = "with an explicit deny in a service control policy: arn:aws:organizations::444455556666:policy/o-exampleorgid/service_control_policy/p-examplepolicy"
+	)
+	for n := range 600 {
+		for _, filler := range []string{"r", "ä", "€", "😀"} {
+			sentence := begins + strings.Repeat(filler, n) + " is not authorized to perform: kms:Encrypt " + ends
+			got, err := strconv.Unquote(cause.Quote(sentence))
+			if err != nil || !strings.HasPrefix(got, begins) || !strings.HasSuffix(got, ends) || !utf8.ValidString(got) || len(got) > 320 {
+				t.Fatalf("%d of %s: %v, %d bytes: %q", n, filler, err, len(got), got)
+			}
+			if len(sentence) <= 320 && got != sentence {
+				t.Fatalf("%d of %s: cut to %q, and there is room", n, filler, got)
+			}
 		}
 	}
 }

@@ -122,8 +122,8 @@ var table = [...]Info{
 	},
 	AccessDenied: {
 		"KMS0104", Refused, "access is denied", "grant {action} on {key} to {principal}, in IAM and in the key policy",
-		"IAM is eventually consistent: a new grant may take a minute. Check the key policy, IAM policies, service control policies, " +
-			"VPC endpoint policy, and conditions on kms:EncryptionContext or kms:RequestAlias: this program names the key by its ARN once it is known.",
+		"IAM is eventually consistent: a new grant may take a minute, and is then found without a restart. Check the key policy, IAM policies, service and resource control policies, " +
+			"permissions boundary, session policy, VPC endpoint policy, and conditions on kms:EncryptionContext or kms:RequestAlias: this program names the key by its ARN once it is known.",
 	},
 	GrantRefused: {
 		"KMS0105", Refused, "the grant is not valid", "create the grant on {key} anew, or allow {action} by policy", "",
