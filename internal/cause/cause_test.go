@@ -31,6 +31,32 @@ func TestEveryCauseHasACompleteUniqueRow(t *testing.T) {
 	}
 }
 
+// An instruction is read by whoever is alone with one node of three, and by whoever
+// sees it in an outage: where it could hurt then, it says so.
+func TestInstructionsThatCouldHurtSayWhereAndWhenNot(t *testing.T) {
+	t.Parallel()
+	var (
+		hurts  = regexp.MustCompile(`(?i)\brestart\b|\bstart (the|this|it)\b|\breload|\bpromote|\bon top\b|to the top|\bremove\b|take .* out\b|\bdisable\b|\bdelete\b|\bstop\b|raise the timeout`)
+		nodes  = regexp.MustCompile(`(?i)\b(every|any|other|each|one) (node|API server|one directly)|the other nodes`)
+		outage = regexp.MustCompile(`(?i)outage of KMS|KMS (does not answer|answers)`)
+		told   int
+	)
+	for _, c := range cause.Codes() {
+		info := c.Info()
+		text := strings.ReplaceAll(info.Next+"\n"+info.Doc, "without a restart", "")
+		if !hurts.MatchString(text) {
+			continue
+		}
+		told++
+		if !nodes.MatchString(text) || !outage.MatchString(text) {
+			t.Errorf("%s names a step that hurts (%q) without other nodes, or an outage, in mind:\n%s", info.ID, hurts.FindString(text), text)
+		}
+	}
+	if told < 10 {
+		t.Errorf("%d instructions could hurt, want 10: the list of verbs finds none", told)
+	}
+}
+
 // A code that an operator has seen in a log must mean the same for ever.
 func TestIDsAreStable(t *testing.T) {
 	t.Parallel()
