@@ -5,6 +5,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/inquiry"
@@ -111,5 +114,34 @@ func runningFaults() []fault {
 				return err == nil && p.Refused != ""
 			})
 		}},
+	}
+}
+
+// TestUnlistedKeyIsToldInAnOutage: the ARN says which key is meant, though KMS
+// does not.
+func TestUnlistedKeyIsToldInAnOutage(t *testing.T) {
+	n := newNode(t, kmstest.Start(t))
+	n.runsWith(n.key)
+	n.keysFile(n.createKey(kmsemulator.KeyOptions{}), n.key)
+	t.Setenv("AWS_ENDPOINT_URL_KMS", "http://127.0.0.1:1") // of the doctor alone: the plugin has read its settings
+	codes, said := findings(n.examine())
+	if !slices.Equal(codes, []string{"KMS0204", "KMS0713"}) || !strings.Contains(said, "change no key while KMS does not answer") {
+		t.Errorf("finds %q:\n%s", codes, said)
+	}
+}
+
+// TestPluginWhoseKeyIsRefusedIsComparedByItsHealthPort: Status names no key_id then.
+func TestPluginWhoseKeyIsRefusedIsComparedByItsHealthPort(t *testing.T) {
+	n := newNode(t, kmstest.Start(t))
+	n.runsWith(n.key)
+	n.must(nil, n.kms.DisableKey(n.key))
+	n.keysFile(n.createKey(kmsemulator.KeyOptions{}))
+	n.until(func() bool {
+		r := inquiry.Ask(t.Context(), inquiry.Question{Socket: n.socket, Timeout: time.Second})
+		return r.KeyID == ""
+	})
+	codes, said := findings(n.examine())
+	if !slices.Equal(codes, []string{"KMS0712"}) || !strings.Contains(said, "no cure on this node alone: do not run this configuration on this node yet") {
+		t.Errorf("finds %q:\n%s", codes, said)
 	}
 }
