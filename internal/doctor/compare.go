@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/inquiry"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
@@ -16,6 +17,7 @@ type named struct {
 	id      string // [keyref.Ref.KeyID] of the ARN; "": not known
 	context string // [keyref.ContextHash]
 	as      string // how it was configured
+	refused string // the code by which KMS refuses it; "": it does not
 }
 
 // A comparison is of one provider of this configuration with what serves its socket.
@@ -39,6 +41,9 @@ func (x *examination) keysOf(p config.Provider) []named {
 			continue
 		}
 		n := named{name: k.key.Key, as: k.key.Key, context: keyref.ContextHash(k.key.EncryptionContext)}
+		if k.failure != nil && k.failure.err.Class() == cause.Refused {
+			n.refused = k.failure.err.Code.String()
+		}
 		arn := k.sealed.KeyARN
 		if arn == "" { // the call failed: an ARN still says which key is meant
 			arn = k.key.Key
@@ -77,6 +82,8 @@ func (n named) is(name string) bool { return n.as == name || n.id != "" && n.id 
 func (c comparison) tell(g *Group) {
 	if d := c.written(); d.text != "" {
 		g.advise(PluginOther, d.text, d.seen, d.next)
+	} else if want := c.keys[0]; want.refused != "" && want.id != c.runs.Key {
+		g.skipped(fmt.Sprintf("%s: whether it writes with %s is not compared, because of %s", c.provider.Listen, want.name, want.refused))
 	}
 	c.lacking(g)
 }
@@ -90,6 +97,8 @@ func (c comparison) written() difference {
 	sameKey := want.id == c.runs.Key || c.served != nil && want.id == "" && want.as == c.served.Writes
 	switch {
 	case want.id == "" && !sameKey: // an alias or key id that KMS does not resolve just now
+		return difference{}
+	case want.refused != "" && !sameKey: // that comes first: it may not be the key that is meant
 		return difference{}
 	case !sameKey:
 		return c.otherKey(want)

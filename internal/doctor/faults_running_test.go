@@ -64,9 +64,22 @@ func runningFaults() []fault {
 			n.runsWith(n.key, next)
 			n.keysFile(next, n.key)
 		}},
+		{"key that does not exist, where another one runs", "KMS0103", "not compared, because of KMS0103", func(n *node) {
+			n.runsWith(n.key)
+			n.keysFile(n.key[:len(n.key)-12]+"000000000000", n.key)
+		}},
 		{"file without a key that reads", "KMS0728", "keep the key below the others", func(n *node) {
 			n.runsWith(n.key, n.createKey(kmsemulator.KeyOptions{}))
 			n.keysFile(n.key)
+		}},
+		{"file without a second context of the key", "KMS0728", "keep the key below the others", func(n *node) {
+			n.runsWith(n.key, n.key+"\n    encryptionContext: {cluster: b}")
+			n.keysFile(n.key)
+		}},
+		{"file with a context on top that may be listed", "KMS0713", "where not every node lists", func(n *node) {
+			context := n.key + "\n    encryptionContext: {cluster: b}"
+			n.runsWith(n.key, context)
+			n.keysFile(context, n.key)
 		}},
 		{"file with another context on top", "KMS0713", "with the new encryption context below on all nodes", func(n *node) {
 			n.runsWith(n.key)
