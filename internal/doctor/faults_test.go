@@ -76,6 +76,7 @@ func TestEachFaultIsNamedOnceWithOneInstruction(t *testing.T) {
 			leaksNothing(t, n, r)
 			linksLead(t, r)
 			titlesSayWhatWasFound(t, r)
+			instructionsSayWhereAndWhenNot(t, r)
 		})
 	}
 }
@@ -94,29 +95,55 @@ func titlesSayWhatWasFound(t *testing.T, r *doctor.Report) {
 	}
 }
 
-// TestInstructionsThatCouldHurtSayWhereAndWhenNot: an instruction is read by whoever
-// is alone with one node of three, and by whoever sees it in an outage.
+// couldHurt says whether an instruction restarts, removes or changes something on
+// which others depend, and what its words lack for who is alone with one node of
+// three, and for who sees it in an outage.
+func couldHurt(text string) (hurts bool, lacks string) {
+	text = strings.ReplaceAll(text, "without a restart", "")
+	steps := regexp.MustCompile(`(?i)\brestart\b|\breload|\bpromote|\bto the top\b|first place|\bremove\b|take [^.;]* out\b|\bdisable\b|\bdelete\b|\bstop\b|\bstopped\b|start the program|hostNetwork|\b(raise|lower|give|add|write|choose) [^.;]*(timeout|entry|endpoint|name|cachesize|secrets|epoch)\b`)
+	switch {
+	case !steps.MatchString(text):
+		return false, ""
+	case !regexp.MustCompile(`(?i)\b(every|all|any|other|no|this) (other )?(nodes?|API servers?)|one (node|API server) after the other`).MatchString(text):
+		return true, "the other nodes"
+	case !regexp.MustCompile(`(?i)outage of KMS|KMS (does not answer|answers)`).MatchString(text):
+		return true, "an outage"
+	}
+	return true, ""
+}
+
 func TestInstructionsThatCouldHurtSayWhereAndWhenNot(t *testing.T) {
 	t.Parallel()
-	var (
-		hurts  = regexp.MustCompile(`(?i)\brestart\b|\breload|\bpromote|\bto the top\b|first place|\bremove\b|take [^.;]* out\b|\bdisable\b|\bdelete\b|\bstop\b|\bstopped\b|start the program|hostNetwork|\b(raise|lower|give|add|write|choose) [^.;]*(timeout|entry|endpoint|name|cachesize|secrets)\b`)
-		nodes  = regexp.MustCompile(`(?i)\b(every|all|any|other|no|this) (other )?(nodes?|API servers?)|one (node|API server) after the other`)
-		outage = regexp.MustCompile(`(?i)outage of KMS|KMS does not answer`)
-		told   int
-	)
+	told := 0
 	for _, c := range doctor.Codes() {
 		info := c.Info()
-		text := strings.ReplaceAll(info.Next+"\n"+info.Doc, "without a restart", "")
-		if !hurts.MatchString(text) {
-			continue
+		hurts, lacks := couldHurt(info.Next + "\n" + info.Doc)
+		if hurts {
+			told++
 		}
-		told++
-		if !nodes.MatchString(text) || !outage.MatchString(text) {
-			t.Errorf("%s names a step that hurts (%q) without other nodes, or an outage, in mind:\n%s", info.ID, hurts.FindString(text), text)
+		if lacks != "" {
+			t.Errorf("%s could hurt, and does not have %s in mind: %s\n%s", info.ID, lacks, info.Next, info.Doc)
 		}
 	}
 	if told < 20 {
 		t.Errorf("%d instructions could hurt, want 20: the list of verbs finds none", told)
+	}
+}
+
+// instructionsSayWhereAndWhenNot looks at those with the keys filled in.
+func instructionsSayWhereAndWhenNot(t *testing.T, r *doctor.Report) {
+	t.Helper()
+	docs := map[string]string{}
+	for _, c := range doctor.Codes() {
+		docs[c.Info().ID] = c.Info().Doc
+	}
+	for _, g := range r.Groups {
+		for _, c := range g.Checks {
+			doc, ours := docs[c.Code]
+			if _, lacks := couldHurt(c.Next + "\n" + doc); ours && lacks != "" {
+				t.Errorf("%s could hurt, and does not have %s in mind: %s", c.Code, lacks, c.Next)
+			}
+		}
 	}
 }
 
