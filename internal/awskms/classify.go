@@ -106,7 +106,7 @@ func identifyAPI(e *cause.Error, api smithy.APIError, status int) {
 	case "NotFoundException", "InvalidArnException":
 		e.Code = cause.KeyNotFound
 	case "AccessDeniedException", "AccessDenied", "UnauthorizedOperation", "OptInRequired":
-		e.Code = cause.AccessDenied
+		e.Code, e.Denial = cause.AccessDenied, denialOf(api.ErrorMessage())
 	case "InvalidGrantTokenException", "InvalidGrantIdException":
 		e.Code = cause.GrantRefused
 	case "InvalidKeyUsageException":
@@ -252,7 +252,7 @@ func innermost(err error) string {
 //
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
 func whoAndWhat(message string) (principal, action string) {
-	rest, ok := strings.CutPrefix(message, "User: ")
+	rest, ok := strings.CutPrefix(strings.Join(strings.Fields(message), " "), "User: ")
 	if !ok {
 		return "", ""
 	}
@@ -261,5 +261,5 @@ func whoAndWhat(message string) (principal, action string) {
 		return "", ""
 	}
 	action, _, _ = strings.Cut(rest, " ")
-	return principal, action
+	return principal, strings.TrimRight(action, ".,")
 }

@@ -195,6 +195,7 @@ func identifyExchange(e *cause.Error, a *askedError, api smithy.APIError) {
 		e.Code = known
 	case byToken, a.op == assumeRole:
 		e.Code, e.Check = cause.RoleRefused, a.source.check()
+		e.Denial = denialOfRole(api.ErrorMessage(), a.source.role)
 	default:
 		e.Code, e.Check = cause.SourceRefused, a.source.check()
 	}

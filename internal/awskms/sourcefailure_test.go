@@ -389,6 +389,24 @@ func roleCases() map[string]sourceCase {
 		"role of the flag: trust policy": {
 			flag("AccessDenied", denied), "KMS0305", []string{"role \"" + role + "\"", "user/x is not authorized", "check the role's trust policy, and --assume-role-arn and --external-id"},
 		},
+		"role of the flag: service control policy": {
+			flag("AccessDenied", denied+" with an explicit deny in a service control policy"), "KMS0305",
+			[]string{"ask who manages the organization", "except arn:aws:iam::111122223333:user/x from the Deny in its service control policy"},
+		},
+		"role of the flag: no identity-based policy": {
+			flag("AccessDenied", denied+" because no identity-based policy allows the sts:AssumeRole action"), "KMS0305",
+			[]string{"grant sts:AssumeRole on " + role + " to arn:aws:iam::111122223333:user/x"},
+		},
+		"role of the flag: trust policy that lacks it": {
+			flag("AccessDenied", "User: arn:aws:iam::111122223333:user/x is not authorized to perform: sts:AssumeRole because no role trust policy allows the sts:AssumeRole action"),
+			"KMS0305",
+			[]string{"check the role's trust policy, and --assume-role-arn and --external-id"},
+		},
+		"role of the flag: trust policy that denies it": {
+			flag("AccessDenied", "User: arn:aws:iam::111122223333:user/x is not authorized to perform: sts:AssumeRole with an explicit deny in the role trust policy"),
+			"KMS0305",
+			[]string{"except arn:aws:iam::111122223333:user/x from the Deny in the trust policy of the role " + role},
+		},
 		"role of the flag: credentials that expired": {flag("ExpiredToken", "The security token included in the request is expired"), "KMS0302", []string{"STS at"}},
 		"role of the flag: unknown credentials":      {flag("InvalidClientTokenId", "invalid"), "KMS0303", []string{"STS at"}},
 		"role of the flag: clock":                    {flag("SignatureDoesNotMatch", "Signature expired: 1 is now earlier than 2"), "KMS0304", []string{"clock"}},

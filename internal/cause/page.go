@@ -23,7 +23,27 @@ func Page() string {
 		if info.Doc != "" {
 			fmt.Fprintf(&b, "\n%s\n", info.Doc)
 		}
+		if c == AccessDenied {
+			b.WriteString(denials())
+		}
 	}
+	return b.String()
+}
+
+// denials is a table of what is said instead where AWS names the kind of policy.
+func denials() string {
+	var b strings.Builder
+	b.WriteString("\nWhere AWS names the kind of policy, the text does too, and says what to do about that kind:\n\n" +
+		"| AWS says | what to do |\n| --- | --- |\n")
+	for _, p := range Policies() {
+		if p == TrustPolicy { // of a role: see KMS0305
+			continue
+		}
+		lacks, denies := Denial{By: p}, Denial{By: p, Explicit: true}
+		fmt.Fprintf(&b, "| no %s allows | %s |\n| explicit deny in %s | %s |\n",
+			p, placeholders(lacks.next()), article(string(p)), placeholders(denies.next()))
+	}
+	fmt.Fprintf(&b, "| the resource does not exist, or no resource-based policy allows | %s |\n", placeholders(Denial{By: ResourcePolicy, Unsure: true}.next()))
 	return b.String()
 }
 
@@ -51,5 +71,6 @@ func sentence(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 func placeholders(s string) string {
 	return strings.NewReplacer("{key}", "KEY", "{cli}", "--key-id KEY --region REGION", "{action}", "ACTION", "{principal}", "ROLE",
+		"{resource}", "KEY", "{policy}", "",
 		"{source}", "the source of the credentials").Replace(s)
 }

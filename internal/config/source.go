@@ -3,8 +3,10 @@ package config
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -76,7 +78,13 @@ const readTime = 10 * time.Second
 
 // ReadInTime is [ReadFile] for who reads a file once: it fails where the file
 // system that the file is on does not answer.
-func ReadInTime(path string) ([]byte, error) { return readWithin(readTime, path, ReadFile) }
+func ReadInTime(path string) ([]byte, error) {
+	data, err := readWithin(readTime, path, ReadFile)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("%w: run this as root, or as the user that the file is for", err)
+	}
+	return data, err
+}
 
 func readWithin(limit time.Duration, path string, read func(string) ([]byte, error)) ([]byte, error) {
 	var data []byte
@@ -101,6 +109,9 @@ func readWithin(limit time.Duration, path string, read func(string) ([]byte, err
 func ReadFile(path string) ([]byte, error) {
 	// Without O_NONBLOCK a named pipe would hold the caller up.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) //nolint:gosec // the operator names the file
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("opening the configuration: %w: user %d may not read it", err, os.Geteuid())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the configuration: %w", err)
 	}

@@ -179,7 +179,7 @@ func (s *socket) inheritOrBind(ctx context.Context) error {
 	}
 	_ = listener.Close()
 	if errors.Is(err, fs.ErrNotExist) { // removed while nobody served it
-		s.log.Warn("the file of the socket that was handed over is gone: another one is made; restart its socket unit", "socket", s.path)
+		s.log.Warn("the file of the socket that was handed over is gone: another one is made; restart its socket unit, on this node alone and while KMS answers", "socket", s.path)
 		err = s.bind(ctx)
 	}
 	if err != nil {

@@ -44,7 +44,7 @@ type examination struct {
 
 	conns   *awskms.Connections
 	keys    []*patient
-	served  []config.Provider        // those whose socket has a live holder
+	served  []config.Provider        // those whose socket has a live holder that may be asked
 	known   []string                 // codes that were found so far
 	slowest map[string]time.Duration // listen → the slowest call of its write key
 }
@@ -120,7 +120,7 @@ func (x *examination) close() {
 
 func (x *examination) configuration(_ context.Context, g *Group) {
 	for _, m := range x.Mistakes {
-		g.found(FileRefused, "the configuration is valid", m.String())
+		g.found(FileRefused, "the configuration is refused", m.String())
 	}
 	if x.Config == nil {
 		g.skipped("not checked: everything else, since there is no configuration to check it for")
@@ -136,7 +136,7 @@ func (x *examination) configuration(_ context.Context, g *Group) {
 	}
 	g.ok(fmt.Sprintf("%s: valid, providers: %d, keys: %d", from, len(x.Config.Providers), keys))
 	for _, w := range x.Config.Warnings {
-		g.found(Ineffective, "every setting has an effect", w)
+		g.found(Ineffective, "a setting has no effect", w)
 	}
 }
 

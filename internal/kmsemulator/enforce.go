@@ -23,6 +23,12 @@ type Policies struct {
 	// KMSEndpoint and STSEndpoint are the policies of the VPC endpoints that
 	// every call comes by; "" is none.
 	KMSEndpoint, STSEndpoint string
+	// ServiceControl and ResourceControl are the policies of the organization, which
+	// limit every principal and every key and role; "" is none.
+	ServiceControl, ResourceControl string
+	// Boundary and Session limit users and roles, by their ARNs: the permissions
+	// boundary, and the policy with which the credentials were issued.
+	Boundary, Session map[string]string
 }
 
 // enforced are Policies that were read.
@@ -30,13 +36,27 @@ type enforced struct {
 	identity    map[string][]*iam.Policy
 	keys, trust map[string]*iam.Policy
 	kms, sts    *iam.Policy
+
+	serviceControl, resourceControl *iam.Policy
+	boundary, session               map[string]*iam.Policy
+}
+
+// by are the policies that bear on a principal, besides those of what it asks for.
+func (in *enforced) by(principal string) iam.Policies {
+	return iam.Policies{
+		Identity: in.identity[principal], ServiceControl: in.serviceControl, ResourceControl: in.resourceControl,
+		Boundary: in.boundary[principal], Session: in.session[principal],
+	}
 }
 
 // Enforce makes policies decide every call from now on, besides Deny and Allow.
 // It fails on a document that IAM would refuse, or whose language the emulator
 // does not know.
 func (e *Emulator) Enforce(p Policies) error {
-	in := &enforced{identity: map[string][]*iam.Policy{}, keys: map[string]*iam.Policy{}, trust: map[string]*iam.Policy{}}
+	in := &enforced{
+		identity: map[string][]*iam.Policy{}, keys: map[string]*iam.Policy{}, trust: map[string]*iam.Policy{},
+		boundary: map[string]*iam.Policy{}, session: map[string]*iam.Policy{},
+	}
 	var err error
 	read := func(kind iam.Kind, of, text string) *iam.Policy {
 		policy, e := iam.Parse(kind, text)
@@ -55,6 +75,18 @@ func (e *Emulator) Enforce(p Policies) error {
 	}
 	for of, text := range p.Trust {
 		in.trust[of] = read(iam.Resource, of, text)
+	}
+	for of, text := range p.Boundary {
+		in.boundary[of] = read(iam.Identity, of, text)
+	}
+	for of, text := range p.Session {
+		in.session[of] = read(iam.Identity, of, text)
+	}
+	if p.ServiceControl != "" {
+		in.serviceControl = read(iam.Identity, "service control policy", p.ServiceControl)
+	}
+	if p.ResourceControl != "" {
+		in.resourceControl = read(iam.Resource, "resource control policy", p.ResourceControl)
 	}
 	if p.KMSEndpoint != "" {
 		in.kms = read(iam.Endpoint, "KMS endpoint", p.KMSEndpoint)
@@ -108,7 +140,8 @@ func (c *call) refusal(k *key, operation string) string {
 	}
 	r := in.request(c.caller)
 	r.Action, r.Resource = "kms:"+operation, "*"
-	p := iam.Policies{Identity: in.identity[r.Principal], Endpoint: in.kms}
+	p := in.by(r.Principal)
+	p.Endpoint = in.kms
 	if k != nil {
 		r.Resource, r.ResourceAccount = k.arn, c.account
 		p.Resource = in.keys[k.arn]
@@ -165,7 +198,9 @@ func (e *Emulator) mayEnter(who caller, role string, form url.Values) error {
 	if id := form.Get("ExternalId"); id != "" {
 		r.Keys["sts:ExternalId"] = []string{id}
 	}
-	return decided(who, r, iam.Policies{Identity: in.identity[r.Principal], Resource: in.trust[role], Endpoint: in.sts})
+	p := in.by(r.Principal)
+	p.Resource, p.Endpoint = in.trust[role], in.sts
+	return decided(who, r, p)
 }
 
 // mayAsk says whether an endpoint's policy lets a caller ask who it is.
