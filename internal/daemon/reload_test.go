@@ -126,7 +126,7 @@ func TestNewFirstKeyThatCannotBeUsed(t *testing.T) {
 	other := providerText{name: "other", listen: dir + "/other", keys: []string{keyText(kms, "alias/none")}}
 	f.refuses(fileText("", p, other), "provider aws: its first key has to encrypt and decrypt before it may write: KMS0101")
 	f.refused("provider other: its first key has to encrypt and decrypt before it may write: KMS0103")
-	f.refused("put another key first")
+	f.refused("put another key first that all nodes list")
 	if c.keyID() != sealed.KeyId || exists(other.listen) {
 		t.Errorf("key_id %s, want still %s, and no new socket", c.keyID(), sealed.KeyId)
 	}
@@ -143,6 +143,30 @@ func TestNewFirstKeyThatCannotBeUsed(t *testing.T) {
 	}
 	c.opens(sealed)
 	newCaller(t, other.listen).keyID()
+}
+
+// TestEpochIsRaisedOnlyWhileTheKeyWorks: an API server that heard of the new key_id
+// in an outage could make no seed for it, and its writes would stop.
+func TestEpochIsRaisedOnlyWhileTheKeyWorks(t *testing.T) {
+	t.Parallel()
+	kms, p, f := runOne(t, "")
+	c := newCaller(t, p.listen)
+	before := c.keyID()
+	mend := kms.Inject(kmsemulator.Fault{Kind: kmsemulator.Unavailable})
+	raised := p
+	raised.epoch = 1
+	f.refuses(fileText("", raised), "provider aws: its first key has to encrypt and decrypt before it writes under another epoch: KMS0202")
+	f.refused("mend that, or leave epoch as it was")
+	if s, err := c.status(); err != nil || s.Healthz != "ok" || s.KeyId != before {
+		t.Errorf("Status in the outage is %v, %v; want ok and still key_id %s", s, err, before)
+	}
+	f.loads(fileText("outageGrace: 1h\n", p)) // what needs no KMS is taken over
+	f.refuses(fileText("outageGrace: 1h\n", raised), "another epoch")
+	mend()
+	f.loaded(fileText("outageGrace: 1h\n", raised))
+	if got, want := c.keyID(), before+"&epoch=1"; got != want {
+		t.Errorf("key_id %s when KMS is back, want %s", got, want)
+	}
 }
 
 func TestTimesOfTheFileTakeEffect(t *testing.T) {
