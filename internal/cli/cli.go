@@ -70,7 +70,7 @@ func Main(ctx context.Context, args []string, s Streams) int {
 const programName = "aws-encryption-provider"
 
 func newRoot(s Streams) *cobra.Command {
-	commands := []*cobra.Command{newStatus(s), newDoctor(s), newGenerate(s), newPolicy(s), newDev(s), newVersion(s)}
+	commands := []*cobra.Command{newStatus(s), newDoctor(s), newExplain(s), newGenerate(s), newPolicy(s), newDev(s), newVersion(s)}
 	root, serve := newServe(s, commands), newServe(s, commands)
 	root.Use, serve.Use = programName, "serve"
 	root.SilenceErrors, root.SilenceUsage = true, true
