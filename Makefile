@@ -15,7 +15,12 @@ ARGS ?=
 VCS := $(shell git rev-parse --git-dir >/dev/null 2>&1 && echo true || echo false)
 # grpc's request tracing pulls in html/template; nobody can see its pages here.
 TAGS := grpcnotrace
-BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=$(VCS) -tags $(TAGS) -ldflags '-s -w'
+# Where docs is published, such as https://example.org/kms/docs: what links lead to.
+# Empty: links would lead nowhere, and texts say which page `explain` prints.
+DOCS_URL ?=
+override DOCS_URL := $(DOCS_URL:/=)
+LDFLAGS := -s -w$(if $(DOCS_URL), -X "main.docsURL=$(DOCS_URL)")
+BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=$(VCS) -tags $(TAGS) -ldflags '$(LDFLAGS)'
 
 # Every Go module of this checkout; these build other people's servers.
 MODULES := . $(patsubst ./%/go.mod,%,$(sort $(wildcard ./tools/go.mod ./tools/*/go.mod ./test/*/go.mod ./test/cluster/*/go.mod ./test/loaders/*/go.mod)))

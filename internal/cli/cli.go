@@ -29,12 +29,14 @@ const (
 	TimeUp = 124 // as of timeout(1)
 )
 
-// Streams are what a command reads and writes, handed in by main and by tests.
+// Streams are what a command reads and writes, and what the build knows, handed in by
+// main and by tests.
 type Streams struct {
 	Out, Err  io.Writer
 	LookupEnv func(string) (string, bool)
 	Signals   <-chan os.Signal
 	Sockets   []*os.File // that listen already, from a service manager
+	DocsURL   string     // where this build's docs are published; "": nowhere
 }
 
 // Main runs a command line without the program's name, and returns the exit
