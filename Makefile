@@ -62,12 +62,12 @@ bench: build ## Measure it and print the table of the README (ARGS=...)
 .PHONY: image
 image: $(TOOLS)/release ## The container image in bin/image: an OCI layout, and a tar of it (ARGS=...)
 	@rm -rf bin/image
-	@$(TOOLS)/release image --out bin/image $(ARGS)
+	@$(TOOLS)/release image --out bin/image --docs-url '$(DOCS_URL)' $(ARGS)
 
 .PHONY: release-snapshot
 release-snapshot: $(TOOLS)/release ## What a release has, in bin/release: archives, packages, SBOMs, image, checksums (ARGS=...)
 	@rm -rf bin/release
-	@$(TOOLS)/release snapshot --out bin/release $(ARGS)
+	@$(TOOLS)/release snapshot --out bin/release --docs-url '$(DOCS_URL)' $(ARGS)
 
 .PHONY: test
 test: test-unit test-docs test-release test-manifests test-loaders test-observability test-e2e ## All tests: unit with the race detector, docs, release, manifests, loaders, alerts, end to end
@@ -214,7 +214,7 @@ $(TOOLS)/golangci-lint: tools/go.mod tools/go.sum
 
 $(TOOLS)/vulncheck: $(wildcard tools/vulncheck/*)
 	go -C tools build -trimpath -buildvcs=false -o $(CURDIR)/$@ ./vulncheck
-$(TOOLS)/release: $(wildcard tools/release/*)
+$(TOOLS)/release: $(wildcard tools/release/* internal/alerts/* docs/docs.go)
 	go -C tools/release build -trimpath -buildvcs=false -o $(CURDIR)/$@ .
 $(TOOLS)/progress: $(wildcard tools/progress/*)
 	go -C tools build -trimpath -buildvcs=false -o $(CURDIR)/$@ ./progress
