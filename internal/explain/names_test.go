@@ -133,6 +133,9 @@ func TestEveryCodeHasItsSectionUnderALink(t *testing.T) {
 	t.Parallel()
 	check := func(page, id string) {
 		url := docs.URL(base+"/", docs.Code(page, id))
+		if want := base + "/" + page + "#" + strings.ToLower(id); url != want { // as the heading's anchor is
+			t.Errorf("%s is at %s, want %s", id, url, want)
+		}
 		path, inside := strings.CutPrefix(url, base+"/")
 		shown, err := explain.Text(docs.Files(), path)
 		if !inside || err != nil || !strings.HasPrefix(shown, "## "+id+"\n") {
