@@ -114,8 +114,12 @@ func (e *Error) Class() Class { return e.Code.Info().Class }
 // Unwrap returns what happened underneath.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Error says code, provider, operation and key, why, what AWS said, and what to
-// do next.
+// Explain is the command that prints the page of a code: it works where there is no
+// network.
+func Explain(id string) string { return "aws-encryption-provider explain " + id }
+
+// Error says code, provider, operation and key, why, what AWS said, what to do next,
+// and what prints the code's page.
 func (e *Error) Error() string {
 	info := e.Code.Info()
 	var b strings.Builder
@@ -143,6 +147,7 @@ func (e *Error) Error() string {
 	if e.Later != nil {
 		b.WriteString("; since then: " + e.Later.Short())
 	}
+	b.WriteString("; more: " + Explain(info.ID))
 	return b.String()
 }
 

@@ -96,7 +96,7 @@ func TestErrorNamesEverythingAnOperatorNeeds(t *testing.T) {
 		Principal: "arn:aws:iam::111122223333:role/node", Action: "kms:Encrypt",
 	}
 	want := `KMS0104 provider "0": Encrypt with arn:aws:kms:us-west-2:111122223333:key/k: access is denied ` +
-		`(AccessDeniedException, "no", request r-1); grant kms:Encrypt on arn:aws:kms:us-west-2:111122223333:key/k to arn:aws:iam::111122223333:role/node, in IAM and in the key policy`
+		`(AccessDeniedException, "no", request r-1); grant kms:Encrypt on arn:aws:kms:us-west-2:111122223333:key/k to arn:aws:iam::111122223333:role/node, in IAM and in the key policy; more: aws-encryption-provider explain KMS0104`
 	if err.Error() != want {
 		t.Errorf("got  %s\nwant %s", err, want)
 	}

@@ -11,6 +11,7 @@ func Page() string {
 	b.WriteString("# Error codes\n\n" +
 		"Generated from `internal/cause` by `make generate`; do not edit.\n\n" +
 		"Every failure carries one of these codes: in the error that kube-apiserver shows, in `Status`, on `/readyz`, and in the log field `code`. " +
+		"`aws-encryption-provider explain KMS0104` prints the section of a code, without network. " +
 		"A code never changes its meaning. What follows from a failure depends on its class:\n\n" +
 		"| class | what it means | what the API server is told by Status | gRPC code |\n| --- | --- | --- | --- |\n")
 	for _, c := range Classes() {

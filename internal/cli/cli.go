@@ -29,12 +29,14 @@ const (
 	TimeUp = 124 // as of timeout(1)
 )
 
-// Streams are what a command reads and writes, handed in by main and by tests.
+// Streams are what a command reads and writes, and what the build knows, handed in by
+// main and by tests.
 type Streams struct {
 	Out, Err  io.Writer
 	LookupEnv func(string) (string, bool)
 	Signals   <-chan os.Signal
 	Sockets   []*os.File // that listen already, from a service manager
+	DocsURL   string     // where this build's docs are published; "": nowhere
 }
 
 // Main runs a command line without the program's name, and returns the exit
@@ -70,7 +72,7 @@ func Main(ctx context.Context, args []string, s Streams) int {
 const programName = "aws-encryption-provider"
 
 func newRoot(s Streams) *cobra.Command {
-	commands := []*cobra.Command{newStatus(s), newDoctor(s), newGenerate(s), newPolicy(s), newDev(s), newVersion(s)}
+	commands := []*cobra.Command{newStatus(s), newDoctor(s), newExplain(s), newGenerate(s), newPolicy(s), newDev(s), newVersion(s)}
 	root, serve := newServe(s, commands), newServe(s, commands)
 	root.Use, serve.Use = programName, "serve"
 	root.SilenceErrors, root.SilenceUsage = true, true

@@ -81,7 +81,7 @@ func newDoctor(s Streams) *cobra.Command {
 		defer stop()
 		o := doctor.Options{
 			Config: cfg, Mistakes: refused, Secrets: f.secrets, EncryptionFile: f.encryption,
-			Timeout: f.timeout, Version: version().Version,
+			Timeout: f.timeout, Version: version().Version, DocsURL: s.DocsURL,
 		}
 		return f.run(ctx, s, o)
 	})

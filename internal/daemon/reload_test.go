@@ -207,3 +207,37 @@ func TestReloadOnRequestEmptiesTheMemoryOfBadCiphertexts(t *testing.T) {
 		t.Error("what was bad before is not asked again")
 	}
 }
+
+// In an outage a longer grace is the one lever that an operator has: it is counted
+// from the last success, also where the grace before it is over.
+func TestLongerGraceMakesStatusOkAgain(t *testing.T) {
+	t.Parallel()
+	kms := kmstest.Start(t)
+	dir := directory(t)
+	one := providerText{name: "one", listen: dir + "/one", keys: []string{keyText(kms, createKey(t, kms))}}
+	f := runFiled(t, filing{dir: dir}, fileText("outageGrace: 1ms\n", one))
+	f.ready()
+	c := newCaller(t, one.listen)
+	keyID := c.keyID()
+	kms.Inject(kmsemulator.Fault{Kind: kmsemulator.Throttle})
+	_, _ = c.kms.Encrypt(context.Background(), &v2.EncryptRequest{Plaintext: plaintext()}) // traffic tells
+	f.waitFor("/readyz/one", http.StatusServiceUnavailable, `outage since .*; Status has not been ok since [0-9TZ:-]{20}`)
+	if got, err := c.status(); err != nil || !strings.Contains(got.Healthz, "KMS0201") || got.KeyId != keyID {
+		t.Fatalf("after the grace: %v, %v; want the cause under the same key_id", got, err)
+	}
+	f.loads(fileText("outageGrace: 2h\n", one))
+	got, err := c.status()
+	if err != nil || got.Healthz != "ok" || got.KeyId != keyID {
+		t.Errorf("with a longer grace: %v, %v; want ok under the same key_id", got, err)
+	}
+	if _, err := c.kms.Encrypt(context.Background(), &v2.EncryptRequest{Plaintext: plaintext()}); err == nil {
+		t.Error("a longer grace has brought KMS back")
+	}
+	f.loads(fileText("outageGrace: 1ms\n", one))
+	if got, err := c.status(); err != nil || got.Healthz == "ok" {
+		t.Errorf("with the short grace again: %v, %v; want the cause", got, err)
+	}
+	if n := c.dials.Load(); n != 1 {
+		t.Errorf("the caller has connected %d times, want its connection kept", n)
+	}
+}

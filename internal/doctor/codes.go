@@ -5,14 +5,6 @@ import (
 	"strings"
 )
 
-const (
-	docs         = "https://github.com/kubernetes-sigs/aws-encryption-provider/blob/master/docs/"
-	pageOfErrors = docs + "errors.md"       // of what the daemon says too
-	pageOfCodes  = docs + "doctor-codes.md" // of what only the doctor finds
-)
-
-func anchor(id string) string { return "#" + strings.ToLower(id) }
-
 // A Code names what only the doctor finds. What fails at calls has the codes of
 // package cause. An ID is never reused or renumbered.
 type Code uint8

@@ -34,6 +34,7 @@ type Options struct {
 	Calls   int           // for the latency of each key; 0: 20
 	Timeout time.Duration // of each question to a running plugin; 0: 3s
 	Version string
+	DocsURL string // where the pages of docs are published; "": nowhere
 
 	Began func(title string) // told before each group; nil: nobody
 }
@@ -98,8 +99,9 @@ func Examine(ctx context.Context, o Options) (*Report, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("looking at %s: %w", look.title, err)
 		}
-		for _, c := range g.Checks {
-			x.known = append(x.known, c.Code)
+		for i := range g.Checks {
+			g.Checks[i].link(o.DocsURL)
+			x.known = append(x.known, g.Checks[i].Code)
 		}
 		if len(g.Checks) > 0 {
 			r.Groups = append(r.Groups, g)

@@ -48,7 +48,7 @@ func findings(r *doctor.Report) (codes []string, said string) {
 		for _, c := range g.Checks {
 			if c.Code != "" {
 				codes = append(codes, c.Code)
-				said += fmt.Sprintf("%s\n%s: %s\n%s\n%s\n", c.Text, c.Code, c.Cause, c.Next, c.Link)
+				said += fmt.Sprintf("%s\n%s: %s\n%s\n%s\n", c.Text, c.Code, c.Cause, c.Next, *c.Link)
 			}
 		}
 	}
@@ -147,6 +147,9 @@ func instructionsSayWhereAndWhenNot(t *testing.T, r *doctor.Report) {
 	}
 }
 
+// published is where the pages are, as far as a report knows.
+const published = "https://docs.example/kms"
+
 // linksLead looks for the section that each link leads to.
 func linksLead(t *testing.T, r *doctor.Report) {
 	t.Helper()
@@ -155,10 +158,11 @@ func linksLead(t *testing.T, r *doctor.Report) {
 			if c.Code == "" {
 				continue
 			}
-			page, anchor, _ := strings.Cut(c.Link[strings.LastIndexByte(c.Link, '/')+1:], "#")
+			path, published := strings.CutPrefix(*c.Link, published+"/")
+			page, anchor, _ := strings.Cut(path, "#")
 			text, err := os.ReadFile(filepath.Join("../../docs", page))
-			if err != nil || anchor != strings.ToLower(c.Code) || !strings.Contains(string(text), "\n## "+c.Code+"\n") {
-				t.Errorf("%s leads nowhere: %v", c.Link, err)
+			if !published || err != nil || anchor != strings.ToLower(c.Code) || !strings.Contains(string(text), "\n## "+c.Code+"\n") {
+				t.Errorf("%s leads nowhere: %v", *c.Link, err)
 			}
 		}
 	}

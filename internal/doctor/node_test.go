@@ -142,6 +142,7 @@ func (n *node) config() (*config.Config, config.Mistakes) {
 func (n *node) examine() *doctor.Report {
 	n.t.Helper()
 	o := n.options
+	o.DocsURL = published
 	o.Config, o.Mistakes = n.config()
 	r, err := doctor.Examine(n.t.Context(), o)
 	n.must(nil, err)

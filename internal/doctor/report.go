@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"sigs.k8s.io/aws-encryption-provider/docs"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
@@ -38,12 +39,30 @@ type Group struct {
 // A Check is one line. With a warning or a failure go a code, why, what to do and
 // where to read on.
 type Check struct {
-	Status Status `json:"status"`
-	Text   string `json:"text"`
-	Code   string `json:"code,omitempty"`
-	Cause  string `json:"cause,omitempty"`
-	Next   string `json:"next,omitempty"`
-	Link   string `json:"link,omitempty"`
+	Status Status  `json:"status"`
+	Text   string  `json:"text"`
+	Code   string  `json:"code,omitempty"`
+	Cause  string  `json:"cause,omitempty"`
+	Next   string  `json:"next,omitempty"`
+	Link   *string `json:"link,omitempty"` // "" where this build knows no address; nil where there is no code
+
+	page string // of docs, that explains the code
+}
+
+// link says where the code is explained: at an address, if the pages have one.
+func (c *Check) link(base string) {
+	if c.Code != "" {
+		url := docs.URL(base, docs.Code(c.page, c.Code))
+		c.Link = &url
+	}
+}
+
+// readOn is what a person does to read on.
+func (c *Check) readOn() string {
+	if c.Link != nil && *c.Link != "" {
+		return *c.Link
+	}
+	return cause.Explain(c.Code)
 }
 
 func (g *Group) ok(text string)      { g.Checks = append(g.Checks, Check{Status: OK, Text: text}) }
@@ -61,14 +80,14 @@ func (g *Group) advise(code Code, text, seen, next string) {
 func (g *Group) tell(code Code, status Status, text, seen, next string) {
 	info := code.Info()
 	g.add(Check{
-		Status: status, Text: text, Code: info.ID, Cause: withSeen(info.What, seen), Next: next, Link: pageOfCodes + anchor(info.ID),
+		Status: status, Text: text, Code: info.ID, Cause: withSeen(info.What, seen), Next: next, page: docs.DoctorCodes,
 	})
 }
 
 // failed adds what the daemon itself would say of a call.
 func (g *Group) failed(text string, e *cause.Error) {
 	g.add(Check{
-		Status: Failure, Text: text, Code: e.Code.String(), Cause: withSeen(e.What(), said(e)), Next: e.Next(), Link: pageOfErrors + anchor(e.Code.String()),
+		Status: Failure, Text: text, Code: e.Code.String(), Cause: withSeen(e.What(), said(e)), Next: e.Next(), page: docs.Errors,
 	})
 }
 

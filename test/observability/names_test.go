@@ -65,7 +65,7 @@ func everything(t *testing.T) recording {
 	p.until(`aws_encryption_provider_key_health{key="` + reads + `",provider="aws",state="refused",use="read"} 1`)
 	p.kms.Inject(kmsemulator.Fault{Kind: kmsemulator.Throttle})
 	p.until(`aws_encryption_provider_health{provider="aws",state="outage"} 1`)
-	r := recording{"a", []string{p.scrape()}}
+	r := p.record("a")
 	_ = p.encrypt()
 	r.scrapes = append(r.scrapes, p.scrape())
 	return r
@@ -149,7 +149,7 @@ func TestNamesResolve(t *testing.T) {
 			for _, w := range unresolved(exported, expr) {
 				t.Errorf("%s: %s", expr, w)
 			}
-			promtool(t, r.extended(t, faulty), faulty, query{"count(" + expr + ") > bool 0", map[string]string{"{}": "1"}})
+			promtool(t, r.extended(t, faulty), faulty, query{expr: "count(" + expr + ") > bool 0", expected: map[string]string{"{}": "1"}})
 		}
 	})
 }
@@ -238,11 +238,11 @@ func checkDashboard(t *testing.T, r recording, exported map[string][]map[string]
 			for _, w := range unresolved(exported, expr) {
 				t.Errorf("%s: %s", p.Title, w)
 			}
-			queries = append(queries, query{"count(" + expr + ") > bool 0", map[string]string{"{}": "1"}})
+			queries = append(queries, query{expr: "count(" + expr + ") > bool 0", expected: map[string]string{"{}": "1"}})
 			for _, l := range legends.FindAllStringSubmatch(target.LegendFormat, -1) {
 				queries = append(queries, query{
-					`group by (named) (label_replace((` + expr + `), "named", "yes", "` + l[1] + `", ".+"))`,
-					map[string]string{`{named="yes"}`: "1"},
+					expr:     `group by (named) (label_replace((` + expr + `), "named", "yes", "` + l[1] + `", ".+"))`,
+					expected: map[string]string{`{named="yes"}`: "1"},
 				})
 			}
 		}
