@@ -105,7 +105,9 @@ func Codes() []Code {
 const (
 	// oneAPIServer is for a change that an API server takes by a restart or a reload:
 	// it then asks KMS for everything again, and what it has in memory is gone.
-	oneAPIServer = ", on one API server after the other, and on none while KMS does not answer: an API server that restarts, or reloads that file, needs KMS for all that it reads"
+	oneAPIServer = ", on one API server after the other, and on none while KMS does not answer"
+	// whyOne is why.
+	whyOne = "An API server that restarts, or reloads that file, needs KMS for all that it reads."
 	// everyNode is for a key that reads: a node without it cannot read what the others write.
 	everyNode = ", on every node, and never on top on one node alone"
 	// lastOfAll is for an object that nothing reads any more.
@@ -299,10 +301,10 @@ var table = [...]Info{
 		"KMS0408", BadData, "the request names an API version that is not spoken here", "use kube-apiserver's KMS v1beta1 or v2", "",
 	},
 	CallerLeft: {
-		"KMS0501", Cancelled, "the caller cancelled the call", "nothing, unless it lasts while KMS answers: then raise the timeout of the EncryptionConfiguration" + oneAPIServer, "",
+		"KMS0501", Cancelled, "the caller cancelled the call", "nothing, unless it lasts while KMS answers: then raise the timeout of the EncryptionConfiguration" + oneAPIServer, whyOne,
 	},
 	TooLittleTime: {
-		"KMS0502", Cancelled, "the caller's deadline left too little time", "raise the timeout of the EncryptionConfiguration to 3s or more" + oneAPIServer, "",
+		"KMS0502", Cancelled, "the caller's deadline left too little time", "raise the timeout of the EncryptionConfiguration to 3s or more" + oneAPIServer, whyOne,
 	},
 	TooManyCalls: {
 		"KMS0601", Overload, "too many calls are under way", "find out why KMS answers slowly, or what calls so often", "",

@@ -21,7 +21,7 @@ const asDoctor = "AEP_TEST_EXAMINE"
 func TestMain(m *testing.M) {
 	if args := os.Getenv(asDoctor); args != "" {
 		if err := examineAsIs(strings.Split(args, "\n")); err != nil {
-			fmt.Println(err)
+			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		return
