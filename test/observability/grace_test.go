@@ -53,7 +53,7 @@ func (o outageSeries) ask(t *testing.T, queries ...query) {
 }
 
 // floor is the last evaluation that is not after a time.
-func (o outageSeries) floor(at time.Duration) time.Duration { return at / o.step * o.step }
+func (o outageSeries) floor(at time.Duration) time.Duration { return at.Truncate(o.step) }
 
 const (
 	unreachable = "EncryptionProviderKMSUnreachable"
