@@ -50,7 +50,7 @@ func TestAdministratorsKeepTheKey(t *testing.T) {
 // it do everything.
 func allows(t *testing.T, text, principal, action, key string) bool {
 	t.Helper()
-	of, err := iam.Parse(iam.Resource, text)
+	of, err := iam.Parse(iam.Key, text)
 	if err != nil {
 		t.Fatal(err)
 	}
