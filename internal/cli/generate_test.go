@@ -203,7 +203,7 @@ func TestStaticPodManifest(t *testing.T) {
 func TestPolicyWritesAFileForEachDocument(t *testing.T) {
 	dir := t.TempDir()
 	_, stderr, code := run(t, "policy", "--config=../../deploy/examples/full.yaml", "--principal=arn:aws:iam::111122223333:role/control-plane", "--out="+dir)
-	if code != 0 || stderr != "" {
+	if code != 0 || strings.Count(stderr, "\n") != 1 || strings.Count(stderr, "nobody may then disable the key") != 1 {
 		t.Fatalf("exit %d, %s", code, stderr)
 	}
 	files := tree(t, dir)
