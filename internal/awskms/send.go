@@ -43,7 +43,8 @@ func send[T any](ctx context.Context, c *Client, api *kms.Client, r request[T]) 
 				err = c.panicked(p)
 			}
 		}()
-		return do(ctx)
+		out, err = do(ctx)
+		return out, repeating(ctx, err)
 	}, late)
 }
 

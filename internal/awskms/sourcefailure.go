@@ -126,7 +126,7 @@ func identifyAsked(e *cause.Error, a *askedError) {
 		identifyContainer(e, a)
 	case a.status == 0:
 		e.Code = cause.CredentialsSilent
-	case !isAPI, code == "UnknownError": // the SDK's word for a body without an error type
+	case !isAPI, code == unknownError:
 		e.Code, e.AWSCode = cause.NotASource, ""
 	default:
 		identifyExchange(e, a, api)
