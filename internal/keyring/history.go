@@ -33,7 +33,7 @@ type History struct {
 	last       string
 	told       map[string]bool
 	newest     map[string]string // key material that was told last, by [keyref.State].Key
-	left       map[material]bool // that was told before that
+	left       map[material]int  // that was told before that → its place in the order of leaving
 	aliases    map[string]*aliasPast
 	refused    map[string]refusedSince // ARN of a key that was to write → when it was refused
 }
@@ -52,7 +52,7 @@ type refusedSince struct{ first, last time.Time }
 // NewHistory returns a History of nothing.
 func NewHistory() *History {
 	return &History{
-		told: map[string]bool{}, newest: map[string]string{}, left: map[material]bool{},
+		told: map[string]bool{}, newest: map[string]string{}, left: map[material]int{},
 		aliases: map[string]*aliasPast{}, refused: map[string]refusedSince{},
 	}
 }
@@ -79,7 +79,7 @@ func (h *History) note(p *Provider, w *written) (was string, again bool) {
 	h.generation, h.writer, h.last = p.generation, p.write, w.keyID
 	h.told[w.keyID] = true
 	if before := h.newest[now.key]; before != "" && before != now.id {
-		h.left[material{now.key, before}] = true
+		h.leaveLocked(material{now.key, before})
 	}
 	if now.id != "" {
 		h.newest[now.key] = now.id
@@ -94,11 +94,14 @@ func (h *History) note(p *Provider, w *written) (was string, again bool) {
 func (h *History) onward(seen material) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if newest := h.newest[seen.key]; seen.id == "" || h.left[seen] {
+	if newest := h.newest[seen.key]; seen.id == "" || h.left[seen] > 0 {
 		return newest
 	}
 	return seen.id
 }
+
+// leaveLocked notes that callers were told to leave a material.
+func (h *History) leaveLocked(m material) { h.left[m] = len(h.left) + 1 }
 
 // follow notes that a Provider that serves has followed its alias.
 func (h *History) follow(p *Provider, arn string) {

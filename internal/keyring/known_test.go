@@ -3,6 +3,8 @@ package keyring_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -327,6 +329,32 @@ func wantMaterial(t *testing.T, p life, want string) {
 	if err != nil || !strings.HasSuffix(s.KeyID, "material="+want) {
 		t.Fatalf("Status %+v, %v, want the key_id of material %s", s, err, want)
 	}
+}
+
+// What is kept of the material that was left is the newest, over restarts too: KMS
+// answers with no other.
+func TestWhatIsKeptOfLeftMaterialIsTheNewest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, m := rotating(), &fakeMemory{}
+		p := begin(t, f, m, ringOptions{})
+		defer func() { p.kill() }()
+		wantMaterial(t, p, "m1")
+		for i := 2; i <= 14; i++ {
+			f.rotate(keyA, fmt.Sprint("m", i))
+			time.Sleep(5 * time.Minute)
+			wantMaterial(t, p, fmt.Sprint("m", i))
+			if i == 9 {
+				p.kill()
+				p = begin(t, f, m, ringOptions{})
+				time.Sleep(time.Minute)
+			}
+		}
+		want := []string{"m13", "m12", "m11", "m10", "m9", "m8", "m7", "m6"}
+		if k := m.last(); k == nil || !slices.Equal(k.Left, want) {
+			t.Errorf("kept %+v, want %v as what was left", k, want)
+		}
+	})
 }
 
 // A rotation that came while no process ran is followed at once: callers were never
