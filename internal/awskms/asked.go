@@ -343,7 +343,7 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// isOfTheInstance says whether an error is about what the metadata service gave
+// isOfTheInstance reports whether an error is about what the metadata service gave
 // when it had answered: the SDK's own text is all that tells. A service that the
 // settings disable was not asked.
 func isOfTheInstance(err error) bool {

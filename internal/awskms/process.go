@@ -324,7 +324,7 @@ func doubleQuoted(s string) (text string, length int, plain bool) {
 	return "", 0, true
 }
 
-// ofTheShell says whether a command's first word means something to sh itself,
+// ofTheShell reports whether a command's first word means something to sh itself,
 // so that there is no program of that name, or another one.
 //
 // https://pubs.opengroup.org/onlinepubs/9799919799/utilities/V3_chap02.html

@@ -133,7 +133,7 @@ func TestCredentialProcessHasNoStandardInputAndNoStandardError(t *testing.T) {
 	}
 }
 
-// gone waits until a process that wrote its id to a file is no more.
+// gone waits until the process that wrote its id to a file has ended.
 func gone(t *testing.T, file string) {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -152,7 +152,7 @@ func gone(t *testing.T, file string) {
 	t.Errorf("process %d goes on", pid)
 }
 
-// zombie says whether a process has ended, and its parent has not looked.
+// zombie reports whether a process has ended, and its parent has not looked.
 func zombie(pid int) bool {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	return err == nil && strings.Contains(string(stat), ") Z ")

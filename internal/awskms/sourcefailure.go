@@ -212,7 +212,7 @@ func signatureOrCredentials(code, message string) (cause.Code, bool) {
 	return known, ok
 }
 
-// askedAService says whether credentials were to come from a service that was
+// askedAService reports whether credentials were to come from a service that was
 // chosen by settings. An instance metadata service that is not there is where
 // every search without credentials ends.
 func askedAService(err error) bool {

@@ -241,7 +241,7 @@ func (k *Key) describedRefusal(now time.Time) *cause.Error {
 	return e
 }
 
-// ofState says whether a refusal is for the state of the key, and not for who asks.
+// ofState reports whether a refusal is for the state of the key, and not for who asks.
 func ofState(c cause.Code) bool {
 	return c == cause.KeyDisabled || c == cause.KeyPendingDeletion || c == cause.KeyPendingImport
 }

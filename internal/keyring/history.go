@@ -67,7 +67,7 @@ func (h *History) begin() int {
 
 // note returns what was told before, and whether w was told before that. A
 // call that ends after a change tells nothing new: neither an older Provider's
-// nor one of a state that is no longer current.
+// nor one of a state that a later one has replaced.
 func (h *History) note(p *Provider, w *written) (was string, again bool) {
 	now := material{w.state.Key, w.state.Material}
 	h.mu.Lock()
@@ -158,7 +158,7 @@ func (h *History) endRest(k *Key, arn string) {
 	}
 }
 
-// refusedAgain notes that a key which was to write is refused, and says whether
+// refusedAgain notes that a key which was to write is refused, and reports whether
 // that is confirmed: by another such refusal at least restRefusal before, or by
 // the checks of the Provider that writes with it.
 func (h *History) refusedAgain(arn string) bool {

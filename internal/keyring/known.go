@@ -42,7 +42,7 @@ type LeftKey struct {
 type Memory interface {
 	// Keep replaces what was kept.
 	Keep(known Known) error
-	// Erase forgets it. It is no error that nothing was kept.
+	// Erase forgets it. Where nothing was kept it returns nil.
 	Erase() error
 }
 
