@@ -184,7 +184,7 @@ func TestNothingSecretOfAQuestionForCredentialsIsShown(t *testing.T) {
 	const token = "eyJhbGciOiJSUzI1NiIsImtpZCI6InRlc3QifQ.a-long-token-of-the-pod.signed"
 	for what, words := range map[string]func(r *http.Request, body string) string{
 		"header": func(r *http.Request, _ string) string { return r.Header.Get("Authorization") },
-		"part": func(r *http.Request, body string) string {
+		"part": func(r *http.Request, _ string) string {
 			return "no: " + (r.Header.Get("Authorization") + token)[3:40]
 		},
 		"body": func(_ *http.Request, body string) string { return body },
