@@ -158,7 +158,8 @@ var table = [...]Info{
 	Throttled: {
 		"KMS0201", Outage, "KMS throttles the account's calls in this Region",
 		"look for what else calls KMS in this account and Region, and ask AWS for a higher request quota",
-		"Calls of other programs and clusters count against the same quota; calls with a key of another account count against the caller's.",
+		"Calls of other programs and clusters count against the same quota; calls with a key of another account count against the caller's. " +
+			"KMS gives each answer a request id. Where there is none, a proxy or gateway in between may have said that there are too many calls; the text says so.",
 	},
 	KMSInternal: {
 		"KMS0202", Outage, "KMS failed", "wait, and look at the AWS Health Dashboard if it lasts", "",
@@ -182,7 +183,8 @@ var table = [...]Info{
 		"check CA certificates (AWS_CA_BUNDLE), a proxy that intercepts TLS, and the node's clock", "",
 	},
 	NotKMS: {
-		"KMS0207", Outage, "what answered is not KMS", "check --kms-endpoint and any proxy in between", "",
+		"KMS0207", Outage, "what answered is not KMS", "check --kms-endpoint and any proxy in between",
+		"The text has the HTTP status of the answer. KMS gives each answer a request id: one without it that is empty, is not to the call, or is an error that KMS does not have comes from something else.",
 	},
 	KeyUnavailable: {
 		"KMS0208", Outage, "KMS cannot use the key at the moment",

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 )
 
 // maxMistakes is how many a person would read.
@@ -87,21 +90,13 @@ func ReadInTime(path string) ([]byte, error) {
 }
 
 func readWithin(limit time.Duration, path string, read func(string) ([]byte, error)) ([]byte, error) {
-	var data []byte
-	done := make(chan error, 1)
-	go func() { // ends when the file system answers
-		var err error
-		data, err = read(path)
-		done <- err
-	}()
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case err := <-done:
-		return data, err
-	case <-timer.C:
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	data, err := bounded.Do(ctx, nil, bounded.File, func(context.Context) ([]byte, error) { return read(path) })
+	if _, left := errors.AsType[*bounded.AbandonedError](err); left {
 		return nil, fmt.Errorf("reading %s did not end within %s: the file system that it is on does not answer", path, limit)
 	}
+	return data, err
 }
 
 // ReadFile returns the bytes of a configuration file, and a little more than

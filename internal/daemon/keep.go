@@ -81,7 +81,7 @@ func (s *socket) restore(ctx context.Context, serve func(net.Listener)) error {
 	return nil
 }
 
-// owns says whether the file of that name is the one that this socket made, and
+// owns reports whether the file of that name is the one that this socket made, and
 // leads to a listener.
 func (s *socket) owns() bool {
 	var file fileID

@@ -49,7 +49,7 @@ func TestReloadDuringAnOutage(t *testing.T) {
 	dir := directory(t)
 	healthy := providerText{name: "healthy", listen: dir + "/healthy", keys: []string{keyText(well, a)}}
 	hanging := providerText{name: "hanging", listen: dir + "/hanging", keys: []string{keyText(ill, h)}}
-	f := runFiled(t, filing{dir: dir}, fileText("kmsTimeout: 2s\noutageGrace: 7m\n", healthy, hanging))
+	f := runFiled(t, filing{dir: dir}, fileText("kmsTimeout: 6s\noutageGrace: 7m\n", healthy, hanging))
 	f.ready()
 	sick := newCaller(t, hanging.listen)
 	keyID := sick.keyID()
@@ -75,9 +75,9 @@ func TestReloadDuringAnOutage(t *testing.T) {
 		})
 	}
 	var ring *ring
-	timeout := "2s"
+	timeout := "6s"
 	for i, change := range []func(){
-		func() { timeout = "2100ms" },
+		func() { timeout = "6100ms" },
 		func() { healthy.keys = []string{keyText(well, b), keyText(well, a)} },
 		func() { hanging.keys = append(hanging.keys, keyText(ill, createKey(t, ill))) }, // a further read key
 		func() { hanging.listen = dir + "/moved" },

@@ -434,7 +434,7 @@ const closeTime = 2 * time.Second
 func (s *socket) removeOwn(ctx context.Context, file fileID) error {
 	if unlock, err := s.files.lock(ctx, s.path); err == nil {
 		defer unlock()
-	} // else as well: a lock is no reason to leave the file behind
+	} // else as well: a lock must not leave the file behind
 	if now, err := identify(s.path); err != nil || now != file {
 		return nil // it is gone, or another's
 	}

@@ -186,7 +186,7 @@ func (x *examination) credentials(ctx context.Context, g *Group) {
 	}
 }
 
-// ofTheInstance says whether credentials were to come from the instance metadata
+// ofTheInstance reports whether credentials were to come from the instance metadata
 // service, or from nowhere else: where another source was asked, that is at fault.
 func ofTheInstance(e *cause.Error) bool {
 	return e.Source == "" || strings.Contains(e.Source, "instance metadata service")
