@@ -77,6 +77,7 @@ func fieldComments() map[string]string {
 	return map[string]string{
 		"outageGrace": `# How long Status stays ok in an outage of KMS, since the last success. This is the
 # lever in an outage: a longer one, on every node, keeps running API servers in service.`,
+		"health":           "# Takes effect at a restart. Probes and scrapers ask there: change them too.",
 		"providers[].keys": "# The first key writes, all read.",
 	}
 }
@@ -90,12 +91,11 @@ func structNode(v, defaults reflect.Value, path string) *yaml.Node {
 			continue
 		}
 		at := strings.TrimPrefix(path+"."+name, ".")
-		comment, always := fieldComments()[at]
-		if !always && reflect.DeepEqual(v.Field(i).Interface(), defaults.Field(i).Interface()) {
+		if at != "outageGrace" && reflect.DeepEqual(v.Field(i).Interface(), defaults.Field(i).Interface()) {
 			continue
 		}
 		key := textNode(name)
-		key.HeadComment = comment
+		key.HeadComment = fieldComments()[at]
 		n.Content = append(n.Content, key, valueNode(v.Field(i), defaults.Field(i), at))
 	}
 	return n
