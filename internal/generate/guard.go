@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"strings"
@@ -49,11 +50,7 @@ func (o *Options) pathMistakes(k Kind) config.Mistakes {
 	add := func(flag, text string) { m = append(m, config.Mistake{Field: flag, Text: text}) }
 	var sound []claim
 	for _, c := range o.claims(k) {
-		if text := c.form(); text != "" {
-			add(c.flag, text)
-			continue
-		}
-		if text := c.place(k); text != "" {
+		if text := c.fault(k); text != "" {
 			add(c.flag, text)
 			continue
 		}
@@ -61,10 +58,19 @@ func (o *Options) pathMistakes(k Kind) config.Mistakes {
 	}
 	for i, c := range sound {
 		for _, other := range sound[:i] {
-			if text := c.apart(other); text != "" {
-				add(c.flag, text)
-				break
+			given := c.givesAway(other)
+			if given == "" {
+				given = other.givesAway(c)
 			}
+			if given == "" {
+				continue
+			}
+			if c.path == c.instead { // the other one is in its way
+				c, other = other, c
+			}
+			add(c.flag, fmt.Sprintf("%s: its directory is not apart from that of %s, %s, and %s: give it a directory of its own, such as %s",
+				c.path, other.flag, other.path, given, c.instead))
+			break
 		}
 	}
 	if g, found := groundOf(o.Out); o.Out != "" && found && !g.work {
@@ -160,6 +166,24 @@ func envFiles(env string) []envFile {
 	return nil
 }
 
+// fault says what is wrong with a path: first where it leads, then how it is written.
+func (c claim) fault(k Kind) string {
+	text := c.form()
+	switch {
+	case text == "":
+		return c.place(k)
+	case !path.IsAbs(c.path):
+		return text
+	}
+	plain := c
+	plain.path = path.Clean(c.path)
+	plain.dir = path.Dir(plain.path)
+	if c.dir == c.path {
+		plain.dir = plain.path
+	}
+	return cmp.Or(plain.place(k), text)
+}
+
 // form says what is wrong with how a path is written.
 func (c claim) form() string {
 	clean := path.Clean(c.path)
@@ -238,19 +262,6 @@ func (c claim) lies(g ground) string {
 		return " " + c.effect
 	}
 	return ": its directory " + c.dir + " " + c.effect
-}
-
-// apart says what one side would be given of the other's by two claims.
-func (c claim) apart(other claim) string {
-	given := c.givesAway(other)
-	if given == "" {
-		given = other.givesAway(c)
-	}
-	if given == "" {
-		return ""
-	}
-	return fmt.Sprintf("%s: its directory is not apart from that of %s, %s, and %s: give it a directory of its own, such as %s",
-		c.path, other.flag, other.path, given, c.instead)
 }
 
 // givesAway says who is given what another claim is for, by the directory of this.
