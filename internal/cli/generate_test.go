@@ -350,11 +350,12 @@ func TestGenerateOutLeadsToADirectoryOfOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Chdir(dir)
-	for out, want := range map[string]string{
-		"/etc/kubernetes/manifests":       "/etc/kubernetes/manifests is no place for generated files, and it is the kubelet's",
-		"/etc/kubernetes/x/../manifests/": "/etc/kubernetes/manifests is no place",
-		"link/self":                       "lies in /proc",
-		"../../../../../../../etc":        "--out: /etc is no place for generated files, and it has the whole configuration",
+	for out, want := range map[string]string{ // where nobody can write, whatever is tried
+		"/proc":                         "--out: /proc is no place for generated files, and it is the kernel's view",
+		"/proc/x/../sys/":               "/proc/sys lies in /proc",
+		"link/sys":                      "/proc/sys lies in /proc",
+		"link":                          "/proc is no place",
+		"../../../../../../../../sys/x": "/sys/x lies in /sys",
 	} {
 		_, stderr, code := run(t, "generate", "static-pod", exampleKey, "--out="+out)
 		if code != cli.Usage || !strings.Contains(stderr, "--out: ") || !strings.Contains(stderr, want) {

@@ -83,6 +83,7 @@ func TestFileSaysWhatTheFlagsSay(t *testing.T) {
 			has: []string{"listen: /run/kms/a.sock\n", "mode: \"0660\"\n", "group: \"2000\"\n", "kmsTimeout: 1m30s\n", "outageGrace: 1h0m30s\n", "shutdownDelay: 2h\n", "\"on\": \"no\"\n", "address: \"9000\"\n"},
 		},
 		"debug wins":        {args: []string{"--key=" + encodedKey, "--debug", "--log-level=error"}, has: []string{"level: debug\n"}},
+		"a group by name":   {args: []string{"--key=" + encodedKey, "--socket-group=root"}, has: []string{"group: \"0\"\n"}},
 		"two pairs":         {args: []string{"--key=" + encodedKey + "," + otherKey, "--listen=/run/a.sock,@b", "--allow-uid=0", "--encryption-context=[]", "--encryption-context=a=b"}},
 		"no grace":          {args: []string{"--key=" + encodedKey, "--outage-grace=0", "--kms-timeout=1500us"}, has: []string{"outageGrace: 0s\n", "kmsTimeout: 1.5ms\n"}},
 		"what has no field": {args: []string{"--key=" + encodedKey, "--health-kms-version=v2"}, besides: []string{"--health-kms-version=v2"}},

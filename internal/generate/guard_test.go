@@ -65,7 +65,7 @@ func notOurs() map[string]string {
 		"/etc/kubernetes/pki/etcd": "private keys of the cluster", "/etc/kubernetes/manifests": "the kubelet's", "/etc/kubernetes/ssl": "kubespray",
 		"/etc/kubernetes/tmp": "backups", "/var": "etcd's included", "/var/lib": "etcd's included", "/var/lib/etcd": "the cluster's database",
 		"/var/lib/etcd/member": "the cluster's database", "/var/lib/kubelet": "Secrets of all pods", "/var/lib/kubelet/pki": "Secrets of all pods",
-		"/srv": "kOps", "/srv/kubernetes": "kOps", "/srv/kubernetes/kube-apiserver": "private keys of kube-apiserver",
+		"/etc/srv": "has /etc/srv/kubernetes in it", "/srv": "kOps", "/srv/kubernetes": "kOps", "/srv/kubernetes/kube-apiserver": "private keys of kube-apiserver",
 		"/srv/kubernetes/kube-controller-manager": "the cluster's CA", "/etc/ssl": "private keys", "/etc/ssl/certs": "CA certificates",
 		"/etc/ssl/private": "private keys", "/etc/pki/ca-trust": "CA certificates", "/root": "root's files", "/root/.aws": "root's files",
 		"/var/run": "sockets of everything", "/run": "sockets of everything", "/run/containerd": "container runtime's socket",
