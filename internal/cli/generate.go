@@ -83,6 +83,9 @@ func generateHelp(s Streams, own *pflag.FlagSet) {
 	fmt.Fprintf(s.Out, `Writes what goes with a configuration, for you to look through and install.
 Changes no cluster and asks nothing of AWS.
 
+With --out, what the flags of '%[1]s --help' say goes into config.yaml, and
+the program is started with that file: it takes a changed one over by itself.
+
 Usage:
   %[1]s generate KIND --key=ARN [flags]
   %[1]s generate KIND --config=FILE [flags]

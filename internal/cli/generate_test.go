@@ -332,12 +332,12 @@ func TestGenerateKeepsFlags(t *testing.T) {
 // so that pod and unit may lie in one directory.
 func TestGenerateForOnePlace(t *testing.T) {
 	dir := t.TempDir()
-	for _, kind := range []string{"static-pod", "systemd", "static-pod"} {
+	for _, kind := range []string{"static-pod", "systemd", "sidecar"} {
 		if _, stderr, code := run(t, "generate", kind, exampleKey, "--out="+dir); code != cli.Done {
 			t.Errorf("%s: exit %d, %s", kind, code, stderr)
 		}
 	}
-	_, stderr, code := run(t, "generate", "systemd", exampleKey, "--outage-grace=1h", "--out="+dir)
+	_, stderr, code := run(t, "generate", "kubeadmcontrolplane", exampleKey, "--outage-grace=1h", "--out="+dir)
 	if code != cli.Failed || !strings.Contains(stderr, "config.yaml is there already") {
 		t.Errorf("another file: exit %d, %s", code, stderr)
 	}

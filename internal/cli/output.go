@@ -23,12 +23,13 @@ func (o *output) define(set *pflag.FlagSet) {
 	set.BoolVar(&o.force, "force", false, "write over files that are there")
 }
 
-// write makes all files, or none where one is there already and says something else.
+// write makes all files, or none where one is there already. One that several kinds
+// have in common may be, if it says the same.
 func (o *output) write(s Streams, files []generate.File) error {
 	if !o.force {
 		for _, file := range files {
 			name := filepath.Join(o.dir, file.Name)
-			if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) && !says(name, file.Text) {
+			if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) && !(file.Common && says(name, file.Text)) {
 				return fmt.Errorf("%s is there already: --force writes over it", name)
 			}
 		}

@@ -65,6 +65,7 @@ type File struct {
 	Name   string // a relative path
 	Text   string
 	Secret bool // only for the eyes of root
+	Common bool // other kinds write the same of the same flags
 }
 
 // A Kind is something that can be generated.
@@ -120,7 +121,7 @@ func (k Kind) Generate(o Options) ([]File, error) {
 		return nil, err
 	}
 	if made && k.effect != hides {
-		files = append(files, File{Name: "config.yaml", Text: string(o.File)})
+		files = append(files, File{Name: "config.yaml", Text: string(o.File), Common: true})
 		slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
 	}
 	return files, nil
