@@ -231,7 +231,7 @@ func (c claim) place(k Kind) string {
 	switch g, found := groundOf(c.dir); {
 	case c.idle:
 		return ""
-	case found && (c.effect != "" || g.read):
+	case found && (c.effect != "" || g.read && c.role != sockets):
 		return fmt.Sprintf("%s%s, and %s: give it a directory of its own, such as %s", c.path, c.lies(g), g.why, c.instead)
 	case lasting && within(canonical(c.dir), "/run") && k.effect != hides:
 		return fmt.Sprintf("%s is gone after each boot, and nothing starts without it: give a path that stays, such as %s", c.path, c.instead)

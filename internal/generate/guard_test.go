@@ -273,6 +273,18 @@ func TestOneDirectoryHasOneRole(t *testing.T) {
 	}
 }
 
+// TestEndpointsMayLieAnywhere: an EncryptionConfiguration alone mounts nothing, and
+// whoever tries the program at a desk has its socket where he may write.
+func TestEndpointsMayLieAnywhere(t *testing.T) {
+	for _, dir := range []string{"/tmp/x", "/home/me", "/run", "/etc/kubernetes"} {
+		o := made("encryption-config")
+		pathOptions()["--listen"](&o, dir)
+		if _, err := kind(t, "encryption-config").Generate(o); err != nil {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+}
+
 // TestFilesOutliveABoot, whoever mounts them.
 func TestFilesOutliveABoot(t *testing.T) {
 	for kindName, option := range map[string]string{
