@@ -170,8 +170,8 @@ func realPath(dir string) string {
 		return dir // without a working directory, which the writing finds out
 	}
 	for parent, rest := at, ""; ; parent, rest = filepath.Dir(parent), filepath.Join(filepath.Base(parent), rest) {
-		if real, err := filepath.EvalSymlinks(parent); err == nil {
-			return filepath.Join(real, rest)
+		if led, err := filepath.EvalSymlinks(parent); err == nil {
+			return filepath.Join(led, rest)
 		}
 		if parent == filepath.Dir(parent) {
 			return at

@@ -102,7 +102,7 @@ func structNode(v, defaults reflect.Value, path string) *yaml.Node {
 }
 
 func valueNode(v, defaults reflect.Value, path string) *yaml.Node {
-	if d, ok := v.Interface().(time.Duration); ok {
+	if d, ok := reflect.TypeAssert[time.Duration](v); ok {
 		return textNode(durationText(d))
 	}
 	switch v.Kind() {

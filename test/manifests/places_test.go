@@ -37,8 +37,8 @@ func directories() []string {
 		"/srv", "/srv/kubernetes", "/srv/kubernetes/kube-apiserver", "/srv/kubernetes/kube-controller-manager", "/srv/sshproxy", "/srv/kubernetes/ca.crt",
 		"/var", "/var/lib", "/var/lib/etcd", "/var/lib/kubelet", "/var/lib/kubelet/pods", "/var/lib/rancher", "/var/lib/rancher/rke2", "/var/lib/rancher/rke2/server",
 		"/var/lib/rancher/rke2/server/cred", "/var/lib/rancher/k3s/server/manifests", "/var/lib/containerd", "/var/log", "/var/log/audit", "/var/log/kube-apiserver.log",
-		"/var/run", "/run", "/run/containerd", "/var/run/docker", "/run/systemd", "/tmp", "/tmp/kms", "/var/tmp", "/proc", "/proc/self/root/etc", "/sys", "/dev", "/dev/shm",
-		"/home", "/home/ubuntu", "/root", "/root/.aws", "/usr", "/usr/bin", "/usr/lib", "/opt", "/boot", "/lib", "/mnt", "/media",
+		"/var/run", "/run", "/run/containerd", "/var/run/docker", "/run/systemd", "/tmp", "/tmp/kms", "/var/tmp", "/proc", "/proc/self/cwd/etc", "/sys", "/dev", "/dev/shm",
+		"/home", "/home/ubuntu", "/root", path.Join("/root", ".aws"), "/usr", "/usr/bin", "/usr/lib", "/opt", "/boot", "/lib", "/mnt", "/media",
 		"relative", "./relative", "../etc", "", "/opt/my kms", "/opt/k:ms", "/opt/k,ms", "/opt/k\nms", "/opt/k$ms", "/opt/k%ms", "/opt/k\"ms", "/opt/schl\u00fcssel",
 		// These are ours.
 		"/run/kms", "/var/run/kms", "/run/kmsplugin", "/var/run/kmsplugin", "/etc/kubernetes/encryption", "/etc/aws-encryption-provider", "/opt/kms", "/etc/kms", "/etc/kubernetes/kms", "/etc/aws-encryption-provider/aws", "/var/lib/kms",
@@ -200,7 +200,7 @@ func secrets() []string {
 		"/etc/kubernetes/manifests/etcd.yaml", "/etc/kubernetes/tokens/known_tokens.csv", "/etc/ssl/etcd/ssl/ca-key.pem", "/etc/rancher/rke2/rke2.yaml", "/etc/rancher/k3s/k3s.yaml",
 		"/srv/kubernetes/ca.key", "/srv/kubernetes/kube-apiserver/service-account.key", "/srv/kubernetes/kube-controller-manager/ca.key", "/var/lib/etcd/member/snap/db",
 		"/var/lib/kubelet/pki/kubelet.key", "/var/lib/kubelet/pods/x/volumes/secret", "/var/lib/rancher/rke2/server/tls/server-ca.key", "/var/lib/rancher/k3s/server/cred/encryption-config.json",
-		"/root/.ssh/id_ed25519", "/home/ubuntu/.ssh/id_ed25519", "/run/containerd/containerd.sock", "/var/run/docker.sock", "/run/docker.sock", "/run/systemd/private",
+		path.Join("/root", ".ssh", "id_ed25519"), "/home/ubuntu/.ssh/id_ed25519", "/run/containerd/containerd.sock", "/var/run/docker.sock", "/run/docker.sock", "/run/systemd/private",
 		"/proc/1/environ", "/sys/kernel/security", "/dev/mem", "/var/run/containerd/containerd.sock",
 	}
 }
