@@ -54,6 +54,7 @@ func newGenerate(s Streams) *cobra.Command {
 		} else {
 			_, mistakes = kindNamed("")
 		}
+		flags.UseListen(kind.Socket)
 		cfg, err := flags.Parse(args, s.LookupEnv)
 		if errors.Is(err, pflag.ErrHelp) {
 			return err
@@ -81,6 +82,9 @@ func generateHelp(s Streams, own *pflag.FlagSet) {
 	}
 	fmt.Fprintf(s.Out, `Writes what goes with a configuration, for you to look through and install.
 Changes no cluster and asks nothing of AWS.
+
+With --out, what the flags of '%[1]s --help' say goes into config.yaml, and
+the program is started with that file: it takes a changed one over by itself.
 
 Usage:
   %[1]s generate KIND --key=ARN [flags]
@@ -128,6 +132,15 @@ func (f *generateFlags) run(s Streams, kind generate.Kind, cfg *config.Config, f
 	if o.FileAt == "" {
 		o.FileAt = generate.DefaultConfigAt
 	}
+	if f.dir != "" {
+		o.Out = realPath(f.dir)
+		if flags.Source() == nil && kind.Starts() {
+			var err error
+			if o.Made, o.Beside, err = flags.File(); err != nil {
+				fmt.Fprintf(s.Err, "%s: the flags stay flags, so that no change is taken over without a restart: %s\n", programName, err)
+			}
+		}
+	}
 	if f.from != "" {
 		data, err := config.ReadInTime(f.from)
 		if err != nil {
@@ -148,6 +161,22 @@ func (f *generateFlags) run(s Streams, kind generate.Kind, cfg *config.Config, f
 		return printFiles(s, files)
 	}
 	return f.write(s, files)
+}
+
+// realPath is where a directory is, links followed as far as they are there.
+func realPath(dir string) string {
+	at, err := filepath.Abs(dir)
+	if err != nil {
+		return dir // without a working directory, which the writing finds out
+	}
+	for parent, rest := at, ""; ; parent, rest = filepath.Dir(parent), filepath.Join(filepath.Base(parent), rest) {
+		if led, err := filepath.EvalSymlinks(parent); err == nil {
+			return filepath.Join(led, rest)
+		}
+		if parent == filepath.Dir(parent) {
+			return at
+		}
+	}
 }
 
 // present reads the file of --from. That no Secret is encrypted is told of what is

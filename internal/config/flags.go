@@ -34,6 +34,7 @@ type Flags struct {
 	kmsTimeout, outageGrace, shutdownDelay                 time.Duration
 	debug                                                  bool
 	config                                                 string
+	usualListen                                            string // --listen of one key where nothing says it; "": the default
 	set                                                    *pflag.FlagSet
 	names                                                  []string        // of the flags that are defined here
 	fromEnv                                                map[string]bool // flag → its variable gave it
@@ -97,12 +98,23 @@ func (f *Flags) Parse(args []string, lookupEnv func(string) (string, bool)) (*Co
 		return nil, err
 	}
 	f.parseEnv(lookupEnv, &mistakes)
+	f.useListen(&mistakes)
 	f.refuseEmptyLists(&mistakes)
 	cfg := f.build(&mistakes)
 	if len(mistakes) > 0 {
 		return nil, mistakes
 	}
 	return cfg, nil
+}
+
+// UseListen names the socket of one key where neither --listen nor a file does. It
+// is then as if --listen had been given. It is called before [Flags.Parse].
+func (f *Flags) UseListen(path string) { f.usualListen = path }
+
+func (f *Flags) useListen(m *Mistakes) {
+	if f.usualListen != "" && len(f.keys) == 1 && !f.set.Changed("listen") && !f.set.Changed("config") {
+		assign(f.set, "--listen", "listen", f.usualListen, m)
+	}
 }
 
 // Source returns the file of --config after [Flags.Parse], to be read again;

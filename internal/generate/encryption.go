@@ -37,7 +37,7 @@ func (o *Options) encryptionConfigs() ([]File, error) {
 }
 
 func (o *Options) readersFile(p *pair) File {
-	return File{readersName, document(fmt.Sprintf(`EncryptionConfiguration, 1 of 2: readers. It goes to %s
+	return File{Name: readersName, Text: document(fmt.Sprintf(`EncryptionConfiguration, 1 of 2: readers. It goes to %s
 on every control plane node, owner root, mode 0600.
 
 With it an API server writes as before and can read what the second file makes it
@@ -47,11 +47,11 @@ and no other that reads the same etcd, this step can be left out.
 Check on each node, after it has been restarted or has reloaded the file:
 - the program runs: aws-encryption-provider status --socket %s
 - /readyz of the API server is ok, its check kms-provider(s) included
-%s`, o.PathAt, o.Config.Providers[0].Listen, o.namesForever()), p.readers), true}
+%s`, o.PathAt, o.Config.Providers[0].Listen, o.namesForever()), p.readers), Secret: true}
 }
 
 func (o *Options) writersFile(p *pair) File {
-	return File{writersName, document(fmt.Sprintf(`EncryptionConfiguration, 2 of 2: writers. It goes to %s
+	return File{Name: writersName, Text: document(fmt.Sprintf(`EncryptionConfiguration, 2 of 2: writers. It goes to %s
 on every control plane node, owner root, mode 0600.
 
 Install it only when ALL API servers run with the first file. From here on they
@@ -62,7 +62,7 @@ encrypt with this program. What is stored is as it was until it is written again
 Keep every provider of this file until nothing in etcd is left of it. To go back:
 the first file on all API servers, then write all objects again, and only then the
 file from before.
-%s`, o.PathAt, strings.Join(o.written(p), ","), o.namesForever()), p.writers), true}
+%s`, o.PathAt, strings.Join(o.written(p), ","), o.namesForever()), p.writers), Secret: true}
 }
 
 func (*Options) namesForever() string {
