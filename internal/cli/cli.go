@@ -99,7 +99,6 @@ func newRoot(s Streams) *cobra.Command {
 	root.Use, serve.Use = programName, "serve"
 	serve.SuggestFor = []string{"run", "start"}
 	root.SilenceErrors, root.SilenceUsage = true, true
-	root.SuggestionsMinimumDistance = 2 // as with flags
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(serve)
 	root.AddCommand(commands...)
@@ -122,7 +121,7 @@ func newHelp(root *cobra.Command) *cobra.Command {
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		about := root
 		for _, name := range args {
-			if strings.HasPrefix(name, "-") {
+			if strings.HasPrefix(name, "-") || name == cmd.Name() {
 				continue
 			}
 			next := command(about, name)
@@ -172,18 +171,27 @@ func unknownCommand(parent *cobra.Command, name string) error {
 
 // Error names the commands that may have been meant.
 func (e *unknownCommandError) Error() string {
-	text := fmt.Sprintf("unknown command %.64q", e.name)
-	if near := suggestions(e.parent, e.name); len(near) > 0 {
-		text += "; did you mean " + strings.Join(near, " or ") + "?"
+	text := fmt.Sprintf("unknown command %.32q", e.name)
+	switch near := suggestions(e.parent, e.name); len(near) {
+	case 0:
+	case 1:
+		text += "; did you mean " + near[0] + "?"
+	default:
+		text += "; did you mean one of these?\n  " + strings.Join(near, ", ")
 	}
 	return text
 }
 
-// suggestions are the commands that a word may stand for, each with its parents.
+// suggestions are the commands that a word may stand for, each with its parents: those
+// that begin with it, or else those that a typo or another word leads to.
 func suggestions(parent *cobra.Command, name string) []string {
-	parent.SuggestionsMinimumDistance = 2
+	parent.SuggestionsMinimumDistance = 2 // as with flags
+	found := parent.SuggestionsFor(name)
+	if slices.ContainsFunc(found, func(one string) bool { return strings.HasPrefix(one, name) }) {
+		found = slices.DeleteFunc(found, func(one string) bool { return !strings.HasPrefix(one, name) })
+	}
 	var near []string
-	for _, one := range parent.SuggestionsFor(name) {
+	for _, one := range found {
 		path := strings.TrimPrefix(parent.CommandPath()+" "+one, programName+" ")
 		if !slices.Contains(near, path) {
 			near = append(near, path)

@@ -42,8 +42,9 @@ their values and files. The shell has to be one of ` + strings.Join(names, ", ")
 			sections: []section{{"To install it", `  bash, with the package bash-completion:
     aws-encryption-provider completion bash \
       >/usr/share/bash-completion/completions/aws-encryption-provider
-  zsh, after compinit:
-    aws-encryption-provider completion zsh >"${fpath[1]}/_aws-encryption-provider"
+  zsh, before compinit runs:
+    aws-encryption-provider completion zsh \
+      >"${fpath[1]}/_aws-encryption-provider"
   fish:
     aws-encryption-provider completion fish \
       >~/.config/fish/completions/aws-encryption-provider.fish
@@ -91,10 +92,8 @@ func offerServing(set *pflag.FlagSet) {
 func describe(cmd *cobra.Command) {
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		_, usage := pflag.UnquoteUsage(f)
-		if end := strings.IndexAny(usage, ":;"); end > 0 {
-			usage = usage[:end]
-		}
-		f.Usage = usage
+		usage, _, _ = strings.Cut(usage, "; ")
+		f.Usage, _, _ = strings.Cut(usage, ": ")
 	})
 	for _, c := range cmd.Commands() {
 		describe(c)

@@ -106,7 +106,7 @@ func newConfigShow(s Streams) *cobra.Command {
 	set, own, flags := besideServing(func(set *pflag.FlagSet) {
 		set.StringVarP(&form, "output", "o", "text", "`FORM` of the output: text or json")
 	})
-	cmd := &cobra.Command{Use: "show [FILE]", Short: "show a configuration as it is in force, and where each value comes from", SuggestFor: []string{"print", "view", "dump", "get"}}
+	cmd := &cobra.Command{Use: "show [FILE]", Short: "show a configuration, and where each value comes from", SuggestFor: []string{"print", "view", "dump", "get"}}
 	cmd.Annotations = map[string]string{takes: "file"}
 	cmd.Flags().AddFlagSet(set)
 	offer(set, "output", "text", "json")
@@ -115,12 +115,12 @@ func newConfigShow(s Streams) *cobra.Command {
 			about: `Shows a configuration as it would be in force, a line for each value: its field
 in the file, the value, and where it comes from: a flag, an environment
 variable, a line of the file, the default, or another field. FILE is the file of
---config; the program's flags can stand beside it or instead of it. Secrets are
-left out.`,
+--config; the program's flags can stand beside it or instead of it. A secret
+is shown as *****.`,
 			usage: []string{"config show [FILE] [flags]"},
 			examples: []string{
 				"config show /etc/aws-encryption-provider/config.yaml",
-				"config show --key=alias/K8sKMSKey --region=us-west-2 -o json",
+				"config show -o=json --key=alias/K8sKMSKey",
 			},
 			exits: "0 done, 1 failed, 2 it would be refused, or wrong usage.",
 			flags: own, besides: true,
@@ -167,7 +167,7 @@ func showConfig(s Streams, cfg *config.Config, settings []config.Setting, form s
 	}
 	table := tabwriter.NewWriter(s.Out, 0, 0, 2, ' ', 0)
 	for _, one := range settings {
-		fmt.Fprintf(table, "%s\t%s\t%s\n", one.Field, shownValue(one), one.Origin)
+		fmt.Fprintf(table, "%s\t%s  (%s)\n", one.Field, shownValue(one), one.Origin)
 	}
 	return table.Flush()
 }
@@ -178,7 +178,7 @@ func shownValue(one config.Setting) string {
 	switch v := one.Value.(type) {
 	case nil:
 		if one.Secret {
-			return "(set, not shown)"
+			return "*****"
 		}
 		return "-"
 	case string:

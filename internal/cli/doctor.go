@@ -108,9 +108,9 @@ code, its cause and what to do. Run it where the program runs, as its user. It
 changes nothing, on the node and in AWS.`,
 		usage: []string{"doctor --key=ARN [flags]", "doctor --config=FILE [flags]"},
 		examples: []string{
-			"doctor --config=/etc/aws-encryption-provider/config.yaml",
-			"doctor --key=alias/K8sKMSKey --region=us-west-2 -o short",
-			"doctor --config=config.yaml --wait=2m --fail-on=warning",
+			"doctor --config=config.yaml",
+			"doctor --key=alias/K8sKMSKey --region=us-west-2",
+			"doctor --config=config.yaml -o=short --wait=2m",
 		},
 		exits: `0 all is well, 1 could not look, 2 wrong usage or configuration,
 3 found failures, 124 the time of --wait is over.`,

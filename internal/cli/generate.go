@@ -91,7 +91,7 @@ Changes no cluster and asks nothing of AWS.`,
 		sections: []section{{"Kinds", kinds.String()}},
 		examples: []string{
 			"generate encryption-config --config=config.yaml",
-			"generate static-pod --config=config.yaml --out=manifests",
+			"generate static-pod --config=config.yaml --out=pods",
 			`generate kubeadm --config=config.yaml \
       --encryption-config=/etc/kubernetes/encryption/config.yaml`,
 		},
@@ -106,11 +106,11 @@ func kindNamed(name string) (generate.Kind, config.Mistakes) {
 	if i := slices.Index(names, name); i >= 0 {
 		return generate.Kinds()[i], nil
 	}
-	text := "say first what to generate: " + strings.Join(names, ", ")
+	text := "say first what to generate, such as static-pod: --help lists the kinds"
 	if name != "" {
-		text = fmt.Sprintf("unknown kind %.64q: want ", name) + strings.Join(names, ", ")
+		text = fmt.Sprintf("unknown kind %.32q: --help lists the kinds", name)
 		if near := config.Nearest(name, names); near != "" {
-			text = fmt.Sprintf("unknown kind %.64q; did you mean %s?", name, near)
+			text = fmt.Sprintf("unknown kind %.32q; did you mean %s?", name, near)
 		}
 	}
 	return generate.Kind{}, config.Mistakes{{Text: text, Usage: true}}

@@ -40,8 +40,41 @@ func printHelp(s Streams, h help) {
 		title = fmt.Sprintf("Flags, besides those of '%s --help'", programName)
 	}
 	if h.flags != nil && h.flags.HasAvailableFlags() {
-		fmt.Fprintf(s.Out, "\n%s:\n%s", title, h.flags.FlagUsagesWrapped(helpWidth))
+		fmt.Fprintf(s.Out, "\n%s:\n%s", title, flagUsages(h.flags))
 	}
+}
+
+// flagUsages has a line for each flag, and its meaning below: beside it the meaning
+// would have half a line.
+func flagUsages(set *pflag.FlagSet) string {
+	var b strings.Builder
+	set.VisitAll(func(f *pflag.Flag) {
+		if f.Hidden {
+			return
+		}
+		one := pflag.NewFlagSet(f.Name, pflag.ContinueOnError)
+		one.AddFlag(f)
+		const between = "   " // what pflag puts before the meaning
+		usage := strings.TrimRight(one.FlagUsages(), "\n")
+		at := strings.LastIndex(usage[:strings.Index(usage, "--")], " ") + 1 // behind the indentation
+		head, meaning, _ := strings.Cut(usage[at:], between)
+		fmt.Fprintf(&b, "%s%s\n%s", usage[:at], head, wrapped(meaning, "          "))
+	})
+	return b.String()
+}
+
+// wrapped breaks a text into lines of helpWidth.
+func wrapped(text, indent string) string {
+	var b strings.Builder
+	line := ""
+	for _, word := range strings.Fields(text) {
+		if line != "" && len(indent)+len(line)+1+len(word) > helpWidth {
+			b.WriteString(indent + line + "\n")
+			line = ""
+		}
+		line = strings.TrimPrefix(line+" "+word, " ")
+	}
+	return b.String() + indent + line + "\n"
 }
 
 func commandLines(lines []string) string {
