@@ -67,7 +67,7 @@ func flagUsages(set *pflag.FlagSet) string {
 func wrapped(text, indent string) string {
 	var b strings.Builder
 	line := ""
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		if line != "" && len(indent)+len(line)+1+len(word) > helpWidth {
 			b.WriteString(indent + line + "\n")
 			line = ""

@@ -114,7 +114,7 @@ func eachValue(v reflect.Value, path string, visit func(path string, value any))
 			eachValue(v.Index(i), fmt.Sprintf("%s[%d]", path, i), visit)
 		}
 	case v.Kind() == reflect.Map && v.Len() > 0:
-		texts, _ := v.Interface().(map[string]string)
+		texts, _ := reflect.TypeAssert[map[string]string](v)
 		for _, name := range slices.Sorted(maps.Keys(texts)) {
 			visit(join(path, name), texts[name])
 		}

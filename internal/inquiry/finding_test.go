@@ -190,6 +190,7 @@ func TestWhatThePluginSaysIsTakenApart(t *testing.T) {
 		"a code of tomorrow":  {"KMS0399: new; do this", inquiry.Finding{Code: "KMS0399", Cause: "new", Next: "do this"}},
 		"a word of its own":   {"not today", inquiry.Finding{Code: "KMS0808", Cause: "the program reports a problem without a code (not today)", Next: "look at its log"}},
 		"an unclosed quote":   {`KMS0101: a "b; c`, inquiry.Finding{Code: "KMS0101", Cause: `a "b; c`, Next: (&cause.Error{Code: cause.KeyDisabled}).Next()}},
+		"semicolons inside":   {`KMS0101: a (b; c) "d; e"; f; g`, inquiry.Finding{Code: "KMS0101", Cause: `a (b; c) "d; e"`, Next: "f; g"}},
 		"a bracket too many":  {`KMS0101: a) b; c`, inquiry.Finding{Code: "KMS0101", Cause: `a) b`, Next: "c"}},
 		"an empty healthz":    {"", inquiry.Finding{Code: "KMS0808", Cause: "the program reports a problem without a code", Next: "look at its log"}},
 		"something like code": {"KMS01010: x", inquiry.Finding{Code: "KMS0808", Cause: "the program reports a problem without a code (KMS01010: x)", Next: "look at its log"}},
@@ -244,7 +245,10 @@ func TestEachCauseIsToldOnce(t *testing.T) {
 			t.Errorf("%s is %v, want null: it was not measured", name, value)
 		}
 	}
-	if shown["v1Version"] != "v1beta1" || len(shown["findings"].([]any)) != 1 || len(shown["problems"].([]any)) != len(r.Problems) { //nolint:errcheck // a panic fails it too
+	if grace, ok := shown["grace"].(map[string]any); !ok || grace["state"] != "none" || grace["until"] != nil || len(grace) != 2 {
+		t.Errorf("grace %v", shown["grace"])
+	}
+	if shown["v1Version"] != "v1beta1" || len(shown["findings"].([]any)) != 1 || len(shown["problems"].([]any)) != len(r.Problems) {
 		t.Errorf("%s", text)
 	}
 }

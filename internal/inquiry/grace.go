@@ -1,6 +1,7 @@
 package inquiry
 
 import (
+	"encoding/json"
 	"regexp"
 	"strings"
 
@@ -11,8 +12,16 @@ import (
 // A Grace is what the outage grace does: for a while, Status stays ok although KMS
 // cannot be reached.
 type Grace struct {
-	State GraceState `json:"state"`
-	Until string     `json:"until,omitempty"` // RFC 3339; "" where it does not run, or the health port was not asked
+	State GraceState
+	Until string // RFC 3339; "" where it does not run, or the health port was not asked
+}
+
+// MarshalJSON writes the documented form.
+func (g Grace) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		State GraceState `json:"state"`
+		Until *string    `json:"until"`
+	}{g.State, measured(g.Until, g.Until != "")})
 }
 
 // A GraceState says what a grace does. Its text is part of the JSON form.
