@@ -73,7 +73,7 @@ AWS: that the keys can be used, doctor says.`,
 			usage:    []string{"config check [FILE] [flags]"},
 			examples: []string{"config check /etc/aws-encryption-provider/config.yaml", "config check --key=alias/K8sKMSKey --region=us-west-2"},
 			exits:    "0 it is taken, 2 it is refused, or wrong usage.",
-			flags:    pflag.NewFlagSet("none", pflag.ContinueOnError), besides: true,
+			besides:  true,
 		})
 	}
 	return parsed(cmd, help, func(_ context.Context, args []string) error {

@@ -35,12 +35,13 @@ func printHelp(s Streams, h help) {
 	if h.exits != "" {
 		fmt.Fprintf(s.Out, "\nExit codes: %s\n", h.exits)
 	}
-	title := "Flags"
-	if h.besides {
-		title = fmt.Sprintf("Flags, besides those of '%s --help'", programName)
-	}
-	if h.flags != nil && h.flags.HasAvailableFlags() {
-		fmt.Fprintf(s.Out, "\n%s:\n%s", title, flagUsages(h.flags))
+	switch own := h.flags != nil; {
+	case own && h.besides:
+		fmt.Fprintf(s.Out, "\nFlags, besides those of '%s --help':\n%s", programName, flagUsages(h.flags))
+	case own:
+		fmt.Fprintf(s.Out, "\nFlags:\n%s", flagUsages(h.flags))
+	case h.besides:
+		fmt.Fprintf(s.Out, "\nFlags: those of '%s --help'.\n", programName)
 	}
 }
 
