@@ -21,6 +21,7 @@ func Files() fs.FS { return files }
 const (
 	Errors      = "errors.md"       // of failing calls
 	DoctorCodes = "doctor-codes.md" // of what only the doctor finds
+	StatusCodes = "status-codes.md" // of what only status finds
 )
 
 // Code is where a page explains a code: the path of the page, and its heading.

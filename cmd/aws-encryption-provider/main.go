@@ -26,7 +26,7 @@ func main() {
 	}
 	signal.Ignore(syscall.SIGPIPE) // whoever read the log may go: the API server still needs its keys
 	os.Exit(cli.Main(context.Background(), os.Args[1:], cli.Streams{
-		Out: os.Stdout, Err: os.Stderr, LookupEnv: os.LookupEnv, Signals: signals,
+		Out: os.Stdout, Err: os.Stderr, LookupEnv: os.LookupEnv, Environ: os.Environ, Signals: signals,
 		Sockets: activation.Files(true), DocsURL: docsURL,
 	}))
 }

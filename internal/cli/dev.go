@@ -49,8 +49,15 @@ func newDev(s Streams) *cobra.Command {
 	set.StringVar(&f.logLevel, "log-level", "warn", "`LEVEL` of the log: debug, info, warn or error")
 	cmd := &cobra.Command{Use: "dev [--dir DIR]", Short: "try it out: the same, over a KMS emulator"}
 	cmd.Flags().AddFlagSet(set)
+	offer(set, "log-level", config.LogLevels()...)
 	help := func() {
-		fmt.Fprintf(s.Out, "Runs a KMS emulator and the plugin in one process. Not for data that matters.\n\nUsage:\n  %s dev [flags]\n\nFlags:\n%s", programName, set.FlagUsages())
+		printHelp(s, help{
+			about:    "Runs a KMS emulator and the plugin in one process. Not for data that matters.",
+			usage:    []string{"dev [flags]"},
+			examples: []string{"dev", "dev --dir=/var/tmp/kms --listen=/var/tmp/kms.sock"},
+			exits:    "0 ended by a signal, 1 failed, 2 wrong usage.",
+			flags:    set,
+		})
 	}
 	return parsed(cmd, help, func(ctx context.Context, args []string) error {
 		mistakes, err := f.parse(set, args)

@@ -69,6 +69,7 @@ func listTopics(w io.Writer) error {
 	}{
 		{"Codes of failing calls, which errors, Status, /readyz and the log carry:", topics.Codes},
 		{"Codes that only doctor shows:", topics.Doctor},
+		{"Codes that only status shows:", topics.Status},
 		{"Alerts:", topics.Alerts},
 		{"Pages:", topics.Pages},
 	} {
@@ -97,7 +98,7 @@ func completeTopics(_ *cobra.Command, args []string, typed string) ([]string, co
 	}
 	var names []string
 	if len(args) == 0 {
-		for _, group := range [][]explain.Topic{topics.Codes, topics.Doctor, topics.Alerts, topics.Pages} {
+		for _, group := range [][]explain.Topic{topics.Codes, topics.Doctor, topics.Status, topics.Alerts, topics.Pages} {
 			for _, t := range group {
 				if len(t.Name) >= len(typed) && strings.EqualFold(t.Name[:len(typed)], typed) {
 					names = append(names, cobra.CompletionWithDesc(t.Name, t.Title))
@@ -109,17 +110,13 @@ func completeTopics(_ *cobra.Command, args []string, typed string) ([]string, co
 }
 
 func explainHelp(s Streams) {
-	fmt.Fprintf(s.Out, `Prints what the documentation says of a code that you read in an error, in Status, on
-/readyz, in the log or from doctor, or the runbook of an alert. The pages are a part
-of the program: no network is needed. Without a name it lists all there are. The case
-of letters does not count.
-
-Usage:
-  %[1]s explain
-  %[1]s explain KMS0104
-  %[1]s explain EncryptionProviderKMSUnreachable
-  %[1]s explain kms-down
-
-Exit codes: 0 done, 1 failed, 2 no such name.
-`, programName)
+	printHelp(s, help{
+		about: `Prints what the documentation says of a code that you read in an error, in
+Status, on /readyz, in the log or from doctor, or the runbook of an alert. The
+pages are a part of the program: no network is needed. Without a name it lists
+all there are. The case of letters does not count.`,
+		usage:    []string{"explain [CODE|ALERT|PAGE]"},
+		examples: []string{"explain", "explain KMS0104", "explain EncryptionProviderKMSUnreachable", "explain kms-down"},
+		exits:    "0 done, 1 failed, 2 no such name.",
+	})
 }

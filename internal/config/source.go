@@ -41,12 +41,19 @@ func (s *Source) Path() string { return s.path }
 // Load makes a Config of the bytes of the file, as it is now or as it was. The
 // error is [Mistakes], all of them.
 func (s *Source) Load(data []byte) (*Config, error) {
+	cfg, _, err := s.load(data)
+	return cfg, err
+}
+
+// load returns with the Config the words of its file, which know where each value
+// stands.
+func (s *Source) load(data []byte) (*Config, *fileWords, error) {
 	doc := newDocument()
 	d := &decoder{file: s.path, lines: map[string]int{}, broken: map[string]bool{}}
-	if !d.decode(data, doc) {
-		return nil, s.told(d.mistakes)
-	}
 	words := &fileWords{decoder: d, overridden: map[string]string{}}
+	if !d.decode(data, doc) {
+		return nil, words, s.told(d.mistakes)
+	}
 	for _, o := range s.overrides {
 		o.set(doc)
 		words.overridden[o.path] = o.field
@@ -54,10 +61,11 @@ func (s *Source) Load(data []byte) (*Config, error) {
 	b := &builder{words: words, mistakes: d.mistakes, told: map[Mistake]bool{}}
 	cfg := b.build(doc)
 	if len(b.mistakes) > 0 {
-		return nil, s.told(b.mistakes)
+		return nil, words, s.told(b.mistakes)
 	}
 	cfg.File, cfg.Hash, cfg.Warnings = s.path, Hash(data), s.warnings
-	return cfg, nil
+	words.debug = doc.Log.debug
+	return cfg, words, nil
 }
 
 // Hash names what a file says: the first 16 hex digits of SHA-256.
@@ -129,6 +137,7 @@ func ReadFile(path string) ([]byte, error) {
 type fileWords struct {
 	*decoder
 	overridden map[string]string // path → flag or variable that wins
+	debug      bool              // --debug wins over the level
 }
 
 func (w *fileWords) mistake(path, text string) (Mistake, bool) {

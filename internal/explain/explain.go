@@ -30,6 +30,7 @@ type Topic struct {
 type Topics struct {
 	Codes  []Topic // of failing calls
 	Doctor []Topic // codes of what only doctor finds
+	Status []Topic // codes of what only status finds
 	Alerts []Topic
 	Pages  []Topic
 }
@@ -57,8 +58,13 @@ func All(files fs.FS) (Topics, error) {
 			t.Codes = codes(name, string(text))
 		case docs.DoctorCodes:
 			t.Doctor = codes(name, string(text))
+		case docs.StatusCodes:
+			t.Status = codes(name, string(text))
 		}
 	}
+	t.Status = slices.DeleteFunc(t.Status, func(s Topic) bool {
+		return slices.ContainsFunc(t.Doctor, func(d Topic) bool { return d.Name == s.Name })
+	})
 	names, err = fs.Glob(files, runbooks+"/*.md")
 	if err != nil {
 		return t, err
@@ -73,7 +79,7 @@ func All(files fs.FS) (Topics, error) {
 	return t, nil
 }
 
-func (t Topics) all() []Topic { return slices.Concat(t.Codes, t.Doctor, t.Alerts, t.Pages) }
+func (t Topics) all() []Topic { return slices.Concat(t.Codes, t.Doctor, t.Status, t.Alerts, t.Pages) }
 
 // codes are the sections of a page of codes.
 func codes(page, text string) []Topic {

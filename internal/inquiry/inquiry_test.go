@@ -101,7 +101,7 @@ func createKey(t *testing.T, kms *kmstest.Server) string {
 func TestASocketThatIsNotServedIsOneProblem(t *testing.T) {
 	socket := filepath.Join(daemontest.Directory(t), "s")
 	r := inquiry.Ask(t.Context(), inquiry.Question{Socket: socket, Timeout: time.Second})
-	if r.OK || len(r.Problems) != 1 || !strings.HasPrefix(r.Problems[0], "Status: ") {
+	if r.OK || len(r.Problems) != 1 || r.Problems[0] != "nothing is at "+socket+": start the program, or give its --listen" {
 		t.Errorf("%+v", r)
 	}
 }

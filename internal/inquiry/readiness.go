@@ -23,13 +23,13 @@ func (r *Report) askReadiness(ctx context.Context, q Question) {
 	defer cancel()
 	lines, err := readiness(ctx, q.Health)
 	if err != nil {
-		r.Problems = append(r.Problems, "health port: "+err.Error())
+		r.found(HealthSilent, "health port: "+err.Error(), err.Error(), "")
 		return
 	}
 	r.Readyz = lines
 	for _, line := range lines {
 		if key, ok := strings.CutPrefix(line, "  decrypt key "); ok {
-			r.Problems = append(r.Problems, "decrypt key "+key)
+			r.readKey("decrypt key " + key)
 		}
 	}
 }
@@ -104,6 +104,15 @@ func (p *Process) read(line string) {
 	case refused != nil:
 		p.Refused = shown(refused[1])
 	}
+}
+
+// readKey adds what the program tells of a key that only reads.
+func (r *Report) readKey(line string) {
+	if _, coded := findingIn(line); !coded && strings.Contains(line, "; KMS deletes it") {
+		r.found(ReadKeyToGo, line, line, "")
+		return
+	}
+	r.told(line, line)
 }
 
 // readiness returns the lines of /readyz?verbose. That a provider is not ready is
