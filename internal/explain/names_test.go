@@ -92,7 +92,7 @@ func namesIn(text string) []string {
 	var names []string
 	for _, pattern := range []string{
 		`(?:aws-encryption-provider|%\[1\]s|%s) explain ([A-Za-z0-9#][A-Za-z0-9#_.-]*)`,
-		`"explain ([A-Za-z0-9#][A-Za-z0-9#_.-]*)"`,
+		`(?m)^explain ([A-Za-z0-9#][A-Za-z0-9#_.-]*)$`,
 		`\bdocs/((?:runbooks/)?[A-Za-z0-9_-]+\.md(?:#[a-z0-9-]+)?)`,
 		regexp.QuoteMeta(base) + `/([A-Za-z0-9/_-]+\.md(?:#[a-z0-9-]+)?)`,
 		`\b((?:runbooks/)?[A-Za-z0-9_-]+\.md#[a-z0-9-]+)`,
