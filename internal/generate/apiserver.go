@@ -256,9 +256,9 @@ Check:
 - the program runs by systemd, ordered before k3s: as a pod of k3s it waits for an
   API server that waits for it (k3s#10058)
 - %s is on the node
-- with "secrets-encryption: true" so far: the EncryptionConfiguration was made --from
-  /var/lib/rancher/k3s/server/cred/encryption-config.json, so that Secrets stay
-  readable. Leave the setting as it is, and never run "k3s secrets-encrypt" again
+- with "secrets-encryption: true" so far: the EncryptionConfiguration was made
+  with --encryption-config=/var/lib/rancher/k3s/server/cred/encryption-config.json,
+  so that Secrets stay readable. Leave the setting as it is, and never run "k3s secrets-encrypt" again
 %s`, o.PathAt, o.gateNote()), object(
 		noted{"kube-apiserver-arg+", "The + adds to the arguments of other files instead of replacing them."}, o.flagList(),
 	))}}, nil
@@ -280,9 +280,9 @@ the other. See docs/k3s.md.
 
 Check:
 - the program runs, and %s is on the node
-- the EncryptionConfiguration was made --from
-  /var/lib/rancher/rke2/server/cred/encryption-config.json: RKE2 has encrypted
-  Secrets from the first day, and they must stay readable
+- the EncryptionConfiguration was made
+  with --encryption-config=/var/lib/rancher/rke2/server/cred/encryption-config.json:
+  RKE2 has encrypted Secrets from the first day, and they must stay readable
 - nobody runs "rke2 secrets-encrypt" any more: it works on a file that
   kube-apiserver no longer reads
 - rke2-server is restarted after every change of the EncryptionConfiguration, one

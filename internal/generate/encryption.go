@@ -45,7 +45,7 @@ write. Give it to ALL API servers before any gets the second. With one API serve
 and no other that reads the same etcd, this step can be left out.
 
 Check on each node, after it has been restarted or has reloaded the file:
-- the program runs: aws-encryption-provider status --socket %s
+- the program runs: aws-encryption-provider status --listen=%s
 - /readyz of the API server is ok, its check kms-provider(s) included
 %s`, o.PathAt, o.Config.Providers[0].Listen, o.namesForever()), p.readers), Secret: true}
 }
@@ -106,11 +106,11 @@ func (o *Options) pair() (*pair, error) {
 		p.writers.Resources[i] = encryptionconfig.Resource{Resources: present.Resources, Providers: w}
 	}
 	if o.Present != nil && reflect.DeepEqual(p.writers.Resources, o.Present.Resources) {
-		return nil, config.Mistakes{{Field: "--from", Text: fmt.Sprintf("writes with %s already: there is nothing to change", p.writers.Resources[chosen[0]].Providers[0])}}
+		return nil, config.Mistakes{{Field: "--encryption-config", Text: fmt.Sprintf("writes with %s already: there is nothing to change", p.writers.Resources[chosen[0]].Providers[0])}}
 	}
 	for _, c := range []*encryptionconfig.Configuration{p.readers, p.writers} {
 		if mistakes := c.Check(); len(mistakes) > 0 {
-			return nil, config.Mistakes{{Field: "encryption-config", Text: "kube-apiserver would refuse what these flags and --from make: " + mistakes.Error()}}
+			return nil, config.Mistakes{{Field: "encryption-config", Text: "kube-apiserver would refuse what these flags and --encryption-config make: " + mistakes.Error()}}
 		}
 	}
 	return p, nil

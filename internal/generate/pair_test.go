@@ -326,9 +326,9 @@ func TestRefuses(t *testing.T) {
 		with          func(*generate.Options)
 		want          string
 	}{
-		"nothing to do":            {kind: "encryption-config", present: "secrets: v2:a@/run/kms/a identity", want: `--from: writes with kms v2 "a" at unix:///run/kms/a already`},
+		"nothing to do":            {kind: "encryption-config", present: "secrets: v2:a@/run/kms/a identity", want: `--encryption-config: writes with kms v2 "a" at unix:///run/kms/a already`},
 		"nothing to do, old head":  {kind: "encryption-config", present: "secrets: v2:a@/run/kms/a identity", with: func(o *generate.Options) { o.Present.APIVersion, o.Present.Kind = "v1", "EncryptionConfig" }, want: "already"},
-		"what is there is refused": {kind: "encryption-config", present: "secrets: aescbc\nsecrets.: identity", with: func(o *generate.Options) { o.Present.Resources[0].Providers[0].AESCBC.Keys[0].Secret = "AA==" }, want: "kube-apiserver would refuse what these flags and --from make: resources[0].providers[0].aescbc.keys[0].secret: is a key of 1 bytes"},
+		"what is there is refused": {kind: "encryption-config", present: "secrets: aescbc\nsecrets.: identity", with: func(o *generate.Options) { o.Present.Resources[0].Providers[0].AESCBC.Keys[0].Secret = "AA==" }, want: "kube-apiserver would refuse what these flags and --encryption-config make: resources[0].providers[0].aescbc.keys[0].secret: is a key of 1 bytes"},
 		"part of an entry":         {kind: "encryption-config", present: "secrets,configmaps: aescbc", with: func(o *generate.Options) { o.Resources = []string{"secrets"} }, want: "resources[0] of the present file has configmaps too"},
 		"below a wildcard":         {kind: "encryption-config", present: "*.*: aescbc", with: func(o *generate.Options) { o.Resources = []string{"secrets"} }, want: `secrets is already among "*.*" of resources[0]`},
 		"below the core group":     {kind: "encryption-config", present: "*.: aescbc", with: func(o *generate.Options) { o.Resources = []string{"secrets"} }, want: `secrets is already among "*."`},
