@@ -50,16 +50,16 @@ func Codes() []Code {
 //nolint:gochecknoglobals // read-only: the table that the command speaks from
 var table = [...]Info{
 	PathTaken: {
-		"KMS0706", "something stands at the socket's path that is no socket", "give the program's --listen; or move it away, and start the program", "",
+		"KMS0706", "something stands at the socket's path that is no socket", "give the program's --listen; or find out what put it there: the program takes no path from it", "",
 	},
 	PathUnusable: {
 		"KMS0707", "no socket can be made or found at the path", "correct the path, or give the program's --listen", "",
 	},
 	DeadSocket: {
-		"KMS0708", "a socket is there that no process serves", "start the program: it replaces the socket", "",
+		"KMS0708", "a socket is there that no process serves", "find out why the program ended, and start it with the configuration that it had: it replaces the socket", "",
 	},
 	Silent: {
-		"KMS0711", "a process serves the socket and does not answer as a KMS plugin", "look at the log of the process; stop it if it is another program",
+		"KMS0711", "a process serves the socket and does not answer as a KMS plugin", "look at the log of the process: it may be another program, and this one's socket elsewhere",
 		"It answers with an error of gRPC that is not the program's own, or not within --timeout.",
 	},
 	NoSocket: {

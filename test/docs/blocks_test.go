@@ -50,7 +50,7 @@ func fixtures() map[string]fixture {
 		"docs/iam.md": {
 			kms: true,
 			proof: "aws kms get-key-policy --region us-west-2 --key-id 1234abcd-12ab-34cd-56ef-1234567890ab --policy-name default " +
-				"--query Policy --output text | diff - policies/key-policy-us-west-2-1234abcd-12ab-34cd-56ef-1234567890ab.json\n" +
+				"--query Policy --output text | diff -B - policies/key-policy-us-west-2-1234abcd-12ab-34cd-56ef-1234567890ab.json\n" +
 				"grep -q key-default-1 key-policy-before.json\n",
 		},
 		"docs/k3s.md":       {cluster: encrypted},
