@@ -80,7 +80,7 @@ func TestStatusAsAnotherUser(t *testing.T) {
 		{"the directory is its user's", 0o700, []string{"--socket-mode=0660", fmt.Sprintf("--socket-group=%d", someGroup)}, []asking{
 			{"in the group of the socket", fmt.Sprint(someGroup), 3, []string{
 				fmt.Sprintf("KMS0802: this user may not reach the socket (%s may not search the directory {dir}, mode 0700, user 0, group 0)\n", me),
-				"do: ask as root; or let others search the directory: chmod o+x {dir}\n",
+				"do: ask as root; change no owner and no mode for it\n",
 			}},
 		}},
 		{"the program lets root in", 0o755, []string{"--socket-mode=0666", "--allow-uid=0"}, []asking{

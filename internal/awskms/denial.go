@@ -35,7 +35,7 @@ func denialOf(message string) cause.Denial {
 		d.By = kindOf(group(`(?i)because no ([a-z -]*?(?:policy|boundary)) allows`, text))
 	}
 	if d.By == "" {
-		return cause.Denial{}
+		return cause.Denial{Explicit: d.Explicit, Resource: d.Resource}
 	}
 	d.ARN = strings.TrimRight(group(`(?:policy|boundary): (arn:\S+)$`, text), ".")
 	return d

@@ -61,8 +61,8 @@ func TestDenialNamesTheKindOfPolicyAndItsOwnCure(t *testing.T) {
 		// What says no more gets no more than the general advice.
 		"User: " + role + " is not authorized to perform: kms:Encrypt": {"", false, "access is denied", "grant kms:Encrypt on " + key + " to " + role + ", in IAM and in the key policy"},
 		on(""):                      {"", false, "access is denied", "in IAM and in the key policy"},
-		on("with an explicit deny"): {"", false, "access is denied", "in IAM and in the key policy"},
-		on("with an explicit deny in a policy of a kind to come"):  {"", false, "access is denied", "in IAM and in the key policy"},
+		on("with an explicit deny"): {"", true, "access is denied by an explicit deny", "no further Allow helps"},
+		on("with an explicit deny in a policy of a kind to come"):  {"", true, "access is denied by an explicit deny", "no further Allow helps"},
 		on("because no moon policy allows the kms:Encrypt action"): {"", false, "access is denied", "in IAM and in the key policy"},
 		"Access Denied": {"", false, "access is denied", "in IAM and in the key policy"},
 		"":              {"", false, "access is denied", "in IAM and in the key policy"},

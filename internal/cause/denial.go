@@ -41,6 +41,8 @@ type Denial struct {
 // What is the denial in words that follow "access is denied".
 func (d Denial) what() string {
 	switch {
+	case d.By == "" && d.Explicit:
+		return " by an explicit deny, of a policy that AWS did not name"
 	case d.By == "":
 		return ""
 	case d.Unsure:
@@ -75,6 +77,9 @@ func (d Denial) name() string {
 func (d Denial) next() string {
 	if d.Unsure {
 		return "compare {resource} and its Region with the other nodes' configuration; if it is the key that you mean, let its key policy allow {action} to {principal}, or to its account" + replacesAll
+	}
+	if d.By == "" && d.Explicit {
+		return "find the Deny and except this use from it: in IAM, the key policy, the organization's SCPs and RCPs, and the policies of VPC endpoints, boundaries and sessions; no further Allow helps against a Deny"
 	}
 	switch d.By {
 	case IdentityPolicy:

@@ -73,6 +73,9 @@ func newGenerate(s Streams) *cobra.Command {
 		case f.o.CacheSize == 0:
 			mistakes = append(mistakes, config.Mistake{Field: "--cachesize", Text: "must not be 0; below 0 nothing is remembered"})
 		}
+		for _, stray := range config.StrayVariables(f.o.Env, everyFlag(cmd.Root())) {
+			mistakes = append(mistakes, config.Mistake{Field: "--env", Text: stray.Field + " " + stray.Text + ", and the program does not start with it"})
+		}
 		if len(mistakes) > 0 {
 			return mistakes
 		}

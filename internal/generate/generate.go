@@ -144,13 +144,22 @@ func (o *Options) mistakes(k Kind) config.Mistakes {
 	add := func(field, format string, args ...any) {
 		m = append(m, config.Mistake{Field: field, Text: fmt.Sprintf(format, args...)})
 	}
+	seen := map[string]bool{}
 	for _, env := range o.Env {
-		name, _, ok := strings.Cut(env, "=")
+		name, value, ok := strings.Cut(env, "=")
+		twice := seen[name]
+		seen[name] = true
 		switch {
 		case !ok || !regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`).MatchString(name):
 			add("--env", "%.40q is no NAME=VALUE", name)
+		case twice:
+			add("--env", "%s is given twice", name)
 		case slices.Contains([]string{"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}, name):
 			add("--env", "%s would stand in the output for all to read: put it into a file, and give AWS_SHARED_CREDENTIALS_FILE", name)
+		case name == "AWS_CONTAINER_AUTHORIZATION_TOKEN":
+			add("--env", "%s would stand in the output for all to read: put it into a file, and give AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", name)
+		case regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://[^/@]*:[^/@]*@`).MatchString(value):
+			add("--env", "the password in %s would stand in the output for all to read: let the proxy know this node by something else", name)
 		}
 	}
 	if o.Image == "" || strings.ContainsAny(o.Image, " \t\n") {

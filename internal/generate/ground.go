@@ -73,6 +73,8 @@ func grounds() []ground {
 		{path: "/media", work: true, why: "it is for whole file systems"},
 		{path: "/mnt", work: true, why: "it is for whole file systems"},
 		{path: "/opt", work: true, why: "it has programs of the node"},
+		{path: "/nix", whole: true, why: "it has the node's programs"},
+		{path: "/opt/bin", whole: true, why: "it has programs of the node"},
 		{path: "/opt/cni", whole: true, why: "it has programs that the container runtime runs as root"},
 		{path: "/proc", whole: true, read: true, why: "it is the kernel's view of processes, and shows the node's root by other names"},
 		{path: "/root", whole: true, work: true, why: "it has root's files, SSH keys and credentials included"},
@@ -100,7 +102,11 @@ func grounds() []ground {
 		{path: "/tmp", whole: true, read: true, work: true, why: "everybody may write there, it is emptied, and a unit sees one of its own"},
 		{path: "/usr", why: "it has the node's programs"},
 		{path: "/usr/bin", whole: true, why: "it has the node's programs"},
-		{path: "/usr/lib", why: "it has the node's libraries"},
+		{path: "/usr/include", whole: true, why: "it has the node's header files"},
+		{path: "/usr/lib", whole: true, why: "it has the node's libraries"},
+		{path: "/usr/lib32", whole: true, why: "it has the node's libraries"},
+		{path: "/usr/lib64", whole: true, why: "it has the node's libraries"},
+		{path: "/usr/libexec", whole: true, why: "it has programs that run as root, the kubelet's plugins among them"},
 		{path: "/usr/lib/ssl", whole: true, why: "it leads to the node's private keys, and kOps mounts it into kube-apiserver itself"},
 		{path: "/usr/lib/systemd", whole: true, why: "it has the node's units: whoever writes there owns the node"},
 		{path: "/usr/local", work: true, why: "it has programs of the node"},
@@ -110,6 +116,7 @@ func grounds() []ground {
 		{path: "/usr/local/share/ca-certificates", whole: true, why: "it has the node's CA certificates, which distributions mount into kube-apiserver themselves"},
 		{path: "/usr/sbin", whole: true, why: "it has the node's programs"},
 		{path: "/usr/share", why: "it has data of all the node's programs"},
+		{path: "/usr/src", whole: true, why: "it has the node's source code"},
 		{path: "/usr/share/ca-certificates", whole: true, why: "it has the node's CA certificates, which distributions mount into kube-apiserver themselves"},
 		{path: "/usr/share/ssl", whole: true, why: "kOps mounts it into kube-apiserver itself"},
 		{path: "/usr/ssl", whole: true, why: "kOps mounts it into kube-apiserver itself"},
@@ -125,6 +132,7 @@ func grounds() []ground {
 		{path: "/var/lib/etcd", whole: true, why: "it is the cluster's database"},
 		{path: "/var/lib/k0s", whole: true, why: "it has the private keys of a cluster made by k0s"},
 		{path: "/var/lib/kubelet", whole: true, why: "it has the Secrets of all pods of the node, and the kubelet's private key"},
+		{path: "/var/lib/kubernetes", whole: true, why: "it has the private keys of a cluster that was set up by hand, and the keys of its EncryptionConfiguration"},
 		{path: "/var/lib/minikube", whole: true, why: "it has the private keys of a cluster made by minikube"},
 		{path: "/var/lib/rancher", why: "it has the private keys and the database of the cluster in it"},
 		{path: "/var/lib/rancher/k3s", whole: true, read: true, why: "it has k3s's private keys and database, and manifests that k3s applies"},
@@ -135,6 +143,8 @@ func grounds() []ground {
 		{path: "/var/log/kube-apiserver.log", whole: true, why: "kOps mounts it into kube-apiserver itself"},
 		{path: "/var/log/pods", whole: true, why: "it has the logs of all pods"},
 		{path: "/var/mail", whole: true, why: "it has people's mail"},
+		{path: "/var/snap", whole: true, why: "it has the private keys of a cluster made by MicroK8s"},
+		{path: "/snap", whole: true, why: "it has programs of the node"},
 		{path: "/var/spool", whole: true, why: "it has the jobs that the node runs as root"},
 		{path: "/var/ssl", whole: true, why: "kOps mounts it into kube-apiserver itself"},
 		{path: "/var/tmp", whole: true, read: true, work: true, why: "everybody may write there, it is emptied, and a unit sees one of its own"},
@@ -166,7 +176,32 @@ func groundOf(at string) (ground, bool) {
 			found = g
 		}
 	}
-	return found, found.path != ""
+	if found.path == "" {
+		return byName(at)
+	}
+	return found, true
+}
+
+// byName is a ground that the list need not have, since its name tells what it is for.
+// Below a directory of ours no name counts.
+func byName(at string) (ground, bool) {
+	so, parts := "", strings.Split(strings.TrimPrefix(at, "/"), "/")
+	for i, name := range parts {
+		so += "/" + name
+		switch {
+		case strings.Contains(name, "kms") || strings.Contains(name, "encrypt"):
+			return ground{}, false
+		case strings.HasSuffix(name, ".d"):
+			return ground{path: so, whole: true, why: "programs of the node read what is there, or run it as root"}, true
+		case slices.Contains([]string{"pki", "private", "letsencrypt", "wireguard", "ipsec", "gnupg", ".gnupg", ".ssh", ".aws", ".kube", "kops-controller", "kubeadm", "etcd", "vault"}, name):
+			return ground{path: so, whole: true, why: "a directory of that name has private keys"}, true
+		case slices.Contains([]string{"docker", "podman", "containerd", "crio", "cri-dockerd", "microk8s", "k0s"}, name):
+			return ground{path: so, whole: true, why: "it is the container runtime's or the distribution's: whoever writes there is root"}, true
+		case i == 1 && (parts[0] == "mnt" || parts[0] == "media") && len(parts) == 2:
+			return ground{path: so, why: "it is a whole file system, such as that of etcd"}, true
+		}
+	}
+	return ground{}, false
 }
 
 // groundIn is one that a directory has in it.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
@@ -228,6 +229,11 @@ func (c claim) letters() string {
 // place says what is wrong with where a path leads.
 func (c claim) place(k Kind) string {
 	lasting := c.role == encryption || c.role == settings
+	if why := telling(path.Base(c.path)); why != "" && c.role != sockets {
+		if g, found := groundOf(path.Dir(c.path)); found {
+			return fmt.Sprintf("%s %s, and lies in %s, and %s: give another file, such as %s", c.path, why, g.path, g.why, c.instead)
+		}
+	}
 	switch g, found := groundOf(c.dir); {
 	case c.idle:
 		return ""
@@ -249,6 +255,22 @@ func (c claim) place(k Kind) string {
 	}
 	if k.Socket != "" && c.role == sockets && !within(c.dir, kopsMounts) {
 		return fmt.Sprintf("%s: kOps shows kube-apiserver only what is in %s, so put the socket into a directory there: %s", c.path, kopsMounts, c.instead)
+	}
+	return ""
+}
+
+// telling says what a file is by its name, "" where that tells nothing: what lies in a
+// ground may be a directory of ours, and is none where it is a key or a socket.
+func telling(base string) string {
+	switch {
+	case slices.Contains([]string{"shadow", "shadow-", "gshadow", "gshadow-", "passwd", "passwd-", "sudoers", "krb5.keytab"}, base):
+		return "is the node's own"
+	case slices.Contains([]string{".key", ".keytab", ".kubeconfig"}, path.Ext(base)):
+		return "has a key in it"
+	case path.Ext(base) == ".conf" || base == "k3s.yaml" || base == "rke2.yaml":
+		return "is a kubeconfig or the node's own"
+	case path.Ext(base) == ".sock":
+		return "is a socket: whoever reaches it does what its program can"
 	}
 	return ""
 }

@@ -61,6 +61,10 @@ func mountedBy() map[string][]string {
 // with a word of the reason.
 func notOurs() map[string]string {
 	return map[string]string{
+		"/etc/cron.d": "run it as root", "/etc/pam.d": "run it as root", "/etc/apparmor.d/local": "run it as root", "/usr/libexec/kubernetes": "kubelet's plugins",
+		"/usr/lib64": "libraries", "/opt/bin": "programs", "/etc/kubernetes/kops-controller": "private keys", "/var/lib/kubernetes": "by hand",
+		"/run/kubeadm": "private keys", "/etc/docker": "is root", "/etc/letsencrypt/live": "private keys", "/etc/wireguard": "private keys",
+		"/var/snap/microk8s/current": "MicroK8s", "/mnt/master-vol-0a": "whole file system",
 		"/": "the whole node", "/etc": "whole configuration", "/etc/kubernetes": "admin.conf", "/etc/kubernetes/pki": "private keys of the cluster",
 		"/etc/kubernetes/pki/etcd": "private keys of the cluster", "/etc/kubernetes/manifests": "the kubelet's", "/etc/kubernetes/ssl": "kubespray",
 		"/etc/kubernetes/tmp": "backups", "/var": "etcd's included", "/var/lib": "etcd's included", "/var/lib/etcd": "the cluster's database",
@@ -318,6 +322,33 @@ func TestOutIsNoDirectoryOfOthers(t *testing.T) {
 			if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), "--out: "+dir) || !strings.Contains(err.Error(), want)) {
 				t.Errorf("%s --out=%s: want %q, got %v", k.Name, dir, want, err)
 			}
+		}
+	}
+}
+
+func TestFilesOfOthersAreNotMounted(t *testing.T) {
+	t.Parallel()
+	for file, word := range map[string]string{
+		"/etc/rancher/k3s/k3s.yaml":                      "kubeconfig",
+		"/etc/kubernetes/bootstrap-kubelet.conf":         "kubeconfig",
+		"/srv/kubernetes/kube-apiserver/etcd-client.key": "has a key in it",
+		"/etc/shadow-":              "the node's own",
+		"/etc/sudoers":              "the node's own",
+		"/etc/krb5.keytab":          "the node's own",
+		"/run/cri-dockerd.sock":     "is a socket",
+		"/run/podman/podman.sock":   "is root",
+		"/var/run/cri-dockerd.sock": "is a socket",
+		"/etc/aws-encryption-provider/aws/credentials.conf": "",
+		"/etc/kubernetes/encryption/some.key":               "",
+	} {
+		o := made("static-pod")
+		o.Mounts = []string{file}
+		text := ""
+		if _, err := kind(t, "static-pod").Generate(o); err != nil {
+			text = err.Error()
+		}
+		if word == "" && text != "" || !strings.Contains(text, word) || word != "" && !strings.Contains(text, "such as") {
+			t.Errorf("--mount=%s: %q, want %q and what to give instead", file, text, word)
 		}
 	}
 }

@@ -344,6 +344,9 @@ func TestRefuses(t *testing.T) {
 		"a socket in /run":         {kind: "static-pod", sockets: []string{"/run/a.sock"}, want: "--listen: /run/a.sock: its directory /run would be mounted as a whole, and it has the sockets of everything"},
 		"a socket kOps cannot see": {kind: "kops", want: "kOps shows kube-apiserver only what is in /srv/kubernetes/kube-apiserver"},
 		"a secret in the open":     {kind: "static-pod", with: func(o *generate.Options) { o.Env = []string{"AWS_SECRET_ACCESS_KEY=hunter2"} }, want: "--env: AWS_SECRET_ACCESS_KEY would stand in the output"},
+		"a token in the open":      {kind: "static-pod", with: func(o *generate.Options) { o.Env = []string{"AWS_CONTAINER_AUTHORIZATION_TOKEN=hunter2"} }, want: "give AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"},
+		"a password in the open":   {kind: "static-pod", with: func(o *generate.Options) { o.Env = []string{"HTTPS_PROXY=http://me:hunter2@proxy:3128"} }, want: "--env: the password in HTTPS_PROXY would stand in the output"},
+		"a variable twice":         {kind: "static-pod", with: func(o *generate.Options) { o.Env = []string{"A=1", "A=2"} }, want: "--env: A is given twice"},
 		"no variable":              {kind: "systemd", with: func(o *generate.Options) { o.Env = []string{"a b=c"} }, want: `--env: "a b" is no NAME=VALUE`},
 		"relative paths": {kind: "systemd", with: func(o *generate.Options) {
 			o.FileAt, o.PathAt, o.Program, o.Mounts = "a", "/b/../c", "d", []string{"e"}

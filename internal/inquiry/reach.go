@@ -60,7 +60,7 @@ func (r *Report) forbidden() {
 			continue
 		}
 		seen := fmt.Sprintf("user %d may not search the directory %s%s", user, dir, ownership(dir))
-		next := fmt.Sprintf("ask as %s; or let others search the directory: chmod o+x %s", mayPass(dir, 0o010), dir)
+		next := fmt.Sprintf("ask as %s; change no owner and no mode for it", mayPass(dir, 0o010))
 		r.found(Forbidden, seen, seen, next)
 		return
 	}
