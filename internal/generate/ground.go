@@ -189,7 +189,7 @@ func byName(at string) (ground, bool) {
 	for i, name := range parts {
 		so += "/" + name
 		switch {
-		case strings.Contains(name, "kms") || strings.Contains(name, "encrypt"):
+		case strings.Contains(name, "kms") || strings.Contains(name, "encryption"):
 			return ground{}, false
 		case strings.HasSuffix(name, ".d"):
 			return ground{path: so, whole: true, why: "programs of the node read what is there, or run it as root"}, true
