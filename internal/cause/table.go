@@ -277,7 +277,7 @@ var table = [...]Info{
 		"KMS0401", BadData, "the ciphertext is empty", lastOfAll, savedFirst,
 	},
 	UnknownFormat: {
-		"KMS0402", BadData, "the ciphertext has an unknown format", "use the release that wrote it, or a later one; if none did, the data is damaged",
+		"KMS0402", BadData, "the ciphertext has an unknown format", "use the release that wrote it, or a later one, on every node, one node after the other and while KMS answers; if none did, the data is damaged",
 		"The first byte names the format: 1 is direct. KMS v2 refuses the predecessor's first, bare form, which only KMS v1 ever stored.",
 	},
 	CiphertextTooLong: {

@@ -57,12 +57,27 @@ on every control plane node, owner root, mode 0600.
 Install it only when ALL API servers run with the first file. From here on they
 encrypt with this program. What is stored is as it was until it is written again:
 
-  kubectl get %s --all-namespaces -o json | kubectl replace -f -
+%s
 
 Keep every provider of this file until nothing in etcd is left of it. To go back:
 the first file on all API servers, then write all objects again, and only then the
 file from before.
-%s`, o.PathAt, strings.Join(o.written(p), ","), o.namesForever()), p.writers), Secret: true}
+%s`, o.PathAt, rewriting(o.written(p)), o.namesForever()), p.writers), Secret: true}
+}
+
+// rewriting is the command that writes resources again. kubectl takes no wildcards, and
+// a shell would fill them in.
+func rewriting(resources []string) string {
+	const form = "  kubectl get %s --all-namespaces -o json | kubectl replace -f -"
+	list := strings.Join(resources, ",")
+	if !strings.Contains(list, "*") {
+		return fmt.Sprintf(form, list)
+	}
+	return fmt.Sprintf(form, "RESOURCE") + fmt.Sprintf(`
+
+for each RESOURCE that %s covers, of those that can be updated:
+
+  kubectl api-resources --verbs=list,update -o name`, list)
 }
 
 func (*Options) namesForever() string {
