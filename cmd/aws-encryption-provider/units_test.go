@@ -37,12 +37,12 @@ func TestServiceIsExposedToLittle(t *testing.T) {
 	}
 }
 
-// putUnits copies the units into a directory of their own, with a program that is
-// there, and returns both.
-func putUnits(t *testing.T) (dir, binary string) {
+// putUnits copies the units into a directory of their own, which it returns, with a
+// program that is there.
+func putUnits(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	binary = filepath.Join(dir, "aws-encryption-provider")
+	binary := filepath.Join(dir, "aws-encryption-provider")
 	if err := os.WriteFile(binary, []byte("#!/bin/sh\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func putUnits(t *testing.T) (dir, binary string) {
 			t.Fatal(err)
 		}
 	}
-	return dir, binary
+	return dir
 }
 
 // complaints is what systemd says about the units of a directory and their
@@ -73,7 +73,7 @@ func complaints(t *testing.T, dir string) []string {
 }
 
 func TestUnitsHaveNothingThatSystemdDoesNotKnow(t *testing.T) {
-	dir, _ := putUnits(t)
+	dir := putUnits(t)
 	if got := complaints(t, dir); got != nil {
 		t.Errorf("systemd says %q", got)
 	}
@@ -91,7 +91,7 @@ func TestGeneratedDropInsFitTheUnits(t *testing.T) {
 		"several sockets": {"--config=../../deploy/examples/full.yaml"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir, _ := putUnits(t)
+			dir := putUnits(t)
 			const program = "/usr/bin/true" // systemd wants one that is there, and generate one outside /tmp
 			p := launch(t, nil, append([]string{"generate", "systemd", "--out=" + dir, "--program=" + program}, args...)...)
 			p.exits(0)
