@@ -60,6 +60,7 @@ func newGenerate(s Streams) *cobra.Command {
 			_, mistakes = kindNamed("")
 		}
 		flags.UseListen(kind.Socket)
+		flags.UseHealth(kind.Health())
 		cfg, err := parseFlags(cmd, s, flags, args)
 		if errors.Is(err, pflag.ErrHelp) {
 			return err

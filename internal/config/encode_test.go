@@ -177,3 +177,21 @@ func TestUseListen(t *testing.T) {
 		t.Errorf("several keys without sockets: %v", err)
 	}
 }
+
+func TestUseHealth(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"nowhere given": {[]string{"--key=" + encodedKey}, "127.0.0.1:1"},
+		"it is given":   {[]string{"--key=" + encodedKey, "--health-port=:2"}, ":2"},
+		"a file":        {[]string{"--config=../../deploy/examples/minimal.yaml"}, ":8080"},
+	} {
+		flags := NewFlags(pflag.NewFlagSet("test", pflag.ContinueOnError))
+		flags.UseHealth("127.0.0.1:1")
+		cfg, err := flags.Parse(c.args, func(string) (string, bool) { return "", false })
+		if err != nil || cfg.Health.Address != c.want {
+			t.Errorf("%s: %+v, %v; want health at %s", name, cfg, err, c.want)
+		}
+	}
+}

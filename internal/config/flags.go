@@ -35,6 +35,7 @@ type Flags struct {
 	debug                                                  bool
 	config                                                 string
 	usualListen                                            string // --listen of one key where nothing says it; "": the default
+	usualHealth                                            string // of UseHealth
 	set                                                    *pflag.FlagSet
 	names                                                  []string        // of the flags that are defined here
 	fromEnv                                                map[string]bool // flag → its variable gave it
@@ -101,6 +102,7 @@ func (f *Flags) Parse(args []string, lookupEnv func(string) (string, bool)) (*Co
 	}
 	f.parseEnv(lookupEnv, &mistakes)
 	f.useListen(&mistakes)
+	f.useHealth(&mistakes)
 	f.refuseEmptyLists(&mistakes)
 	cfg := f.build(&mistakes)
 	if len(mistakes) > 0 {
@@ -113,6 +115,15 @@ func (f *Flags) Parse(args []string, lookupEnv func(string) (string, bool)) (*Co
 // UseListen names the socket of one key where neither --listen nor a file does. It
 // is then as if --listen had been given. It is called before [Flags.Parse].
 func (f *Flags) UseListen(path string) { f.usualListen = path }
+
+// UseHealth is UseListen for --health-port, where no file says the address either.
+func (f *Flags) UseHealth(address string) { f.usualHealth = address }
+
+func (f *Flags) useHealth(m *Mistakes) {
+	if f.usualHealth != "" && !f.set.Changed("health-port") && !f.set.Changed("config") {
+		assign(f.set, "--health-port", "health-port", f.usualHealth, m)
+	}
+}
 
 func (f *Flags) useListen(m *Mistakes) {
 	if f.usualListen != "" && len(f.keys) == 1 && !f.set.Changed("listen") && !f.set.Changed("config") {

@@ -162,6 +162,15 @@ func (o *Options) argsAt(host bool) []string {
 	return args
 }
 
+// Health is where a program on the node's own network has its health port: at the
+// loopback address. It is "" for kinds that start none there.
+func (k Kind) Health() string {
+	if !k.starts || k.effect == hides {
+		return ""
+	}
+	return hostHealth
+}
+
 func (o *Options) healthAddress(host bool) string {
 	if address := o.Config.Health.Address; !host || address != defaultHealth || o.given("health-port") {
 		return address
