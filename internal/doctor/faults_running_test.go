@@ -118,6 +118,11 @@ func runningFaults() []fault {
 			n.runsByFile()
 			n.keysFile(n.key)
 		}},
+		{"file whose only provider moved", "KMS0729", "no provider of this configuration is at ", func(n *node) {
+			n.keysFile(n.key)
+			n.runsByFile()
+			n.providersFile("- name: a\n  listen: " + filepath.Join(n.dir, "t") + "\n" + keysOf(n.key))
+		}},
 		{"file that the plugin has not taken over", "KMS0732", "its.yaml:1: providers: is missing", func(n *node) {
 			n.runsWith(n.key)
 			n.keysFile(n.key)

@@ -16,6 +16,10 @@ import (
 // running asks the plugin that serves, and compares what it runs with: a
 // configuration that is right by itself may be wrong for one node of several.
 func (x *examination) running(ctx context.Context, g *Group) {
+	process, _ := inquiry.AskProcess(ctx, x.Config.Health.Address, x.Timeout) // nil: nothing is known of it
+	if len(x.served) == 0 && x.moved(g, process) {
+		return
+	}
 	if len(x.served) == 0 {
 		if len(x.known) == 0 || !slices.Contains(x.known, NotPermitted.Info().ID) {
 			g.skipped("not checked: no process serves a socket of this configuration. " + x.beforeTheStart())
@@ -24,7 +28,6 @@ func (x *examination) running(ctx context.Context, g *Group) {
 		g.skipped("not checked: this user may not ask who serves the sockets of this configuration")
 		return
 	}
-	process, _ := inquiry.AskProcess(ctx, x.Config.Health.Address, x.Timeout) // nil: nothing is known of it
 	for _, p := range x.served {
 		r := inquiry.Ask(ctx, inquiry.Question{Socket: p.Listen, Timeout: x.Timeout})
 		silent := r.V1Version == "" && r.V2Version == "" && r.KeyID == ""
@@ -49,6 +52,34 @@ func (x *examination) running(ctx context.Context, g *Group) {
 		}
 	}
 	x.process(g, process)
+}
+
+// moved tells which sockets a process at the health port of this configuration serves
+// where the configuration has none of them, and reports whether there are any: a
+// process that writes with one of its keys is what it would replace.
+func (x *examination) moved(g *Group, process *inquiry.Process) bool {
+	if process == nil || !slices.ContainsFunc(process.Providers, x.writesOurs) {
+		return false
+	}
+	return x.lacking(g, process)
+}
+
+// lacking tells the sockets of a process that no provider of the configuration has.
+func (x *examination) lacking(g *Group, process *inquiry.Process) (told bool) {
+	for _, s := range process.Providers {
+		listed := slices.ContainsFunc(x.Config.Providers, func(p config.Provider) bool { return daemon.SameSocket(s.Socket, p.Listen) })
+		if s.Socket != "" && !listed {
+			g.found(SocketLacking, "no provider of this configuration is at "+s.Socket, "it writes with "+s.Writes)
+			told = true
+		}
+	}
+	return told
+}
+
+func (x *examination) writesOurs(s inquiry.Served) bool {
+	return slices.ContainsFunc(x.Config.Providers, func(p config.Provider) bool {
+		return slices.ContainsFunc(p.Keys, func(k config.Key) bool { return k.Key == s.Writes })
+	})
 }
 
 // beforeTheStart is what to compare where nothing runs here and other nodes may.
@@ -79,12 +110,7 @@ func (x *examination) process(g *Group, process *inquiry.Process) {
 	if process.Refused != "" {
 		g.found(FileNotTaken, "the running plugin has not taken over "+process.File, process.Refused)
 	}
-	for _, s := range process.Providers {
-		listed := slices.ContainsFunc(x.Config.Providers, func(p config.Provider) bool { return daemon.SameSocket(s.Socket, p.Listen) })
-		if s.Socket != "" && !listed {
-			g.found(SocketLacking, "no provider of this configuration is at "+s.Socket, "it writes with "+s.Writes)
-		}
-	}
+	x.lacking(g, process)
 }
 
 func first(list []string) string {
