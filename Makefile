@@ -15,7 +15,12 @@ ARGS ?=
 VCS := $(shell git rev-parse --git-dir >/dev/null 2>&1 && echo true || echo false)
 # grpc's request tracing pulls in html/template; nobody can see its pages here.
 TAGS := grpcnotrace
-BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=$(VCS) -tags $(TAGS) -ldflags '-s -w'
+# Where docs is published, such as https://example.org/kms/docs: what links lead to.
+# Empty: links would lead nowhere, and texts say which page `explain` prints.
+DOCS_URL ?=
+override DOCS_URL := $(DOCS_URL:/=)
+LDFLAGS := -s -w$(if $(DOCS_URL), -X "main.docsURL=$(DOCS_URL)")
+BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=$(VCS) -tags $(TAGS) -ldflags '$(LDFLAGS)'
 
 # Every Go module of this checkout; these build other people's servers.
 MODULES := . $(patsubst ./%/go.mod,%,$(sort $(wildcard ./tools/go.mod ./tools/*/go.mod ./test/*/go.mod ./test/cluster/*/go.mod ./test/loaders/*/go.mod)))
@@ -57,12 +62,12 @@ bench: build ## Measure it and print the table of the README (ARGS=...)
 .PHONY: image
 image: $(TOOLS)/release ## The container image in bin/image: an OCI layout, and a tar of it (ARGS=...)
 	@rm -rf bin/image
-	@$(TOOLS)/release image --out bin/image $(ARGS)
+	@$(TOOLS)/release image --out bin/image --docs-url '$(DOCS_URL)' $(ARGS)
 
 .PHONY: release-snapshot
 release-snapshot: $(TOOLS)/release ## What a release has, in bin/release: archives, packages, SBOMs, image, checksums (ARGS=...)
 	@rm -rf bin/release
-	@$(TOOLS)/release snapshot --out bin/release $(ARGS)
+	@$(TOOLS)/release snapshot --out bin/release --docs-url '$(DOCS_URL)' $(ARGS)
 
 .PHONY: test
 test: test-unit test-docs test-release test-manifests test-loaders test-observability test-e2e ## All tests: unit with the race detector, docs, release, manifests, loaders, alerts, end to end
@@ -179,10 +184,12 @@ fmt: tools ## Format all Go files
 	$(LINT) fmt
 
 .PHONY: generate
-generate: ## Write anew what is generated: docs/errors.md, docs/doctor-codes.md, docs/metrics.md, docs/flags.md, deploy/manifests, what guides show
+generate: ## Write anew what is generated: docs/errors.md, docs/doctor-codes.md, docs/status-codes.md, docs/metrics.md, docs/flags.md, deploy/manifests, deploy/observability's alerts, what guides show
 	go test ./internal/cause -update
 	go test ./internal/doctor -run Link -update
+	go test ./internal/inquiry -run Page -update
 	go test ./internal/metrics -update
+	go test ./internal/alerts -update
 	go test ./internal/cli -run 'Generates|Manifest|Guides' -update
 
 .PHONY: tidy
@@ -208,7 +215,7 @@ $(TOOLS)/golangci-lint: tools/go.mod tools/go.sum
 
 $(TOOLS)/vulncheck: $(wildcard tools/vulncheck/*)
 	go -C tools build -trimpath -buildvcs=false -o $(CURDIR)/$@ ./vulncheck
-$(TOOLS)/release: $(wildcard tools/release/*)
+$(TOOLS)/release: $(wildcard tools/release/* internal/alerts/* docs/docs.go)
 	go -C tools/release build -trimpath -buildvcs=false -o $(CURDIR)/$@ .
 $(TOOLS)/progress: $(wildcard tools/progress/*)
 	go -C tools build -trimpath -buildvcs=false -o $(CURDIR)/$@ ./progress

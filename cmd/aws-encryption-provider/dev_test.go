@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"k8s.io/kms/apis/v2"
@@ -66,6 +69,89 @@ func TestDevSaysWhatItSetUpAndThatWorks(t *testing.T) {
 	p.exits(0)
 	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
 		t.Errorf("left in the temporary directory: %v (%v), want nothing", left, err)
+	}
+}
+
+// ask makes a call of KMS, as an AWS client would, and returns what is answered. The
+// signature is any: dev's KMS knows no credentials.
+func ask(t *testing.T, url, operation string, in map[string]string) (code int, answer string) {
+	t.Helper()
+	body, err := json.Marshal(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC()
+	for name, value := range map[string]string{
+		"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "TrentService." + operation, "X-Amz-Date": now.Format("20060102T150405Z"),
+		"Authorization": "AWS4-HMAC-SHA256 Credential=dev/" + now.Format("20060102") + "/us-west-2/kms/aws4_request, " +
+			"SignedHeaders=content-type;host;x-amz-date;x-amz-target, Signature=" + strings.Repeat("0", 64),
+	} {
+		req.Header.Set(name, value)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
+}
+
+// TestDevSaysWhatAliasIsThere: the first commands of the predecessor's README, which
+// make a key and the alias, run against dev as against a KMS that has the alias.
+func TestDevSaysWhatAliasIsThere(t *testing.T) {
+	t.Parallel()
+	dir := directory(t)
+	const alias = "alias/K8sKMSKey"
+	made := "" // by create-key
+	for _, step := range []struct {
+		said      string // of the alias; KEY is what was made
+		operation string // then
+		refused   string
+	}{
+		{
+			alias + ", there already: skip create-alias, or give it another name", "CreateAlias",
+			`{"__type":"AlreadyExistsException","message":"An alias with the name arn:aws:kms:us-west-2:111122223333:` + alias + ` already exists"}`,
+		},
+		{alias + ", there already: skip create-alias, or give it another name", "UpdateAlias", ""},
+		{alias + ", there already, of KEY", "DeleteAlias", ""},
+		{"none: " + alias + " was deleted", "CreateAlias", ""},
+		{alias + ", there already, of KEY", "DescribeKey", ""},
+	} {
+		p := launch(t, nil, "dev", "--dir="+dir)
+		printed := p.introduces()
+		if got, want := value(t, printed, "alias"), strings.ReplaceAll(step.said, "KEY", made); got != want {
+			t.Errorf("before %s it says %q, want %q", step.operation, got, want)
+		}
+		example := alias
+		if strings.HasPrefix(step.said, "none") {
+			example = value(t, printed, "key")
+		}
+		if want := "aws kms describe-key --key-id " + example + " "; !strings.Contains(printed, want) {
+			t.Errorf("no line to try with %q:\n%s", want, printed)
+		}
+		url := value(t, printed, "KMS")
+		if made == "" {
+			_, answer := ask(t, url, "CreateKey", map[string]string{})
+			var out struct{ KeyMetadata struct{ Arn string } }
+			if err := json.Unmarshal([]byte(answer), &out); err != nil || out.KeyMetadata.Arn == "" {
+				t.Fatalf("create-key: %v: %s", err, answer)
+			}
+			made = out.KeyMetadata.Arn
+		}
+		code, answer := ask(t, url, step.operation, map[string]string{"AliasName": alias, "TargetKeyId": made, "KeyId": made})
+		if step.refused != "" && (code != http.StatusBadRequest || answer != step.refused) || step.refused == "" && code != http.StatusOK {
+			t.Errorf("%s: %d %s, want %q", step.operation, code, answer, step.refused)
+		}
+		p.signal(os.Interrupt)
+		p.exits(0)
 	}
 }
 

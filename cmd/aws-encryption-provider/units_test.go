@@ -37,12 +37,12 @@ func TestServiceIsExposedToLittle(t *testing.T) {
 	}
 }
 
-// putUnits copies the units into a directory of their own, with a program that is
-// there, and returns both.
-func putUnits(t *testing.T) (dir, binary string) {
+// putUnits copies the units into a directory of their own, which it returns, with a
+// program that is there.
+func putUnits(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	binary = filepath.Join(dir, "aws-encryption-provider")
+	binary := filepath.Join(dir, "aws-encryption-provider")
 	if err := os.WriteFile(binary, []byte("#!/bin/sh\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func putUnits(t *testing.T) (dir, binary string) {
 			t.Fatal(err)
 		}
 	}
-	return dir, binary
+	return dir
 }
 
 // complaints is what systemd says about the units of a directory and their
@@ -73,7 +73,7 @@ func complaints(t *testing.T, dir string) []string {
 }
 
 func TestUnitsHaveNothingThatSystemdDoesNotKnow(t *testing.T) {
-	dir, _ := putUnits(t)
+	dir := putUnits(t)
 	if got := complaints(t, dir); got != nil {
 		t.Errorf("systemd says %q", got)
 	}
@@ -85,14 +85,15 @@ func TestGeneratedDropInsFitTheUnits(t *testing.T) {
 	const key = "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 	for name, args := range map[string][]string{
 		"a key":           {"--key=" + key},
-		"words to quote":  {"--key=" + key, "--encryption-context=a=b c,d=100%", "--env=AWS_CA_BUNDLE=/etc/ssl/my bundle.pem"},
-		"another socket":  {"--key=" + key, "--listen=/run/other place/socket.sock"},
+		"words to quote":  {"--key=" + key, "--encryption-context=a=b c,d=100%", "--env=AWS_CA_BUNDLE=/etc/aws-encryption-provider/aws/bundle.pem"},
+		"another socket":  {"--key=" + key, "--listen=/run/other-place/socket.sock"},
 		"a file":          {"--config=../../deploy/examples/minimal.yaml"},
 		"several sockets": {"--config=../../deploy/examples/full.yaml"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir, binary := putUnits(t)
-			p := launch(t, nil, append([]string{"generate", "systemd", "--out=" + dir, "--program=" + binary}, args...)...)
+			dir := putUnits(t)
+			const program = "/usr/bin/true" // systemd wants one that is there, and generate one outside /tmp
+			p := launch(t, nil, append([]string{"generate", "systemd", "--out=" + dir, "--program=" + program}, args...)...)
 			p.exits(0)
 			if got := complaints(t, dir); got != nil {
 				t.Errorf("systemd says %q", got)

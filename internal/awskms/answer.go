@@ -26,11 +26,32 @@ const (
 // A strangeAnswerError is an answer that no AWS service gives, so that something
 // else stands at the endpoint or in between.
 type strangeAnswerError struct {
-	what  string
-	again bool // it may be left over from another answer, on this connection alone
+	what   string
+	status int  // HTTP's, of an answer that came so far; 0: unknown
+	again  bool // it may be left over from another answer, on this connection alone
 }
 
-func (e *strangeAnswerError) Error() string { return e.what + ", which no AWS service answers with" }
+func (e *strangeAnswerError) Error() string {
+	text := e.what + ", which no AWS service answers with"
+	if e.status != 0 {
+		return httpStatus(e.status) + " with " + text
+	}
+	return text
+}
+
+// httpStatus is a status for a person to read.
+func httpStatus(status int) string {
+	return strings.TrimSpace(fmt.Sprintf("HTTP status %d %s", status, http.StatusText(status)))
+}
+
+// of adds to an error for a strange answer which status that had.
+func of(resp *http.Response, err error) error {
+	if s := strange(err); s != nil {
+		s.status = resp.StatusCode
+		return s
+	}
+	return err
+}
 
 // RetryableError tells the SDK whether to make another attempt.
 func (e *strangeAnswerError) RetryableError() bool { return e.again }
@@ -42,24 +63,27 @@ func refuseStrange(resp *http.Response) error {
 	if resp.StatusCode < http.StatusOK {
 		_ = resp.Body.Close()
 		resp.Body = http.NoBody // for the SDK, which drains what it closes
-		return &strangeAnswerError{what: fmt.Sprintf("HTTP status %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))}
+		return &strangeAnswerError{what: httpStatus(resp.StatusCode)}
 	}
 	if resp.ContentLength > maxAnswer {
 		_ = resp.Body.Close()
 		resp.Body = http.NoBody
-		return errTooLong
+		return tooLong(resp.StatusCode)
 	}
-	resp.Body = &limitedBody{ReadCloser: resp.Body, left: maxAnswer}
+	resp.Body = &limitedBody{ReadCloser: resp.Body, status: resp.StatusCode, left: maxAnswer}
 	return nil
 }
 
-var errTooLong error = &strangeAnswerError{what: fmt.Sprintf("more than %d bytes", maxAnswer)}
+func tooLong(status int) error {
+	return &strangeAnswerError{what: fmt.Sprintf("more than %d bytes", maxAnswer), status: status}
+}
 
 // A limitedBody is a body that fails, once, instead of ending when it is too long.
 type limitedBody struct {
 	io.ReadCloser
 
-	left int // -1: it has failed
+	status int // of the answer
+	left   int // -1: it has failed
 }
 
 // Read implements [io.Reader].
@@ -70,7 +94,7 @@ func (b *limitedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p[:min(len(p), b.left+1)])
 	if n > b.left {
 		b.left = -1
-		return 0, errTooLong
+		return 0, tooLong(b.status)
 	}
 	b.left -= n
 	return n, err

@@ -50,7 +50,7 @@ type askedError struct {
 	status int    // of the answer; 0: there was none
 	html   bool   // the answer is a page for people
 	path   string // of the request
-	said   string // without what was secret in the request
+	said   string
 	err    error
 }
 
@@ -138,12 +138,12 @@ func (r *reading) container(o *endpointcreds.Options) {
 func (r *reading) watch(stack *middleware.Stack) error {
 	var a *asking
 	switch op := stack.ID(); op {
-	case getMetadata, getCredentials, assumeRole, assumeByToken, getRoleByIdentity, createToken, createLoginToken, getRegion:
+	case getMetadata, getCredentials, assumeRole, assumeByToken, getRoleByIdentity, createToken, createLoginToken, getRegion, getCaller:
 		a = &asking{settings: r.settings, op: op}
 		if err := stack.Initialize.Add(middleware.InitializeMiddlewareFunc("WhoIsAsked", a.call), middleware.Before); err != nil {
 			return err
 		}
-	case getToken, getCaller:
+	case getToken:
 		a = &asking{settings: r.settings, op: op}
 	default: // KMS, whose calls are counted in microseconds
 		return nil
@@ -160,27 +160,35 @@ type asking struct {
 	url      *url.URL // nil: no attempt was made
 	status   int
 	html     bool
-	text     string   // of a refusal that is neither a page nor for programs
-	secrets  []string // that were sent
+	text     string // of a refusal that is neither a page nor for programs
+	sent     sentRequest
 }
 
 func (a *asking) call(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (
 	middleware.InitializeOutput, middleware.Metadata, error,
 ) {
-	switch in := in.Parameters.(type) {
-	case *sts.AssumeRoleInput:
+	if in, ok := in.Parameters.(*sts.AssumeRoleInput); ok {
 		a.role = aws.ToString(in.RoleArn)
-	case *sts.AssumeRoleWithWebIdentityInput:
-		a.secrets = append(a.secrets, aws.ToString(in.WebIdentityToken))
 	}
 	out, metadata, err := next.HandleInitialize(ctx, in)
 	if err == nil && a.op == getCredentials && !hasAccessKey(out.Result) {
 		err = &smithy.DeserializationError{Err: errNoAccessKey}
 	}
-	if err != nil {
-		err = a.failed(err)
+	if caller, ok := out.Result.(*sts.GetCallerIdentityOutput); ok && caller != nil {
+		caller.Account, caller.Arn = a.shown(caller.Account), a.shown(caller.Arn)
+	}
+	switch {
+	case err == nil:
+	case a.op == getCaller: // asks for no credentials
+		err = &repeatedError{err, a.sent.secrets()}
+	default:
+		err = &repeatedError{a.failed(err), a.sent.secrets()}
 	}
 	return out, metadata, err
+}
+
+func (a *asking) shown(text *string) *string {
+	return aws.String(a.sent.secrets().from(aws.ToString(text)))
 }
 
 var errNoAccessKey = errors.New("JSON without an access key")
@@ -202,7 +210,7 @@ func (a *asking) attempt(ctx context.Context, in middleware.DeserializeInput, ne
 	a.status, a.html, a.text = 0, false, ""
 	if req, ok := in.Request.(*smithyhttp.Request); ok {
 		a.url = req.URL
-		a.secrets = append(a.secrets, secretsOf(req.Request)...)
+		a.sent = sentRequest{req.Request, bodyOf(req)}
 	}
 	out, metadata, err := next.HandleDeserialize(ctx, in)
 	if resp, ok := out.RawResponse.(*smithyhttp.Response); err == nil && ok && resp != nil {
@@ -245,21 +253,6 @@ func (a *asking) answered(resp *smithyhttp.Response) error {
 	return nil
 }
 
-// secretsOf is what a request carries that no text may show, should the answer
-// repeat it.
-func secretsOf(req *http.Request) (secrets []string) {
-	for _, name := range []string{"Authorization", "X-Amz-Security-Token", "X-Aws-Ec2-Metadata-Token", "X-Amz-Sso_bearer_token"} {
-		secrets = append(secrets, req.Header.Get(name))
-	}
-	if password, ok := req.URL.User.Password(); ok {
-		secrets = append(secrets, password)
-	}
-	for _, values := range req.URL.Query() {
-		secrets = append(secrets, values...)
-	}
-	return append(secrets, req.URL.RawQuery)
-}
-
 func (a *asking) failed(err error) error {
 	e := &askedError{op: a.op, status: a.status, html: a.html, sent: a.url != nil, err: err}
 	switch a.op {
@@ -280,18 +273,8 @@ func (a *asking) failed(err error) error {
 			e.source.address = withoutSecrets(a.url.String())
 		}
 	}
-	e.said = a.withoutSecrets(a.saidBy(err, e.source.kind))
+	e.said = a.saidBy(err, e.source.kind)
 	return e
-}
-
-func (a *asking) withoutSecrets(s string) string {
-	const shortest = 4 // less is no secret, and would make holes in words
-	for _, secret := range a.secrets {
-		if len(strings.TrimSpace(secret)) >= shortest {
-			s = strings.ReplaceAll(s, strings.TrimSpace(secret), "[removed]")
-		}
-	}
-	return s
 }
 
 // saidBy is what a source answered, in its own words where it has some for people.
@@ -360,7 +343,7 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// isOfTheInstance says whether an error is about what the metadata service gave
+// isOfTheInstance reports whether an error is about what the metadata service gave
 // when it had answered: the SDK's own text is all that tells. A service that the
 // settings disable was not asked.
 func isOfTheInstance(err error) bool {

@@ -25,6 +25,7 @@ type attempts struct {
 	first time.Duration // limit of the first
 	made  int
 	hung  bool
+	sent  [maxAttempts]sentRequest
 }
 
 type attemptsKey struct{}
@@ -62,6 +63,7 @@ func (l *line) Do(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	state.keep(out, body)
 	resp, err := w.transports.roundTrip(transport, replayable(out, body))
 	if errors.Is(err, errClosedConnections) {
 		w.hung() // what closed these may have closed all
@@ -122,6 +124,13 @@ func attempt(req *http.Request, t *transports) (context.Context, context.CancelF
 	return req.Context(), func() {}, t.pooled, state
 }
 
+// keep notes what an attempt sends.
+func (a *attempts) keep(request *http.Request, body []byte) {
+	if a != nil {
+		a.sent[(a.made-1)%maxAttempts] = sentRequest{request, body}
+	}
+}
+
 var errClosedConnections = errors.New("one connection after the other was closed before it answered")
 
 // inMemory returns a request and its body, read.
@@ -178,7 +187,7 @@ func (t *transports) roundTrip(transport *http.Transport, req *http.Request) (*h
 	body, err := io.ReadAll(resp.Body)
 	closeErr := resp.Body.Close()
 	if err = errors.Join(err, closeErr); err != nil {
-		return nil, orStrange(fmt.Errorf("reading the answer: %w", err))
+		return nil, of(resp, fmt.Errorf("reading the answer: %w", err))
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return resp, nil

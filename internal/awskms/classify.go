@@ -43,6 +43,10 @@ func classify(err error, s situation) *cause.Error {
 		identify(e, err, s.from)
 		nameSource(e, s.from)
 	}
+	noteOrigin(e)
+	sent := secretsIn(err)
+	e.Said, e.Principal, e.Action = sent.from(e.Said), sent.from(e.Principal), sent.from(e.Action)
+	e.AWSCode, e.RequestID = sent.id(e.AWSCode), sent.id(e.RequestID)
 	if changed, ok := errors.AsType[*callerChangedError](err); ok {
 		e.Note = changed.note()
 	}
@@ -67,6 +71,7 @@ func identify(e *cause.Error, err error, from *sourceSettings) {
 	_, noRegion := errors.AsType[*regionError](err)
 	api, isAPI := errors.AsType[smithy.APIError](err)
 	strange, isStrange := errors.AsType[*strangeAnswerError](err)
+	wrong, isWrong := errors.AsType[*wrongAnswerError](err)
 	switch {
 	case errors.Is(err, errPanicked):
 		e.Code = cause.Panicked
@@ -81,6 +86,10 @@ func identify(e *cause.Error, err error, from *sourceSettings) {
 		}
 	case isStrange:
 		e.Code, e.Said = cause.NotKMS, strange.Error()
+	case isWrong && wrong.requestID == "":
+		e.Code, e.Said = cause.NotKMS, wrong.Error()
+	case isWrong:
+		e.Code, e.Said, e.RequestID = cause.WrongAnswer, wrong.what, wrong.requestID
 	case isTimeout(err):
 		e.Code = cause.TimedOut
 	case isAPI:
@@ -106,7 +115,7 @@ func identifyAPI(e *cause.Error, api smithy.APIError, status int) {
 	case "NotFoundException", "InvalidArnException":
 		e.Code = cause.KeyNotFound
 	case "AccessDeniedException", "AccessDenied", "UnauthorizedOperation", "OptInRequired":
-		e.Code = cause.AccessDenied
+		e.Code, e.Denial = cause.AccessDenied, denialOf(api.ErrorMessage())
 	case "InvalidGrantTokenException", "InvalidGrantIdException":
 		e.Code = cause.GrantRefused
 	case "InvalidKeyUsageException":
@@ -125,8 +134,36 @@ func identifyAPI(e *cause.Error, api smithy.APIError, status int) {
 		e.Code = cause.Throttled
 	default:
 		e.Code = identifyShared(code, api.ErrorMessage(), status)
+		if e.Code == cause.Unforeseen && e.RequestID == "" {
+			e.Code = cause.NotKMS
+		}
+	}
+	if e.Code == cause.NotKMS {
+		e.AWSCode, e.Said = "", saidWithStatus(status, api)
 	}
 }
+
+// saidWithStatus is what a stranger says: its code is none of AWS's.
+func saidWithStatus(status int, api smithy.APIError) string {
+	parts := []string{httpStatus(status)}
+	for _, part := range []string{api.ErrorCode(), api.ErrorMessage()} {
+		if part != "" && part != unknownError {
+			parts = append(parts, part)
+		}
+	}
+	return strings.Join(parts, ": ")
+}
+
+// noteOrigin says of a throttled call that something between may have said so: KMS
+// gives each answer an id.
+func noteOrigin(e *cause.Error) {
+	if e.Code == cause.Throttled && e.RequestID == "" {
+		e.Note = "the answer has no request id of KMS, so a proxy or gateway in between may have given it: look at the limits of that first"
+	}
+}
+
+// unknownError is the SDK's word for a body without an error type.
+const unknownError = "UnknownError"
 
 func identifyShared(code, message string, status int) cause.Code {
 	if known, ok := signatureOrCredentials(code, message); ok {
@@ -138,7 +175,7 @@ func identifyShared(code, message string, status int) cause.Code {
 	if status >= http.StatusInternalServerError {
 		return cause.KMSInternal
 	}
-	if code == "UnknownError" { // the SDK's word for a body without an error type
+	if code == unknownError {
 		return cause.NotKMS
 	}
 	return cause.Unforeseen
@@ -179,11 +216,13 @@ func identifyNetwork(e *cause.Error, err error) {
 	status := statusOf(err)
 	_, garbled := errors.AsType[*smithy.DeserializationError](err)
 	switch {
+	case status == http.StatusTooManyRequests:
+		e.Code, e.Said = cause.Throttled, httpStatus(status)
 	case status >= http.StatusInternalServerError:
 		e.Code = cause.KMSInternal
 		e.Said = http.StatusText(status)
 	case garbled:
-		e.Code = cause.NotKMS
+		e.Code, e.Said = cause.NotKMS, httpStatus(status)
 	case isTLS(err):
 		e.Code, e.Said = cause.TLSFailed, innermost(err)
 	case isA[*net.DNSError](err):
@@ -252,7 +291,7 @@ func innermost(err error) string {
 //
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
 func whoAndWhat(message string) (principal, action string) {
-	rest, ok := strings.CutPrefix(message, "User: ")
+	rest, ok := strings.CutPrefix(strings.Join(strings.Fields(message), " "), "User: ")
 	if !ok {
 		return "", ""
 	}
@@ -261,5 +300,5 @@ func whoAndWhat(message string) (principal, action string) {
 		return "", ""
 	}
 	action, _, _ = strings.Cut(rest, " ")
-	return principal, action
+	return principal, strings.TrimRight(action, ".,")
 }

@@ -129,7 +129,7 @@ type Opened struct {
 // Encrypt wraps 1 to 4,096 bytes under a key, named as KMS takes it. The plaintext
 // is the caller's again when Encrypt returns. Every error is a [cause.Error].
 func (c *Client) Encrypt(ctx context.Context, key string, plaintext secret.Bytes) (Sealed, error) {
-	s, err := call(ctx, c, request[Sealed]{op: "Encrypt", key: key, prepare: func(api *kms.Client) work[Sealed] {
+	return call(ctx, c, request[Sealed]{op: "Encrypt", key: key, prepare: func(api *kms.Client) work[Sealed] {
 		own := bytes.Clone(plaintext)
 		return func(ctx context.Context) (Sealed, error) {
 			defer clear(own)
@@ -137,22 +137,15 @@ func (c *Client) Encrypt(ctx context.Context, key string, plaintext secret.Bytes
 			if err != nil {
 				return Sealed{}, err
 			}
-			s := Sealed{Blob: out.CiphertextBlob, KeyARN: aws.ToString(out.KeyId)}
-			id, _ := awsmiddleware.GetRequestIDMetadata(out.ResultMetadata)
-			s.RequestID = requestID(id)
+			s := Sealed{
+				Blob: out.CiphertextBlob, KeyARN: foreignKey(ctx, key, aws.ToString(out.KeyId)), RequestID: answeredID(ctx, out.ResultMetadata),
+			}
+			if len(s.Blob) == 0 || len(s.Blob) > maxBlob || !answers(key, s.KeyARN) {
+				return Sealed{}, wrongAnswer(ctx, out.ResultMetadata, "no blob, one that Decrypt does not take, or of another key", s.KeyARN)
+			}
 			return s, nil
 		}
 	}})
-	if err != nil {
-		return Sealed{}, err
-	}
-	if len(s.Blob) == 0 || len(s.Blob) > maxBlob || !answers(key, s.KeyARN) {
-		return Sealed{}, &cause.Error{
-			Code: cause.WrongAnswer, Op: "Encrypt", Key: key, RequestID: s.RequestID,
-			Said: "no blob, one that Decrypt does not take, or of another key: " + s.KeyARN,
-		}
-	}
-	return s, nil
 }
 
 // Decrypt unwraps a blob with the named key and no other. With key "" KMS
@@ -163,7 +156,7 @@ func (c *Client) Decrypt(ctx context.Context, key string, blob []byte) (Opened, 
 	if key != "" {
 		in.KeyId = &key
 	}
-	o, err := call(ctx, c, request[Opened]{
+	return call(ctx, c, request[Opened]{
 		op: "Decrypt", key: key, late: func(o Opened) { o.Plaintext.Clear() },
 		prepare: func(api *kms.Client) work[Opened] {
 			return func(ctx context.Context) (Opened, error) {
@@ -171,24 +164,18 @@ func (c *Client) Decrypt(ctx context.Context, key string, blob []byte) (Opened, 
 				if err != nil {
 					return Opened{}, err
 				}
-				o := Opened{Plaintext: out.Plaintext, KeyARN: aws.ToString(out.KeyId), Material: material(aws.ToString(out.KeyMaterialId))}
-				id, _ := awsmiddleware.GetRequestIDMetadata(out.ResultMetadata)
-				o.RequestID = requestID(id)
+				o := Opened{
+					Plaintext: out.Plaintext, KeyARN: foreignKey(ctx, key, aws.ToString(out.KeyId)),
+					Material: foreignID(ctx, material(aws.ToString(out.KeyMaterialId))), RequestID: answeredID(ctx, out.ResultMetadata),
+				}
+				if len(o.Plaintext) == 0 || !answers(key, o.KeyARN) {
+					o.Plaintext.Clear()
+					return Opened{}, wrongAnswer(ctx, out.ResultMetadata, "no plaintext, or of another key", o.KeyARN)
+				}
 				return o, nil
 			}
 		},
 	})
-	if err != nil {
-		return Opened{}, err
-	}
-	if len(o.Plaintext) == 0 || !answers(key, o.KeyARN) {
-		o.Plaintext.Clear()
-		return Opened{}, &cause.Error{
-			Code: cause.WrongAnswer, Op: "Decrypt", Key: key, RequestID: o.RequestID,
-			Said: "no plaintext, or of another key: " + o.KeyARN,
-		}
-	}
-	return o, nil
 }
 
 // maxBlob is what Decrypt takes. A longer one would be written and never read.
@@ -211,6 +198,41 @@ func answers(asked, got string) bool {
 	}
 	ref, err := keyref.Parse(asked)
 	return err != nil || !ref.IsARN() || ref.IsAlias()
+}
+
+// A wrongAnswerError is an answer without an error that is not one to the call.
+type wrongAnswerError struct {
+	what      string
+	status    int    // HTTP's
+	requestID string // ""; KMS always gives one
+}
+
+func (e *wrongAnswerError) Error() string { return httpStatus(e.status) + ": " + e.what }
+
+func wrongAnswer(ctx context.Context, answer middleware.Metadata, what, key string) error {
+	if key != "" {
+		what += ": " + key
+	}
+	e := &wrongAnswerError{what: what, requestID: answeredID(ctx, answer)}
+	if resp, ok := awsmiddleware.GetRawResponse(answer).(*smithyhttp.Response); ok {
+		e.status = resp.StatusCode
+	}
+	return e
+}
+
+// notOfKMS is an error where an answer has no request id: something else than KMS
+// may have given it, and that an answer is empty says nothing then.
+func notOfKMS(ctx context.Context, answer middleware.Metadata) error {
+	if answeredID(ctx, answer) == "" {
+		return wrongAnswer(ctx, answer, "no request id", "")
+	}
+	return nil
+}
+
+// answeredID is the request id of an answer, "" where it has none that may be shown.
+func answeredID(ctx context.Context, answer middleware.Metadata) string {
+	id, _ := awsmiddleware.GetRequestIDMetadata(answer)
+	return foreignID(ctx, requestID(id))
 }
 
 // requestID returns an id of a request as AWS makes them, and "" for anything else.

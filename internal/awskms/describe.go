@@ -12,7 +12,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/aws/smithy-go"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
@@ -33,23 +32,23 @@ type KeyInfo struct {
 //
 // https://docs.aws.amazon.com/kms/latest/APIReference/API_DescribeKey.html
 func (c *Client) DescribeKey(ctx context.Context, key string) (KeyInfo, error) {
-	type answer = *kms.DescribeKeyOutput
-	out, err := call(context.WithValue(ctx, optionalKey{}, true), c, request[answer]{op: "DescribeKey", key: key, prepare: func(api *kms.Client) work[answer] {
-		return func(ctx context.Context) (answer, error) {
-			return api.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &key})
+	return call(context.WithValue(ctx, optionalKey{}, true), c, request[KeyInfo]{op: "DescribeKey", key: key, prepare: func(api *kms.Client) work[KeyInfo] {
+		return func(ctx context.Context) (KeyInfo, error) {
+			out, err := api.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &key})
+			switch {
+			case err != nil:
+				return KeyInfo{}, err
+			case out.KeyMetadata == nil:
+				return KeyInfo{}, wrongAnswer(ctx, out.ResultMetadata, "nothing about the key", "")
+			}
+			m, sent := out.KeyMetadata, ofCall(ctx)
+			return KeyInfo{
+				ARN: sent.from(aws.ToString(m.Arn)), Spec: sent.from(string(m.KeySpec)), Usage: sent.from(string(m.KeyUsage)),
+				State: sent.from(string(m.KeyState)), Origin: sent.from(string(m.Origin)),
+				MultiRegion: aws.ToBool(m.MultiRegion), Deletion: aws.ToTime(m.DeletionDate),
+			}, nil
 		}
 	}})
-	switch {
-	case err != nil:
-		return KeyInfo{}, err
-	case out.KeyMetadata == nil:
-		return KeyInfo{}, &cause.Error{Code: cause.WrongAnswer, Op: "DescribeKey", Key: key}
-	}
-	m := out.KeyMetadata
-	return KeyInfo{
-		ARN: aws.ToString(m.Arn), Spec: string(m.KeySpec), Usage: string(m.KeyUsage), State: string(m.KeyState), Origin: string(m.Origin),
-		MultiRegion: aws.ToBool(m.MultiRegion), Deletion: aws.ToTime(m.DeletionDate),
-	}, nil
 }
 
 // optionalKey is the context key of a call whose denial is normal.
@@ -69,16 +68,18 @@ type Rotation struct {
 //
 // https://docs.aws.amazon.com/kms/latest/APIReference/API_GetKeyRotationStatus.html
 func (c *Client) KeyRotation(ctx context.Context, key string) (Rotation, error) {
-	type answer = *kms.GetKeyRotationStatusOutput
-	out, err := call(ctx, c, request[answer]{op: "GetKeyRotationStatus", key: key, prepare: func(api *kms.Client) work[answer] {
-		return func(ctx context.Context) (answer, error) {
-			return api.GetKeyRotationStatus(ctx, &kms.GetKeyRotationStatusInput{KeyId: &key})
+	return call(ctx, c, request[Rotation]{op: "GetKeyRotationStatus", key: key, prepare: func(api *kms.Client) work[Rotation] {
+		return func(ctx context.Context) (Rotation, error) {
+			out, err := api.GetKeyRotationStatus(ctx, &kms.GetKeyRotationStatusInput{KeyId: &key})
+			if err == nil {
+				err = notOfKMS(ctx, out.ResultMetadata)
+			}
+			if err != nil {
+				return Rotation{}, err
+			}
+			return Rotation{out.KeyRotationEnabled, int(aws.ToInt32(out.RotationPeriodInDays)), aws.ToTime(out.NextRotationDate)}, nil
 		}
 	}})
-	if err != nil {
-		return Rotation{}, err
-	}
-	return Rotation{out.KeyRotationEnabled, int(aws.ToInt32(out.RotationPeriodInDays)), aws.ToTime(out.NextRotationDate)}, nil
 }
 
 // MayEncrypt asks KMS whether a call of Encrypt would be allowed. Every error is
@@ -90,9 +91,12 @@ func (c *Client) MayEncrypt(ctx context.Context, key string, plaintext secret.By
 		own := bytes.Clone(plaintext)
 		return func(ctx context.Context) (struct{}, error) {
 			defer clear(own)
-			_, err := api.Encrypt(ctx, &kms.EncryptInput{
+			out, err := api.Encrypt(ctx, &kms.EncryptInput{
 				KeyId: &key, Plaintext: own, EncryptionContext: c.opts.EncryptionContext, DryRun: aws.Bool(true),
 			})
+			if err == nil {
+				return struct{}{}, notOfKMS(ctx, out.ResultMetadata)
+			}
 			return struct{}{}, dryRun(err)
 		}
 	}})
@@ -112,7 +116,10 @@ func (c *Client) MayDecrypt(ctx context.Context, key string, blob []byte) error 
 	}
 	_, err := call(ctx, c, request[struct{}]{op: "Decrypt", key: key, prepare: func(api *kms.Client) work[struct{}] {
 		return func(ctx context.Context) (struct{}, error) {
-			_, err := api.Decrypt(ctx, in)
+			out, err := api.Decrypt(ctx, in)
+			if err == nil {
+				return struct{}{}, notOfKMS(ctx, out.ResultMetadata)
+			}
 			return struct{}{}, dryRun(err)
 		}
 	}})

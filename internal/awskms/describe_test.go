@@ -89,7 +89,7 @@ func TestDryRunNeedsNoCiphertext(t *testing.T) {
 	}
 }
 
-// DescribeKey is denied in many accounts, such as those of kOps: that is no reason
+// DescribeKey is denied in many accounts, such as those of kOps: that does not matter
 // to try other credentials, nor to look for them.
 func TestDeniedDescriptionTriesNoOtherCredentials(t *testing.T) {
 	r := rotatingCredentials(t)

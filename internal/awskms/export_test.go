@@ -8,6 +8,9 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/smithy-go"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
 // LookAgain makes the next call look at the files of settings, as it would after
@@ -78,3 +81,8 @@ func Hangs(c *Connections) int {
 
 // Running counts the steps of look-ups that run, those included that were left behind.
 func Running(c *Client) int { return running(c) }
+
+// Denied is what is made of an AccessDeniedException with this sentence.
+func Denied(key, sentence string) *cause.Error {
+	return classify(&smithy.GenericAPIError{Code: "AccessDeniedException", Message: sentence}, situation{op: "Encrypt", key: key})
+}

@@ -251,7 +251,7 @@ func (i *identity) failedLocked(l *lookUp) {
 	i.warnLocked("AWS settings or credentials cannot be read anew: those before go on", l.err)
 }
 
-// takeLocked decides what becomes of credentials that were found. It reports whether
+// takeLocked decides what to do with credentials that were found. It reports whether
 // there is something to sign with because of them.
 func (i *identity) takeLocked(l *lookUp, now time.Time) bool {
 	s := l.found

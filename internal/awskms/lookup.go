@@ -137,7 +137,7 @@ func (l *lookUp) ask(ctx context.Context) (*session, error) {
 		l.renews = l.current != nil && !l.current.static
 		return nil, err
 	}
-	l.identity.conns.offer(s.cfg, asOf) // the CA bundle counts from now on, whatever becomes of the credentials
+	l.identity.conns.offer(s.cfg, asOf) // the CA bundle counts from now on, whether or not the credentials can be used
 	return l.sign(ctx, s)
 }
 

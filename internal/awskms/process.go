@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -151,17 +152,23 @@ func runShell(ctx context.Context, command string) ([]byte, error) {
 // errTooMuch is a process that goes on printing.
 var errTooMuch = errors.New("more output than credentials need")
 
-// run runs a program in a process group of its own, and ends the whole group
-// with ctx.
+// run runs a program in a process group of its own, and ends the whole group with
+// ctx. The kernel kills the program, though not what that has started, when this
+// process is killed: more exactly, when the thread that started it ends. So that
+// thread is kept until the program has ended.
+//
+// https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
 func run(ctx context.Context, argv []string) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // the operator's own command
 	out := &limited{full: func() { cancel(errTooMuch) }}
 	cmd.Stdout, cmd.Env, cmd.WaitDelay = out, os.Environ(), pipePatience
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	kill := func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.Cancel = kill
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -317,7 +324,7 @@ func doubleQuoted(s string) (text string, length int, plain bool) {
 	return "", 0, true
 }
 
-// ofTheShell says whether a command's first word means something to sh itself,
+// ofTheShell reports whether a command's first word means something to sh itself,
 // so that there is no program of that name, or another one.
 //
 // https://pubs.opengroup.org/onlinepubs/9799919799/utilities/V3_chap02.html

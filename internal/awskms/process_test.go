@@ -1,13 +1,17 @@
 package awskms
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -129,7 +133,7 @@ func TestCredentialProcessHasNoStandardInputAndNoStandardError(t *testing.T) {
 	}
 }
 
-// gone waits until a process that wrote its id to a file is no more.
+// gone waits until the process that wrote its id to a file has ended.
 func gone(t *testing.T, file string) {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -148,7 +152,7 @@ func gone(t *testing.T, file string) {
 	t.Errorf("process %d goes on", pid)
 }
 
-// zombie says whether a process has ended, and its parent has not looked.
+// zombie reports whether a process has ended, and its parent has not looked.
 func zombie(pid int) bool {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	return err == nil && strings.Contains(string(stat), ") Z ")
@@ -238,4 +242,55 @@ func TestCredentialProcessThatLeavesAChildBehind(t *testing.T) {
 		t.Errorf("took %v, want about %v", took, pipePatience)
 	}
 	gone(t, file)
+}
+
+// processVariable makes this test the process that is killed: it names the file for
+// the id of what a credential_process runs.
+const processVariable = "AWSKMS_TEST_PROCESS"
+
+// A plugin that is killed leaves no credential_process behind that hangs. While it
+// runs, threads of it may end.
+func TestCredentialProcessEndsWithAKilledPlugin(t *testing.T) {
+	if file := os.Getenv(processVariable); file != "" {
+		runHanging(t, file)
+		return
+	}
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "pid")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), processVariable+"="+file)
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if err != nil || line != "it runs\n" {
+		t.Fatalf("said %q, %v; want that the credential_process outlives threads", line, err)
+	}
+	gone(t, file)
+}
+
+func runHanging(t *testing.T, file string) {
+	t.Helper()
+	go func() {
+		_, _ = retrieveFrom(t, context.Background(), "echo $$ > "+file+".new; mv "+file+".new "+file+"; exec sleep 600")
+	}()
+	var text []byte
+	for end := time.Now().Add(time.Minute); len(text) == 0 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		text, _ = os.ReadFile(file)
+	}
+	var ending sync.WaitGroup
+	for range 100 {
+		ending.Go(runtime.LockOSThread) // ends the thread with the goroutine
+	}
+	ending.Wait()
+	if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && syscall.Kill(pid, 0) == nil && !zombie(pid) {
+		_, _ = os.Stdout.WriteString("it runs\n")
+	}
+	select {} // until it is killed
 }

@@ -57,7 +57,7 @@ func (l *sdkLog) Logf(classification logging.Classification, format string, v ..
 	l.log.LogAttrs(ctx, level, "the AWS SDK reports", attrs...)
 }
 
-// tell says whether a line is to be told now, and how often it was left out since
+// tell reports whether a line is to be told now, and how often it was left out since
 // it was last told.
 func (l *sdkLog) tell(line string) (leftOut int, ok bool) {
 	l.mu.Lock()

@@ -30,7 +30,7 @@ type request[T any] struct {
 type work[T any] func(context.Context) (T, error)
 
 // send makes one call of the SDK, with its retries. It returns soon after the end of
-// ctx, whatever becomes of the call.
+// ctx, however the call ends.
 func send[T any](ctx context.Context, c *Client, api *kms.Client, r request[T]) (T, error) {
 	do := r.prepare(api)
 	late := r.late
@@ -43,7 +43,8 @@ func send[T any](ctx context.Context, c *Client, api *kms.Client, r request[T]) 
 				err = c.panicked(p)
 			}
 		}()
-		return do(ctx)
+		out, err = do(ctx)
+		return out, repeating(ctx, err)
 	}, late)
 }
 

@@ -125,7 +125,7 @@ func (i *identity) settings(ctx context.Context) (aws.Config, error) {
 	return i.sources.load(ctx, out.Region) // again, for the SDK's own calls of STS
 }
 
-// sources reads the SDK's settings, each time anew. It is safe for concurrent use.
+// sources reads the SDK's settings again each time. It is safe for concurrent use.
 type sources struct {
 	conns *Connections
 	waits *bounded.Observer
@@ -141,7 +141,7 @@ func newSources(o Options) *sources {
 
 // load gives the SDK's own calls, of STS and of metadata services, a client that
 // keeps no connection, as each loading makes one of its own; and that waits for
-// no answer for ever, as the SDK's cache of credentials does.
+// no answer without end, as the SDK's cache of credentials does.
 func (s *sources) load(ctx context.Context, region string) (aws.Config, error) {
 	client := awshttp.NewBuildableClient().WithTimeout(answerTime).WithTransportOptions(ownCalls)
 	r := &reading{settings: &sourceSettings{role: s.role}, process: &processProvider{conns: s.conns, waits: s.waits}}

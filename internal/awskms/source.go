@@ -182,7 +182,7 @@ func (o *sourceSettings) top() source {
 	return base
 }
 
-// ofProfile says whether the profile in use counts: the environment goes first.
+// ofProfile reports whether the profile in use counts: the environment goes first.
 func (o *sourceSettings) ofProfile() bool {
 	return !o.env.Credentials.HasKeys() && o.env.WebIdentityTokenFilePath == ""
 }

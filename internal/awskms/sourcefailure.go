@@ -126,7 +126,7 @@ func identifyAsked(e *cause.Error, a *askedError) {
 		identifyContainer(e, a)
 	case a.status == 0:
 		e.Code = cause.CredentialsSilent
-	case !isAPI, code == "UnknownError": // the SDK's word for a body without an error type
+	case !isAPI, code == unknownError:
 		e.Code, e.AWSCode = cause.NotASource, ""
 	default:
 		identifyExchange(e, a, api)
@@ -195,6 +195,7 @@ func identifyExchange(e *cause.Error, a *askedError, api smithy.APIError) {
 		e.Code = known
 	case byToken, a.op == assumeRole:
 		e.Code, e.Check = cause.RoleRefused, a.source.check()
+		e.Denial = denialOfRole(api.ErrorMessage(), a.source.role)
 	default:
 		e.Code, e.Check = cause.SourceRefused, a.source.check()
 	}
@@ -212,7 +213,7 @@ func signatureOrCredentials(code, message string) (cause.Code, bool) {
 	return known, ok
 }
 
-// askedAService says whether credentials were to come from a service that was
+// askedAService reports whether credentials were to come from a service that was
 // chosen by settings. An instance metadata service that is not there is where
 // every search without credentials ends.
 func askedAService(err error) bool {

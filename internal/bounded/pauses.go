@@ -18,7 +18,7 @@ const (
 // starts to count again where a pause ended: the limits of what was under way ran
 // out together, and show nothing.
 //
-// It measures by the monotonic clock, so that a step of the wall clock is no pause.
+// It measures by the monotonic clock, so that a step of the wall clock does not count as a pause.
 // Nil has never seen a pause. It is safe for concurrent use.
 type Pauses struct {
 	mu   sync.Mutex
@@ -66,7 +66,7 @@ func (p *Pauses) Last() time.Time {
 	return p.last
 }
 
-// Since says whether a pause ended after when: what began before it is to be
+// Since reports whether a pause ended after when: what began before it is to be
 // counted again.
 func (p *Pauses) Since(when time.Time) bool { return p.Last().After(when) }
 

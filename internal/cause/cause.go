@@ -101,6 +101,7 @@ type Error struct {
 	Said      string   // what the other side said, in its own words; may be ""
 	Principal string   // who was refused, where AWS said it
 	Action    string   // what was refused, where AWS said it
+	Denial    Denial   // why it was refused, where AWS said it
 	Source    string   // which source of credentials was asked, already safe to print; may be ""
 	Check     string   // what to do about that source, instead of the table's next step, already safe to print; may be ""
 	Later     *Error   // what failed since then, where that is something else; may be nil
@@ -113,8 +114,12 @@ func (e *Error) Class() Class { return e.Code.Info().Class }
 // Unwrap returns what happened underneath.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Error says code, provider, operation and key, why, what AWS said, and what to
-// do next.
+// Explain is the command that prints the page of a code: it works where there is no
+// network.
+func Explain(id string) string { return "aws-encryption-provider explain " + id }
+
+// Error says code, provider, operation and key, why, what AWS said, what to do next,
+// and what prints the code's page.
 func (e *Error) Error() string {
 	info := e.Code.Info()
 	var b strings.Builder
@@ -131,7 +136,7 @@ func (e *Error) Error() string {
 	for _, key := range e.AlsoTried {
 		b.WriteString(", " + clip(key))
 	}
-	b.WriteString(": " + info.What)
+	b.WriteString(": " + e.What())
 	if said := e.said(); said != "" {
 		b.WriteString(" (" + said + ")")
 	}
@@ -142,19 +147,33 @@ func (e *Error) Error() string {
 	if e.Later != nil {
 		b.WriteString("; since then: " + e.Later.Short())
 	}
+	b.WriteString("; more: " + Explain(info.ID))
 	return b.String()
 }
 
 // Short is the cause and the next step without the key and AWS's words.
 func (e *Error) Short() string {
-	return e.Code.Info().ID + " " + e.Code.Info().What + "; " + e.Next()
+	return e.Code.Info().ID + " " + e.What() + "; " + e.Next()
+}
+
+// What is what happened, with the kind of policy that denied access where AWS
+// named it.
+func (e *Error) What() string {
+	what := e.Code.Info().What
+	if e.Code == AccessDenied {
+		what += e.Denial.what()
+	}
+	return what
 }
 
 // Next is the next step for a person, with the key (as text, and as arguments of
 // the AWS CLI), the action, the principal and the source of credentials filled in
 // where they are known.
 func (e *Error) Next() string {
-	if e.Check != "" {
+	next := e.Code.Info().Next
+	if cure := e.Denial.next(); cure != "" && (e.Code == AccessDenied || e.Code == RoleRefused) {
+		next = cure
+	} else if e.Check != "" {
 		return e.Check
 	}
 	source := e.Source
@@ -167,13 +186,19 @@ func (e *Error) Next() string {
 		}
 		return clip(s)
 	}
+	policy := ""
+	if e.Denial.ARN != "" {
+		policy = " " + clip(e.Denial.ARN)
+	}
 	return strings.NewReplacer(
 		"{key}", orElse(e.Key, "the key"),
+		"{resource}", orElse(e.Denial.Resource, orElse(e.Key, "the key")),
+		"{policy}", policy,
 		"{cli}", "--key-id "+orElse(e.cliKey(), "KEY")+regionArgument(e.cliKey()),
 		"{action}", orElse(e.Action, "kms:"+orElse(e.Op, "Encrypt and kms:Decrypt")),
 		"{principal}", orElse(e.Principal, "the identity that this process runs as"),
 		"{source}", source,
-	).Replace(e.Code.Info().Next)
+	).Replace(next)
 }
 
 // Asked is the source of credentials that was asked, "" where the next step names
@@ -246,11 +271,13 @@ func Worst(errs []*Error) *Error {
 	return worst
 }
 
-// maxForeign is how many bytes of a foreign string are shown.
-const maxForeign = 200
+// maxForeign is how many bytes of a foreign string are shown. AWS's sentences begin
+// with who was refused, and end with why, such as the ARN of a policy: of a longer
+// string the middle is left out.
+const maxForeign = 320
 
-// Quote makes a string from outside safe to print: its first line, cut at 200
-// bytes, quoted so that control characters and line breaks cannot forge output.
+// Quote makes a string from outside safe to print: its first line, at most 320
+// bytes of it, quoted so that control characters and line breaks cannot forge output.
 // Only the first line is kept, since AWS follows some refusals of a signature
 // with the signed headers, the session token among them.
 func Quote(s string) string {
@@ -268,15 +295,20 @@ func clip(s string) string {
 	return cut(s)
 }
 
+// cut leaves out the middle of a string that is too long, and splits no rune.
 func cut(s string) string {
+	const gap, tail = "...", 180
 	if len(s) <= maxForeign {
 		return s
 	}
-	end := maxForeign
+	end, begin := maxForeign-len(gap)-tail, len(s)-tail
 	for end > 0 && !utf8.RuneStart(s[end]) {
 		end--
 	}
-	return s[:end] + "..."
+	for begin < len(s) && !utf8.RuneStart(s[begin]) {
+		begin++
+	}
+	return s[:end] + gap + s[begin:]
 }
 
 // LogValue gives a log the parts of the error as fields.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -27,6 +28,32 @@ func TestEveryCauseHasACompleteUniqueRow(t *testing.T) {
 		if info.Class == "" || info.What == "" || info.Next == "" {
 			t.Errorf("%s: class %q, what %q, next %q: want all three", info.ID, info.Class, info.What, info.Next)
 		}
+	}
+}
+
+// An instruction is read by whoever is alone with one node of three, and by whoever
+// sees it in an outage: where it could hurt then, it says so.
+func TestInstructionsThatCouldHurtSayWhereAndWhenNot(t *testing.T) {
+	t.Parallel()
+	var (
+		hurts  = regexp.MustCompile(`(?i)\brestart\b|\bstart (the|this|it)\b|\breload|\bpromote|\bon top\b|to the top|\bremove\b|take .* out\b|\bdisable\b|\bdelete\b|\bstop\b|raise the timeout`)
+		nodes  = regexp.MustCompile(`(?i)\b(every|any|other|each|one) (node|API server|one directly)|the other nodes`)
+		outage = regexp.MustCompile(`(?i)outage of KMS|KMS (does not answer|answers)`)
+		told   int
+	)
+	for _, c := range cause.Codes() {
+		info := c.Info()
+		text := strings.ReplaceAll(info.Next+"\n"+info.Doc, "without a restart", "")
+		if !hurts.MatchString(text) {
+			continue
+		}
+		told++
+		if !nodes.MatchString(text) || !outage.MatchString(text) {
+			t.Errorf("%s names a step that hurts (%q) without other nodes, or an outage, in mind:\n%s", info.ID, hurts.FindString(text), text)
+		}
+	}
+	if told < 10 {
+		t.Errorf("%d instructions could hurt, want 10: the list of verbs finds none", told)
 	}
 }
 
@@ -69,7 +96,7 @@ func TestErrorNamesEverythingAnOperatorNeeds(t *testing.T) {
 		Principal: "arn:aws:iam::111122223333:role/node", Action: "kms:Encrypt",
 	}
 	want := `KMS0104 provider "0": Encrypt with arn:aws:kms:us-west-2:111122223333:key/k: access is denied ` +
-		`(AccessDeniedException, "no", request r-1); grant kms:Encrypt on arn:aws:kms:us-west-2:111122223333:key/k to arn:aws:iam::111122223333:role/node, in IAM and in the key policy`
+		`(AccessDeniedException, "no", request r-1); grant kms:Encrypt on arn:aws:kms:us-west-2:111122223333:key/k to arn:aws:iam::111122223333:role/node, in IAM and in the key policy; more: aws-encryption-provider explain KMS0104`
 	if err.Error() != want {
 		t.Errorf("got  %s\nwant %s", err, want)
 	}
@@ -87,6 +114,27 @@ func TestForeignStringsAreQuotedAndCut(t *testing.T) {
 		}
 		if len(text) > 6*400+400 {
 			t.Errorf("%s: text has %d bytes", name, len(text))
+		}
+	}
+}
+
+// AWS says last why it denied access.
+func TestLongSentenceKeepsItsBeginningAndItsEnd(t *testing.T) {
+	t.Parallel()
+	const (
+		begins = "User: arn:aws:sts::111122223333:assumed-role/"
+		ends   = "with an explicit deny in a service control policy: arn:aws:organizations::444455556666:policy/o-exampleorgid/service_control_policy/p-examplepolicy"
+	)
+	for n := range 600 {
+		for _, filler := range []string{"r", "ä", "€", "😀"} {
+			sentence := begins + strings.Repeat(filler, n) + " is not authorized to perform: kms:Encrypt " + ends
+			got, err := strconv.Unquote(cause.Quote(sentence))
+			if err != nil || !strings.HasPrefix(got, begins) || !strings.HasSuffix(got, ends) || !utf8.ValidString(got) || len(got) > 320 {
+				t.Fatalf("%d of %s: %v, %d bytes: %q", n, filler, err, len(got), got)
+			}
+			if len(sentence) <= 320 && got != sentence {
+				t.Fatalf("%d of %s: cut to %q, and there is room", n, filler, got)
+			}
 		}
 	}
 }

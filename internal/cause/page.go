@@ -11,6 +11,7 @@ func Page() string {
 	b.WriteString("# Error codes\n\n" +
 		"Generated from `internal/cause` by `make generate`; do not edit.\n\n" +
 		"Every failure carries one of these codes: in the error that kube-apiserver shows, in `Status`, on `/readyz`, and in the log field `code`. " +
+		"`aws-encryption-provider explain KMS0104` prints the section of a code, without network. " +
 		"A code never changes its meaning. What follows from a failure depends on its class:\n\n" +
 		"| class | what it means | what the API server is told by Status | gRPC code |\n| --- | --- | --- | --- |\n")
 	for _, c := range Classes() {
@@ -23,7 +24,27 @@ func Page() string {
 		if info.Doc != "" {
 			fmt.Fprintf(&b, "\n%s\n", info.Doc)
 		}
+		if c == AccessDenied {
+			b.WriteString(denials())
+		}
 	}
+	return b.String()
+}
+
+// denials is a table of what is said instead where AWS names the kind of policy.
+func denials() string {
+	var b strings.Builder
+	b.WriteString("\nWhere AWS names the kind of policy, the text does too, and says what to do about that kind:\n\n" +
+		"| AWS says | what to do |\n| --- | --- |\n")
+	for _, p := range Policies() {
+		if p == TrustPolicy { // of a role: see KMS0305
+			continue
+		}
+		lacks, denies := Denial{By: p}, Denial{By: p, Explicit: true}
+		fmt.Fprintf(&b, "| no %s allows | %s |\n| explicit deny in %s | %s |\n",
+			p, placeholders(lacks.next()), article(string(p)), placeholders(denies.next()))
+	}
+	fmt.Fprintf(&b, "| the resource does not exist, or no resource-based policy allows | %s |\n", placeholders(Denial{By: ResourcePolicy, Unsure: true}.next()))
 	return b.String()
 }
 
@@ -51,5 +72,6 @@ func sentence(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 func placeholders(s string) string {
 	return strings.NewReplacer("{key}", "KEY", "{cli}", "--key-id KEY --region REGION", "{action}", "ACTION", "{principal}", "ROLE",
+		"{resource}", "KEY", "{policy}", "",
 		"{source}", "the source of the credentials").Replace(s)
 }

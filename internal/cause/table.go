@@ -100,9 +100,27 @@ func Codes() []Code {
 	return append(codes, Unforeseen)
 }
 
+// What every instruction says that could be followed on one node of several, or
+// while KMS does not answer.
+const (
+	// oneAPIServer is for a change that an API server takes by a restart or a reload:
+	// it then asks KMS for everything again, and what it has in memory is gone.
+	oneAPIServer = ", on one API server after the other, and on none while KMS does not answer"
+	// whyOne is why.
+	whyOne = "An API server that restarts, or reloads that file, needs KMS for all that it reads."
+	// everyNode is for a key that reads: a node without it cannot read what the others write.
+	everyNode = ", on every node, and never on top on one node alone"
+	// lastOfAll is for an object that nothing reads any more.
+	lastOfAll = "if no API server on any node still reads the object, restore it from a backup; delete it last of all, and never during an outage of KMS"
+	// keepRunning is for a key that says no.
+	keepRunning = "Restart no API server, on any node, before KMS answers and the key works again."
+	// savedFirst is what comes before a deletion.
+	savedFirst = "An API server that has run since before may still have the object in memory: ask each one directly, save what it answers, and write that back."
+)
+
 const runbookDisabled = "kube-apiserver keeps what it has unwrapped in memory, so reads go on for a while. " +
 	"Its writes stop about three minutes after it hears of the refusal: what it would write could not be read after a restart. " +
-	"Do not restart an API server before the key is back."
+	keepRunning
 
 //nolint:gochecknoglobals // read-only: the table that the whole program speaks from
 var table = [...]Info{
@@ -112,34 +130,36 @@ var table = [...]Info{
 	},
 	KeyPendingDeletion: {
 		"KMS0102", Refused, "the key is scheduled for deletion",
-		"cancel it before the key is gone for ever: aws kms cancel-key-deletion {cli}, then aws kms enable-key {cli}",
+		"cancel the deletion before its date, after which nothing brings the key back: aws kms cancel-key-deletion {cli}, then aws kms enable-key {cli}",
 		"After the waiting period of 7 to 30 days everything that needs this key is lost, backups of etcd included. " + runbookDisabled,
 	},
 	KeyNotFound: {
 		"KMS0103", Refused, "KMS knows no such key in this account and Region",
-		"check the key and its Region; a key that was deleted cannot be brought back",
-		"A key id or alias is looked up in the account of the caller; a key of another account must be named by its ARN.",
+		"check the key and its Region, and compare them with the other nodes' configuration; a key that was deleted cannot be brought back",
+		"A key id or alias is looked up in the account of the caller; a key of another account must be named by its ARN. " + keepRunning,
 	},
 	AccessDenied: {
 		"KMS0104", Refused, "access is denied", "grant {action} on {key} to {principal}, in IAM and in the key policy",
-		"IAM is eventually consistent: a new grant may take a minute. Check the key policy, IAM policies, service control policies, " +
-			"VPC endpoint policy, and conditions on kms:EncryptionContext or kms:RequestAlias: this program names the key by its ARN once it is known.",
+		"IAM is eventually consistent: a new grant may take a minute, and is then found without a restart. Check the key policy, IAM policies, service and resource control policies, " +
+			"permissions boundary, session policy, VPC endpoint policy, and conditions on kms:EncryptionContext or kms:RequestAlias: this program names the key by its ARN once it is known. " + keepRunning,
 	},
 	GrantRefused: {
-		"KMS0105", Refused, "the grant is not valid", "create the grant on {key} anew, or allow {action} by policy", "",
+		"KMS0105", Refused, "the grant is not valid", "create a new grant on {key}, or allow {action} by policy", keepRunning,
 	},
 	KeyUsage: {
 		"KMS0106", Refused, "the key is not a symmetric encryption key",
-		"use a key with KeySpec SYMMETRIC_DEFAULT and KeyUsage ENCRYPT_DECRYPT", "",
+		"name the key with which the other nodes write, or else one with KeySpec SYMMETRIC_DEFAULT and KeyUsage ENCRYPT_DECRYPT that every node lists; no node may write with a key that the others do not list",
+		"Nothing was ever encrypted with this key.",
 	},
 	KeyPendingImport: {
-		"KMS0107", Refused, "the key has no key material", "import the key material of {key} again",
-		"Keys of origin EXTERNAL lose their material when it expires or is deleted.",
+		"KMS0107", Refused, "the key has no key material", "import the same key material into {key} again: KMS takes no other",
+		"Keys of origin EXTERNAL lose their material when it expires or is deleted. " + keepRunning,
 	},
 	Throttled: {
 		"KMS0201", Outage, "KMS throttles the account's calls in this Region",
 		"look for what else calls KMS in this account and Region, and ask AWS for a higher request quota",
-		"Calls of other programs and clusters count against the same quota; calls with a key of another account count against the caller's.",
+		"Calls of other programs and clusters count against the same quota; calls with a key of another account count against the caller's. " +
+			"KMS gives each answer a request id. Where there is none, a proxy or gateway in between may have said that there are too many calls; the text says so.",
 	},
 	KMSInternal: {
 		"KMS0202", Outage, "KMS failed", "wait, and look at the AWS Health Dashboard if it lasts", "",
@@ -163,7 +183,8 @@ var table = [...]Info{
 		"check CA certificates (AWS_CA_BUNDLE), a proxy that intercepts TLS, and the node's clock", "",
 	},
 	NotKMS: {
-		"KMS0207", Outage, "what answered is not KMS", "check --kms-endpoint and any proxy in between", "",
+		"KMS0207", Outage, "what answered is not KMS", "check --kms-endpoint and any proxy in between",
+		"The text has the HTTP status of the answer. KMS gives each answer a request id: one without it that is empty, is not to the call, or is an error that KMS does not have comes from something else.",
 	},
 	KeyUnavailable: {
 		"KMS0208", Outage, "KMS cannot use the key at the moment",
@@ -253,27 +274,27 @@ var table = [...]Info{
 		"The clock and the secret access key are right: AWS looks at the scope of a signature first.",
 	},
 	EmptyCiphertext: {
-		"KMS0401", BadData, "the ciphertext is empty", "restore the object from a backup, or delete it", "",
+		"KMS0401", BadData, "the ciphertext is empty", lastOfAll, savedFirst,
 	},
 	UnknownFormat: {
-		"KMS0402", BadData, "the ciphertext has an unknown format", "use the release that wrote it, or a later one; if none did, the data is damaged",
+		"KMS0402", BadData, "the ciphertext has an unknown format", "use the release that wrote it, or a later one, on every node, one node after the other and while KMS answers; if none did, the data is damaged",
 		"The first byte names the format: 1 is direct. KMS v2 refuses the predecessor's first, bare form, which only KMS v1 ever stored.",
 	},
 	CiphertextTooLong: {
-		"KMS0403", BadData, "the ciphertext is longer than KMS takes (6,144 bytes)", "the data is damaged: restore the object from a backup, or delete it", "",
+		"KMS0403", BadData, "the ciphertext is longer than KMS takes (6,144 bytes)", "the data is damaged: " + lastOfAll, savedFirst,
 	},
 	CiphertextInvalid: {
 		"KMS0404", BadData, "the ciphertext is damaged, or its encryption context is another one",
-		"compare the encryption context with what it was when the data was written, and list the key with that one below as well; if it is the same, restore the object from a backup",
-		"The encryption context must match exactly at Decrypt.",
+		"compare the encryption context with what it was when the data was written, and with the other nodes'; if it was another one, list the key with that one below as well" + everyNode + "; else restore the object from a backup",
+		"The encryption context must match exactly at Decrypt. Delete nothing before both were compared on every node, and nothing during an outage of KMS.",
 	},
 	NoKeyMadeIt: {
-		"KMS0405", BadData, "no configured key made the ciphertext", "list the key that made it among those that read: --decrypt-key, or below in the file's keys",
-		"KMS does not say which key made a ciphertext when a Decrypt names another. CloudTrail, the annotations of KMS v2 and a list of all keys ever used help to find it.",
+		"KMS0405", BadData, "no configured key made the ciphertext", "list the key that made it among those that read: --decrypt-key, or below in the file's keys" + everyNode,
+		"Nothing is lost as long as that key exists: delete no object for it, and restart no API server that still reads it, least of all during an outage of KMS. KMS does not say which key made a ciphertext when a Decrypt names another. CloudTrail, the annotations of KMS v2 and a list of all keys ever used help to find it.",
 	},
 	ForeignKey: {
 		"KMS0406", BadData, "the ciphertext was made by a key of another account or Region that is not configured",
-		"if the key is yours, list it among those that read (--decrypt-key, or below in the file's keys); if not, somebody wrote this object into etcd", "",
+		"if the key is yours, list it among those that read (--decrypt-key, or below in the file's keys)" + everyNode + "; if not, somebody wrote this object into etcd", "Delete nothing for it during an outage of KMS: a key that is not asked says nothing.",
 	},
 	PlaintextSize: {
 		"KMS0407", BadData, "the plaintext is empty or longer than KMS takes (4,096 bytes)", "the caller is no kube-apiserver: it sends 32 bytes", "",
@@ -282,10 +303,10 @@ var table = [...]Info{
 		"KMS0408", BadData, "the request names an API version that is not spoken here", "use kube-apiserver's KMS v1beta1 or v2", "",
 	},
 	CallerLeft: {
-		"KMS0501", Cancelled, "the caller cancelled the call", "nothing, unless it lasts: then raise the timeout of the EncryptionConfiguration", "",
+		"KMS0501", Cancelled, "the caller cancelled the call", "nothing, unless it lasts while KMS answers: then raise the timeout of the EncryptionConfiguration" + oneAPIServer, whyOne,
 	},
 	TooLittleTime: {
-		"KMS0502", Cancelled, "the caller's deadline left too little time", "raise the timeout of the EncryptionConfiguration to 3s or more", "",
+		"KMS0502", Cancelled, "the caller's deadline left too little time", "raise the timeout of the EncryptionConfiguration to 3s or more" + oneAPIServer, whyOne,
 	},
 	TooManyCalls: {
 		"KMS0601", Overload, "too many calls are under way", "find out why KMS answers slowly, or what calls so often", "",
@@ -294,7 +315,7 @@ var table = [...]Info{
 		"KMS0901", Bug, "KMS answered with something else than was asked for", "report it, with the request id", "",
 	},
 	RoundTripBroken: {
-		"KMS0902", Bug, "what was just encrypted cannot be decrypted", "report it; do not restart API servers before it is understood", "",
+		"KMS0902", Bug, "what was just encrypted cannot be decrypted", "report it; restart no API server, on any node, before it is understood and KMS answers", "",
 	},
 	Panicked: {
 		"KMS0903", Bug, "the call met a programming error", "report it, with the log's lines around it", "",

@@ -29,18 +29,27 @@ const (
 	TimeUp = 124 // as of timeout(1)
 )
 
-// Streams are what a command reads and writes, handed in by main and by tests.
+// Streams are what a command reads and writes, and what the build knows, handed in by
+// main and by tests.
 type Streams struct {
 	Out, Err  io.Writer
 	LookupEnv func(string) (string, bool)
+	Environ   func() []string // each as NAME=value; nil: nobody looks for variables that set nothing
 	Signals   <-chan os.Signal
 	Sockets   []*os.File // that listen already, from a service manager
+	DocsURL   string     // where this build's docs are published; "": nowhere
 }
 
 // Main runs a command line without the program's name, and returns the exit
 // code.
 func Main(ctx context.Context, args []string, s Streams) int {
 	root := newRoot(s) //nolint:contextcheck // each command is run with ctx
+	// Where a flag has one dash, cobra would take its value for a command.
+	flags, rest := config.LeadingFlags(root.Flags(), args)
+	args = append(append([]string{}, flags...), rest...) // never nil, which cobra takes for the process's own
+	if len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
+		describe(root)
+	}
 	root.SetArgs(args)
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
@@ -48,6 +57,7 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	errs := newLineWriter(s.Err, func(int64) {}) // the end must not wait for a reader either
 	defer errs.Close()
 	mistakes, wrongUsage := errors.AsType[config.Mistakes](err)
+	unknown, noCommand := errors.AsType[*unknownCommandError](err)
 	switch {
 	case err == nil:
 		return Done
@@ -55,8 +65,11 @@ func Main(ctx context.Context, args []string, s Streams) int {
 		return TimeUp
 	case errors.Is(err, errFound):
 		return Found
+	case noCommand:
+		fmt.Fprintf(errs, "%s: %v\nRun '%s --help' for the commands.\n", programName, unknown, unknown.parent.CommandPath())
+		return Usage
 	case wrongUsage:
-		fmt.Fprintf(errs, "%s: %s\n", programName, plural(len(mistakes), "mistake in the configuration", "mistakes in the configuration"))
+		fmt.Fprintf(errs, "%s: %s\n", programName, counted(mistakes))
 		for _, m := range mistakes {
 			fmt.Fprintf(errs, "  %s\n", m)
 		}
@@ -67,12 +80,26 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	return Failed
 }
 
+// counted says how many mistakes there are, and in what.
+func counted(mistakes config.Mistakes) string {
+	in := "the command line"
+	for _, m := range mistakes {
+		if !m.Usage {
+			in = "the configuration"
+		}
+	}
+	return plural(len(mistakes), "mistake in "+in, "mistakes in "+in)
+}
+
 const programName = "aws-encryption-provider"
 
 func newRoot(s Streams) *cobra.Command {
-	commands := []*cobra.Command{newStatus(s), newDoctor(s), newGenerate(s), newPolicy(s), newDev(s), newVersion(s)}
+	commands := []*cobra.Command{
+		newStatus(s), newDoctor(s), newExplain(s), newConfig(s), newGenerate(s), newPolicy(s), newDev(s), newVersion(s), newCompletion(s),
+	}
 	root, serve := newServe(s, commands), newServe(s, commands)
 	root.Use, serve.Use = programName, "serve"
+	serve.SuggestFor = []string{"run", "start"}
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(serve)
@@ -80,54 +107,134 @@ func newRoot(s Streams) *cobra.Command {
 	root.SetHelpCommand(newHelp(root))
 	serveFlags := root.RunE
 	root.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 || strings.HasPrefix(args[0], "-") {
-			return serveFlags(cmd, args)
+		words, _ := config.SplitArgs(cmd.Flags(), args)
+		if len(words) > 0 && (words[0] == args[0] || len(suggestions(root, words[0])) > 0) {
+			return unknownCommand(root, words[0])
 		}
-		return noCommand(root, args[0])
+		return serveFlags(cmd, args)
 	}
+	completing(root)
 	return root
 }
 
 // newHelp makes "help dev" what "dev --help" is.
 func newHelp(root *cobra.Command) *cobra.Command {
-	return &cobra.Command{Use: "help", DisableFlagParsing: true, RunE: func(_ *cobra.Command, args []string) error {
+	cmd := &cobra.Command{Use: "help [COMMAND]", Short: "print what --help of a command prints", DisableFlagParsing: true}
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		about := root
 		for _, name := range args {
-			if about = command(root, name); about == nil {
-				return noCommand(root, name)
+			if strings.HasPrefix(name, "-") || name == cmd.Name() {
+				continue
 			}
+			next := command(about, name)
+			if next == nil {
+				return unknownCommand(about, name)
+			}
+			about = next
 		}
 		return about.RunE(about, []string{"--help"})
-	}}
+	}
+	cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+		about := root
+		for _, name := range args {
+			if about = command(about, name); about == nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+		}
+		var names []string
+		for _, c := range about.Commands() {
+			if c.IsAvailableCommand() && strings.HasPrefix(c.Name(), toComplete) {
+				names = append(names, cobra.CompletionWithDesc(c.Name(), c.Short))
+			}
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+	return cmd
 }
 
-// command returns root's command of that name, nil where there is none.
-func command(root *cobra.Command, name string) *cobra.Command {
-	i := slices.IndexFunc(root.Commands(), func(c *cobra.Command) bool { return c.Name() == name && name != "help" })
+// command returns a command's own one of that name, nil where there is none.
+func command(parent *cobra.Command, name string) *cobra.Command {
+	i := slices.IndexFunc(parent.Commands(), func(c *cobra.Command) bool { return c.Name() == name && name != "help" })
 	if i < 0 {
 		return nil
 	}
-	return root.Commands()[i]
+	return parent.Commands()[i]
 }
 
-func noCommand(root *cobra.Command, name string) error {
-	var names []string
-	for _, c := range root.Commands() {
-		if c.Name() != "help" {
-			names = append(names, c.Name())
+// An unknownCommandError is a word that stands where a command has to.
+type unknownCommandError struct {
+	parent *cobra.Command
+	name   string
+}
+
+func unknownCommand(parent *cobra.Command, name string) error {
+	return &unknownCommandError{parent: parent, name: name}
+}
+
+// Error names the commands that may have been meant.
+func (e *unknownCommandError) Error() string {
+	text := fmt.Sprintf("unknown command %.32q", e.name)
+	switch near := suggestions(e.parent, e.name); len(near) {
+	case 0:
+	case 1:
+		text += "; did you mean " + near[0] + "?"
+	default:
+		text += "; did you mean one of these?\n  " + strings.Join(near, ", ")
+	}
+	return text
+}
+
+// suggestions are the commands that a word may stand for, each with its parents: those
+// that begin with it, or else those that a typo or another word leads to.
+func suggestions(parent *cobra.Command, name string) []string {
+	parent.SuggestionsMinimumDistance = 2 // as with flags
+	found := parent.SuggestionsFor(name)
+	if slices.ContainsFunc(found, func(one string) bool { return strings.HasPrefix(one, name) }) {
+		found = slices.DeleteFunc(found, func(one string) bool { return !strings.HasPrefix(one, name) })
+	}
+	var near []string
+	for _, one := range found {
+		path := strings.TrimPrefix(parent.CommandPath()+" "+one, programName+" ")
+		if !slices.Contains(near, path) {
+			near = append(near, path)
 		}
 	}
-	return config.Mistakes{{Text: fmt.Sprintf("there is no command %.64q: want %s or help", name, strings.Join(names, ", "))}}
+	return near
 }
 
 // called is the command that a command line names, for a hint at its help.
 func called(root *cobra.Command, args []string) string {
-	if len(args) > 0 {
-		if c := command(root, args[0]); c != nil && c.Name() != "serve" {
-			return root.Name() + " " + c.Name()
-		}
+	found, _, err := root.Find(args)
+	if err != nil || found.Name() == "serve" {
+		return root.Name()
 	}
-	return root.Name()
+	return found.CommandPath()
+}
+
+// parseFlags reads the configuration of a command line as serving does, and refuses
+// variables that set nothing. The error is [pflag.ErrHelp] or [config.Mistakes].
+func parseFlags(cmd *cobra.Command, s Streams, flags *config.Flags, args []string) (*config.Config, error) {
+	cfg, err := flags.Parse(args, s.LookupEnv)
+	if s.Environ == nil || errors.Is(err, pflag.ErrHelp) {
+		return cfg, err
+	}
+	strays := config.StrayVariables(s.Environ(), everyFlag(cmd.Root()))
+	if len(strays) == 0 {
+		return cfg, err
+	}
+	mistakes, _ := errors.AsType[config.Mistakes](err)
+	return nil, append(mistakes, strays...)
+}
+
+// everyFlag names the flags of all commands: what is meant for one of them may stand
+// in the environment of another.
+func everyFlag(cmd *cobra.Command) []string {
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	for _, c := range cmd.Commands() {
+		names = append(names, everyFlag(c)...)
+	}
+	return names
 }
 
 // parsed makes a command whose flags are read by config's own rules: one dash
@@ -162,5 +269,6 @@ func besideServing(define func(*pflag.FlagSet)) (all, own *pflag.FlagSet, flags 
 	flags = config.NewFlags(all)
 	define(own)
 	all.AddFlagSet(own)
+	offerServing(all)
 	return all, own, flags
 }

@@ -49,8 +49,15 @@ func newDev(s Streams) *cobra.Command {
 	set.StringVar(&f.logLevel, "log-level", "warn", "`LEVEL` of the log: debug, info, warn or error")
 	cmd := &cobra.Command{Use: "dev [--dir DIR]", Short: "try it out: the same, over a KMS emulator"}
 	cmd.Flags().AddFlagSet(set)
+	offer(set, "log-level", config.LogLevels()...)
 	help := func() {
-		fmt.Fprintf(s.Out, "Runs a KMS emulator and the plugin in one process. Not for data that matters.\n\nUsage:\n  %s dev [flags]\n\nFlags:\n%s", programName, set.FlagUsages())
+		printHelp(s, help{
+			about:    "Runs a KMS emulator and the plugin in one process. Not for data that matters.",
+			usage:    []string{"dev [flags]"},
+			examples: []string{"dev", "dev --dir=/var/tmp/kms --listen=/var/tmp/kms.sock"},
+			exits:    "0 ended by a signal, 1 failed, 2 wrong usage.",
+			flags:    set,
+		})
 	}
 	return parsed(cmd, help, func(ctx context.Context, args []string) error {
 		mistakes, err := f.parse(set, args)
@@ -184,7 +191,22 @@ func (f *devFlags) config(e *devEmulator) (*config.Config, error) {
 
 type devEmulator struct {
 	key, url string
+	alias    string // what there is to say of devAlias
+	example  string // name of a key that a client may ask for
 	stop     func()
+}
+
+// aliased says what the guide's create-alias would find: where the alias is there,
+// KMS refuses to make it again.
+func (e *devEmulator) aliased(target string) {
+	switch target {
+	case e.key:
+		e.alias, e.example = devAlias+", there already: skip create-alias, or give it another name", devAlias
+	case "":
+		e.alias, e.example = "none: "+devAlias+" was deleted", e.key
+	default:
+		e.alias, e.example = devAlias+", there already, of "+target, devAlias
+	}
 }
 
 // startEmulator runs the emulator, with the guide's key and alias in it.
@@ -214,11 +236,13 @@ func startEmulator(ctx context.Context, f devFlags) (*devEmulator, error) {
 			return // the plugin's own health says what that means
 		}
 	}()
-	return &devEmulator{key: key, url: "http://" + reachable(l.Addr().String()), stop: func() {
+	started := &devEmulator{key: key, url: "http://" + reachable(l.Addr().String()), stop: func() {
 		_ = server.Close()
 		<-done
 		_ = e.Close()
-	}}, nil
+	}}
+	started.aliased(e.AliasTarget(devRegion, devAlias))
+	return started, nil
 }
 
 // roundTrip encrypts and decrypts over the socket, as an API server would, once
@@ -319,8 +343,8 @@ resources:
 
 The emulator speaks to any AWS client:
 
-  AWS_ACCESS_KEY_ID=dev AWS_SECRET_ACCESS_KEY=dev aws kms describe-key --key-id %[3]s --region %[7]s --endpoint-url %[4]s
+  AWS_ACCESS_KEY_ID=dev AWS_SECRET_ACCESS_KEY=dev aws kms describe-key --key-id %[9]s --region %[7]s --endpoint-url %[4]s
 
 Ctrl-C ends it.
-`, cfg.Providers[0].Listen, e.key, devAlias, e.url, health, took.Round(10*time.Microsecond), devRegion, state)
+`, cfg.Providers[0].Listen, e.key, e.alias, e.url, health, took.Round(10*time.Microsecond), devRegion, state, e.example)
 }

@@ -65,10 +65,13 @@ func (f *doctorFlags) mistakes() (mistakes config.Mistakes) {
 func newDoctor(s Streams) *cobra.Command {
 	var f doctorFlags
 	set, own, flags := besideServing(f.define)
-	cmd := &cobra.Command{Use: "doctor [--encryption-config F]", Short: "look for what is wrong, and say what to do"}
+	cmd := &cobra.Command{Use: "doctor [flags]", Short: "look for what is wrong, and say what to do"}
+	cmd.SuggestFor = []string{"diagnose", "health"}
 	cmd.Flags().AddFlagSet(set)
+	offer(set, "output", doctor.Forms()...)
+	offer(set, "fail-on", "failure", "warning")
 	return parsed(cmd, func() { doctorHelp(s, own) }, func(ctx context.Context, args []string) error {
-		cfg, err := flags.Parse(args, s.LookupEnv)
+		cfg, err := parseFlags(cmd, s, flags, args)
 		if errors.Is(err, pflag.ErrHelp) {
 			return err
 		}
@@ -81,7 +84,7 @@ func newDoctor(s Streams) *cobra.Command {
 		defer stop()
 		o := doctor.Options{
 			Config: cfg, Mistakes: refused, Secrets: f.secrets, EncryptionFile: f.encryption,
-			Timeout: f.timeout, Version: version().Version,
+			Timeout: f.timeout, Version: version().Version, DocsURL: s.DocsURL,
 		}
 		return f.run(ctx, s, o)
 	})
@@ -98,20 +101,21 @@ func ofFlags(all config.Mistakes) (mistakes config.Mistakes) {
 }
 
 func doctorHelp(s Streams, own *pflag.FlagSet) {
-	fmt.Fprintf(s.Out, `Looks for what keeps a configuration from working, before the program runs and
-while it does, with the program's own flags or file. Says of each fault its code,
-its cause and what to do. Run it where the program runs, as its user. It changes
-nothing, on the node and in AWS.
-
-Usage:
-  %[1]s doctor --key=ARN [flags]
-  %[1]s doctor --config=FILE [flags]
-
-Exit codes: 0 all is well, 1 could not look, 2 wrong usage or configuration, 3 found
-failures, 124 the time of --wait is over.
-
-Flags, besides those of '%[1]s --help':
-%[2]s`, programName, own.FlagUsages())
+	printHelp(s, help{
+		about: `Looks for what keeps a configuration from working, before the program runs and
+while it does, with the program's own flags or file. Says of each fault its
+code, its cause and what to do. Run it where the program runs, as its user. It
+changes nothing, on the node and in AWS.`,
+		usage: []string{"doctor --key=ARN [flags]", "doctor --config=FILE [flags]"},
+		examples: []string{
+			"doctor --config=config.yaml",
+			"doctor --key=alias/K8sKMSKey --region=us-west-2",
+			"doctor --config=config.yaml -o=short --wait=2m",
+		},
+		exits: `0 all is well, 1 could not look, 2 wrong usage or configuration,
+3 found failures, 124 the time of --wait is over.`,
+		flags: own, besides: true,
+	})
 }
 
 // run looks, again and again with --wait, and prints the last look.

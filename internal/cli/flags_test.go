@@ -33,7 +33,7 @@ func TestGeneratesTheReferenceOfFlags(t *testing.T) {
 
 func TestReferenceOfFlagsIsComplete(t *testing.T) {
 	page := flagsPage(cli.Root())
-	for _, want := range []string{"## serve\n", "## status\n", "## doctor\n", "## generate\n", "## dev\n", "## version\n", "| `--kms-timeout` |", "| `-o`, `--output` |"} {
+	for _, want := range []string{"## serve\n", "## status\n", "## doctor\n", "## generate\n", "## dev\n", "## version\n", "## config check\n", "## config show\n", "## completion\n", "| `--kms-timeout` |", "| `-o`, `--output` |"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q", want)
 		}
@@ -65,31 +65,42 @@ and two dashes mean the same. What the flags of serving mean for an operator is 
 [configuration.md](configuration.md#fields). Each flag of serving can be given in the
 environment: ` + "`AWS_ENCRYPTION_PROVIDER_`" + ` and its name, in capitals, with ` + "`_` for `-`" + `.
 `)
-	serving := root.Flags()
 	for _, c := range root.Commands() {
 		if c.Name() == "help" {
 			continue
 		}
-		own, shared := pflag.NewFlagSet(c.Name(), pflag.ContinueOnError), false
-		own.SortFlags = false
-		c.Flags().SortFlags = false
-		c.Flags().VisitAll(func(f *pflag.Flag) {
-			switch {
-			case f.Hidden:
-			case c.Name() != "serve" && serving.Lookup(f.Name) != nil:
-				shared = true
-			default:
-				own.AddFlag(f)
-			}
-		})
-		fmt.Fprintf(&page, "\n## %s\n\n`%s %s`: %s.\n", c.Name(), root.Name(), c.Use, strings.TrimSuffix(c.Short, "."))
-		if shared {
-			page.WriteString("\nIt also takes flags of [serving](#serve).\n")
+		page.WriteString(flagsOf(root, c))
+		for _, below := range c.Commands() {
+			page.WriteString(flagsOf(root, below))
 		}
-		if own.HasFlags() {
-			page.WriteString("\n| flag | type | default | meaning |\n| --- | --- | --- | --- |\n")
-			own.VisitAll(func(f *pflag.Flag) { page.WriteString(flagRow(f)) })
+	}
+	return page.String()
+}
+
+// flagsOf is the section of one command.
+func flagsOf(root, c *cobra.Command) string {
+	var page strings.Builder
+	serving := root.Flags()
+	own, shared := pflag.NewFlagSet(c.Name(), pflag.ContinueOnError), false
+	own.SortFlags, c.Flags().SortFlags = false, false
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		switch {
+		case f.Hidden:
+		case c.Name() != "serve" && serving.Lookup(f.Name) != nil && serving.Lookup(f.Name).Usage == f.Usage:
+			shared = true
+		default:
+			own.AddFlag(f)
 		}
+	})
+	name := strings.TrimPrefix(c.CommandPath(), root.Name()+" ")
+	use := strings.TrimSuffix(c.CommandPath(), c.Name()) + c.Use
+	fmt.Fprintf(&page, "\n## %s\n\n`%s`: %s.\n", name, use, strings.TrimSuffix(c.Short, "."))
+	if shared {
+		page.WriteString("\nIt also takes flags of [serving](#serve).\n")
+	}
+	if own.HasFlags() {
+		page.WriteString("\n| flag | type | default | meaning |\n| --- | --- | --- | --- |\n")
+		own.VisitAll(func(f *pflag.Flag) { page.WriteString(flagRow(f)) })
 	}
 	return page.String()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,16 +20,16 @@ import (
 type generateFlags struct {
 	output
 
-	o            generate.Options
-	from, fileAt string
+	o                  generate.Options
+	encryption, fileAt string
 }
 
 func (f *generateFlags) define(set *pflag.FlagSet) {
 	o := &f.o
 	f.output.define(set)
-	set.StringVar(&f.from, "from", "", "`FILE` with the EncryptionConfiguration that the API servers have now; default: they have none")
-	set.StringSliceVar(&o.Resources, "resources", nil, "`RESOURCES` to encrypt, a comma list such as secrets,pandas.example.com or *.*; default: those of --from, or secrets")
-	set.StringSliceVar(&o.Names, "name", nil, "`NAME` of the provider in the EncryptionConfiguration; several as a comma list; default: as in --from, or aws-encryption-provider")
+	set.StringVar(&f.encryption, "encryption-config", "", "`FILE` with the EncryptionConfiguration that the API servers have now; default: they have none")
+	set.StringSliceVar(&o.Resources, "resources", nil, "`RESOURCES` to encrypt, a comma list such as secrets,pandas.example.com or *.*; default: those of --encryption-config, or secrets")
+	set.StringSliceVar(&o.Names, "name", nil, "`NAME` of the provider in the EncryptionConfiguration; several as a comma list; default: as in --encryption-config, or aws-encryption-provider")
 	set.BoolVar(&o.KMSv1, "kms-v1", false, "write entries of KMS v1, which is deprecated")
 	set.Int32Var(&o.CacheSize, "cachesize", generate.DefaultCacheSize, "`OBJECTS` whose keys an API server remembers; KMS v1 only")
 	set.StringVar(&o.PathAt, "encryption-config-path", generate.DefaultEncConfig, "`PATH` of the EncryptionConfiguration on the node")
@@ -38,6 +39,7 @@ func (f *generateFlags) define(set *pflag.FlagSet) {
 	set.StringArrayVar(&o.Env, "env", nil, "`NAME=VALUE` in the program's environment, such as AWS_CA_BUNDLE; repeats; directories of AWS' files are mounted")
 	set.StringArrayVar(&o.Mounts, "mount", nil, "`PATH` of the node that the program reads; repeats")
 	set.Int64Var(&o.RunAsUser, "run-as-user", 0, "`UID` that the container runs as; its directory has to be prepared")
+	config.Alias(set, "from", "encryption-config")
 }
 
 func newGenerate(s Streams) *cobra.Command {
@@ -45,6 +47,9 @@ func newGenerate(s Streams) *cobra.Command {
 	set, own, flags := besideServing(f.define)
 	cmd := &cobra.Command{Use: "generate KIND [--out D]", Short: "write what goes with a configuration"}
 	cmd.Flags().AddFlagSet(set)
+	for _, k := range generate.Kinds() {
+		cmd.ValidArgs = append(cmd.ValidArgs, cobra.CompletionWithDesc(k.Name, k.About))
+	}
 	return parsed(cmd, func() { generateHelp(s, own) }, func(_ context.Context, args []string) error {
 		var kind generate.Kind
 		var mistakes config.Mistakes
@@ -54,7 +59,9 @@ func newGenerate(s Streams) *cobra.Command {
 		} else {
 			_, mistakes = kindNamed("")
 		}
-		cfg, err := flags.Parse(args, s.LookupEnv)
+		flags.UseListen(kind.Socket)
+		flags.UseHealth(kind.Health())
+		cfg, err := parseFlags(cmd, s, flags, args)
 		if errors.Is(err, pflag.ErrHelp) {
 			return err
 		}
@@ -66,6 +73,9 @@ func newGenerate(s Streams) *cobra.Command {
 			mistakes = append(mistakes, config.Mistake{Field: "--cachesize", Text: "is of KMS v1 alone: give --kms-v1 too, or leave it out"})
 		case f.o.CacheSize == 0:
 			mistakes = append(mistakes, config.Mistake{Field: "--cachesize", Text: "must not be 0; below 0 nothing is remembered"})
+		}
+		for _, stray := range config.StrayVariables(f.o.Env, everyFlag(cmd.Root())) {
+			mistakes = append(mistakes, config.Mistake{Field: "--env", Text: stray.Field + " " + stray.Text + ", and the program does not start with it"})
 		}
 		if len(mistakes) > 0 {
 			return mistakes
@@ -79,34 +89,48 @@ func generateHelp(s Streams, own *pflag.FlagSet) {
 	for _, k := range generate.Kinds() {
 		fmt.Fprintf(&kinds, "  %-20s %s\n", k.Name, k.About)
 	}
-	fmt.Fprintf(s.Out, `Writes what goes with a configuration, for you to look through and install.
+	printHelp(s, help{
+		about: `Writes what goes with a configuration, for you to look through and install.
 Changes no cluster and asks nothing of AWS.
 
-Usage:
-  %[1]s generate KIND --key=ARN [flags]
-  %[1]s generate KIND --config=FILE [flags]
-
-Kinds:
-%[2]s
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
-
-Flags, besides those of '%[1]s --help':
-%[3]s`, programName, kinds.String(), own.FlagUsages())
+With --out, what the flags of 'aws-encryption-provider --help' say goes into
+config.yaml, and the program is started with that file: it takes a changed one
+over by itself.`,
+		usage:    []string{"generate KIND --key=ARN [flags]", "generate KIND --config=FILE [flags]"},
+		sections: []section{{"Kinds", kinds.String()}},
+		examples: []string{
+			"generate encryption-config --config=config.yaml",
+			"generate static-pod --config=config.yaml --out=pods",
+			`generate kubeadm --config=config.yaml \
+      --encryption-config=/etc/kubernetes/encryption/config.yaml`,
+		},
+		exits: "0 done, 1 failed, 2 wrong usage or configuration.",
+		flags: own, besides: true,
+	})
 }
 
+// kindNamed returns the kind that is meant, or the mistake that it is none.
 func kindNamed(name string) (generate.Kind, config.Mistakes) {
+	names := kindNames()
+	if i := slices.Index(names, name); i >= 0 {
+		return generate.Kinds()[i], nil
+	}
+	text := "say first what to generate, such as static-pod: --help lists the kinds"
+	if name != "" {
+		text = fmt.Sprintf("unknown kind %.32q: --help lists the kinds", name)
+		if near := config.Nearest(name, names); near != "" {
+			text = fmt.Sprintf("unknown kind %.32q; did you mean %s?", name, near)
+		}
+	}
+	return generate.Kind{}, config.Mistakes{{Text: text, Usage: true}}
+}
+
+func kindNames() []string {
 	var names []string
 	for _, k := range generate.Kinds() {
-		if k.Name == name {
-			return k, nil
-		}
 		names = append(names, k.Name)
 	}
-	text := "say first what to generate: "
-	if name != "" {
-		text = fmt.Sprintf("there is no kind %.64q: want ", name)
-	}
-	return generate.Kind{}, config.Mistakes{{Text: text + strings.Join(names, ", ")}}
+	return names
 }
 
 func (f *generateFlags) run(s Streams, kind generate.Kind, cfg *config.Config, flags *config.Flags) error {
@@ -128,10 +152,19 @@ func (f *generateFlags) run(s Streams, kind generate.Kind, cfg *config.Config, f
 	if o.FileAt == "" {
 		o.FileAt = generate.DefaultConfigAt
 	}
-	if f.from != "" {
-		data, err := config.ReadInTime(f.from)
+	if f.dir != "" {
+		o.Out = realPath(f.dir)
+		if flags.Source() == nil && kind.Starts() {
+			var err error
+			if o.Made, o.Beside, err = flags.File(); err != nil {
+				fmt.Fprintf(s.Err, "%s: the flags stay flags, so that no change is taken over without a restart: %s\n", programName, err)
+			}
+		}
+	}
+	if f.encryption != "" {
+		data, err := config.ReadInTime(f.encryption)
 		if err != nil {
-			return fmt.Errorf("--from: %w", err)
+			return fmt.Errorf("--encryption-config: %w", err)
 		}
 		if o.Present, err = f.present(s, data); err != nil {
 			return err
@@ -150,20 +183,36 @@ func (f *generateFlags) run(s Streams, kind generate.Kind, cfg *config.Config, f
 	return f.write(s, files)
 }
 
-// present reads the file of --from. That no Secret is encrypted is told of what is
+// realPath is where a directory is, links followed as far as they are there.
+func realPath(dir string) string {
+	at, err := filepath.Abs(dir)
+	if err != nil {
+		return dir // without a working directory, which the writing finds out
+	}
+	for parent, rest := at, ""; ; parent, rest = filepath.Dir(parent), filepath.Join(filepath.Base(parent), rest) {
+		if led, err := filepath.EvalSymlinks(parent); err == nil {
+			return filepath.Join(led, rest)
+		}
+		if parent == filepath.Dir(parent) {
+			return at
+		}
+	}
+}
+
+// present reads the file of --encryption-config. That no Secret is encrypted is told of what is
 // made of it.
 func (f *generateFlags) present(s Streams, data []byte) (*encryptionconfig.Configuration, error) {
 	c, refused, warnings := encryptionconfig.Examine(data)
 	if len(refused) > 0 {
 		var mistakes config.Mistakes
 		for _, m := range refused {
-			mistakes = append(mistakes, config.Mistake{File: f.from, Line: m.Line, Field: m.Path, Text: m.Text})
+			mistakes = append(mistakes, config.Mistake{File: f.encryption, Line: m.Line, Field: m.Path, Text: m.Text})
 		}
 		return nil, mistakes
 	}
 	for _, w := range warnings {
 		if w.Rule != encryptionconfig.Plain {
-			fmt.Fprintf(s.Err, "%s: --from: %s: %s\n", programName, f.from, w)
+			fmt.Fprintf(s.Err, "%s: --encryption-config: %s: %s\n", programName, f.encryption, w)
 		}
 	}
 	return c, nil

@@ -23,12 +23,13 @@ func (o *output) define(set *pflag.FlagSet) {
 	set.BoolVar(&o.force, "force", false, "write over files that are there")
 }
 
-// write makes all files, or none where one is there already.
+// write makes all files, or none where one is there already. One that several kinds
+// have in common may be, if it says the same.
 func (o *output) write(s Streams, files []generate.File) error {
 	if !o.force {
 		for _, file := range files {
 			name := filepath.Join(o.dir, file.Name)
-			if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+			if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) && !(file.Common && says(name, file.Text)) {
 				return fmt.Errorf("%s is there already: --force writes over it", name)
 			}
 		}
@@ -40,6 +41,16 @@ func (o *output) write(s Streams, files []generate.File) error {
 		fmt.Fprintln(s.Out, filepath.Join(o.dir, file.Name))
 	}
 	return nil
+}
+
+// says tells whether a file has this text already.
+func says(name, text string) bool {
+	info, err := os.Lstat(name)
+	if err != nil || !info.Mode().IsRegular() || info.Size() != int64(len(text)) {
+		return false
+	}
+	data, err := os.ReadFile(name) //nolint:gosec // the operator names it
+	return err == nil && string(data) == text
 }
 
 // writeFile never leaves half a file, nor the mode of the one before.

@@ -36,7 +36,7 @@ func newPolicy(s Streams) *cobra.Command {
 	cmd := &cobra.Command{Use: "policy [--principal ARN]", Short: "print what AWS has to allow, and no more"}
 	cmd.Flags().AddFlagSet(set)
 	return parsed(cmd, func() { policyHelp(s, own) }, func(_ context.Context, args []string) error {
-		cfg, err := flags.Parse(args, s.LookupEnv)
+		cfg, err := parseFlags(cmd, s, flags, args)
 		if err != nil {
 			return err
 		}
@@ -58,18 +58,20 @@ func newPolicy(s Streams) *cobra.Command {
 }
 
 func policyHelp(s Streams, own *pflag.FlagSet) {
-	fmt.Fprintf(s.Out, `Prints what AWS has to allow for a configuration, and no more: the policies of the
-program's identity and of the roles that it assumes, who may assume them, the
-policies of the keys, and those of VPC endpoints. Asks nothing of AWS.
-
-Usage:
-  %[1]s policy --key=ARN --principal=ARN [flags]
-  %[1]s policy --config=FILE --principal=ARN [flags]
-
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
-
-Flags, besides those of '%[1]s --help':
-%[2]s`, programName, own.FlagUsages())
+	const role = "arn:aws:iam::111122223333:role/control-plane"
+	printHelp(s, help{
+		about: `Prints what AWS has to allow for a configuration, and no more: the policies of
+the program's identity and of the roles that it assumes, who may assume them,
+the policies of the keys, and those of VPC endpoints. Asks nothing of AWS.`,
+		usage: []string{"policy --key=ARN --principal=ARN [flags]", "policy --config=FILE --principal=ARN [flags]"},
+		examples: []string{
+			`policy --config=config.yaml \
+      --principal=` + role,
+			"policy --config=config.yaml --doctor --out=policies",
+		},
+		exits: "0 done, 1 failed, 2 wrong usage or configuration.",
+		flags: own, besides: true,
+	})
 }
 
 func printJSON(s Streams, documents []policy.Document) error {

@@ -24,14 +24,15 @@ func newServe(s Streams, others []*cobra.Command) *cobra.Command {
 	set := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	set.SortFlags = false
 	flags := config.NewFlags(set)
-	cmd := &cobra.Command{Short: "Serve kube-apiserver's KMS v1 and v2 on unix sockets, backed by AWS KMS"}
+	offerServing(set)
+	cmd := &cobra.Command{Short: "serve kube-apiserver's KMS v1 and v2 on unix sockets, backed by AWS KMS"}
 	cmd.Flags().AddFlagSet(set) // so that cobra knows which of them take a value
 	return parsed(cmd, func() { serveHelp(s, set, others) }, func(_ context.Context, args []string) error {
 		if len(args) == 1 && (args[0] == "--version" || args[0] == "-version") {
 			printVersion(s)
 			return nil
 		}
-		cfg, ended, err := parseUntilEnded(s, func() (*config.Config, error) { return flags.Parse(args, s.LookupEnv) })
+		cfg, ended, err := parseUntilEnded(s, func() (*config.Config, error) { return parseFlags(cmd, s, flags, args) })
 		if err != nil || ended {
 			return err
 		}
@@ -41,27 +42,34 @@ func newServe(s Streams, others []*cobra.Command) *cobra.Command {
 
 func serveHelp(s Streams, set *pflag.FlagSet, others []*cobra.Command) {
 	var commands strings.Builder
+	fmt.Fprintf(&commands, "  %-11s %s\n", "serve", "what it does without a command: serve kube-apiserver")
 	for _, c := range others {
-		fmt.Fprintf(&commands, "  %s %-22s %s\n", programName, c.Use, c.Short)
+		fmt.Fprintf(&commands, "  %-11s %s\n", c.Name(), c.Short)
 	}
-	fmt.Fprintf(s.Out, `%[1]s wraps kube-apiserver's keys with AWS KMS.
-
-Usage:
-  %[1]s [serve] --key=ARN [flags]
-  %[1]s [serve] --config=FILE [flags]
-%[4]s  %[1]s help [COMMAND]
-
-One dash and two dashes mean the same. Each flag can be given as an environment
-variable: --kms-endpoint as %[2]s. The command line
-wins; a flag that repeats takes one occurrence a line.
-
-SIGTERM and SIGINT end it in good order, a second one at once. SIGHUP loads the
-file of --config again, which a change of the file does by itself, and without
-one ends it, too. SIGUSR1 toggles debug logging. Exit codes: 0 ended by a signal,
-1 failed, 2 wrong usage.
-
-Flags:
-%[3]s`, programName, config.EnvName("kms-endpoint"), set.FlagUsages(), commands.String())
+	printHelp(s, help{
+		about: "Wraps kube-apiserver's keys with AWS KMS.",
+		usage: []string{"[serve] --key=ARN [flags]", "[serve] --config=FILE [flags]", "COMMAND [flags]"},
+		sections: []section{
+			{"Commands", commands.String() + "  help        print what --help of a command prints\n"},
+			{"Flags and environment", `  One dash and two dashes mean the same. Each flag can be given as an
+  environment variable: --kms-endpoint as
+  ` + config.EnvName("kms-endpoint") + `. The command line wins; a flag that
+  repeats takes one occurrence a line. A variable with this prefix that sets no
+  flag is a mistake.
+`},
+			{"Signals", `  SIGTERM and SIGINT end it in good order, a second one at once. SIGHUP loads
+  the file of --config again, which a change of the file does by itself, and
+  without one ends it, too. SIGUSR1 toggles debug logging.
+`},
+		},
+		examples: []string{
+			"--key=alias/K8sKMSKey --region=us-west-2",
+			"--config=/etc/aws-encryption-provider/config.yaml",
+			"status",
+		},
+		exits: "0 ended by a signal, 1 failed, 2 wrong usage or configuration.",
+		flags: set,
+	})
 }
 
 // serve runs the daemon until a signal or a failure ends it.

@@ -47,7 +47,7 @@ func wait(s Streams, d *daemon.Daemon, cfg *config.Config, log *slog.Logger, lev
 	}
 }
 
-// parseUntilEnded makes a configuration, whose file may hang. It says whether a
+// parseUntilEnded makes a configuration, whose file may hang. It reports whether a
 // signal ended that.
 func parseUntilEnded(s Streams, parse func() (*config.Config, error)) (cfg *config.Config, ended bool, err error) {
 	type parsed struct {

@@ -25,26 +25,32 @@ func newStatus(s Streams) *cobra.Command {
 	var f statusFlags
 	set := pflag.NewFlagSet("status", pflag.ContinueOnError)
 	set.SortFlags = false
-	set.StringVar(&f.Socket, "socket", config.DefaultSocket, "unix `SOCKET` of the plugin: a path, or @name for an abstract one")
+	set.StringVar(&f.Socket, "listen", config.DefaultSocket, "unix `SOCKET` that the plugin serves on: a path, or @name for an abstract one")
 	set.StringVarP(&f.output, "output", "o", "text", "`FORM` of the output: text or json")
 	set.StringVar(&f.ExpectKeyID, "expect-key-id", "", "`KEY_ID` that the plugin has to answer: as it is, as sha256:HEX, or the key's ARN alone")
 	set.StringVar(&f.Health, "health-address", "", "`ADDRESS` of the health port, such as :8080, to tell of each key too, those that only read included")
 	set.DurationVar(&f.Timeout, "timeout", 3*time.Second, "`TIME` that each call may take, as in an EncryptionConfiguration")
-	cmd := &cobra.Command{Use: "status [--socket S]", Short: "ask a running one over its socket"}
+	config.Alias(set, "socket", "listen")
+	config.Alias(set, "health-port", "health-address")
+	offer(set, "output", "text", "json")
+	cmd := &cobra.Command{Use: "status [flags]", Short: "ask a running one over its socket", SuggestFor: []string{"ping", "state"}}
 	cmd.Flags().AddFlagSet(set)
 	help := func() {
-		fmt.Fprintf(s.Out, `Asks a running plugin over its socket, as an API server does: Status, and a round
-trip of each API. Runs as whoever may open the socket, and changes nothing. Status
-tells of the key that writes; with --health-address each key is told, and one that only
-reads and cannot be used is a problem.
-
-Usage:
-  %s status [flags]
-
-Exit codes: 0 all is well, 2 wrong usage, 3 something is not.
-
-Flags:
-%s`, programName, set.FlagUsages())
+		printHelp(s, help{
+			about: `Asks a running plugin over its socket, as an API server does: Status, and a
+round trip of each API. Says of each fault its code, its cause and what to do.
+Runs as whoever may open the socket, and changes nothing. Status tells of the
+key that writes; with --health-address each key is told, and one that only reads
+and cannot be used is a problem.`,
+			usage: []string{"status [flags]"},
+			examples: []string{
+				"status",
+				"status --listen=/run/kmsplugin/socket.sock -o json",
+				"status --health-address=:8080",
+			},
+			exits: "0 all is well, 1 failed, 2 wrong usage, 3 something is not well.",
+			flags: set,
+		})
 	}
 	return parsed(cmd, help, func(ctx context.Context, args []string) error {
 		if err := config.ParseArgs(set, args); err != nil {
@@ -114,6 +120,9 @@ func printReport(s Streams, r *inquiry.Report, form string) error {
 	line("v2", trip(r.V2Version, r.V2RoundTrip))
 	line("v1", trip(r.V1Version, r.V1RoundTrip))
 	line("runtime", r.V1Runtime)
+	if r.Grace != nil {
+		line("grace", r.Grace.String())
+	}
 	for i, text := range r.Readyz {
 		name := ""
 		if i == 0 {
@@ -121,11 +130,14 @@ func printReport(s Streams, r *inquiry.Report, form string) error {
 		}
 		line(name, text)
 	}
-	for _, p := range r.Problems {
-		line("problem", p)
+	for _, f := range r.Findings {
+		line("problem", f.Code+": "+f.Cause)
+		line("", "do: "+f.Next)
 	}
 	if r.OK {
 		line("result", "ok")
+	} else {
+		line("result", "not ok: "+plural(len(r.Findings), "problem", "problems"))
 	}
 	return nil
 }

@@ -36,8 +36,8 @@ func status(t *testing.T, want int, args ...string) string {
 
 func TestStatusShowsWhatAnAPIServerSees(t *testing.T) {
 	_, socket, key := daemontest.Running(t)
-	text := status(t, cli.Done, "--socket="+socket)
-	for _, want := range []string{"healthz       ok", "key_id        " + key + "?material=", "key_id hash   sha256:", "v2beta1, round trip in", "v1beta1, round trip in", "AWSKMS v1", "result        ok"} {
+	text := status(t, cli.Done, "--listen="+socket)
+	for _, want := range []string{"grace         is not used", "healthz       ok", "key_id        " + key + "?material=", "key_id hash   sha256:", "v2beta1, round trip in", "v1beta1, round trip in", "AWSKMS v1", "result        ok"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("want %q in:\n%s", want, text)
 		}
@@ -51,13 +51,16 @@ func TestStatusShowsWhatAnAPIServerSees(t *testing.T) {
 		V2RoundTripSeconds     float64
 		V1Version, V2Version   string
 		KeyIDHash, V1Runtime   string
+		Findings               []struct{ Code, Cause, Next string }
+		Grace                  struct{ State, Until string }
+		Readyz                 []string
 	}
 	decoder := json.NewDecoder(strings.NewReader(status(t, cli.Done, "-socket", socket, "-o", "json")))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&report); err != nil {
 		t.Fatal(err)
 	}
-	if !report.OK || report.Version != 1 || !strings.HasPrefix(report.KeyID, key+"?material=") || report.KeyIDHash != metrics.KeyIDHash(report.KeyID) || report.Problems == nil ||
+	if !report.OK || report.Version != 2 || report.Findings == nil || report.Grace.State != "idle" || !strings.HasPrefix(report.KeyID, key+"?material=") || report.KeyIDHash != metrics.KeyIDHash(report.KeyID) || report.Problems == nil ||
 		report.V1RoundTripSeconds <= 0 || report.V2RoundTripSeconds <= 0 {
 		t.Errorf("report %+v", report)
 	}
@@ -70,17 +73,21 @@ func TestStatusExitsWith3WhereSomethingIsWrong(t *testing.T) {
 	keyID, _, _ := strings.Cut(after, "\n")
 	status(t, cli.Done, "--socket="+socket, "--expect-key-id="+keyID)
 	status(t, cli.Done, "--socket="+socket, "--expect-key-id="+metrics.KeyIDHash(keyID))
-	if text := status(t, cli.Found, "--socket="+socket, "--expect-key-id=other"); !strings.Contains(text, `problem       key_id: want "other"`) {
+	if text := status(t, cli.Found, "--socket="+socket, "--expect-key-id=other"); !strings.Contains(text, `problem       KMS0805: the key_id is not the expected one (want "other")`) {
 		t.Errorf("another key_id is expected:\n%s", text)
 	}
-	if text := status(t, cli.Found, "--socket="+socket+"-none", "--timeout=1s"); !strings.Contains(text, "problem") || strings.Contains(text, "result") {
-		t.Errorf("nobody serves the socket:\n%s", text)
+	want := "socket        " + socket + "-none\n" +
+		"problem       KMS0801: nothing is at " + socket + "-none\n" +
+		"              do: start the program, or give its --listen\n" +
+		"result        not ok: 1 problem\n"
+	if text := status(t, cli.Found, "--socket="+socket+"-none", "--timeout=1s"); text != want {
+		t.Errorf("nobody serves the socket:\n%s\nwant\n%s", text, want)
 	}
 	if err := s.DisableKey(key); err != nil {
 		t.Fatal(err)
 	}
 	text = status(t, cli.Found, "--socket="+socket)
-	if !strings.Contains(text, "KMS0101") || !strings.Contains(text, "enable the key") {
+	if strings.Count(text, "KMS0101") != 1 || strings.Count(text, "do: enable the key") != 1 || !strings.HasSuffix(text, "result        not ok: 1 problem\n") || !strings.Contains(text, "grace         does not apply") {
 		t.Errorf("the key is disabled:\n%s", text)
 	}
 }

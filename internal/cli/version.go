@@ -36,13 +36,18 @@ func version() buildVersion {
 
 func newVersion(s Streams) *cobra.Command {
 	cmd := &cobra.Command{Use: "version", Short: "print version, commit and Go version"}
-	help := func() { fmt.Fprintf(s.Out, "Usage:\n  %s version\n", programName) }
+	help := func() {
+		printHelp(s, help{
+			about: "Prints the version, the commit and the Go version, a line each.",
+			usage: []string{"version"}, examples: []string{"version"}, exits: "0 done, 2 wrong usage.",
+		})
+	}
 	return parsed(cmd, help, func(_ context.Context, args []string) error {
 		if len(args) > 0 {
 			if args[0] == "-h" || args[0] == "--help" || args[0] == "-help" {
 				return pflag.ErrHelp
 			}
-			return config.Mistakes{{Text: fmt.Sprintf("version takes no arguments, got %q", args[0])}}
+			return config.Mistakes{{Text: fmt.Sprintf("version takes no arguments, got %q", args[0]), Usage: true}}
 		}
 		printVersion(s)
 		return nil

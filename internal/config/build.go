@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -139,10 +140,15 @@ func (b *builder) provider(p providerDocument, at string, alone bool) Provider {
 // key says too whether the key has a name.
 func (b *builder) key(k keyDocument, at string) (key Key, ok bool) {
 	ref, err := keyref.Parse(k.Key)
+	if slip := keyref.Slip(k.Key); slip != "" {
+		err = errors.New(slip)
+	}
 	if err != nil {
 		b.add(at+".key", b.subject(at+".key", k.Key)+" "+err.Error())
 	}
-	switch {
+	switch slip := keyref.Slip(k.Region); {
+	case slip != "":
+		b.add(at+".region", quote(k.Region)+" "+slip)
 	case k.Region != "" && !keyref.ValidRegion(k.Region):
 		b.add(at+".region", quote(k.Region)+" is no AWS Region")
 	case k.Region != "" && ref.Region != "" && ref.Region != k.Region:
@@ -151,7 +157,9 @@ func (b *builder) key(k keyDocument, at string) (key Key, ok bool) {
 		k.Region = ref.Region
 	}
 	b.checkEndpoint(k.Endpoint, at+".endpoint")
-	if k.AssumeRoleARN != "" && !keyref.Matches(roleForm, k.AssumeRoleARN) {
+	if slip := keyref.Slip(k.AssumeRoleARN); slip != "" {
+		b.add(at+".assumeRoleARN", quote(k.AssumeRoleARN)+" "+slip)
+	} else if k.AssumeRoleARN != "" && !keyref.Matches(roleForm, k.AssumeRoleARN) {
 		b.add(at+".assumeRoleARN", quote(k.AssumeRoleARN)+" is no ARN of a role: want arn:aws:iam::ACCOUNT:role/NAME")
 	}
 	switch {
@@ -161,7 +169,9 @@ func (b *builder) key(k keyDocument, at string) (key Key, ok bool) {
 	case !keyref.Matches(externalIDForm, k.ExternalID) || len(k.ExternalID) < minExternalID || len(k.ExternalID) > maxExternalID:
 		b.add(at+".externalID", fmt.Sprintf("is no external id: want %d to %d letters, digits and _+=,.@:/-", minExternalID, maxExternalID))
 	}
-	if k.SourceARN != "" && !keyref.Matches(sourceARNForm, k.SourceARN) {
+	if slip := keyref.Slip(k.SourceARN); slip != "" {
+		b.add(at+".sourceARN", quote(k.SourceARN)+" "+slip)
+	} else if k.SourceARN != "" && !keyref.Matches(sourceARNForm, k.SourceARN) {
 		b.add(at+".sourceARN", quote(k.SourceARN)+" is no ARN with an account")
 	}
 	key = Key{

@@ -93,12 +93,19 @@ type Log struct {
 	JSON  bool
 }
 
+// LogLevels are what a log's level can be.
+func LogLevels() []string { return logLevel("").values() }
+
+// LogFormats are what a log's format can be.
+func LogFormats() []string { return logFormat("").values() }
+
 // A Mistake is something wrong with one setting.
 type Mistake struct {
 	File  string // "" where it is not of a file
 	Line  int    // of File, from 1; 0 where it is not of one line
 	Field string // such as "--key" or "providers[0].keys[1].region"; "" for the whole
 	Text  string
+	Usage bool // the command line cannot be read as it is, whatever it configures
 }
 
 // String returns where and what in one line.
@@ -129,3 +136,7 @@ func (m Mistakes) Error() string {
 }
 
 func (m *Mistakes) add(field, text string) { *m = append(*m, Mistake{Field: field, Text: text}) }
+
+func (m *Mistakes) addUsage(field, text string) {
+	*m = append(*m, Mistake{Field: field, Text: text, Usage: true})
+}

@@ -132,7 +132,7 @@ func (d *decoder) object(n *yaml.Node, to reflect.Value, path string) {
 
 // unknown returns the field that was meant; "" where none is near.
 func (d *decoder) unknown(name *yaml.Node, at string, fields []string) string {
-	meant, text := nearest(name.Value, fields), "unknown field"
+	meant, text := Nearest(name.Value, fields), "unknown field"
 	if meant != "" {
 		text += "; did you mean " + meant + "?"
 	}

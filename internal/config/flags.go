@@ -34,10 +34,14 @@ type Flags struct {
 	kmsTimeout, outageGrace, shutdownDelay                 time.Duration
 	debug                                                  bool
 	config                                                 string
+	usualListen                                            string // --listen of one key where nothing says it; "": the default
+	usualHealth                                            string // of UseHealth
 	set                                                    *pflag.FlagSet
 	names                                                  []string        // of the flags that are defined here
 	fromEnv                                                map[string]bool // flag → its variable gave it
 	source                                                 *Source
+	cfg                                                    *Config // of the last Parse; nil where it failed
+	origins                                                origins // of cfg's values
 }
 
 // NewFlags defines the flags of serving in a set.
@@ -97,12 +101,34 @@ func (f *Flags) Parse(args []string, lookupEnv func(string) (string, bool)) (*Co
 		return nil, err
 	}
 	f.parseEnv(lookupEnv, &mistakes)
+	f.useListen(&mistakes)
+	f.useHealth(&mistakes)
 	f.refuseEmptyLists(&mistakes)
 	cfg := f.build(&mistakes)
 	if len(mistakes) > 0 {
 		return nil, mistakes
 	}
+	f.cfg = cfg
 	return cfg, nil
+}
+
+// UseListen names the socket of one key where neither --listen nor a file does. It
+// is then as if --listen had been given. It is called before [Flags.Parse].
+func (f *Flags) UseListen(path string) { f.usualListen = path }
+
+// UseHealth is UseListen for --health-port, where no file says the address either.
+func (f *Flags) UseHealth(address string) { f.usualHealth = address }
+
+func (f *Flags) useHealth(m *Mistakes) {
+	if f.usualHealth != "" && !f.set.Changed("health-port") && !f.set.Changed("config") {
+		assign(f.set, "--health-port", "health-port", f.usualHealth, m)
+	}
+}
+
+func (f *Flags) useListen(m *Mistakes) {
+	if f.usualListen != "" && len(f.keys) == 1 && !f.set.Changed("listen") && !f.set.Changed("config") {
+		assign(f.set, "--listen", "listen", f.usualListen, m)
+	}
 }
 
 // Source returns the file of --config after [Flags.Parse], to be read again;
@@ -118,6 +144,7 @@ func (f *Flags) build(m *Mistakes) *Config {
 	cfg := b.build(doc)
 	*m = b.mistakes
 	cfg.Warnings = f.warnings()
+	f.origins = f
 	return cfg
 }
 
@@ -134,10 +161,11 @@ func (f *Flags) load(m *Mistakes) *Config {
 		m.add(f.given("config"), err.Error())
 		return nil
 	}
-	cfg, err := f.source.Load(data)
+	cfg, words, err := f.source.load(data)
 	if found, ok := errors.AsType[Mistakes](err); ok {
 		*m = append(*m, found...)
 	}
+	f.origins = words
 	return cfg
 }
 
@@ -180,40 +208,109 @@ func ParseArgs(set *pflag.FlagSet, args []string) error {
 // parseArgs does what pflag does, except that it goes on after a mistake.
 func parseArgs(set *pflag.FlagSet, args []string, mistakes *Mistakes) error {
 	for len(args) > 0 {
-		arg := args[0]
-		args = args[1:]
-		name, value, hasValue := splitFlag(arg)
-		if name == "" {
-			mistakes.add("", fmt.Sprintf("unexpected argument %s", quote(arg)))
-			continue
-		}
-		if name == "help" || name == "h" {
-			return pflag.ErrHelp
-		}
-		flag := set.Lookup(name)
-		if flag == nil && len(name) == 1 {
-			flag = set.ShorthandLookup(name)
-		}
-		if flag == nil {
-			mistakes.add("--"+cut(name), "unknown flag"+didYouMean(set, name))
-			if !hasValue && len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-				args = args[1:]
-			}
-			continue
-		}
+		var one argument
+		one, args = nextArgument(set, args)
 		switch {
-		case hasValue:
-		case flag.NoOptDefVal != "":
-			value = flag.NoOptDefVal
-		case len(args) == 0:
-			mistakes.add("--"+name, "needs a value")
-			continue
+		case one.name == "":
+			mistakes.addUsage("", fmt.Sprintf("unexpected argument %s", quote(one.text)))
+		case one.name == "help" || one.name == "h":
+			return pflag.ErrHelp
+		case one.flag == nil:
+			mistakes.addUsage("--"+cut(one.name), "unknown flag"+didYouMean(set, one.name))
+		case !one.hasValue:
+			mistakes.addUsage("--"+one.name, "needs a value")
 		default:
-			value, args = args[0], args[1:]
+			assign(set, "--"+one.flag.Name, one.flag.Name, one.value, mistakes)
 		}
-		assign(set, "--"+flag.Name, flag.Name, value, mistakes)
 	}
 	return nil
+}
+
+// An argument is one flag of a command line with its value, or what is none.
+type argument struct {
+	text     string      // as it was given, a value that stands apart left out
+	name     string      // of the flag; "" where it is none
+	flag     *pflag.Flag // nil where none has the name; of an alias, the flag that it stands for
+	value    string
+	hasValue bool
+}
+
+// nextArgument takes the first argument off a command line that has one.
+func nextArgument(set *pflag.FlagSet, args []string) (one argument, rest []string) {
+	one.text, rest = args[0], args[1:]
+	one.name, one.value, one.hasValue = splitFlag(one.text)
+	if one.name == "" {
+		return one, rest
+	}
+	one.flag = set.Lookup(one.name)
+	if one.flag == nil && len(one.name) == 1 {
+		one.flag = set.ShorthandLookup(one.name)
+	}
+	switch {
+	case one.hasValue, one.name == "help", one.name == "h":
+	case one.flag == nil: // what follows was meant for its value
+		if len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+			rest = rest[1:]
+		}
+	case one.flag.NoOptDefVal != "":
+		one.value, one.hasValue = one.flag.NoOptDefVal, true
+	case len(rest) > 0:
+		one.value, one.hasValue, rest = rest[0], true, rest[1:]
+	}
+	if one.flag != nil {
+		one.flag = standsFor(set, one.flag)
+	}
+	return one, rest
+}
+
+// LeadingFlags takes the flags off the front of a command line, each with two dashes
+// and its value. What is left begins with the first word that is neither.
+func LeadingFlags(set *pflag.FlagSet, args []string) (flags, rest []string) {
+	for len(args) > 0 {
+		one, rest := nextArgument(set, args)
+		if one.name == "" {
+			break
+		}
+		taken := slices.Clone(args[:len(args)-len(rest)])
+		if !strings.HasPrefix(one.text, "--") && len(one.name) > 1 {
+			taken[0] = "-" + one.text
+		}
+		flags, args = append(flags, taken...), rest
+	}
+	return flags, args
+}
+
+// SplitArgs takes a command line apart by the rules of [ParseArgs]: words are the
+// arguments that are neither flags nor the values of flags; flags is the rest, each
+// with two dashes.
+func SplitArgs(set *pflag.FlagSet, args []string) (words, flags []string) {
+	for {
+		leading, rest := LeadingFlags(set, args)
+		flags = append(flags, leading...)
+		if len(rest) == 0 {
+			return words, flags
+		}
+		words, args = append(words, rest[0]), rest[1:]
+	}
+}
+
+// aliasOf annotates a flag that is another name of a flag.
+const aliasOf = "alias-of"
+
+// Alias gives a flag of the set a further name, which help does not show.
+func Alias(set *pflag.FlagSet, alias, name string) {
+	flag := *set.Lookup(name)
+	flag.Name, flag.Shorthand, flag.Hidden = alias, "", true
+	flag.Annotations = map[string][]string{aliasOf: {name}}
+	set.AddFlag(&flag)
+}
+
+// standsFor is the flag itself, or the one that it is an alias of.
+func standsFor(set *pflag.FlagSet, flag *pflag.Flag) *pflag.Flag {
+	if of := flag.Annotations[aliasOf]; len(of) > 0 {
+		return set.Lookup(of[0])
+	}
+	return flag
 }
 
 // splitFlag takes a flag apart; name is "" where arg is none.
@@ -227,8 +324,9 @@ func splitFlag(arg string) (name, value string, hasValue bool) {
 }
 
 func (f *Flags) parseEnv(lookup func(string) (string, bool), mistakes *Mistakes) {
-	f.set.VisitAll(func(flag *pflag.Flag) {
-		value, ok := lookup(EnvName(flag.Name))
+	f.set.VisitAll(func(given *pflag.Flag) {
+		value, ok := lookup(EnvName(given.Name))
+		flag := standsFor(f.set, given)
 		if !ok || flag.Changed {
 			return
 		}
@@ -238,7 +336,7 @@ func (f *Flags) parseEnv(lookup func(string) (string, bool), mistakes *Mistakes)
 			occurrences = strings.Split(strings.TrimSuffix(value, "\n"), "\n")
 		}
 		for _, one := range occurrences {
-			assign(f.set, EnvName(flag.Name), flag.Name, one, mistakes)
+			assign(f.set, EnvName(given.Name), flag.Name, one, mistakes)
 		}
 	})
 }
@@ -260,51 +358,6 @@ func assign(set *pflag.FlagSet, field, name, value string, mistakes *Mistakes) {
 	if err := set.Set(name, value); err != nil {
 		mistakes.add(field, fmt.Sprintf("%s is no %s", quote(value), set.Lookup(name).Value.Type()))
 	}
-}
-
-// didYouMean names the flag that is nearest, where one is near.
-func didYouMean(set *pflag.FlagSet, name string) string {
-	var names []string
-	set.VisitAll(func(flag *pflag.Flag) { names = append(names, flag.Name) })
-	if best := nearest(name, names); best != "" {
-		return "; did you mean --" + best + "?"
-	}
-	return ""
-}
-
-// nearest is the name that was meant; "" where none is near.
-func nearest(name string, names []string) string {
-	best, least := "", 3
-	for _, one := range names {
-		if d := distance(name, one); d < least {
-			best, least = one, d
-		}
-	}
-	return best
-}
-
-// distance is Levenshtein's, bounded by what a person would call a typo.
-func distance(a, b string) int {
-	if len(a) > 64 {
-		return len(a)
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 func quote(s string) string { return strconv.Quote(cut(s)) }

@@ -11,11 +11,14 @@ import (
 // Args are the flags of serving that were given, on the command line or in the
 // environment, so that they say the same again. It is called after
 // [Flags.Parse].
-func (f *Flags) Args() []string {
+func (f *Flags) Args() []string { return f.args(func(string) bool { return true }) }
+
+// args are those of [Flags.Args] whose flag is wanted.
+func (f *Flags) args(wanted func(flag string) bool) []string {
 	var args []string
 	for _, name := range f.names {
 		flag := f.set.Lookup(name)
-		if !flag.Changed {
+		if !flag.Changed || !wanted(name) {
 			continue
 		}
 		for _, value := range occurrences(flag.Value) {

@@ -253,6 +253,7 @@ func beyondSchema() map[string]string {
 		"a-key-given-twice":                 "its Region is in its ARN too",
 		"a-merge":                           "a matter of YAML",
 		"a-name-given-twice":                "of two objects",
+		"a-placeholder-for-a-key-id":        "a key id of no other form",
 		"a-region-that-contradicts-the-arn": "of two texts",
 		"a-second-document-that-is-no-yaml": "one document is looked at",
 		"a-socket-given-twice":              "of two objects, and two ways to write a path",

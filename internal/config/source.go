@@ -3,8 +3,10 @@ package config
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -36,12 +38,19 @@ func (s *Source) Path() string { return s.path }
 // Load makes a Config of the bytes of the file, as it is now or as it was. The
 // error is [Mistakes], all of them.
 func (s *Source) Load(data []byte) (*Config, error) {
+	cfg, _, err := s.load(data)
+	return cfg, err
+}
+
+// load returns with the Config the words of its file, which know where each value
+// stands.
+func (s *Source) load(data []byte) (*Config, *fileWords, error) {
 	doc := newDocument()
 	d := &decoder{file: s.path, lines: map[string]int{}, broken: map[string]bool{}}
-	if !d.decode(data, doc) {
-		return nil, s.told(d.mistakes)
-	}
 	words := &fileWords{decoder: d, overridden: map[string]string{}}
+	if !d.decode(data, doc) {
+		return nil, words, s.told(d.mistakes)
+	}
 	for _, o := range s.overrides {
 		o.set(doc)
 		words.overridden[o.path] = o.field
@@ -49,10 +58,11 @@ func (s *Source) Load(data []byte) (*Config, error) {
 	b := &builder{words: words, mistakes: d.mistakes, told: map[Mistake]bool{}}
 	cfg := b.build(doc)
 	if len(b.mistakes) > 0 {
-		return nil, s.told(b.mistakes)
+		return nil, words, s.told(b.mistakes)
 	}
 	cfg.File, cfg.Hash, cfg.Warnings = s.path, Hash(data), s.warnings
-	return cfg, nil
+	words.debug = doc.Log.debug
+	return cfg, words, nil
 }
 
 // Hash names what a file says: the first 16 hex digits of SHA-256.
@@ -76,21 +86,31 @@ const readTime = 10 * time.Second
 
 // ReadInTime is [ReadFile] for who reads a file once: it fails where the file
 // system that the file is on does not answer.
-func ReadInTime(path string) ([]byte, error) { return readWithin(readTime, path, ReadFile) }
+func ReadInTime(path string) ([]byte, error) {
+	data, err := readWithin(readTime, path, ReadFile)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("%w: run this as root, or as the user that the file is for", err)
+	}
+	return data, err
+}
 
+// readWithin needs no context, which bounded would: none of its callers can be told to
+// end before the limit.
 func readWithin(limit time.Duration, path string, read func(string) ([]byte, error)) ([]byte, error) {
-	var data []byte
-	done := make(chan error, 1)
+	type result struct {
+		data []byte
+		err  error
+	}
+	done := make(chan result, 1)
 	go func() { // ends when the file system answers
-		var err error
-		data, err = read(path)
-		done <- err
+		data, err := read(path)
+		done <- result{data, err}
 	}()
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
-	case err := <-done:
-		return data, err
+	case r := <-done:
+		return r.data, r.err
 	case <-timer.C:
 		return nil, fmt.Errorf("reading %s did not end within %s: the file system that it is on does not answer", path, limit)
 	}
@@ -101,6 +121,9 @@ func readWithin(limit time.Duration, path string, read func(string) ([]byte, err
 func ReadFile(path string) ([]byte, error) {
 	// Without O_NONBLOCK a named pipe would hold the caller up.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) //nolint:gosec // the operator names the file
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("opening the configuration: %w: user %d may not read it", err, os.Geteuid())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the configuration: %w", err)
 	}
@@ -123,6 +146,7 @@ func ReadFile(path string) ([]byte, error) {
 type fileWords struct {
 	*decoder
 	overridden map[string]string // path → flag or variable that wins
+	debug      bool              // --debug wins over the level
 }
 
 func (w *fileWords) mistake(path, text string) (Mistake, bool) {

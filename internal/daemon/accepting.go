@@ -100,7 +100,7 @@ func (p *patientListener) Close() error {
 	return p.Listener.Close()
 }
 
-// isBroken says whether the listener itself is no longer one: no later accept on
+// isBroken reports whether the listener itself is broken: no later accept on
 // it can work. Somebody else who holds the same socket can have shut it down.
 func isBroken(err error) bool {
 	return errors.Is(err, syscall.EBADF) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSOCK) || errors.Is(err, os.ErrInvalid)

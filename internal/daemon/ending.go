@@ -17,8 +17,9 @@ type ending struct {
 	open []string
 }
 
-// within runs work, and says whether it ended before ctx did. Else the work goes on
-// by itself.
+// within runs work, and reports whether it ended before ctx did. Else the work goes
+// on by itself. [bounded.Run] would wait for a moment longer, which the waits of one
+// end, one for each key and socket, have no time for.
 func (e *ending) within(ctx context.Context, what string, work func()) bool {
 	e.begin(what)
 	done := make(chan struct{})

@@ -101,7 +101,7 @@ func (e *endpoint) close() {
 }
 
 // drain closes the endpoint and waits for running calls until ctx ends, which
-// cuts them. It says whether all has ended then; what hangs is left behind.
+// cuts them. It reports whether all has ended then; what hangs is left behind.
 //
 // No caller that was let in may be turned away: gRPC closes a connection that it
 // is handed after GracefulStop has begun, and the caller's first call fails. So

@@ -203,10 +203,18 @@ func (s *served) readiness() (line string, ready bool) {
 		return fmt.Sprintf("%s%s since %s: %v", prefix, h.State, stamp(s.began), &cause.Error{Code: cause.NoContact, Key: h.Key}), false
 	}
 	line = fmt.Sprintf("%s%s since %s: %v", prefix, h.State, stamp(h.Since), h.Err)
-	if !h.GraceEnds.IsZero() {
-		line += "; Status stays ok until " + stamp(h.GraceEnds)
+	return line + grace(h.GraceEnds) + readKeys(h), false
+}
+
+// grace says what Status makes of an outage whose grace has that end.
+func grace(ends time.Time) string {
+	switch {
+	case ends.IsZero():
+		return ""
+	case time.Now().Before(ends):
+		return "; Status stays ok until " + stamp(ends)
 	}
-	return line + readKeys(h), false
+	return "; Status has not been ok since " + stamp(ends)
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -171,6 +171,15 @@ func TestReadinessTellsAnOutageAndTheEndOfItsGrace(t *testing.T) {
 	}
 }
 
+func TestReadinessTellsThatTheGraceIsOver(t *testing.T) {
+	t.Parallel()
+	s := emulator(t, "")
+	r := run(t, setup{kms: s, args: []string{"--outage-grace=0s"}}).ready()
+	s.Inject(kmsemulator.Fault{Kind: kmsemulator.Unavailable})
+	_, _ = r.client().Encrypt(context.Background(), &v2.EncryptRequest{Plaintext: []byte("k")})
+	r.waitFor("/readyz", http.StatusServiceUnavailable, `^provider 0: outage since [0-9TZ:-]{20}: KMS020[27]: .*; Status has not been ok since [0-9TZ:-]{20}\n$`)
+}
+
 func TestUnknownProviderHasNoReadiness(t *testing.T) {
 	t.Parallel()
 	r := run(t, setup{}).ready()

@@ -95,7 +95,7 @@ func (g *httpGate) Accept() (net.Conn, error) {
 }
 
 // admit takes a connection in, in the place of another where that is needed, and
-// returns nil where there is no place. Only its gate calls it.
+// returns nil where all places are taken. Only its gate calls it.
 func (c *httpConnections) admit(conn net.Conn) *httpConn {
 	from := addressOf(conn)
 	c.mu.Lock()

@@ -39,7 +39,7 @@ func (i *itself) dial(ctx context.Context, path string) (net.Conn, error) {
 	return &ownConn{Conn: conn, forget: func() { i.forget(name) }}, nil
 }
 
-// is says whether a connection is the process's own. It says so once for each.
+// is reports whether a connection is the process's own. It logs so once for each.
 func (i *itself) is(conn net.Conn) bool {
 	addr := conn.RemoteAddr()
 	return addr != nil && i.forget(addr.String())

@@ -74,14 +74,14 @@ func (s *socket) restore(ctx context.Context, serve func(net.Listener)) error {
 	case own:
 		s.log.Warn("socket file was removed: put back", "socket", s.path)
 	default:
-		s.log.Warn("socket file was removed: put back; restart its socket unit, which knows only the one before", "socket", s.path)
+		s.log.Warn("socket file was removed: put back; restart its socket unit, which knows only the one before, on this node alone and while KMS answers", "socket", s.path)
 	}
 	serve(s.current())
 	_ = old.Close()
 	return nil
 }
 
-// owns says whether the file of that name is the one that this socket made, and
+// owns reports whether the file of that name is the one that this socket made, and
 // leads to a listener.
 func (s *socket) owns() bool {
 	var file fileID

@@ -34,7 +34,7 @@ func (d *Daemon) keyMetrics() []metrics.Key {
 	return all
 }
 
-// fails says whether a key that is in a state does not do its work.
+// fails reports whether a key that is in a state does not do its work.
 func fails(s keyring.State) bool {
 	return s == keyring.Refused || s == keyring.Outage || s == keyring.Credentials
 }

@@ -49,7 +49,7 @@ func TestReloadDuringAnOutage(t *testing.T) {
 	dir := directory(t)
 	healthy := providerText{name: "healthy", listen: dir + "/healthy", keys: []string{keyText(well, a)}}
 	hanging := providerText{name: "hanging", listen: dir + "/hanging", keys: []string{keyText(ill, h)}}
-	f := runFiled(t, filing{dir: dir}, fileText("kmsTimeout: 2s\noutageGrace: 7m\n", healthy, hanging))
+	f := runFiled(t, filing{dir: dir}, fileText("kmsTimeout: 6s\noutageGrace: 7m\n", healthy, hanging))
 	f.ready()
 	sick := newCaller(t, hanging.listen)
 	keyID := sick.keyID()
@@ -75,9 +75,9 @@ func TestReloadDuringAnOutage(t *testing.T) {
 		})
 	}
 	var ring *ring
-	timeout := "2s"
+	timeout := "6s"
 	for i, change := range []func(){
-		func() { timeout = "2100ms" },
+		func() { timeout = "6100ms" },
 		func() { healthy.keys = []string{keyText(well, b), keyText(well, a)} },
 		func() { hanging.keys = append(hanging.keys, keyText(ill, createKey(t, ill))) }, // a further read key
 		func() { hanging.listen = dir + "/moved" },
@@ -126,7 +126,7 @@ func TestNewFirstKeyThatCannotBeUsed(t *testing.T) {
 	other := providerText{name: "other", listen: dir + "/other", keys: []string{keyText(kms, "alias/none")}}
 	f.refuses(fileText("", p, other), "provider aws: its first key has to encrypt and decrypt before it may write: KMS0101")
 	f.refused("provider other: its first key has to encrypt and decrypt before it may write: KMS0103")
-	f.refused("put another key first")
+	f.refused("put another key first that all nodes list")
 	if c.keyID() != sealed.KeyId || exists(other.listen) {
 		t.Errorf("key_id %s, want still %s, and no new socket", c.keyID(), sealed.KeyId)
 	}
@@ -143,6 +143,30 @@ func TestNewFirstKeyThatCannotBeUsed(t *testing.T) {
 	}
 	c.opens(sealed)
 	newCaller(t, other.listen).keyID()
+}
+
+// TestEpochIsRaisedOnlyWhileTheKeyWorks: an API server that heard of the new key_id
+// in an outage could make no seed for it, and its writes would stop.
+func TestEpochIsRaisedOnlyWhileTheKeyWorks(t *testing.T) {
+	t.Parallel()
+	kms, p, f := runOne(t, "")
+	c := newCaller(t, p.listen)
+	before := c.keyID()
+	mend := kms.Inject(kmsemulator.Fault{Kind: kmsemulator.Unavailable})
+	raised := p
+	raised.epoch = 1
+	f.refuses(fileText("", raised), "provider aws: its first key has to encrypt and decrypt before it writes under another epoch: KMS0202")
+	f.refused("mend that, or leave epoch as it was")
+	if s, err := c.status(); err != nil || s.Healthz != "ok" || s.KeyId != before {
+		t.Errorf("Status in the outage is %v, %v; want ok and still key_id %s", s, err, before)
+	}
+	f.loads(fileText("outageGrace: 1h\n", p)) // what needs no KMS is taken over
+	f.refuses(fileText("outageGrace: 1h\n", raised), "another epoch")
+	mend()
+	f.loaded(fileText("outageGrace: 1h\n", raised))
+	if got, want := c.keyID(), before+"&epoch=1"; got != want {
+		t.Errorf("key_id %s when KMS is back, want %s", got, want)
+	}
 }
 
 func TestTimesOfTheFileTakeEffect(t *testing.T) {
@@ -181,5 +205,39 @@ func TestReloadOnRequestEmptiesTheMemoryOfBadCiphertexts(t *testing.T) {
 	until(t, "the unchanged file is loaded", func() bool { return f.log.has("configuration reloaded") })
 	if n := asked(); n == 0 {
 		t.Error("what was bad before is not asked again")
+	}
+}
+
+// In an outage a longer grace is the one lever that an operator has: it is counted
+// from the last success, also where the grace before it is over.
+func TestLongerGraceMakesStatusOkAgain(t *testing.T) {
+	t.Parallel()
+	kms := kmstest.Start(t)
+	dir := directory(t)
+	one := providerText{name: "one", listen: dir + "/one", keys: []string{keyText(kms, createKey(t, kms))}}
+	f := runFiled(t, filing{dir: dir}, fileText("outageGrace: 1ms\n", one))
+	f.ready()
+	c := newCaller(t, one.listen)
+	keyID := c.keyID()
+	kms.Inject(kmsemulator.Fault{Kind: kmsemulator.Throttle})
+	_, _ = c.kms.Encrypt(context.Background(), &v2.EncryptRequest{Plaintext: plaintext()}) // traffic tells
+	f.waitFor("/readyz/one", http.StatusServiceUnavailable, `outage since .*; Status has not been ok since [0-9TZ:-]{20}`)
+	if got, err := c.status(); err != nil || !strings.Contains(got.Healthz, "KMS0201") || got.KeyId != keyID {
+		t.Fatalf("after the grace: %v, %v; want the cause under the same key_id", got, err)
+	}
+	f.loads(fileText("outageGrace: 2h\n", one))
+	got, err := c.status()
+	if err != nil || got.Healthz != "ok" || got.KeyId != keyID {
+		t.Errorf("with a longer grace: %v, %v; want ok under the same key_id", got, err)
+	}
+	if _, err := c.kms.Encrypt(context.Background(), &v2.EncryptRequest{Plaintext: plaintext()}); err == nil {
+		t.Error("a longer grace has brought KMS back")
+	}
+	f.loads(fileText("outageGrace: 1ms\n", one))
+	if got, err := c.status(); err != nil || got.Healthz == "ok" {
+		t.Errorf("with the short grace again: %v, %v; want the cause", got, err)
+	}
+	if n := c.dials.Load(); n != 1 {
+		t.Errorf("the caller has connected %d times, want its connection kept", n)
 	}
 }

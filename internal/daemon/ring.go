@@ -25,7 +25,7 @@ type ring struct {
 	keys     []*key
 	provider *keyring.Provider
 	target   *kmsserver.Target
-	memory   *memory // nil: there is no place for it
+	memory   *memory // nil: it is not kept anywhere
 	gone     bool    // nobody has its memory any more: it goes with the ring
 	began    time.Time
 
@@ -144,7 +144,7 @@ func (r *ring) longest() time.Duration { return r.timeout + 10*time.Second }
 
 // end waits for the calls that began on the ring, which no server has any more,
 // until ctx ends. Then it ends the background work, and closes what no other ring
-// uses. It says whether all that has ended; what hangs is left behind, within rest.
+// uses. It reports whether all that has ended; what hangs is left behind, within rest.
 func (r *ring) end(ctx context.Context, rest time.Duration, e *ending) bool {
 	of := " of provider " + r.cfg.Name
 	called, cancel := after(ctx, rest*3/5)

@@ -179,7 +179,7 @@ func (s *socket) inheritOrBind(ctx context.Context) error {
 	}
 	_ = listener.Close()
 	if errors.Is(err, fs.ErrNotExist) { // removed while nobody served it
-		s.log.Warn("the file of the socket that was handed over is gone: another one is made; restart its socket unit", "socket", s.path)
+		s.log.Warn("the file of the socket that was handed over is gone: another one is made; restart its socket unit, on this node alone and while KMS answers", "socket", s.path)
 		err = s.bind(ctx)
 	}
 	if err != nil {
@@ -434,7 +434,7 @@ const closeTime = 2 * time.Second
 func (s *socket) removeOwn(ctx context.Context, file fileID) error {
 	if unlock, err := s.files.lock(ctx, s.path); err == nil {
 		defer unlock()
-	} // else as well: a lock is no reason to leave the file behind
+	} // else as well: a lock must not leave the file behind
 	if now, err := identify(s.path); err != nil || now != file {
 		return nil // it is gone, or another's
 	}

@@ -88,18 +88,27 @@ func (d *Daemon) prepare(ctx context.Context, before, next *generation) (undo []
 	return undo, nil
 }
 
-// verify checks each key that would write and has not before, in parallel. Each
-// check sets its own time limit.
+// verify checks each key that would write under a key_id of which it has not written
+// before, in parallel. Each check sets its own time limit.
+//
+// A raised epoch is another key_id of the same key: an API server that hears of it
+// makes a new DEK seed, and where Encrypt fails its writes stop three minutes later
+// (rotateDEKOnKeyIDChange in
+// staging/src/k8s.io/apiserver/pkg/server/options/encryptionconfig/config.go).
 func (d *Daemon) verify(ctx context.Context, before, next *generation) error {
 	errs := make([]error, len(next.providers))
 	var checks sync.WaitGroup
 	for i, s := range next.providers {
-		if before.writes(s.keys[0]) {
-			continue
+		act, other := "may write", "put another key first that all nodes list"
+		if was := before.writer(s.keys[0]); was != nil {
+			if was.cfg.Epoch == s.cfg.Epoch {
+				continue
+			}
+			act, other = "writes under another epoch", "leave epoch as it was"
 		}
 		checks.Go(func() {
 			if err := s.provider.Verify(ctx); err != nil {
-				errs[i] = fmt.Errorf("provider %s: its first key has to encrypt and decrypt before it may write: %w; mend that, or put another key first", s.cfg.Name, err)
+				errs[i] = fmt.Errorf("provider %s: its first key has to encrypt and decrypt before it %s: %w; mend that, or %s", s.cfg.Name, act, err, other)
 			}
 		})
 	}
@@ -107,9 +116,14 @@ func (d *Daemon) verify(ctx context.Context, before, next *generation) error {
 	return errors.Join(errs...)
 }
 
-// writes says whether a key is the first of one of g's providers.
-func (g *generation) writes(k *key) bool {
-	return slices.ContainsFunc(g.providers, func(s *served) bool { return s.keys[0] == k })
+// writer returns the provider of g whose first key this is, nil where it is none's.
+func (g *generation) writer(k *key) *served {
+	for _, s := range g.providers {
+		if s.keys[0] == k {
+			return s
+		}
+	}
+	return nil
 }
 
 // discard ends what a generation that never served would have added.

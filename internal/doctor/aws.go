@@ -6,13 +6,17 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 )
 
 const (
@@ -116,7 +120,7 @@ func (x *examination) endpoints(ctx context.Context, g *Group) {
 		p.call(ctx)
 		switch way := p.contact; {
 		case p.endsAt(atEndpoint):
-			g.failed(fmt.Sprintf("%s: KMS answers%s", p, at(way.Host)), p.failure.err)
+			g.failed(fmt.Sprintf("%s: calls of KMS%s fail", p, at(way.Host)), p.failure.err)
 		case !p.cameTo(atEndpoint):
 			g.skipped(p.whyNot())
 		default:
@@ -137,11 +141,11 @@ func (x *examination) clock(_ context.Context, g *Group) {
 		skew := p.contact.Skew()
 		switch {
 		case p.endsAt(atClock):
-			g.failed(fmt.Sprintf("the clock agrees with that of %s (it is off by %s)", p.contact.Host, skew), p.failure.err)
+			g.failed(fmt.Sprintf("the clock is off by %s from that of %s", skew, p.contact.Host), p.failure.err)
 		case !p.cameTo(atClock):
 			g.skipped(p.whyNot())
 		case skew.Abs() >= skewTold:
-			g.found(ClockOff, "the clock agrees with that of "+p.contact.Host, "off by "+skew.String())
+			g.found(ClockOff, fmt.Sprintf("the clock is off by %s from that of %s", skew, p.contact.Host), "")
 		case p.contact.Date.IsZero():
 			g.once(p.contact.Host + " does not tell the time")
 		default:
@@ -163,9 +167,13 @@ func (x *examination) credentials(ctx context.Context, g *Group) {
 		}
 		switch {
 		case p.endsAt(atCredentials) && ofTheInstance(p.failure.err) && outOfReach():
-			g.found(HopLimit, p.String()+": there are credentials", said(p.failure.err))
-		case p.endsAt(atCredentials, atIdentity):
-			g.failed(p.String()+": AWS takes the credentials", p.failure.err)
+			g.found(HopLimit, p.String()+": no credentials come from the instance metadata service", said(p.failure.err))
+		case p.endsAt(atCredentials) && kept(p.failure.err):
+			g.found(NotPermitted, p.String()+": the credentials cannot be read", asUser(join(p.failure.err.Source, said(p.failure.err))))
+		case p.endsAt(atCredentials):
+			g.failed(p.String()+": there are no credentials to sign calls with", p.failure.err)
+		case p.endsAt(atIdentity):
+			g.failed(p.String()+": AWS does not take the credentials", p.failure.err)
 		case !p.cameTo(atIdentity):
 			g.skipped(p.whyNot())
 		default:
@@ -178,10 +186,17 @@ func (x *examination) credentials(ctx context.Context, g *Group) {
 	}
 }
 
-// ofTheInstance says whether credentials were to come from the instance metadata
+// ofTheInstance reports whether credentials were to come from the instance metadata
 // service, or from nowhere else: where another source was asked, that is at fault.
 func ofTheInstance(e *cause.Error) bool {
 	return e.Source == "" || strings.Contains(e.Source, "instance metadata service")
+}
+
+// kept says whether credentials are in a file that a user other than root may not
+// read. The SDK keeps the text alone of some errors.
+func kept(e *cause.Error) bool {
+	ofFile := e.Code == cause.TokenUnreadable || e.Code == cause.SettingsUnreadable
+	return ofFile && os.Geteuid() != 0 && (errors.Is(e.Err, fs.ErrPermission) || strings.Contains(e.Said, syscall.EACCES.Error()))
 }
 
 // owner asks STS whose the credentials are, which the daemon does without: no answer is no fault.
@@ -199,7 +214,7 @@ func (x *examination) describe(ctx context.Context, g *Group) {
 	for _, p := range x.keys {
 		switch {
 		case p.endsAt(atKey):
-			g.failed(p.String()+": it can be used", p.failure.err)
+			g.failed(p.String()+": it cannot be used", p.failure.err)
 		case !p.cameTo(atKey):
 			g.skipped(p.whyNot())
 		default:
@@ -216,7 +231,7 @@ func (p *patient) describe(ctx context.Context, g *Group) {
 		return
 	}
 	if code, ok := unfit(info); ok {
-		g.failed(p.String()+": it can be used", &cause.Error{Code: code, Key: info.ARN, Said: join(info.Spec, info.Usage, info.State)})
+		g.failed(p.String()+": it cannot be used", &cause.Error{Code: code, Key: info.ARN, Said: join(info.Spec, info.Usage, info.State)})
 		return
 	}
 	kind := ""
@@ -234,7 +249,7 @@ func (p *patient) describe(ctx context.Context, g *Group) {
 // undescribed tells a refusal as a note, since the daemon needs no DescribeKey.
 func (p *patient) undescribed(g *Group, err error) {
 	if e := cause.Of(err); e.Code != cause.AccessDenied {
-		g.failed(p.String()+": it can be described", e)
+		g.failed(p.String()+": it cannot be described", e)
 		return
 	}
 	g.ok(p.String() + ": not described, since kms:DescribeKey is not allowed, which the program does not need")
@@ -264,7 +279,7 @@ func (p *patient) rotation(ctx context.Context, g *Group, info awskms.KeyInfo) {
 	case err != nil:
 		g.ok(p.String() + ": its rotation is not known, since kms:GetKeyRotationStatus is not answered, which the program does not need")
 	case !rotation.Enabled:
-		g.found(RotationOff, p.String()+": its material is rotated", "")
+		g.advise(RotationOff, p.String()+": automatic rotation is off", "", switchOn(info.ARN))
 	default:
 		next := ""
 		if !rotation.Next.IsZero() {
@@ -274,13 +289,22 @@ func (p *patient) rotation(ctx context.Context, g *Group, info awskms.KeyInfo) {
 	}
 }
 
+// switchOn is the code's instruction with the key filled in.
+func switchOn(arn string) string {
+	ref, err := keyref.Parse(arn)
+	if err != nil || ref.Region == "" {
+		return RotationOff.Info().Next
+	}
+	return strings.NewReplacer("KEY", arn, "REGION", ref.Region).Replace(RotationOff.Info().Next)
+}
+
 func (x *examination) permissions(ctx context.Context, g *Group) {
 	for _, p := range x.keys {
 		switch {
 		case p.endsAt(atPermission) && !p.writes && p.failure.err.Code == cause.AccessDenied:
 			g.skipped(p.String() + ": may not encrypt, which a key that only reads need not; whether it may decrypt cannot be tried without something that it encrypted")
 		case p.endsAt(atPermission):
-			g.failed(p.String()+": Encrypt", p.failure.err)
+			g.failed(p.String()+": Encrypt fails", p.failure.err)
 		case !p.cameTo(atPermission):
 			g.skipped(p.whyNot())
 		default:
@@ -297,14 +321,14 @@ func (x *examination) roundTrips(ctx context.Context, g *Group, p *patient) {
 		func() error { return p.client.MayDecrypt(ctx, p.sealed.KeyARN, p.sealed.Blob) },
 	} {
 		if err := dry(); err != nil {
-			g.failed(fmt.Sprintf("%s: %s by DryRun", p, cause.Of(err).Op), cause.Of(err))
+			g.failed(fmt.Sprintf("%s: %s fails, by DryRun", p, cause.Of(err).Op), cause.Of(err))
 			return
 		}
 	}
 	g.ok(p.String() + ": Encrypt and Decrypt are allowed")
 	took, err := p.measure(ctx, x.Calls)
 	if err != nil {
-		g.failed(fmt.Sprintf("%s: %s, in a round trip", p, cause.Of(err).Op), cause.Of(err))
+		g.failed(fmt.Sprintf("%s: %s fails, in a round trip", p, cause.Of(err).Op), cause.Of(err))
 		return
 	}
 	slices.Sort(took)
@@ -314,7 +338,7 @@ func (x *examination) roundTrips(ctx context.Context, g *Group, p *patient) {
 	}
 	text := fmt.Sprintf("%s: %d calls took %s each, the slowest %s", p, len(took), rounded(median), rounded(slowest))
 	if median > slowCall {
-		g.found(SlowKMS, text, "")
+		g.found(SlowKMS, strings.Replace(text, " calls took ", " slow calls took ", 1), "")
 		return
 	}
 	g.ok(text)

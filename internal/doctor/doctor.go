@@ -34,6 +34,7 @@ type Options struct {
 	Calls   int           // for the latency of each key; 0: 20
 	Timeout time.Duration // of each question to a running plugin; 0: 3s
 	Version string
+	DocsURL string // where the pages of docs are published; "": nowhere
 
 	Began func(title string) // told before each group; nil: nobody
 }
@@ -44,7 +45,7 @@ type examination struct {
 
 	conns   *awskms.Connections
 	keys    []*patient
-	served  []config.Provider        // those whose socket has a live holder
+	served  []config.Provider        // those whose socket has a live holder that may be asked
 	known   []string                 // codes that were found so far
 	slowest map[string]time.Duration // listen → the slowest call of its write key
 }
@@ -98,8 +99,9 @@ func Examine(ctx context.Context, o Options) (*Report, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("looking at %s: %w", look.title, err)
 		}
-		for _, c := range g.Checks {
-			x.known = append(x.known, c.Code)
+		for i := range g.Checks {
+			g.Checks[i].link(o.DocsURL)
+			x.known = append(x.known, g.Checks[i].Code)
 		}
 		if len(g.Checks) > 0 {
 			r.Groups = append(r.Groups, g)
@@ -120,7 +122,7 @@ func (x *examination) close() {
 
 func (x *examination) configuration(_ context.Context, g *Group) {
 	for _, m := range x.Mistakes {
-		g.found(FileRefused, "the configuration is valid", m.String())
+		g.found(FileRefused, "the configuration is refused", m.String())
 	}
 	if x.Config == nil {
 		g.skipped("not checked: everything else, since there is no configuration to check it for")
@@ -136,7 +138,7 @@ func (x *examination) configuration(_ context.Context, g *Group) {
 	}
 	g.ok(fmt.Sprintf("%s: valid, providers: %d, keys: %d", from, len(x.Config.Providers), keys))
 	for _, w := range x.Config.Warnings {
-		g.found(Ineffective, "every setting has an effect", w)
+		g.found(Ineffective, "a setting has no effect", w)
 	}
 }
 

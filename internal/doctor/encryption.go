@@ -44,7 +44,7 @@ func (x *examination) encryption(_ context.Context, g *Group) {
 	strayed := slices.ContainsFunc(warnings, func(m encryptionconfig.Mistake) bool { return m.Rule == encryptionconfig.Strayed })
 	for _, p := range x.Config.Providers {
 		if !used[p.Listen] && !strayed { // else it is the strayed one that is missing
-			g.found(ProviderMissing, fmt.Sprintf("an entry uses %s", encryptionconfig.Endpoint(p.Listen)), othersText(others))
+			g.found(ProviderMissing, "no entry uses "+encryptionconfig.Endpoint(p.Listen), othersText(others))
 		}
 	}
 	if len(g.Checks) == 0 {
@@ -56,18 +56,33 @@ func (x *examination) encryption(_ context.Context, g *Group) {
 // something that makes further checks guesses.
 func (x *examination) mistakes(g *Group, all encryptionconfig.Mistakes) (unread bool) {
 	for _, m := range all {
-		where, what := x.EncryptionFile, m.Text
+		code := codeOf(m.Rule)
+		where, what := title(code)+" "+x.EncryptionFile, m.Text
 		if m.Path != "" {
 			where += ": " + m.Path
 		}
 		if m.Line > 0 {
 			what = fmt.Sprintf("line %d: %s", m.Line, what)
 		}
-		code := codeOf(m.Rule)
 		g.found(code, where, what)
 		unread = unread || code == EncryptionFile
 	}
 	return unread
+}
+
+// title says of a code of kube-apiserver's file what was found, up to the file.
+func title(c Code) string {
+	switch c { //nolint:exhaustive // the others are refusals
+	case NameOnReload:
+		return "kube-apiserver refuses at a reload"
+	case SecretsPlain:
+		return "Secrets are not encrypted by"
+	case Ineffective:
+		return "a setting has no effect in"
+	case EndpointStrays:
+		return "an endpoint leads elsewhere in"
+	}
+	return "kube-apiserver refuses"
 }
 
 func codeOf(r encryptionconfig.Rule) Code {
@@ -114,16 +129,33 @@ func othersText(others []string) string {
 func (x *examination) entry(g *Group, where string, k *encryptionconfig.KMS, ours *config.Provider) {
 	at := fmt.Sprintf("%s: kms %q: ", where, k.Name)
 	if k.Version() == "v1" {
-		g.found(OldAPI, at+"uses KMS v2", "")
+		g.found(OldAPI, at+"uses KMS v1", "")
 	}
 	x.cacheSize(g, at, k)
+	x.timeout(g, at, k, ours)
+}
+
+// farAbove is how many times the program's own limit is far above it.
+const farAbove = 4
+
+// timeout compares an entry's with what calls take, and with the program's own
+// limit.
+func (x *examination) timeout(g *Group, at string, k *encryptionconfig.KMS, ours *config.Provider) {
 	timeout := encryptionconfig.DefaultTimeout
 	if k.Timeout != nil {
 		timeout = *k.Timeout
 	}
 	need := x.slowest[ours.Listen] + awskms.Reply
-	if timeout > 0 && timeout < need {
-		g.found(TimeoutShort, at+"its timeout leaves KMS enough time", fmt.Sprintf("timeout %s, needed %s", timeout, rounded(need)))
+	text := fmt.Sprintf("%sits timeout of %s is ", at, timeout)
+	switch {
+	case timeout <= 0: // kube-apiserver refuses it
+	case timeout < need:
+		g.found(TimeoutShort, text+"shorter than KMS takes", fmt.Sprintf("timeout %s, needed %s", timeout, rounded(need)))
+	case timeout < encryptionconfig.DefaultTimeout:
+		// Calls fit, as long as none has to be repeated.
+		g.tell(TimeoutShort, Warning, text+"short", fmt.Sprintf("timeout %s, needed just now %s", timeout, rounded(need)), TimeoutShort.Info().Next)
+	case timeout > farAbove*x.Config.KMSTimeout && timeout > encryptionconfig.DefaultTimeout:
+		g.found(TimeoutLong, text+"long", fmt.Sprintf("timeout %s, --kms-timeout %s", timeout, x.Config.KMSTimeout))
 	}
 }
 
@@ -135,7 +167,7 @@ func (x *examination) cacheSize(g *Group, at string, k *encryptionconfig.KMS) {
 		size = int(*k.CacheSize)
 	}
 	if k.Version() == "v1" && size > 0 && size < x.Secrets {
-		g.found(CacheSmall, at+"its cachesize is large enough", fmt.Sprintf("cachesize %d, objects %d", size, x.Secrets))
+		g.found(CacheSmall, at+"its cachesize is too small", fmt.Sprintf("cachesize %d, objects %d", size, x.Secrets))
 	}
 }
 
@@ -143,6 +175,6 @@ func (x *examination) cacheSize(g *Group, at string, k *encryptionconfig.KMS) {
 func (x *examination) order(g *Group, where string, r encryptionconfig.Resource) {
 	isOurs := func(p encryptionconfig.Provider) bool { return p.KMS != nil && x.provider(p.KMS) != nil }
 	if slices.ContainsFunc(r.Providers, isOurs) && !isOurs(r.Providers[0]) {
-		g.found(NotFirst, where+": this program writes", "first is "+r.Providers[0].String())
+		g.found(NotFirst, where+": another provider than this program writes", "first is "+r.Providers[0].String())
 	}
 }

@@ -24,6 +24,14 @@ func TestNoFalseAlarmWhereAllIsWell(t *testing.T) {
 			n.file = n.write("c.yaml", fmt.Sprintf(fileHead+
 				"providers:\n- name: a\n  listen: %s\n  keys:\n  - key: %s\n    encryptionContext: {cluster: a}\n", n.socket, n.key))
 		}, says: "c.yaml: valid"},
+		"key id": {change: func(n *node) { n.keyFlag = n.key[strings.LastIndexByte(n.key, '/')+1:] }, says: "is arn:aws:kms:"},
+		"two providers": {change: func(n *node) {
+			n.providersFile(fmt.Sprintf("- name: a\n  listen: %s\n%s- name: b\n  listen: %s/t\n%s", n.socket, keysOf(n.key), n.dir, keysOf(n.key)))
+			n.second = "  - kms: {apiVersion: v2, name: b, endpoint: \"unix://" + n.dir + "/t\", timeout: 3s}\n"
+		}, says: "providers: 2"},
+		"a timeout of 10s": {change: func(n *node) {
+			n.second = "  - kms: {apiVersion: v2, name: b, endpoint: \"unix://SOCKET\", timeout: 10s}\n"
+		}, says: "agrees with this configuration"},
 		"alias": {change: func(n *node) {
 			n.must(nil, n.kms.CreateAlias(kmstest.Region, "alias/etcd", n.key))
 			n.keyFlag = "alias/etcd"
@@ -50,7 +58,7 @@ func TestNoFalseAlarmWhereAllIsWell(t *testing.T) {
 			}
 			n := newNode(t, start(t))
 			c.change(n)
-			n.encryptionConfig(entryV2 + toClear)
+			n.encryptionConfig(entryV2 + n.second + toClear)
 			for _, when := range []string{"before", "after"} { // the start of the plugin
 				r := n.examine()
 				if codes, _ := findings(r); len(codes) > 0 {
@@ -61,8 +69,66 @@ func TestNoFalseAlarmWhereAllIsWell(t *testing.T) {
 				}
 				leaksNothing(t, n, r)
 				if when == "before" {
+					if want := "Before the first start on this node, look at the nodes that run already: they have to list arn:aws:kms:"; !strings.Contains(text(t, r), want) {
+						t.Errorf("want %q in:\n%s", want, text(t, r))
+					}
 					n.run()
 				}
+			}
+		})
+	}
+}
+
+// TestNoAlarmAtChangesThatHurtNobody: a plugin runs, and the configuration is the
+// next one.
+func TestNoAlarmAtChangesThatHurtNobody(t *testing.T) {
+	for name, change := range map[string]func(n *node){
+		"what runs already": func(n *node) { n.runsWith(n.key) },
+		"the same in another file": func(n *node) {
+			n.runsWith(n.key)
+			n.keysFile(n.key)
+		},
+		"a key below": func(n *node) {
+			n.runsWith(n.key)
+			n.keysFile(n.key, n.createKey(kmsemulator.KeyOptions{}))
+		},
+		"further keys in another order": func(n *node) {
+			b, c := n.createKey(kmsemulator.KeyOptions{}), n.createKey(kmsemulator.KeyOptions{})
+			n.runsWith(n.key, b, c)
+			n.keysFile(n.key, c, b)
+		},
+		"from an alias to its key": func(n *node) {
+			n.must(nil, n.kms.CreateAlias(kmstest.Region, "alias/etcd", n.key))
+			n.runsWith("alias/etcd\n    region: " + kmstest.Region)
+			n.keysFile(n.key)
+		},
+		"from a key to an alias of it": func(n *node) {
+			n.must(nil, n.kms.CreateAlias(kmstest.Region, "alias/etcd", n.key))
+			n.runsWith(n.key)
+			n.keysFile("alias/etcd\n    region: " + kmstest.Region)
+		},
+		"the pairs of a context in another order": func(n *node) {
+			n.runsWith(n.key + "\n    encryptionContext: {a: b, c: d}")
+			n.keysFile(n.key + "\n    encryptionContext: {c: d, a: b}")
+		},
+		"from flags to a file": func(n *node) {
+			n.run()
+			n.keysFile(n.key)
+		},
+		"another name of the provider": func(n *node) {
+			n.runsWith(n.key)
+			n.providersFile("- name: b\n  listen: " + n.socket + "\n" + keysOf(n.key))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, kmstest.Start(t))
+			change(n)
+			r := n.examine()
+			if codes, _ := findings(r); len(codes) > 0 {
+				t.Errorf("finds %q:\n%s", codes, text(t, r))
+			}
+			if !strings.Contains(text(t, r), "is well: "+n.key) {
+				t.Errorf("did not ask the plugin:\n%s", text(t, r))
 			}
 		})
 	}

@@ -40,7 +40,7 @@ func (r *Report) table(b *strings.Builder, color bool) {
 		for _, c := range g.Checks {
 			fmt.Fprintf(b, "%s %s\n", c.Status.symbol(color), c.Text)
 			if c.Code != "" {
-				fmt.Fprintf(b, "    %s: %s\n    do: %s\n    see %s\n", c.Code, c.Cause, c.Next, c.Link)
+				fmt.Fprintf(b, "    %s: %s\n    do: %s\n    see %s\n", c.Code, c.Cause, c.Next, c.readOn())
 			}
 		}
 		b.WriteString("\n")

@@ -9,10 +9,11 @@ import (
 
 func TestFormsOfAReport(t *testing.T) {
 	t.Parallel()
+	address, none := "https://docs#kms0704", ""
 	r := &doctor.Report{Version: 1, Failures: 1, Warnings: 1, Groups: []doctor.Group{{Title: "keys", Checks: []doctor.Check{
 		{Status: doctor.OK, Text: "one"},
-		{Status: doctor.Warning, Text: "two", Code: "KMS0704", Cause: "why", Next: "do this", Link: "https://docs#kms0704"},
-		{Status: doctor.Failure, Text: "three", Code: "KMS0101", Cause: "why <so>", Next: "do that", Link: "https://docs#kms0101"},
+		{Status: doctor.Warning, Text: "two", Code: "KMS0704", Cause: "why", Next: "do this", Link: &address},
+		{Status: doctor.Failure, Text: "three", Code: "KMS0101", Cause: "why <so>", Next: "do that", Link: &none},
 		{Status: doctor.Skipped, Text: "four"},
 	}}}}
 	const table = `keys
@@ -25,7 +26,7 @@ func TestFormsOfAReport(t *testing.T) {
 × three
     KMS0101: why <so>
     do: do that
-    see https://docs#kms0101
+    see aws-encryption-provider explain KMS0101
 - four
 
 × failures: 1, warnings: 1
@@ -52,5 +53,10 @@ func TestFormsOfAReport(t *testing.T) {
 	var b strings.Builder
 	if err := r.Print(&b, doctor.PrintOptions{Form: "json", Color: true}); err != nil || strings.Contains(b.String(), "\x1b") || !strings.Contains(b.String(), `"cause": "why <so>"`) {
 		t.Errorf("json: %v\n%s", err, b.String())
+	}
+	for _, link := range []string{`"link": "https://docs#kms0704"`, `"link": ""`} {
+		if strings.Count(b.String(), link) != 1 {
+			t.Errorf("json has not one %s:\n%s", link, b.String())
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"sigs.k8s.io/aws-encryption-provider/docs"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
@@ -38,38 +39,62 @@ type Group struct {
 // A Check is one line. With a warning or a failure go a code, why, what to do and
 // where to read on.
 type Check struct {
-	Status Status `json:"status"`
-	Text   string `json:"text"`
-	Code   string `json:"code,omitempty"`
-	Cause  string `json:"cause,omitempty"`
-	Next   string `json:"next,omitempty"`
-	Link   string `json:"link,omitempty"`
+	Status Status  `json:"status"`
+	Text   string  `json:"text"`
+	Code   string  `json:"code,omitempty"`
+	Cause  string  `json:"cause,omitempty"`
+	Next   string  `json:"next,omitempty"`
+	Link   *string `json:"link,omitempty"` // "" where this build knows no address; nil where there is no code
+
+	page string // of docs, that explains the code
+}
+
+// link says where the code is explained: at an address, if the pages have one.
+func (c *Check) link(base string) {
+	if c.Code != "" {
+		url := docs.URL(base, docs.Code(c.page, c.Code))
+		c.Link = &url
+	}
+}
+
+// readOn is what a person does to read on.
+func (c *Check) readOn() string {
+	if c.Link != nil && *c.Link != "" {
+		return *c.Link
+	}
+	return cause.Explain(c.Code)
 }
 
 func (g *Group) ok(text string)      { g.Checks = append(g.Checks, Check{Status: OK, Text: text}) }
 func (g *Group) skipped(text string) { g.Checks = append(g.Checks, Check{Status: Skipped, Text: text}) }
 
-// found adds what only this room finds. The cause is the code's, with what was
-// seen behind it.
-func (g *Group) found(code Code, text, seen string) {
+// found adds what only this room finds. The text says what was found; the cause is
+// the code's, with what was seen behind it.
+func (g *Group) found(code Code, text, seen string) { g.advise(code, text, seen, code.Info().Next) }
+
+// advise is found with an instruction that knows more than the code's.
+func (g *Group) advise(code Code, text, seen, next string) {
+	g.tell(code, code.Info().Status, text, seen, next)
+}
+
+func (g *Group) tell(code Code, status Status, text, seen, next string) {
 	info := code.Info()
 	g.add(Check{
-		Status: info.Status, Text: text, Code: info.ID, Cause: withSeen(info.What, seen), Next: info.Next, Link: pageOfCodes + anchor(info.ID),
+		Status: status, Text: text, Code: info.ID, Cause: withSeen(info.What, seen), Next: next, page: docs.DoctorCodes,
 	})
 }
 
 // failed adds what the daemon itself would say of a call.
 func (g *Group) failed(text string, e *cause.Error) {
-	info := e.Code.Info()
 	g.add(Check{
-		Status: Failure, Text: text, Code: info.ID, Cause: withSeen(info.What, said(e)), Next: e.Next(), Link: pageOfErrors + anchor(info.ID),
+		Status: Failure, Text: text, Code: e.Code.String(), Cause: withSeen(e.What(), said(e)), Next: e.Next(), page: docs.Errors,
 	})
 }
 
 // add adds a finding once: what several keys or sockets share is mended once.
 func (g *Group) add(c Check) {
 	if slices.ContainsFunc(g.Checks, func(o Check) bool { return o.Code == c.Code && o.Cause == c.Cause && o.Next == c.Next }) {
-		g.skipped(c.Text + ": not so either, by the same " + c.Code)
+		g.skipped(c.Text + ": by the same " + c.Code)
 		return
 	}
 	g.Checks = append(g.Checks, c)

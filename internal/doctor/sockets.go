@@ -7,17 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
-	"sigs.k8s.io/aws-encryption-provider/internal/inquiry"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 )
 
 // othersWrite is the permission bit of those who are neither owner nor group.
@@ -30,16 +25,20 @@ func (x *examination) sockets(ctx context.Context, g *Group) {
 		other, isOther := errors.AsType[*daemon.NotSocketError](err)
 		switch {
 		case isOther:
-			g.found(PathTaken, p.Listen+" can be made, or is there", other.What)
+			g.found(PathTaken, p.Listen+" is no socket", other.What)
+			continue
+		case forbidden(err):
+			g.found(NotPermitted, p.Listen+" cannot be looked at", asUser(err.Error()))
 			continue
 		case err != nil:
-			g.found(PathUnusable, p.Listen+" can be made, or is there", err.Error())
+			g.found(PathUnusable, p.Listen+" cannot be made or found", err.Error())
 			continue
 		}
 		if isFile && !directory(g, p.Listen) {
 			continue
 		}
 		switch {
+		case found.Live && isFile && !mayConnect(g, p.Listen): // nor see whether it is served
 		case found.Live:
 			g.ok(fmt.Sprintf("%s is served%s", p.Listen, byWhom(found.PID)))
 			if isFile {
@@ -48,7 +47,7 @@ func (x *examination) sockets(ctx context.Context, g *Group) {
 			x.served = append(x.served, p)
 		case isFile && !writable(g, p.Listen):
 		case found.Exists:
-			g.found(DeadSocket, p.Listen+" is served, or not there", "")
+			g.found(DeadSocket, p.Listen+" is served by no process", "")
 		default:
 			g.ok(p.Listen + " is free")
 		}
@@ -80,14 +79,17 @@ func directory(g *Group, path string) bool {
 	dir := existing(path)
 	info, err := os.Stat(dir)
 	switch {
+	case forbidden(err):
+		g.found(NotPermitted, path+" cannot be looked at", asUser(err.Error()))
+		return false
 	case err != nil:
-		g.found(PathUnusable, path+" can be made, or is there", err.Error())
+		g.found(PathUnusable, path+" cannot be made or found", err.Error())
 		return false
 	case !info.IsDir():
-		g.found(PathUnusable, path+" can be made, or is there", dir+" is no directory")
+		g.found(PathUnusable, path+" cannot be made or found", dir+" is no directory")
 		return false
 	case info.Mode()&othersWrite != 0 && info.Mode()&fs.ModeSticky == 0:
-		g.found(LooseDirectory, dir+" is written to by its owner alone", "mode "+info.Mode().String())
+		g.found(LooseDirectory, dir+" can be written to by every user", "mode "+info.Mode().String())
 	}
 	return true
 }
@@ -96,12 +98,37 @@ func directory(g *Group, path string) bool {
 // nobody serves it.
 func writable(g *Group, path string) bool {
 	dir := existing(path)
-	if err := unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
-		g.found(PathUnusable, path+" can be made, or is there", fmt.Sprintf("user %d may not write to %s: %v", os.Geteuid(), dir, err))
+	err := unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+	seen := fmt.Sprintf("user %d may not write to %s: %v", os.Geteuid(), dir, err)
+	switch {
+	case err == nil:
+		return true
+	case forbidden(err):
+		g.found(NotPermitted, path+" cannot be made by this user", seen)
+	default:
+		g.found(PathUnusable, path+" cannot be made", seen)
+	}
+	return false
+}
+
+// mayConnect says whether this user may ask who serves the socket. It is a matter of
+// who looks, and none of what is looked at.
+func mayConnect(g *Group, path string) bool {
+	err := unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS)
+	if errors.Is(err, fs.ErrPermission) {
+		g.found(NotPermitted, path+" may not be asked", asUser(err.Error()))
 		return false
 	}
 	return true
 }
+
+// forbidden says whether an error is that of a user who is not root, and so perhaps
+// another than the program's.
+func forbidden(err error) bool {
+	return errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0
+}
+
+func asUser(seen string) string { return fmt.Sprintf("as user %d: %s", os.Geteuid(), seen) }
 
 // access compares a served socket with what this configuration would make.
 func (x *examination) access(g *Group, path string) {
@@ -113,67 +140,10 @@ func (x *examination) access(g *Group, path string) {
 	owner, ok := info.Sys().(*syscall.Stat_t)
 	switch {
 	case info.Mode().Perm() != want.Mode:
-		g.found(SocketAccess, path+" has the right mode and group", fmt.Sprintf("mode %04o, want %04o", info.Mode().Perm(), want.Mode))
+		g.found(SocketAccess, fmt.Sprintf("%s has mode %04o", path, info.Mode().Perm()), fmt.Sprintf("mode %04o, want %04o", info.Mode().Perm(), want.Mode))
 	case ok && want.Group >= 0 && int(owner.Gid) != want.Group:
-		g.found(SocketAccess, path+" has the right mode and group", fmt.Sprintf("group %d, want %d", owner.Gid, want.Group))
+		g.found(SocketAccess, fmt.Sprintf("%s has group %d", path, owner.Gid), fmt.Sprintf("group %d, want %d", owner.Gid, want.Group))
 	case ok:
 		g.ok(fmt.Sprintf("%s: mode %04o, owner %d, group %d", path, info.Mode().Perm(), owner.Uid, owner.Gid))
-	}
-}
-
-func (x *examination) running(ctx context.Context, g *Group) {
-	if len(x.served) == 0 {
-		g.skipped("not checked: no process serves a socket of this configuration")
-		return
-	}
-	for _, p := range x.served {
-		r := inquiry.Ask(ctx, inquiry.Question{Socket: p.Listen, Timeout: x.Timeout})
-		switch {
-		case r.V1Version == "" && r.V2Version == "" && r.KeyID == "":
-			g.found(PluginSilent, p.Listen+" answers", first(r.Problems))
-		case len(r.Problems) > 0:
-			x.ill(g, p.Listen, r.Problems)
-		default:
-			g.ok(fmt.Sprintf("%s is well: %s", p.Listen, r.KeyID))
-			x.compare(g, p, r.KeyID)
-		}
-	}
-}
-
-func first(list []string) string {
-	if len(list) == 0 {
-		return ""
-	}
-	return list[0]
-}
-
-// ill tells the first problem: a plugin that is not well has the same cause for
-// all. One that was found already is not told again.
-func (x *examination) ill(g *Group, socket string, problems []string) {
-	code := regexp.MustCompile(`KMS[0-9]{4}`).FindString(strings.Join(problems, "\n"))
-	if code != "" && slices.Contains(x.known, code) {
-		g.skipped(fmt.Sprintf("%s: the plugin is not well either, by the same %s", socket, code))
-		return
-	}
-	g.found(PluginIll, socket+" is well", first(problems))
-}
-
-// compare says whether the plugin that runs writes with the key of this
-// configuration. An alias is compared by what it stands for.
-func (x *examination) compare(g *Group, p config.Provider, keyID string) {
-	runs := keyref.ParseState(keyID)
-	text := p.Listen + " runs with this configuration"
-	if want := keyref.ContextHash(p.Keys[0].EncryptionContext); runs.Context != want {
-		g.found(PluginOther, text, "its encryption context is another one")
-		return
-	}
-	for _, k := range x.keys {
-		if !k.writes || k.provider.Name != p.Name || k.failure != nil {
-			continue
-		}
-		ref, err := keyref.Parse(k.sealed.KeyARN)
-		if err == nil && ref.KeyID() != runs.Key {
-			g.found(PluginOther, text, fmt.Sprintf("it writes with %s, this configuration with %s", runs.Key, ref.KeyID()))
-		}
 	}
 }

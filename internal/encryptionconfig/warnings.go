@@ -34,6 +34,10 @@ func strayed(k *KMS) string {
 	}
 	socket := k.Socket()
 	switch {
+	case strings.TrimSpace(k.Endpoint) != k.Endpoint:
+		return fmt.Sprintf("is %s, with a blank at its end that belongs to the path: did you mean %s?", quote(k.Endpoint), quote(strings.TrimSpace(k.Endpoint)))
+	case len(socket) > 1 && strings.HasSuffix(socket, "/"):
+		return fmt.Sprintf("is %s, which is a directory and no socket: did you mean %s?", quote(k.Endpoint), quote(strings.TrimRight(k.Endpoint, "/")))
 	case socket == "" && u.Opaque != "":
 		return fmt.Sprintf("is %s, which leads to no socket: did you mean %s?", quote(k.Endpoint), quote("unix:///"+strings.TrimLeft(u.Opaque, "/")))
 	case socket == "":
@@ -78,19 +82,23 @@ func (c *Configuration) plainSecrets() (path, wrong string) {
 	return "", fmt.Sprintf("nothing encrypts Secrets: no entry has secrets, only %.200q", strings.Join(names, ", "))
 }
 
-// shadowed says which later entry would encrypt a resource that entry i, the first to
-// cover it, leaves to identity alone.
+// shadowed says what is wrong where entry i, the first to cover a resource, leaves it to
+// identity alone, while another entry encrypts: it, or something else.
 func (c *Configuration) shadowed(i int, of resource) (path, wrong string) {
 	if slices.ContainsFunc(c.Resources[i].Providers, encrypts) {
 		return "", ""
 	}
-	for later := i + 1; later < len(c.Resources); later++ {
-		r := c.Resources[later]
-		if slices.ContainsFunc(r.Resources, func(name string) bool { return resourceOf(name).covers(of) }) && slices.ContainsFunc(r.Providers, encrypts) {
-			return below(element("resources", i), "providers"), fmt.Sprintf(
-				"only identity is here, and the first entry that covers %s counts: %s would encrypt them and is not used; put it first",
-				of.name, element("resources", later))
+	for j, r := range c.Resources {
+		if !slices.ContainsFunc(r.Providers, encrypts) {
+			continue
 		}
+		path := below(element("resources", i), "providers")
+		if slices.ContainsFunc(r.Resources, func(name string) bool { return resourceOf(name).covers(of) }) {
+			return path, fmt.Sprintf(
+				"only identity is here, and the first entry that covers %s counts: %s would encrypt them and is not used; put it first",
+				of.name, element("resources", j))
+		}
+		return path, fmt.Sprintf("only identity is here, so %s are stored in the clear, while %s encrypts others", of.name, element("resources", j))
 	}
 	return "", ""
 }

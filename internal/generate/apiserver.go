@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-
-	"sigs.k8s.io/aws-encryption-provider/internal/config"
 )
 
 // A flag is one of kube-apiserver's.
@@ -125,7 +123,11 @@ Check:
 // go into an object that many may read.
 func (o *Options) machineFiles(encryptionConfig File) []*yaml.Node {
 	file := func(at string, pairs ...any) *yaml.Node {
-		return object(append([]any{"path", at, "owner", "root:root", "permissions", "0600"}, pairs...)...)
+		mode := "0600"
+		if at == o.FileAt {
+			mode = o.fileMode()
+		}
+		return object(append([]any{"path", at, "owner", "root:root", "permissions", mode}, pairs...)...)
 	}
 	pod, _ := o.staticPod() // never fails
 	files := []*yaml.Node{file("/etc/kubernetes/manifests/aws-encryption-provider.yaml", "content", pod[0].Text)}
@@ -138,6 +140,14 @@ kubectl create secret generic encryption-config --from-file=%s --from-file=%s`, 
 			object("secret", object("name", "encryption-config", "key", encryptionConfig.Name))))
 	}
 	return append(files, file(o.PathAt, "content", encryptionConfig.Text))
+}
+
+// fileMode lets the program read its own file, which has no secret in it.
+func (o *Options) fileMode() string {
+	if o.RunAsUser != 0 {
+		return "0644"
+	}
+	return "0600"
 }
 
 func (o *Options) hasLocalKeys() bool {
@@ -155,7 +165,8 @@ func (o *Options) hasLocalKeys() bool {
 }
 
 // kOps mounts this directory into kube-apiserver, and nothing can be added:
-// nodeup/pkg/model/kube_apiserver.go, srvkapi.
+// nodeup/pkg/model/kube_apiserver.go, srvkapi. It has private keys of kube-apiserver
+// in it, so that the socket lies in a directory below it.
 //
 // https://github.com/kubernetes/kops/blob/268927e26409f861634e18f3632c9dd483c350cf/nodeup/pkg/model/kube_apiserver.go
 const kopsMounts = "/srv/kubernetes/kube-apiserver"
@@ -163,19 +174,13 @@ const kopsMounts = "/srv/kubernetes/kube-apiserver"
 // kops has the fields of pkg/apis/kops/v1alpha2: cluster.go (encryptionConfig,
 // fileAssets) and componentconfig.go (kubeAPIServer.featureGates).
 func (o *Options) kops() ([]File, error) {
-	for _, dir := range o.socketDirs() {
-		if dir != kopsMounts && !strings.HasPrefix(dir, kopsMounts+"/") {
-			return nil, config.Mistakes{{Field: "--listen", Text: fmt.Sprintf(
-				"%s: kOps shows kube-apiserver only what is in %s, so put the socket there: %s/socket.sock", o.socketIn(dir), kopsMounts, kopsMounts)}}
-		}
-	}
-	asset := func(name, at, content string) *yaml.Node {
-		return object("name", name, "path", at, "mode", "0600", "roles", []string{"ControlPlane", "APIServer"}, "content", content)
+	asset := func(name, at, mode, content string) *yaml.Node {
+		return object("name", name, "path", at, "mode", mode, "roles", []string{"ControlPlane", "APIServer"}, "content", content)
 	}
 	pod, _ := o.staticPod() // never fails
-	assets := []*yaml.Node{asset("aws-encryption-provider", "/etc/kubernetes/manifests/aws-encryption-provider.manifest", pod[0].Text)}
+	assets := []*yaml.Node{asset("aws-encryption-provider", "/etc/kubernetes/manifests/aws-encryption-provider.manifest", "0600", pod[0].Text)}
 	if o.File != nil {
-		assets = append(assets, asset("aws-encryption-provider-config", o.FileAt, string(o.File)))
+		assets = append(assets, asset("aws-encryption-provider-config", o.FileAt, o.fileMode(), string(o.File)))
 	}
 	var gates any
 	if o.KMSv1 {
@@ -183,8 +188,10 @@ func (o *Options) kops() ([]File, error) {
 	}
 	return []File{{Name: "kops-cluster.yaml", Text: document(`Part of a Cluster of kOps: kops edit cluster. See docs/kops.md.
 
-kOps writes the EncryptionConfiguration itself, of its secret encryptionconfig. Of
-the pair that generate encryption-config writes for the same configuration:
+kOps writes the EncryptionConfiguration itself, of its secret encryptionconfig. It is
+the pair of generate encryption-config with the same keys and the same socket:
+
+`+o.kopsListens()+`
 
   kops create secret encryptionconfig -f `+readersName+` --force
   kops update cluster --yes && kops rolling-update cluster --yes
@@ -200,6 +207,15 @@ Check:
 		"kind", "Cluster",
 		"spec", object("encryptionConfig", true, "kubeAPIServer", gates, "fileAssets", assets),
 	))}}, nil
+}
+
+// kopsListens are the sockets as generate encryption-config is told of them.
+func (o *Options) kopsListens() string {
+	var all []string
+	for _, p := range o.Config.Providers {
+		all = append(all, p.Listen)
+	}
+	return "  --listen=" + strings.Join(all, ",")
 }
 
 // kubespray has the variables of roles/kubernetes/control-plane: defaults/main/
@@ -240,9 +256,9 @@ Check:
 - the program runs by systemd, ordered before k3s: as a pod of k3s it waits for an
   API server that waits for it (k3s#10058)
 - %s is on the node
-- with "secrets-encryption: true" so far: the EncryptionConfiguration was made --from
-  /var/lib/rancher/k3s/server/cred/encryption-config.json, so that Secrets stay
-  readable. Leave the setting as it is, and never run "k3s secrets-encrypt" again
+- with "secrets-encryption: true" so far: the EncryptionConfiguration was made
+  with --encryption-config=/var/lib/rancher/k3s/server/cred/encryption-config.json,
+  so that Secrets stay readable. Leave the setting as it is, and never run "k3s secrets-encrypt" again
 %s`, o.PathAt, o.gateNote()), object(
 		noted{"kube-apiserver-arg+", "The + adds to the arguments of other files instead of replacing them."}, o.flagList(),
 	))}}, nil
@@ -264,13 +280,47 @@ the other. See docs/k3s.md.
 
 Check:
 - the program runs, and %s is on the node
-- the EncryptionConfiguration was made --from
-  /var/lib/rancher/rke2/server/cred/encryption-config.json: RKE2 has encrypted
-  Secrets from the first day, and they must stay readable
+- the EncryptionConfiguration was made
+  with --encryption-config=/var/lib/rancher/rke2/server/cred/encryption-config.json:
+  RKE2 has encrypted Secrets from the first day, and they must stay readable
 - nobody runs "rke2 secrets-encrypt" any more: it works on a file that
   kube-apiserver no longer reads
+- rke2-server is restarted after every change of the EncryptionConfiguration, one
+  server after the other: RKE2 mounts that file itself too, and a mounted file stays
+  the old one
 %s`, o.PathAt, o.gateNote()), object(
 		noted{"kube-apiserver-arg+", "The + adds to the values of other files instead of replacing them."}, o.flagList(),
 		"kube-apiserver-extra-mount+", mounts,
 	))}}, nil
+}
+
+// kubeadmMounts are what kubeadm mounts into kube-apiserver by itself; the last
+// ones where the node has them.
+//
+// https://github.com/kubernetes/kubernetes/blob/v1.37.2/cmd/kubeadm/app/phases/controlplane/volumes.go
+func kubeadmMounts() []string {
+	return []string{
+		"/etc/kubernetes/pki", "/etc/ssl/certs", "/etc/pki/ca-trust", "/etc/pki/tls/certs", "/etc/ca-certificates",
+		"/usr/share/ca-certificates", "/usr/local/share/ca-certificates",
+	}
+}
+
+// kubesprayMounts are kubeadm's and what kubespray's variables add.
+//
+// https://github.com/kubernetes-sigs/kubespray/blob/46dbdd3994b32640bcd806b0097f50e8fdf1d514/roles/kubernetes/control-plane/templates/kubeadm-config.v1beta4.yaml.j2
+// (extraVolumes; etcd.external and certificatesDir for kubeadm), ssl_ca_dirs of roles/kubespray_defaults
+func kubesprayMounts() []string {
+	return append(kubeadmMounts(), "/etc/kubernetes", "/etc/kubernetes/ssl", "/etc/ssl/etcd/ssl", "/etc/kubernetes/tokens",
+		"/etc/kubernetes/audit-policy", "/etc/kubernetes/tracing", "/var/log/audit", "/etc/pki/tls")
+}
+
+// rke2Mounts are RKE2's.
+//
+// https://github.com/rancher/rke2/blob/6ce1a8019e9d0b81eb7a715edbc2b8ac12d26da0/pkg/executor/staticpod/staticpod.go (APIServer),
+// pkg/podtemplate/types.go (SSLDirs)
+func rke2Mounts() []string {
+	return []string{
+		"/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/ca-certificates", "/usr/local/share/ca-certificates", "/usr/share/ca-certificates",
+		"/var/lib/rancher/rke2/server", "/var/lib/rancher/rke2/server/logs",
+	}
 }

@@ -37,7 +37,7 @@ func (o *Options) encryptionConfigs() ([]File, error) {
 }
 
 func (o *Options) readersFile(p *pair) File {
-	return File{readersName, document(fmt.Sprintf(`EncryptionConfiguration, 1 of 2: readers. It goes to %s
+	return File{Name: readersName, Text: document(fmt.Sprintf(`EncryptionConfiguration, 1 of 2: readers. It goes to %s
 on every control plane node, owner root, mode 0600.
 
 With it an API server writes as before and can read what the second file makes it
@@ -45,24 +45,39 @@ write. Give it to ALL API servers before any gets the second. With one API serve
 and no other that reads the same etcd, this step can be left out.
 
 Check on each node, after it has been restarted or has reloaded the file:
-- the program runs: aws-encryption-provider status --socket %s
+- the program runs: aws-encryption-provider status --listen=%s
 - /readyz of the API server is ok, its check kms-provider(s) included
-%s`, o.PathAt, o.Config.Providers[0].Listen, o.namesForever()), p.readers), true}
+%s`, o.PathAt, o.Config.Providers[0].Listen, o.namesForever()), p.readers), Secret: true}
 }
 
 func (o *Options) writersFile(p *pair) File {
-	return File{writersName, document(fmt.Sprintf(`EncryptionConfiguration, 2 of 2: writers. It goes to %s
+	return File{Name: writersName, Text: document(fmt.Sprintf(`EncryptionConfiguration, 2 of 2: writers. It goes to %s
 on every control plane node, owner root, mode 0600.
 
 Install it only when ALL API servers run with the first file. From here on they
 encrypt with this program. What is stored is as it was until it is written again:
 
-  kubectl get %s --all-namespaces -o json | kubectl replace -f -
+%s
 
 Keep every provider of this file until nothing in etcd is left of it. To go back:
 the first file on all API servers, then write all objects again, and only then the
 file from before.
-%s`, o.PathAt, strings.Join(o.written(p), ","), o.namesForever()), p.writers), true}
+%s`, o.PathAt, rewriting(o.written(p)), o.namesForever()), p.writers), Secret: true}
+}
+
+// rewriting is the command that writes resources again. kubectl takes no wildcards, and
+// a shell would fill them in.
+func rewriting(resources []string) string {
+	const form = "  kubectl get %s --all-namespaces -o json | kubectl replace -f -"
+	list := strings.Join(resources, ",")
+	if !strings.Contains(list, "*") {
+		return fmt.Sprintf(form, list)
+	}
+	return fmt.Sprintf(form, "RESOURCE") + fmt.Sprintf(`
+
+for each RESOURCE that %s covers, of those that can be updated:
+
+  kubectl api-resources --verbs=list,update -o name`, list)
 }
 
 func (*Options) namesForever() string {
@@ -106,11 +121,11 @@ func (o *Options) pair() (*pair, error) {
 		p.writers.Resources[i] = encryptionconfig.Resource{Resources: present.Resources, Providers: w}
 	}
 	if o.Present != nil && reflect.DeepEqual(p.writers.Resources, o.Present.Resources) {
-		return nil, config.Mistakes{{Field: "--from", Text: fmt.Sprintf("writes with %s already: there is nothing to change", p.writers.Resources[chosen[0]].Providers[0])}}
+		return nil, config.Mistakes{{Field: "--encryption-config", Text: fmt.Sprintf("writes with %s already: there is nothing to change", p.writers.Resources[chosen[0]].Providers[0])}}
 	}
 	for _, c := range []*encryptionconfig.Configuration{p.readers, p.writers} {
 		if mistakes := c.Check(); len(mistakes) > 0 {
-			return nil, config.Mistakes{{Field: "encryption-config", Text: "kube-apiserver would refuse what these flags and --from make: " + mistakes.Error()}}
+			return nil, config.Mistakes{{Field: "encryption-config", Text: "kube-apiserver would refuse what these flags and --encryption-config make: " + mistakes.Error()}}
 		}
 	}
 	return p, nil

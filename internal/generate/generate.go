@@ -40,6 +40,9 @@ type Options struct {
 	Args   []string // the flags of serving that make Config
 	File   []byte   // what the file of --config says; nil where the flags say all
 	FileAt string   // absolute path of that file on a node
+	Made   []byte   // what the flags say, as such a file, which is then generated too; nil: the flags stay flags
+	Beside []string // the flags that Made leaves
+	Out    string   // absolute path of the directory that the files go to; "": they are printed
 
 	// Of the EncryptionConfiguration.
 	Present   *encryptionconfig.Configuration // what the API servers have; nil: no file
@@ -62,35 +65,53 @@ type File struct {
 	Name   string // a relative path
 	Text   string
 	Secret bool // only for the eyes of root
+	Common bool // other kinds write the same of the same flags
 }
 
 // A Kind is something that can be generated.
 type Kind struct {
 	Name, About string
+	Socket      string // where the socket has to lie, by default; "": anywhere
 
-	files  func(*Options) ([]File, error)
-	mounts bool // sockets' directories are mounted from the host
-	starts bool // the program is started by it, with probes or a port to look at
+	files     func(*Options) ([]File, error)
+	starts    bool     // the program is started by it, with probes or a port to look at
+	program   bool     // directories go into the program's container
+	apiServer bool     // directories go into kube-apiserver
+	effect    string   // on such directories
+	own       []string // what the distribution mounts into kube-apiserver by itself
 }
 
 // Kinds are all there are, in the order in which they are explained.
 func Kinds() []Kind {
 	return []Kind{
-		{"encryption-config", "EncryptionConfiguration, a pair: readers, then writers", (*Options).encryptionConfigs, false, false},
-		{"static-pod", "pod for the kubelet's manifest directory", (*Options).staticPod, true, true},
-		{"sidecar", "container beside kube-apiserver in a hosted control plane", (*Options).sidecar, false, true},
-		{"systemd", "drop-ins for the service and the socket", (*Options).systemd, false, true},
-		{"kubeadm", "ClusterConfiguration v1beta4", (*Options).kubeadm, true, false},
-		{"kubeadmcontrolplane", "Cluster API's KubeadmControlPlane v1beta2, a pair", (*Options).kubeadmControlPlane, true, true},
-		{"kops", "part of a Cluster of kOps", (*Options).kops, true, true},
-		{"kubespray", "group variables", (*Options).kubespray, true, false},
-		{"k3s", "configuration of the server", (*Options).k3s, false, false},
-		{"rke2", "configuration of the server", (*Options).rke2, true, false},
+		{Name: "encryption-config", About: "EncryptionConfiguration, a pair: readers, then writers", files: (*Options).encryptionConfigs},
+		{Name: "static-pod", About: "pod for the kubelet's manifest directory", files: (*Options).staticPod, starts: true, program: true, effect: mountsWhole},
+		{Name: "sidecar", About: "container beside kube-apiserver in a hosted control plane", files: (*Options).sidecar, starts: true, program: true, apiServer: true, effect: hides},
+		{Name: "systemd", About: "drop-ins for the service and the socket", files: (*Options).systemd, starts: true},
+		{Name: "kubeadm", About: "ClusterConfiguration v1beta4", files: (*Options).kubeadm, apiServer: true, effect: mountsWhole, own: kubeadmMounts()},
+		{
+			Name: "kubeadmcontrolplane", About: "Cluster API's KubeadmControlPlane v1beta2, a pair", files: (*Options).kubeadmControlPlane,
+			starts: true, program: true, apiServer: true, effect: mountsWhole, own: kubeadmMounts(),
+		},
+		{Name: "kops", About: "part of a Cluster of kOps", Socket: kopsSocket, files: (*Options).kops, starts: true, program: true, effect: mountsWhole},
+		{Name: "kubespray", About: "group variables", files: (*Options).kubespray, apiServer: true, effect: mountsWhole, own: kubesprayMounts()},
+		{Name: "k3s", About: "configuration of the server", files: (*Options).k3s},
+		{Name: "rke2", About: "configuration of the server", files: (*Options).rke2, apiServer: true, effect: mountsWhole, own: rke2Mounts()},
 	}
 }
 
+// Starts says whether the program is started by what is generated.
+func (k Kind) Starts() bool { return k.starts }
+
 // Generate returns the files of a kind.
 func (k Kind) Generate(o Options) ([]File, error) {
+	made := o.Made != nil && k.starts
+	if made {
+		o.File = o.Made
+		if k.effect != hides { // there it is in a ConfigMap, which has a head
+			o.File = o.fileText()
+		}
+	}
 	mistakes := o.mistakes(k)
 	if len(mistakes) > 0 {
 		return nil, mistakes
@@ -99,34 +120,46 @@ func (k Kind) Generate(o Options) ([]File, error) {
 	if err != nil {
 		return nil, err
 	}
+	if made && k.effect != hides {
+		files = append(files, File{Name: "config.yaml", Text: string(o.File), Common: true})
+		slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
+	}
 	return files, nil
+}
+
+// fileText is the file that is made of flags, with a head that says where it goes.
+func (o *Options) fileText() []byte {
+	return []byte(comment(fmt.Sprintf(`Configuration of aws-encryption-provider, made of flags. It goes to
+%s
+on every control plane node, owner root, where the program's user can read it, and
+before the program starts. See docs/configuration.md.
+
+A change is taken over within seconds, and nothing is restarted. Write the new file
+beside the old one and rename it: a directory that is mounted shows that.`, o.FileAt)) + "\n" + string(o.Made))
 }
 
 // mistakes are those that have nothing to do with one kind alone.
 func (o *Options) mistakes(k Kind) config.Mistakes {
-	var m config.Mistakes
+	m := o.pathMistakes(k)
 	add := func(field, format string, args ...any) {
 		m = append(m, config.Mistake{Field: field, Text: fmt.Sprintf(format, args...)})
 	}
-	for _, one := range []struct{ flag, path string }{
-		{"--config-path", o.FileAt}, {"--encryption-config-path", o.PathAt}, {"--program", o.Program},
-	} {
-		if !isPath(one.path) {
-			add(one.flag, "%.120q is no absolute path", one.path)
-		}
-	}
-	for _, mount := range o.Mounts {
-		if !isPath(mount) {
-			add("--mount", "%.120q is no absolute path", mount)
-		}
-	}
+	seen := map[string]bool{}
 	for _, env := range o.Env {
-		name, _, ok := strings.Cut(env, "=")
+		name, value, ok := strings.Cut(env, "=")
+		twice := seen[name]
+		seen[name] = true
 		switch {
 		case !ok || !regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`).MatchString(name):
 			add("--env", "%.40q is no NAME=VALUE", name)
+		case twice:
+			add("--env", "%s is given twice", name)
 		case slices.Contains([]string{"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}, name):
 			add("--env", "%s would stand in the output for all to read: put it into a file, and give AWS_SHARED_CREDENTIALS_FILE", name)
+		case name == "AWS_CONTAINER_AUTHORIZATION_TOKEN":
+			add("--env", "%s would stand in the output for all to read: put it into a file, and give AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", name)
+		case regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://[^/@]*:[^/@]*@`).MatchString(value):
+			add("--env", "the password in %s would stand in the output for all to read: let the proxy know this node by something else", name)
 		}
 	}
 	if o.Image == "" || strings.ContainsAny(o.Image, " \t\n") {
@@ -138,18 +171,7 @@ func (o *Options) mistakes(k Kind) config.Mistakes {
 	if k.starts && strings.HasSuffix(o.Config.Health.Address, ":0") {
 		add("--health-port", "port 0 is another one at each start: probes need one that stays")
 	}
-	if k.mounts {
-		for _, dir := range o.socketDirs() {
-			if slices.Contains([]string{"/", "/run", "/var/run", "/tmp", "/var", "/etc", "/var/tmp"}, dir) {
-				add("--listen", "%s lies right in %s, which would be mounted as a whole: give the socket a directory of its own", o.socketIn(dir), dir)
-			}
-		}
-	}
 	return m
-}
-
-func isPath(p string) bool {
-	return path.IsAbs(p) && path.Clean(p) == p && !strings.ContainsAny(p, "\n\r\t:")
 }
 
 // socketDirs are the directories of the sockets. Abstract ones have none.
@@ -163,13 +185,11 @@ func (o *Options) socketDirs() []string {
 	return dirs
 }
 
-func (o *Options) socketIn(dir string) string {
-	i := slices.IndexFunc(o.Config.Providers, func(p config.Provider) bool { return path.Dir(p.Listen) == dir })
-	return o.Config.Providers[i].Listen
-}
-
 // args are the flags on a node, where the file may lie elsewhere than here.
 func (o *Options) args() []string {
+	if o.Made != nil {
+		return append([]string{"--config=" + o.FileAt}, o.Beside...)
+	}
 	args := slices.Clone(o.Args)
 	for i, arg := range args {
 		if strings.HasPrefix(arg, "--config=") {

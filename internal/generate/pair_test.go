@@ -326,9 +326,9 @@ func TestRefuses(t *testing.T) {
 		with          func(*generate.Options)
 		want          string
 	}{
-		"nothing to do":            {kind: "encryption-config", present: "secrets: v2:a@/run/kms/a identity", want: `--from: writes with kms v2 "a" at unix:///run/kms/a already`},
+		"nothing to do":            {kind: "encryption-config", present: "secrets: v2:a@/run/kms/a identity", want: `--encryption-config: writes with kms v2 "a" at unix:///run/kms/a already`},
 		"nothing to do, old head":  {kind: "encryption-config", present: "secrets: v2:a@/run/kms/a identity", with: func(o *generate.Options) { o.Present.APIVersion, o.Present.Kind = "v1", "EncryptionConfig" }, want: "already"},
-		"what is there is refused": {kind: "encryption-config", present: "secrets: aescbc\nsecrets.: identity", with: func(o *generate.Options) { o.Present.Resources[0].Providers[0].AESCBC.Keys[0].Secret = "AA==" }, want: "kube-apiserver would refuse what these flags and --from make: resources[0].providers[0].aescbc.keys[0].secret: is a key of 1 bytes"},
+		"what is there is refused": {kind: "encryption-config", present: "secrets: aescbc\nsecrets.: identity", with: func(o *generate.Options) { o.Present.Resources[0].Providers[0].AESCBC.Keys[0].Secret = "AA==" }, want: "kube-apiserver would refuse what these flags and --encryption-config make: resources[0].providers[0].aescbc.keys[0].secret: is a key of 1 bytes"},
 		"part of an entry":         {kind: "encryption-config", present: "secrets,configmaps: aescbc", with: func(o *generate.Options) { o.Resources = []string{"secrets"} }, want: "resources[0] of the present file has configmaps too"},
 		"below a wildcard":         {kind: "encryption-config", present: "*.*: aescbc", with: func(o *generate.Options) { o.Resources = []string{"secrets"} }, want: `secrets is already among "*.*" of resources[0]`},
 		"below the core group":     {kind: "encryption-config", present: "*.: aescbc", with: func(o *generate.Options) { o.Resources = []string{"secrets"} }, want: `secrets is already among "*."`},
@@ -341,16 +341,19 @@ func TestRefuses(t *testing.T) {
 		"a name that is taken":     {kind: "encryption-config", present: "secrets: v2:a@/run/other identity", with: func(o *generate.Options) { o.Names = []string{"a"} }, want: `--name: "a" is the name of another provider`},
 		"a name with a colon":      {kind: "encryption-config", with: func(o *generate.Options) { o.Names = []string{"a:b"} }, want: `--name: "a:b"`},
 		"more names than sockets":  {kind: "encryption-config", with: func(o *generate.Options) { o.Names = []string{"a", "b"} }, want: "2 names for 1 providers"},
-		"a socket in /run":         {kind: "static-pod", sockets: []string{"/run/a.sock"}, want: "--listen: /run/a.sock lies right in /run"},
+		"a socket in /run":         {kind: "static-pod", sockets: []string{"/run/a.sock"}, want: "--listen: /run/a.sock: its directory /run would be mounted as a whole, and it has the sockets of everything"},
 		"a socket kOps cannot see": {kind: "kops", want: "kOps shows kube-apiserver only what is in /srv/kubernetes/kube-apiserver"},
 		"a secret in the open":     {kind: "static-pod", with: func(o *generate.Options) { o.Env = []string{"AWS_SECRET_ACCESS_KEY=hunter2"} }, want: "--env: AWS_SECRET_ACCESS_KEY would stand in the output"},
+		"a token in the open":      {kind: "static-pod", with: func(o *generate.Options) { o.Env = []string{"AWS_CONTAINER_AUTHORIZATION_TOKEN=hunter2"} }, want: "give AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"},
+		"a password in the open":   {kind: "static-pod", with: func(o *generate.Options) { o.Env = []string{"HTTPS_PROXY=http://me:hunter2@proxy:3128"} }, want: "--env: the password in HTTPS_PROXY would stand in the output"},
+		"a variable twice":         {kind: "static-pod", with: func(o *generate.Options) { o.Env = []string{"A=1", "A=2"} }, want: "--env: A is given twice"},
 		"no variable":              {kind: "systemd", with: func(o *generate.Options) { o.Env = []string{"a b=c"} }, want: `--env: "a b" is no NAME=VALUE`},
 		"relative paths": {kind: "systemd", with: func(o *generate.Options) {
 			o.FileAt, o.PathAt, o.Program, o.Mounts = "a", "/b/../c", "d", []string{"e"}
-		}, want: `--config-path: "a" is no absolute path
---encryption-config-path: "/b/../c" is no absolute path
---program: "d" is no absolute path
---mount: "e" is no absolute path`},
+		}, want: `--encryption-config-path: "/b/../c" goes up by "..": write where that leads, /c
+--config-path: "a" is no absolute path: give one, such as /etc/aws-encryption-provider/config.yaml
+--mount: "e" is no absolute path: give one, such as /etc/aws-encryption-provider/aws/FILE
+--program: "d" is no absolute path: give one, such as /usr/bin/aws-encryption-provider`},
 		"a port that moves": {kind: "static-pod", with: func(o *generate.Options) { o.Config.Health.Address = "127.0.0.1:0" }, want: "--health-port: port 0"},
 		"no image":          {kind: "static-pod", with: func(o *generate.Options) { o.Image = "" }, want: "--image"},
 		"a user below 0":    {kind: "static-pod", with: func(o *generate.Options) { o.RunAsUser = -1 }, want: "--run-as-user: must not be negative"},

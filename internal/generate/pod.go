@@ -162,6 +162,15 @@ func (o *Options) argsAt(host bool) []string {
 	return args
 }
 
+// Health is where a program on the node's own network has its health port: at the
+// loopback address. It is "" for kinds that start none there.
+func (k Kind) Health() string {
+	if !k.starts || k.effect == hides {
+		return ""
+	}
+	return hostHealth
+}
+
 func (o *Options) healthAddress(host bool) string {
 	if address := o.Config.Health.Address; !host || address != defaultHealth || o.given("health-port") {
 		return address
@@ -219,11 +228,8 @@ func (o *Options) mounts() []mount {
 		add("config", path.Dir(o.FileAt), false, "Directory")
 	}
 	for _, env := range o.Env {
-		name, value, _ := strings.Cut(env, "=")
-		if isPath(value) && slices.Contains([]string{
-			"AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_CA_BUNDLE", "AWS_WEB_IDENTITY_TOKEN_FILE", "SSL_CERT_FILE",
-		}, name) {
-			add("aws", path.Dir(value), false, "Directory")
+		for _, f := range envFiles(env) {
+			add("aws", f.dir, false, "Directory")
 		}
 	}
 	for _, at := range o.Mounts {
@@ -268,12 +274,12 @@ func (o *Options) sidecar() ([]File, error) {
 		theirs = append(theirs, object("name", name, "mountPath", dir, "readOnly", true))
 	}
 	if o.File != nil {
-		volumes = append(volumes, object("name", "config", "configMap", object("name", "aws-encryption-provider")))
+		volumes = append(volumes, object("name", "config", "configMap", object("name", configMapName)))
 		ours = append(ours, object("name", "config", "mountPath", path.Dir(o.FileAt), "readOnly", true))
 	}
 	volumes = append(volumes, object("name", "encryption-config", "secret", object("secretName", "encryption-config")))
 	theirs = append(theirs, object("name", "encryption-config", "mountPath", path.Dir(o.PathAt), "readOnly", true))
-	return []File{{Name: "hosted-control-plane-sidecar.yaml", Text: document(`Sidecar of a hosted control plane: a patch of the Deployment in whose pods
+	all := []File{{Name: "hosted-control-plane-sidecar.yaml", Text: document(`Sidecar of a hosted control plane: a patch of the Deployment in whose pods
 kube-apiserver runs, for whatever makes that Deployment. See docs/hosted.md.
 
 Check:
@@ -293,7 +299,31 @@ Check:
 			"containers", []*yaml.Node{object("name", "kube-apiserver", "volumeMounts", theirs)},
 			"volumes", volumes,
 		))),
-	))}}, nil
+	))}}
+	if o.File != nil {
+		all = append([]File{o.configMap()}, all...)
+	}
+	return all, nil
+}
+
+const configMapName = "aws-encryption-provider"
+
+// configMap has the program's file for the sidecar, which mounts all of it: a
+// subPath would never change.
+//
+// https://kubernetes.io/docs/concepts/configuration/configmap/#mounted-configmaps-are-updated-automatically
+func (o *Options) configMap() File {
+	return File{Name: "hosted-control-plane-configmap.yaml", Text: document(`ConfigMap of the sidecar: the program's configuration, in the namespace of the
+hosted control plane. See docs/hosted.md.
+
+A change of it reaches every pod within about two minutes, and is taken over without
+a restart.
+`, object(
+		"apiVersion", "v1",
+		"kind", "ConfigMap",
+		"metadata", object("name", configMapName),
+		"data", object(path.Base(o.FileAt), string(o.File)),
+	))}
 }
 
 func (o *Options) fsGroup() any {

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 	"sigs.k8s.io/aws-encryption-provider/internal/inquiry"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
@@ -99,7 +101,7 @@ func createKey(t *testing.T, kms *kmstest.Server) string {
 func TestASocketThatIsNotServedIsOneProblem(t *testing.T) {
 	socket := filepath.Join(daemontest.Directory(t), "s")
 	r := inquiry.Ask(t.Context(), inquiry.Question{Socket: socket, Timeout: time.Second})
-	if r.OK || len(r.Problems) != 1 || !strings.HasPrefix(r.Problems[0], "Status: ") {
+	if r.OK || len(r.Problems) != 1 || r.Problems[0] != "nothing is at "+socket+": start the program, or give its --listen" {
 		t.Errorf("%+v", r)
 	}
 }
@@ -115,5 +117,50 @@ func TestASilentSocketTakesTheTimeOfItsCalls(t *testing.T) {
 	r := inquiry.Ask(t.Context(), inquiry.Question{Socket: socket, Timeout: 50 * time.Millisecond})
 	if r.OK || time.Since(start) > 5*time.Second {
 		t.Errorf("%+v after %s", r, time.Since(start))
+	}
+}
+
+func TestProcessTellsWhatItRunsWith(t *testing.T) {
+	kms := kmstest.Start(t)
+	kms.SetEnv(t)
+	writes, reads := createKey(t, kms), createKey(t, kms)
+	socket := filepath.Join(daemontest.Directory(t), "s")
+	d := daemontest.Start(t, daemontest.Config(t, "--key="+writes, "--decrypt-key="+reads, "--listen="+socket, "--health-port=127.0.0.1:0"))
+	ask(t, inquiry.Question{Socket: socket, Timeout: 3 * time.Second}, func(r *inquiry.Report) bool { return r.OK && d.HealthAddress() != "" })
+	p, err := inquiry.AskProcess(t.Context(), d.HealthAddress(), 3*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := p.On(func(path string) bool { return path == socket })
+	if s == nil || s.Writes != writes || !slices.Equal(s.Reads, []string{reads}) || p.File != "" || p.Refused != "" {
+		t.Errorf("%+v", p)
+	}
+}
+
+// Whoever listens there may answer anything.
+func TestWhatAProcessAnswersIsReadLineByLine(t *testing.T) {
+	const answer = `provider aws: refused since 2026-11-25T00:03:12Z: KMS0101
+  socket /run/a
+  key alias/a writes: healthy
+  key arn:b reads: unknown
+  key  reads: x
+  list below the others: arn:c
+provider b: ok
+configuration /etc/a b.yaml: hash 0123456789abcdef, loaded at 2026-11-25T02:49:07Z
+configuration not reloaded since 2026-11-25T02:56:19Z, the running one goes on, it is tried again: /etc/a b.yaml:3: nonsense: unknown field
+something else
+`
+	stranger := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(answer)) }))
+	defer stranger.Close()
+	got, err := inquiry.AskProcess(t.Context(), strings.TrimPrefix(stranger.URL, "http://"), time.Second)
+	want := &inquiry.Process{
+		Providers: []inquiry.Served{{Socket: "/run/a", Writes: "alias/a", Reads: []string{"arn:b"}}, {}},
+		File:      "/etc/a b.yaml", Hash: "0123456789abcdef", Refused: "/etc/a b.yaml:3: nonsense: unknown field",
+	}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	if (*inquiry.Process)(nil).On(func(string) bool { return true }) != nil {
+		t.Error("no process has a provider")
 	}
 }

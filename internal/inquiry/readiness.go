@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -21,15 +23,96 @@ func (r *Report) askReadiness(ctx context.Context, q Question) {
 	defer cancel()
 	lines, err := readiness(ctx, q.Health)
 	if err != nil {
-		r.Problems = append(r.Problems, "health port: "+err.Error())
+		r.found(HealthSilent, "health port: "+err.Error(), err.Error(), "")
 		return
 	}
 	r.Readyz = lines
 	for _, line := range lines {
 		if key, ok := strings.CutPrefix(line, "  decrypt key "); ok {
-			r.Problems = append(r.Problems, "decrypt key "+key)
+			r.readKey("decrypt key " + key)
 		}
 	}
+}
+
+// A Process is what one that runs tells of itself at its health port.
+type Process struct {
+	Providers []Served
+	File      string // of --config; "" with flags
+	Hash      string // of that file's bytes, as the configuration has it; "" with flags
+	Refused   string // why the file as it is now was not taken over; "": it was
+}
+
+// A Served is a provider of a process. Keys are as they were configured, without
+// their encryption contexts.
+type Served struct {
+	Socket string
+	Writes string
+	Reads  []string // also what an alias named before
+}
+
+// On returns the provider of a socket, nil where the process has none there.
+func (p *Process) On(same func(socket string) bool) *Served {
+	if p == nil {
+		return nil
+	}
+	for i := range p.Providers {
+		if same(p.Providers[i].Socket) {
+			return &p.Providers[i]
+		}
+	}
+	return nil
+}
+
+// AskProcess asks a health port what the process behind it runs with.
+func AskProcess(ctx context.Context, address string, timeout time.Duration) (*Process, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	lines, err := readiness(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	p := &Process{}
+	for _, line := range lines {
+		p.read(line)
+	}
+	return p, nil
+}
+
+// read takes one line of /readyz?verbose. What it does not know it leaves.
+func (p *Process) read(line string) {
+	if strings.HasPrefix(line, "provider ") {
+		p.Providers = append(p.Providers, Served{})
+		return
+	}
+	last := &Served{}
+	if n := len(p.Providers); n > 0 {
+		last = &p.Providers[n-1]
+	}
+	key := regexp.MustCompile(`^  key (\S+) (writes|reads): `).FindStringSubmatch(line)
+	file := regexp.MustCompile(`^configuration (.+): hash ([0-9a-f]+), loaded at `).FindStringSubmatch(line)
+	refused := regexp.MustCompile(`^configuration not reloaded since \S+, the running one goes on, [^:]+: (.+)$`).FindStringSubmatch(line)
+	socket, isSocket := strings.CutPrefix(line, "  socket ")
+	switch {
+	case isSocket:
+		last.Socket = socket
+	case key != nil && key[2] == "writes":
+		last.Writes = key[1]
+	case key != nil:
+		last.Reads = append(last.Reads, key[1])
+	case file != nil:
+		p.File, p.Hash = file[1], file[2]
+	case refused != nil:
+		p.Refused = shown(refused[1])
+	}
+}
+
+// readKey adds what the program tells of a key that only reads.
+func (r *Report) readKey(line string) {
+	if _, coded := findingIn(line); !coded && strings.Contains(line, "; KMS deletes it") {
+		r.found(ReadKeyToGo, line, line, "")
+		return
+	}
+	r.told(line, line)
 }
 
 // readiness returns the lines of /readyz?verbose. That a provider is not ready is

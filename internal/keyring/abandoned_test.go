@@ -118,7 +118,7 @@ func TestThreeChecksThatNeverEndPutTheKeyInDoubt(t *testing.T) {
 	}
 }
 
-// Traffic shows that the key works, whatever becomes of checks.
+// Traffic shows that the key works, however checks end.
 func TestSuccessBetweenChecksThatNeverEndIsNoDoubt(t *testing.T) {
 	t.Parallel()
 	left := newLeftBehind()
@@ -155,7 +155,7 @@ func TestStartWithKMSThatNeverAnswers(t *testing.T) {
 	})
 }
 
-// What a look comes to late is no sighting, and the next one comes in time.
+// What a look finds too late does not count as a sighting, and the next one comes in time.
 func TestLookThatNeverEndsIsLeftBehind(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -284,7 +284,7 @@ func TestPauseStartsToCountAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			bubble(t, ringOptions{}, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {
-				time.Sleep(46 * time.Second) // past the first look, which is no check
+				time.Sleep(46 * time.Second) // past the first look, which does not count as a check
 				release := c.bad(f)
 				defer release()
 				f.taken()
@@ -313,7 +313,7 @@ func TestPauseStartsToCountAgain(t *testing.T) {
 	}
 }
 
-// Time in which the process did not run is no time in which its key failed.
+// A key does not fail while the process does not run.
 func TestGraceCountsOnlyTimeInWhichTheProcessRan(t *testing.T) {
 	t.Parallel()
 	const grace = 3 * time.Minute
@@ -414,7 +414,7 @@ func TestPausesOfTheProcessAreSeen(t *testing.T) {
 			fail(4)
 			wantState(t, p, keyring.Outage)
 			time.Sleep(away)
-			wantStatus(t, p, "ok") // within the grace, of which the pause is no part
+			wantStatus(t, p, "ok") // within the grace, which leaves out the pause
 		})
 	})
 }

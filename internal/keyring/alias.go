@@ -30,7 +30,7 @@ func (p *Provider) movedAliases(refusals []refusal) []*Key {
 	return moved
 }
 
-// names says whether a key is the alias, or one that the alias named before.
+// names reports whether a key is the alias, or one that the alias named before.
 func (k *Key) names(other *Key) bool {
 	return k == other || slices.Contains(*k.earlier.Load(), other)
 }
@@ -111,7 +111,7 @@ const adviceForEarlier = "list it among the keys that read (--decrypt-key, or be
 // tells a caller who may not use a key nothing of whose key it is, or whether there
 // is one ("The ciphertext refers to a customer master key that does not exist, does
 // not exist in this region, or you are not allowed to access"), and a key that was
-// just made, or a replica, is not found for a while. So it is no proof that the
+// just made, or a replica, is not found for a while. So it does not prove that the
 // data is bad, and whoever reads "bad data" may delete it. It says nothing about a
 // configured key either, and no record hears of it.
 //

@@ -2,7 +2,6 @@ package keyring
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -140,7 +139,7 @@ func (p *Provider) decryptProof(ctx context.Context, k *Key) (opened bool, err e
 		return false, nil
 	}
 	address := k.address()
-	arn, err := within(ctx, p, k, "Decrypt", func(ctx context.Context) (string, error) {
+	arn, err := question(ctx, p, k, "Decrypt", func(ctx context.Context) (string, error) {
 		o, err := k.config.KMS.Decrypt(ctx, address, with.blob)
 		o.Plaintext.Clear() // here, since nobody may be left to do it
 		return o.KeyARN, err
@@ -168,7 +167,7 @@ func (p *Provider) decryptProof(ctx context.Context, k *Key) (opened bool, err e
 func (p *Provider) dryRun(ctx context.Context, k *Key, now time.Time) (allowed bool, err error) {
 	if kms, ok := k.config.KMS.(describer); ok && k.questions.dryRunKnown(now) {
 		address := k.address()
-		_, err = within(ctx, p, k, "Decrypt", func(ctx context.Context) (struct{}, error) {
+		_, err = question(ctx, p, k, "Decrypt", func(ctx context.Context) (struct{}, error) {
 			return struct{}{}, kms.MayDecrypt(ctx, address, nil)
 		})
 		switch {
@@ -196,7 +195,7 @@ func (p *Provider) describe(ctx context.Context, k *Key, now time.Time) {
 		return
 	}
 	address := k.address()
-	info, err := within(ctx, p, k, "DescribeKey", func(ctx context.Context) (awskms.KeyInfo, error) {
+	info, err := question(ctx, p, k, "DescribeKey", func(ctx context.Context) (awskms.KeyInfo, error) {
 		return kms.DescribeKey(ctx, address)
 	})
 	if ctx.Err() == nil {
@@ -204,16 +203,10 @@ func (p *Provider) describe(ctx context.Context, k *Key, now time.Time) {
 	}
 }
 
-// within makes one call of KMS for a question, which is left behind where it
-// ignores its time limit.
-func within[T any](ctx context.Context, p *Provider, k *Key, op string, call func(context.Context) (T, error)) (T, error) {
-	ctx, cancel := awskms.WithLimit(ctx, p.opts.Timeout)
-	defer cancel()
-	out, err := bounded.Do(ctx, p.opts.Waits, bounded.Check, call)
-	if _, left := errors.AsType[*bounded.AbandonedError](err); left {
-		return out, &cause.Error{Code: cause.TimedOut, Op: op, Key: k.address(), Err: err}
-	}
-	return out, err
+// question makes one call of KMS about a key. Where that is left behind it says no
+// more than a time-out: only the checks of the key that writes put it in doubt.
+func question[T any](ctx context.Context, p *Provider, k *Key, op string, call func(context.Context) (T, error)) (T, error) {
+	return within(ctx, p, bounded.Check, cause.TimedOut, op, k.address(), call)
 }
 
 // States of a key as DescribeKey tells them.
@@ -248,7 +241,7 @@ func (k *Key) describedRefusal(now time.Time) *cause.Error {
 	return e
 }
 
-// ofState says whether a refusal is for the state of the key, and not for who asks.
+// ofState reports whether a refusal is for the state of the key, and not for who asks.
 func ofState(c cause.Code) bool {
 	return c == cause.KeyDisabled || c == cause.KeyPendingDeletion || c == cause.KeyPendingImport
 }

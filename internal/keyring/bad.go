@@ -90,7 +90,7 @@ func (m *badMemory) sharedLocked(err *cause.Error) *cause.Error {
 	return &kept
 }
 
-// alike says whether two errors that are remembered say the same.
+// alike reports whether two errors that are remembered say the same.
 func alike(a, b *cause.Error) bool {
 	return a.Code == b.Code && a.Op == b.Op && a.Key == b.Key && a.Note == b.Note && a.AWSCode == b.AWSCode && a.Said == b.Said &&
 		a.Principal == b.Principal && a.Action == b.Action && slices.Equal(a.AlsoTried, b.AlsoTried)
@@ -137,7 +137,7 @@ func (p *Provider) ForgetBad() {
 
 // noteBad remembers what a read came to that no key could serve: bad data for a
 // minute. Where KMS, asked without a key, refused the caller, nobody knows whose
-// data it is: that is no proof, and counts for seconds only.
+// data it is: that proves nothing, and counts for seconds only.
 func (p *Provider) noteBad(blob []byte, told *cause.Error, refusals []refusal) {
 	if told.Class() == cause.BadData {
 		p.bad.remember(blob, whole, told, badFor)

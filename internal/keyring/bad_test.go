@@ -285,7 +285,7 @@ func TestRefusalIsAskedAgainHoweverOftenItIsRecalled(t *testing.T) {
 	}
 }
 
-// An outage of KMS is no answer: it is not remembered.
+// An outage of KMS is not remembered as an answer.
 func TestUnpinnedReadThatMeetsAnOutageIsNotRemembered(t *testing.T) {
 	t.Parallel()
 	for _, failure := range []cause.Code{cause.KMSInternal, cause.TimedOut, cause.NoCredentials} {

@@ -255,15 +255,23 @@ func (p *Provider) trip(ctx context.Context, wait bounded.Wait, name string) tri
 
 // call makes one call of KMS within the limit of one.
 func call[T any](ctx context.Context, p *Provider, wait bounded.Wait, op, key string, do func(context.Context) (T, error)) (T, error) {
+	left := cause.InDoubt
+	if wait == bounded.Call {
+		left = cause.TimedOut
+	}
+	return within(ctx, p, wait, left, op, key, do)
+}
+
+// within makes one call of KMS, which is left behind where it ignores its time limit.
+// left is the code for that.
+func within[T any](ctx context.Context, p *Provider, wait bounded.Wait, left cause.Code, op, key string,
+	do func(context.Context) (T, error),
+) (T, error) {
 	ctx, cancel := awskms.WithLimit(ctx, p.opts.Timeout)
 	defer cancel()
 	out, err := bounded.Do(ctx, p.opts.Waits, wait, do)
-	if _, left := errors.AsType[*bounded.AbandonedError](err); left {
-		code := cause.InDoubt
-		if wait == bounded.Call {
-			code = cause.TimedOut
-		}
-		return out, &cause.Error{Code: code, Op: op, Key: key}
+	if _, ok := errors.AsType[*bounded.AbandonedError](err); ok {
+		return out, &cause.Error{Code: left, Op: op, Key: key}
 	}
 	return out, err
 }

@@ -33,7 +33,7 @@ type History struct {
 	last       string
 	told       map[string]bool
 	newest     map[string]string // key material that was told last, by [keyref.State].Key
-	left       map[material]bool // that was told before that
+	left       map[material]int  // that was told before that → its place in the order of leaving
 	aliases    map[string]*aliasPast
 	refused    map[string]refusedSince // ARN of a key that was to write → when it was refused
 }
@@ -52,7 +52,7 @@ type refusedSince struct{ first, last time.Time }
 // NewHistory returns a History of nothing.
 func NewHistory() *History {
 	return &History{
-		told: map[string]bool{}, newest: map[string]string{}, left: map[material]bool{},
+		told: map[string]bool{}, newest: map[string]string{}, left: map[material]int{},
 		aliases: map[string]*aliasPast{}, refused: map[string]refusedSince{},
 	}
 }
@@ -67,7 +67,7 @@ func (h *History) begin() int {
 
 // note returns what was told before, and whether w was told before that. A
 // call that ends after a change tells nothing new: neither an older Provider's
-// nor one of a state that is no longer current.
+// nor one of a state that a later one has replaced.
 func (h *History) note(p *Provider, w *written) (was string, again bool) {
 	now := material{w.state.Key, w.state.Material}
 	h.mu.Lock()
@@ -79,7 +79,7 @@ func (h *History) note(p *Provider, w *written) (was string, again bool) {
 	h.generation, h.writer, h.last = p.generation, p.write, w.keyID
 	h.told[w.keyID] = true
 	if before := h.newest[now.key]; before != "" && before != now.id {
-		h.left[material{now.key, before}] = true
+		h.leaveLocked(material{now.key, before})
 	}
 	if now.id != "" {
 		h.newest[now.key] = now.id
@@ -94,11 +94,14 @@ func (h *History) note(p *Provider, w *written) (was string, again bool) {
 func (h *History) onward(seen material) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if newest := h.newest[seen.key]; seen.id == "" || h.left[seen] {
+	if newest := h.newest[seen.key]; seen.id == "" || h.left[seen] > 0 {
 		return newest
 	}
 	return seen.id
 }
+
+// leaveLocked notes that callers were told to leave a material.
+func (h *History) leaveLocked(m material) { h.left[m] = len(h.left) + 1 }
 
 // follow notes that a Provider that serves has followed its alias.
 func (h *History) follow(p *Provider, arn string) {
@@ -155,7 +158,7 @@ func (h *History) endRest(k *Key, arn string) {
 	}
 }
 
-// refusedAgain notes that a key which was to write is refused, and says whether
+// refusedAgain notes that a key which was to write is refused, and reports whether
 // that is confirmed: by another such refusal at least restRefusal before, or by
 // the checks of the Provider that writes with it.
 func (h *History) refusedAgain(arn string) bool {

@@ -154,7 +154,7 @@ func (p *Provider) weighKey(ctx context.Context, k *Key) {
 }
 
 // weighDeletion tells in the log once that a key is to be deleted, again when the
-// date is known, and once that it is no longer.
+// date is known, and once when it is cancelled.
 func (p *Provider) weighDeletion(ctx context.Context, k *Key, now *Deletion) {
 	switch begun, ended := k.questions.sayingDeletion(now); {
 	case ended:
@@ -201,7 +201,7 @@ func (q *questions) sayingDeletion(now *Deletion) (begun, ended bool) {
 	return false, false
 }
 
-// bad says whether a state is one in which a key does not do its work.
+// bad reports whether a state is one in which a key does not do its work.
 func bad(s State) bool { return s == Refused || s == Outage || s == Credentials }
 
 // wordsForReading say a state of a key that only reads as a line of the log does.

@@ -125,8 +125,8 @@ func TestRefusedWriteKeySaysWhatToPutFirst(t *testing.T) {
 		bad  string
 		want string
 	}{
-		"a read key that works": {read: []string{keyB}, want: advice + keyB},
-		"one of two works":      {read: []string{keyB, keyC}, bad: keyB, want: advice + keyC},
+		"a read key that works": {read: []string{keyB}, want: advice + keyB + ", once all nodes list it"},
+		"one of two works":      {read: []string{keyB, keyC}, bad: keyB, want: advice + keyC + ", once all nodes list it"},
 		"no read key works":     {read: []string{keyB}, bad: keyB},
 		"no read key":           {},
 	} {

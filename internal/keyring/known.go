@@ -25,7 +25,7 @@ type Known struct {
 	KeyID    string // that callers were told last
 	KeyARN   string
 	Material string    // "": KMS names none
-	Left     []string  // material of the key that callers were told to leave
+	Left     []string  // material of the key that callers were told to leave, the newest first
 	LeftKeys []LeftKey // that the alias which writes rests from
 	LastOK   time.Time // when the key last encrypted and decrypted
 }
@@ -42,7 +42,7 @@ type LeftKey struct {
 type Memory interface {
 	// Keep replaces what was kept.
 	Keep(known Known) error
-	// Erase forgets it. It is no error that nothing was kept.
+	// Erase forgets it. Where nothing was kept it returns nil.
 	Erase() error
 }
 
@@ -289,8 +289,8 @@ func (h *History) seed(k *Key, known *Known) {
 	}
 	key := stateKey(known.KeyARN)
 	h.newest[key] = known.Material
-	for _, id := range known.Left {
-		h.left[material{key, id}] = true
+	for _, id := range slices.Backward(known.Left) {
+		h.leaveLocked(material{key, id})
 	}
 }
 
@@ -298,18 +298,18 @@ func (h *History) seed(k *Key, known *Known) {
 // minutes only.
 const mostLeft = 8
 
-// leftBy returns which material of a key callers were told to leave.
+// leftBy returns which material of a key callers were told to leave, the newest first.
 func (h *History) leftBy(key string) []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var ids []string
 	for m := range h.left {
-		if m.key == key && len(ids) < mostLeft {
+		if m.key == key {
 			ids = append(ids, m.id)
 		}
 	}
-	slices.Sort(ids)
-	return ids
+	slices.SortFunc(ids, func(a, b string) int { return h.left[material{key, b}] - h.left[material{key, a}] })
+	return ids[:min(len(ids), mostLeft)]
 }
 
 // leftKeys returns the keys that an alias still rests from.

@@ -79,7 +79,7 @@ type proof struct {
 	arn  string // of the key that opened it; "": none has yet
 }
 
-// heard takes in how a caller's Decrypt ended. It says whether the log may have
+// heard takes in how a caller's Decrypt ended. It reports whether the log may have
 // to tell.
 func (q *questions) heard(blob []byte, arn string, err error, now time.Time, confirm time.Duration) (news bool) {
 	q.mu.Lock()
@@ -159,7 +159,7 @@ func (q *questions) due() (at time.Time, sooner <-chan struct{}) {
 	return q.next, q.began
 }
 
-// questionDue says whether it is time for a question of Decrypt.
+// questionDue reports whether it is time for a question of Decrypt.
 func (q *questions) questionDue(now time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -219,7 +219,7 @@ func (q *questions) dropProof(p *proof) {
 	}
 }
 
-// dryRunKnown says whether KMS may know dry runs without a ciphertext.
+// dryRunKnown reports whether KMS may know dry runs without a ciphertext.
 func (q *questions) dryRunKnown(now time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -239,7 +239,7 @@ func (q *questions) dryRunRefused(code cause.Code) {
 	q.seesState = q.seesState || ofState(code)
 }
 
-// dryRunAllowed notes that a dry run said yes, and says whether that proves the
+// dryRunAllowed notes that a dry run said yes, and reports whether that proves the
 // key's state too.
 func (q *questions) dryRunAllowed(now time.Time) (state bool) {
 	q.mu.Lock()
@@ -254,7 +254,7 @@ func (q *questions) lastAllowed() time.Time {
 	return q.allowedAt
 }
 
-// describeDue says whether DescribeKey is to be asked: by itself, or beside a
+// describeDue reports whether DescribeKey is to be asked: by itself, or beside a
 // question.
 func (q *questions) describeDue(now time.Time, question bool) bool {
 	q.mu.Lock()

@@ -100,7 +100,7 @@ func TestTrafficNeitherConfirmsARefusalNorMakesChecksStorm(t *testing.T) {
 	})
 }
 
-// A caller who is refused again and again is no check.
+// Calls that are refused again and again do not count as checks.
 func TestTrafficAloneConfirmsNoRefusal(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -83,7 +83,7 @@ func (p *Provider) advised(err error) error {
 		if _, failed := k.reading(); failed != nil {
 			continue
 		}
-		return noted(e, "a restarted API server reads nothing from a provider whose first key cannot encrypt: put a key first that can, such as "+k.address()+", and keep this one below")
+		return noted(e, "a restarted API server reads nothing from a provider whose first key cannot encrypt: put a key first that can, such as "+k.address()+", once all nodes list it, and keep this one below")
 	}
 	return err
 }

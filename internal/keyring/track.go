@@ -81,7 +81,7 @@ func (t *track) refused(now time.Time, err *cause.Error, began time.Time) {
 	t.refusal = err
 }
 
-// confirmable says whether a failure becomes a state once it is confirmed.
+// confirmable reports whether a failure becomes a state once it is confirmed.
 func confirmable(err *cause.Error) bool {
 	return err.Class() == cause.Refused || err.Code == cause.RoundTripBroken
 }

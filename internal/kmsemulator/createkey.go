@@ -3,17 +3,11 @@ package kmsemulator
 import (
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"slices"
-	"strings"
 	"time"
 )
 
-const (
-	maxDescription = 8192
-	maxPolicy      = 131_072
-	maxTags        = 50
-)
+const maxDescription = 8192
 
 func createKey(c *call) (any, error) {
 	var in struct {
@@ -26,14 +20,14 @@ func createKey(c *call) (any, error) {
 		MultiRegion                    *bool
 		Origin                         *string
 		Policy                         *string
-		Tags                           []tag
+		Tags                           sentTags
 		XksKeyId                       *string
 	}
 	if err := c.params.decode(&in); err != nil {
 		return nil, err
 	}
 	var ch checks
-	ch.text("policy", in.Policy, 1, maxPolicy)
+	ch.policyText(in.Policy)
 	ch.text("description", in.Description, 0, maxDescription)
 	ch.enum("keySpec", in.KeySpec, specNames()...)
 	ch.enum("customerMasterKeySpec", in.CustomerMasterKeySpec, specNames()...)
@@ -55,18 +49,19 @@ func createKey(c *call) (any, error) {
 	n := newKey{
 		region: c.region, spec: value(in.KeySpec, symmetric), usage: value(in.KeyUsage, ""), origin: value(in.Origin, "AWS_KMS"),
 		multiRegion: in.MultiRegion != nil && *in.MultiRegion, description: value(in.Description, ""),
-		policy: value(in.Policy, ""), tags: in.Tags,
 	}
-	if err := n.check(); err != nil {
+	err := n.check()
+	if err != nil {
 		return nil, err
 	}
-	if err := checkTags(in.Tags); err != nil {
+	if n.tags, err = in.Tags.read(); err != nil {
 		return nil, err
 	}
-	if err := checkPolicy(n.policy); err != nil {
+	if err := c.allowedNew("CreateKey", n.tags); err != nil {
 		return nil, err
 	}
-	if err := c.allowed(nil, "CreateKey"); err != nil {
+	n.id = randomKeyID(n.multiRegion)
+	if n.policy, err = c.newPolicy(in.Policy, in.BypassPolicyLockoutSafetyCheck, nil, c.arn("kms", c.region, "key/"+n.id)); err != nil {
 		return nil, err
 	}
 	k, err := c.create(n, c.now)
@@ -75,6 +70,16 @@ func createKey(c *call) (any, error) {
 	}
 	w := c.store.latest.Load()
 	return struct{ KeyMetadata keyMetadata }{c.metadata(k, w.lines[k.ref.id], w)}, nil
+}
+
+// allowedNew is allowed for an operation that makes a key, and gives it tags.
+//
+// https://docs.aws.amazon.com/kms/latest/APIReference/API_CreateKey.html
+func (c *call) allowedNew(operation string, tags []tag) error {
+	if err := c.allowed(nil, operation); err != nil || len(tags) == 0 {
+		return err
+	}
+	return c.allowed(nil, "TagResource")
 }
 
 func value(s *string, otherwise string) string {
@@ -93,7 +98,7 @@ type newKey struct {
 	origin      string
 	multiRegion bool
 	description string
-	policy      string
+	policy      keyPolicy
 	tags        []tag
 }
 
@@ -155,42 +160,4 @@ func randomKeyID(multiRegion bool) string {
 		return "mrk-" + hex.EncodeToString(b[:])
 	}
 	return uuid(b)
-}
-
-func (c *checks) tags(tags []tag) {
-	for i, t := range tags {
-		member := func(name string) string { return "tags." + string(appendInt(nil, int64(i+1))) + ".member." + name }
-		c.text(member("tagKey"), &t.TagKey, 1, 128)
-		c.text(member("tagValue"), &t.TagValue, 0, 256)
-	}
-}
-
-func checkTags(tags []tag) error {
-	if len(tags) > maxTags {
-		return refuse("TagException", "Too many tags")
-	}
-	seen := make(map[string]bool)
-	for _, t := range tags {
-		if strings.HasPrefix(strings.ToLower(t.TagKey), "aws:") {
-			return refuse("TagException", "Tags beginning with aws: are reserved")
-		}
-		if seen[t.TagKey] {
-			return refuse("TagException", "Duplicate tag keys")
-		}
-		seen[t.TagKey] = true
-	}
-	return nil
-}
-
-// checkPolicy refuses a key policy that is no policy document. None is ever
-// evaluated.
-func checkPolicy(text string) error {
-	if text == "" {
-		return nil
-	}
-	var doc struct{ Statement json.RawMessage }
-	if err := json.Unmarshal([]byte(text), &doc); err != nil || doc.Statement == nil {
-		return refuse("MalformedPolicyDocumentException", "Policy contains a statement with no principal.")
-	}
-	return nil
 }

@@ -122,6 +122,7 @@ func encrypt(c *call) (any, error) {
 	if err := dryRun(in.DryRun); err != nil {
 		return nil, err
 	}
+	c.used(k)
 	return struct {
 		CiphertextBlob      []byte
 		EncryptionAlgorithm string
@@ -167,6 +168,7 @@ func decrypt(c *call) (any, error) {
 	if err := dryRun(in.DryRun); err != nil {
 		return nil, err
 	}
+	c.used(o.key)
 	return struct {
 		EncryptionAlgorithm string
 		KeyId               string
@@ -313,6 +315,7 @@ func (c *call) dataKey() (*dataKey, error) {
 	plaintext := make([]byte, dataKeyLen(in.KeySpec, in.NumberOfBytes))
 	_, _ = rand.Read(plaintext)
 	m := l.current()
+	c.used(k)
 	return &dataKey{m.seal(plaintext, in.EncryptionContext), k.arn, m.id, plaintext}, nil
 }
 
@@ -375,6 +378,8 @@ func reEncrypt(c *call) (any, error) {
 		return nil, err
 	}
 	m := l.current()
+	c.used(from.key)
+	c.used(to)
 	return struct {
 		CiphertextBlob                 []byte
 		DestinationEncryptionAlgorithm string

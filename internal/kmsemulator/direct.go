@@ -47,7 +47,7 @@ func (e *Emulator) ReplicateKey(arn, region string) (replica string, err error) 
 	if err != nil {
 		return "", err
 	}
-	k := &key{created: e.clock(), policy: e.defaultPolicy()}
+	k := &key{created: e.clock()}
 	err = e.editKey(arn, func(w *world, ref keyRef) error { return w.replicate(e, ref, region, k, e.clock()) })
 	if err != nil {
 		return "", err
@@ -91,6 +91,20 @@ func (e *Emulator) editAlias(region, name, keyARN string, edit editAlias) error 
 	}
 	now := e.clock()
 	return e.store.change(now, func(w *world) error { return edit(w, e, aliasRef{region, name}, ref, now) })
+}
+
+// AliasTarget returns the ARN of the key that an alias names, and "" where there is
+// no such alias.
+func (e *Emulator) AliasTarget(region, alias string) (keyARN string) {
+	w, err := e.store.now(e.clock())
+	if err != nil {
+		return ""
+	}
+	a := w.aliases[aliasRef{region, alias}]
+	if a == nil {
+		return ""
+	}
+	return e.arn("kms", region, "key/"+a.target)
 }
 
 // DisableKey disables a key.

@@ -14,9 +14,10 @@
 // HMAC keys exist by name only, to be refused where KMS refuses them. With
 // [Options.Dir] everything survives the process; without, it dies with it.
 //
-// The emulator grants whatever [Emulator.Deny] does not forbid, until
-// [Emulator.Enforce] makes policies decide. What CreateKey is told as a key's
-// policy is stored and not evaluated.
+// The emulator grants whatever neither [Emulator.Deny] nor the policy forbids that
+// a key was given by CreateKey, ReplicateKey or PutKeyPolicy: every caller is one
+// whom its account allows everything, until [Emulator.Enforce] says what users and
+// roles are allowed.
 //
 // The serving path must never import this package: only the dev command and
 // tests do.
@@ -37,6 +38,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/iam"
 )
 
 // Options say what an [Emulator] is like. The zero value is an empty KMS of the
@@ -50,8 +53,9 @@ type Options struct {
 	// signature is accepted, and form, date and scope are still checked.
 	Credentials []Credential
 	// Dir, if not empty, is a directory in which the state survives the process.
-	// Every change is on disk before it is acknowledged. One Emulator at a time
-	// can use it.
+	// Every change is on disk before it is acknowledged, but for the last use of a
+	// key, which may take a minute, and [Emulator.Close] saves. One Emulator at a
+	// time can use it.
 	Dir string
 	// Clock tells the time; nil is time.Now.
 	Clock func() time.Time
@@ -106,6 +110,9 @@ type Emulator struct {
 	policy   *policy
 	imds     *imdsTokens
 
+	everything *iam.Policy // of a caller that needs no permission
+	defaults   *iam.Policy // of a key that was given none
+
 	random struct {
 		sync.Mutex
 		*rand.Rand
@@ -149,13 +156,15 @@ func New(o Options) (*Emulator, error) {
 	e.faults = &faults{chance: e.chance}
 	e.policy = &policy{}
 	e.imds = &imdsTokens{}
-	if e.store, err = openStore(o.Dir, o.PropagationDelay); err != nil {
+	e.everything, e.defaults = everything(), own(iam.Key, e.defaultPolicy())
+	if e.store, err = openStore(o.Dir, o.PropagationDelay, o.Clock()); err != nil {
 		return nil, err
 	}
 	return e, nil
 }
 
-// Close gives the directory free for another emulator. Servers are the
+// Close saves what is not on disk yet and gives the directory free for another
+// emulator. Servers are the
 // caller's to close, before this.
 func (e *Emulator) Close() error { return e.store.close() }
 

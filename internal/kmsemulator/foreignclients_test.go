@@ -194,6 +194,8 @@ func TestForeignClient(t *testing.T) {
 		foreignCryptography(t, c)
 		foreignRotation(t, c)
 		foreignReplicas(t, c)
+		foreignPolicies(t, c)
+		foreignTags(t, c)
 		if got, want := slices.Sorted(maps.Keys(c.used)), s.Operations(); !slices.Equal(got, want) {
 			t.Errorf("ran %v,\nthe emulator has %v", got, want)
 		}
@@ -248,6 +250,10 @@ func foreignCryptography(t *testing.T, c *foreignClient) {
 		t.Errorf("decrypted %v", out)
 	}
 	moved := c.do(t, here, "ReEncrypt", m{"CiphertextBlob": blob, "SourceEncryptionContext": context, "DestinationKeyId": other})["CiphertextBlob"]
+	use := c.do(t, here, "GetKeyLastUsage", m{"KeyId": arn})["KeyLastUsage"].(m)
+	if use["Operation"] != "ReEncrypt" || use["Timestamp"].(m)["date"] == "" || use["CloudTrailEventId"] == nil || use["KmsRequestId"] == nil {
+		t.Errorf("last used %v", use)
+	}
 	if out := c.do(t, here, "Decrypt", m{"CiphertextBlob": moved}); mustJSON(t, out["Plaintext"]) != mustJSON(t, plain) || out["KeyId"] != other {
 		t.Errorf("re-encrypted to %v", out)
 	}
@@ -285,6 +291,45 @@ func foreignReplicas(t *testing.T, c *foreignClient) {
 	blob := c.do(t, here, "Encrypt", m{"KeyId": arn, "Plaintext": blobOf([]byte("x"))})["CiphertextBlob"]
 	if got := c.do(t, there, "Decrypt", m{"CiphertextBlob": blob})["KeyId"]; got != inRegion(arn, there) {
 		t.Errorf("the replica answers as %s", got)
+	}
+}
+
+func foreignPolicies(t *testing.T, c *foreignClient) {
+	t.Helper()
+	id := c.do(t, here, "CreateKey", m{})["KeyMetadata"].(m)["KeyId"]
+	if out := c.do(t, here, "GetKeyPolicy", m{"KeyId": id}); out["PolicyName"] != "default" || !strings.Contains(out["Policy"].(string), "kms:*") {
+		t.Errorf("the default policy is %v", out)
+	}
+	policy := statement(`"Principal":{"AWS":"111122223333"},"Action":["kms:*KeyPolic*","kms:Encrypt"],"Resource":"*"`)
+	c.do(t, here, "PutKeyPolicy", m{"KeyId": id, "Policy": policy})
+	if out := c.do(t, here, "GetKeyPolicy", m{"KeyId": id, "PolicyName": "default"}); out["Policy"] != policy {
+		t.Errorf("put\n%s\ngot\n%s", policy, out["Policy"])
+	}
+	if out := c.do(t, here, "ListKeyPolicies", m{"KeyId": id}); mustJSON(t, out["PolicyNames"]) != `["default"]` || out["Truncated"] != false {
+		t.Errorf("policies %v", out)
+	}
+	r := c.send(t, step{Command: "GenerateDataKey", Region: here, Input: m{"KeyId": id, "KeySpec": "AES_256"}})
+	if r.Code != "AccessDeniedException" || !strings.Contains(r.Message, "because no resource-based policy allows the kms:GenerateDataKey action") {
+		t.Errorf("what the policy does not allow: %+v", r)
+	}
+	c.refused(t, step{Command: "PutKeyPolicy", Input: m{"KeyId": id, "Policy": statement(`"Principal":"*","Action":"kms:Encrypt","Resource":"*"`)}},
+		kmsRefusal("MalformedPolicyDocumentException", lockout))
+}
+
+func foreignTags(t *testing.T, c *foreignClient) {
+	t.Helper()
+	id := c.do(t, here, "CreateKey", m{"Tags": []m{{"TagKey": "a", "TagValue": "1"}, {"TagKey": "b", "TagValue": "2"}}})["KeyMetadata"].(m)["KeyId"]
+	c.do(t, here, "TagResource", m{"KeyId": id, "Tags": []m{{"TagKey": "b", "TagValue": ""}, {"TagKey": "c", "TagValue": "3"}}})
+	c.do(t, here, "UntagResource", m{"KeyId": id, "TagKeys": []string{"a", "never"}})
+	out := c.do(t, here, "ListResourceTags", m{"KeyId": id})
+	if got, want := mustJSON(t, out["Tags"]), `[{"TagKey":"b","TagValue":""},{"TagKey":"c","TagValue":"3"}]`; got != want || out["Truncated"] != false {
+		t.Errorf("tags %s, want %s", got, want)
+	}
+	c.refused(t, step{Command: "TagResource", Input: m{"KeyId": id, "Tags": []m{{"TagKey": "AWS:x", "TagValue": ""}}}},
+		kmsRefusal("TagException", "Tags beginning with aws: are reserved"))
+	c.do(t, here, "UpdateKeyDescription", m{"KeyId": id, "Description": "of late"})
+	if got := c.do(t, here, "DescribeKey", m{"KeyId": id})["KeyMetadata"].(m)["Description"]; got != "of late" {
+		t.Errorf("described as %q", got)
 	}
 }
 

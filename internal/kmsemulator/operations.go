@@ -19,15 +19,23 @@ func operations() map[string]operation {
 		"Encrypt":                         encrypt,
 		"GenerateDataKey":                 generateDataKey,
 		"GenerateDataKeyWithoutPlaintext": generateDataKeyWithoutPlaintext,
+		"GetKeyLastUsage":                 getKeyLastUsage,
+		"GetKeyPolicy":                    getKeyPolicy,
 		"GetKeyRotationStatus":            getKeyRotationStatus,
 		"ListAliases":                     listAliases,
+		"ListKeyPolicies":                 listKeyPolicies,
 		"ListKeyRotations":                listKeyRotations,
 		"ListKeys":                        listKeys,
+		"ListResourceTags":                listResourceTags,
+		"PutKeyPolicy":                    putKeyPolicy,
 		"ReEncrypt":                       reEncrypt,
 		"ReplicateKey":                    replicateKey,
 		"RotateKeyOnDemand":               rotateKeyOnDemand,
 		"ScheduleKeyDeletion":             scheduleKeyDeletion,
+		"TagResource":                     tagResource,
+		"UntagResource":                   untagResource,
 		"UpdateAlias":                     updateAlias,
+		"UpdateKeyDescription":            updateKeyDescription,
 	}
 }
 

@@ -163,8 +163,13 @@ func (c *checks) text(member string, s *string, shortest, longest int) {
 }
 
 func (c *checks) pattern(member string, s *string, re *regexp.Regexp) {
+	c.patternAs(member, s, re, re.String())
+}
+
+// patternAs is pattern for one that KMS writes in another form.
+func (c *checks) patternAs(member string, s *string, re *regexp.Regexp, shown string) {
 	if s != nil && !re.MatchString(*s) {
-		c.fail(quoted(*s), member, "Member must satisfy regular expression pattern: "+re.String())
+		c.fail(quoted(*s), member, "Member must satisfy regular expression pattern: "+shown)
 	}
 }
 

@@ -9,7 +9,7 @@ func replicateKey(c *call) (any, error) {
 		KeyId                          *string
 		Policy                         *string
 		ReplicaRegion                  *string
-		Tags                           []tag
+		Tags                           sentTags
 	}
 	if err := c.params.decode(&in); err != nil {
 		return nil, err
@@ -19,7 +19,7 @@ func replicateKey(c *call) (any, error) {
 	if ch.required("replicaRegion", in.ReplicaRegion != nil) {
 		ch.text("replicaRegion", in.ReplicaRegion, 1, 32)
 	}
-	ch.text("policy", in.Policy, 1, maxPolicy)
+	ch.policyText(in.Policy)
 	ch.text("description", in.Description, 0, maxDescription)
 	ch.tags(in.Tags)
 	if err := ch.err(); err != nil {
@@ -32,14 +32,16 @@ func replicateKey(c *call) (any, error) {
 	if err := c.allowed(k, "ReplicateKey"); err != nil {
 		return nil, err
 	}
-	if err := checkTags(in.Tags); err != nil {
+	replica := &key{description: value(in.Description, ""), created: c.now}
+	if replica.tags, err = in.Tags.read(); err != nil {
 		return nil, err
 	}
-	if err := checkPolicy(value(in.Policy, "")); err != nil {
+	if err := c.allowedNew("CreateKey", replica.tags); err != nil {
 		return nil, err
 	}
-	replica := &key{
-		description: value(in.Description, ""), policy: value(in.Policy, c.defaultPolicy()), tags: in.Tags, created: c.now,
+	arn := c.arn("kms", *in.ReplicaRegion, "key/"+k.ref.id)
+	if replica.policy, err = c.newPolicy(in.Policy, in.BypassPolicyLockoutSafetyCheck, nil, arn); err != nil {
+		return nil, err
 	}
 	if err := c.changeKey(k, func(w *world) error { return w.replicate(c.Emulator, k.ref, *in.ReplicaRegion, replica, c.now) }); err != nil {
 		return nil, err
@@ -48,15 +50,11 @@ func replicateKey(c *call) (any, error) {
 	shown := *replica
 	shown.state = creating
 	w := c.store.latest.Load()
-	tags := in.Tags
-	if tags == nil {
-		tags = []tag{}
-	}
 	return struct {
 		ReplicaKeyMetadata keyMetadata
 		ReplicaPolicy      string
 		ReplicaTags        []tag
-	}{c.metadata(&shown, w.lines[k.ref.id], w), replica.policy, tags}, nil
+	}{c.metadata(&shown, w.lines[k.ref.id], w), replica.policy.shown(c.Emulator), append([]tag{}, replica.tags...)}, nil
 }
 
 // replicate puts a replica of a primary key into another Region.
@@ -84,21 +82,4 @@ func (w *world) replicate(e *Emulator, primary keyRef, region string, replica *k
 	replica.state, replica.ready = creating, now.Add(e.options.ReplicaDelay)
 	w.keys[ref] = replica
 	return nil
-}
-
-// defaultPolicy is the policy of a key that is made without one.
-func (e *Emulator) defaultPolicy() string {
-	return `{
-  "Version" : "2012-10-17",
-  "Id" : "key-default-1",
-  "Statement" : [ {
-    "Sid" : "Enable IAM User Permissions",
-    "Effect" : "Allow",
-    "Principal" : {
-      "AWS" : "arn:` + e.partition + `:iam::` + e.account + `:root"
-    },
-    "Action" : "kms:*",
-    "Resource" : "*"
-  } ]
-}`
 }

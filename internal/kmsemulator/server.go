@@ -53,6 +53,7 @@ type call struct {
 	*Emulator
 	caller
 	operation string
+	requestID string
 	now       time.Time
 	view      *world // what this connection sees
 	params    params
@@ -121,7 +122,9 @@ func (e *Emulator) answer(w http.ResponseWriter, r *http.Request, body []byte) (
 	if err != nil {
 		return nil, err
 	}
-	c := &call{Emulator: e, operation: name, caller: caller, now: now, params: fields}
+	c := &call{
+		Emulator: e, operation: name, requestID: w.Header().Get("X-Amzn-Requestid"), caller: caller, now: now, params: fields,
+	}
 	c.view, err = e.store.seen(now, delayOf(r.Context()))
 	if err != nil {
 		return nil, err

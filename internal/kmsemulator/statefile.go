@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/iam"
 )
 
 // A stateFile keeps a world in a directory: one JSON file, replaced as a whole,
@@ -31,6 +33,18 @@ type savedWorld struct {
 	Keys    []savedKey   `json:"keys"`
 	Lines   []savedLine  `json:"lines"`
 	Aliases []savedAlias `json:"aliases"`
+
+	// Since when the last uses of keys are kept: zero before they were.
+	UsageSince time.Time    `json:"usageSince,omitzero"`
+	Usages     []savedUsage `json:"usages,omitempty"`
+}
+
+type savedUsage struct {
+	Region    string    `json:"region"`
+	ID        string    `json:"id"`
+	At        time.Time `json:"at"`
+	Operation string    `json:"operation"`
+	RequestID string    `json:"requestId"`
 }
 
 type savedKey struct {
@@ -102,8 +116,9 @@ func openStateFile(dir string) (*stateFile, error) {
 
 func (f *stateFile) close() error { return f.lock.Close() }
 
-// load reads the file; a directory without one holds an empty world.
-func (f *stateFile) load() (*world, error) {
+// load reads the file, and the last uses in it; a directory without one holds an
+// empty world.
+func (f *stateFile) load(uses *usages) (*world, error) {
 	text, err := os.ReadFile(filepath.Join(f.dir, stateName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return emptyWorld(), nil
@@ -118,13 +133,26 @@ func (f *stateFile) load() (*world, error) {
 	if saved.Version != stateVersion {
 		return nil, fmt.Errorf("kmsemulator: state in %s has version %d, this emulator reads %d", f.dir, saved.Version, stateVersion)
 	}
+	if !saved.UsageSince.IsZero() {
+		uses.since = saved.UsageSince
+	}
+	for _, use := range saved.Usages {
+		uses.last[keyRef{use.Region, use.ID}] = usage{use.At, use.Operation, use.RequestID}
+	}
 	return saved.world()
 }
 
 // save puts the world on disk: when it returns nil, the world survives the
 // process and the power; when it fails, the file is as before.
-func (f *stateFile) save(w *world) error {
-	text, err := json.Marshal(saveWorld(w))
+func (f *stateFile) save(w *world, since time.Time, uses map[keyRef]usage) error {
+	saved := saveWorld(w)
+	saved.UsageSince = since
+	for ref, use := range uses {
+		if w.keys[ref] != nil {
+			saved.Usages = append(saved.Usages, savedUsage{ref.region, ref.id, use.at, use.operation, use.requestID})
+		}
+	}
+	text, err := json.Marshal(saved)
 	if err != nil {
 		return err
 	}
@@ -158,7 +186,7 @@ func saveWorld(w *world) savedWorld {
 	saved := savedWorld{Version: stateVersion}
 	for ref, k := range w.keys {
 		saved.Keys = append(saved.Keys, savedKey{
-			ref.region, ref.id, k.arn, k.description, k.state, k.created, k.policy, k.tags, k.ready, k.deletion, k.windowInDays,
+			ref.region, ref.id, k.arn, k.description, k.state, k.created, k.policy.text, k.tags, k.ready, k.deletion, k.windowInDays,
 		})
 	}
 	for _, l := range w.lines {
@@ -201,7 +229,7 @@ func (s savedWorld) world() (*world, error) {
 		}
 		ref := keyRef{k.Region, k.ID}
 		w.keys[ref] = &key{
-			ref, k.ARN, k.Description, k.State, k.Created, k.Policy, k.Tags, k.Ready, k.Deletion, k.WindowInDays,
+			ref, k.ARN, k.Description, k.State, k.Created, savedPolicy(k.Policy), k.Tags, k.Ready, k.Deletion, k.WindowInDays,
 		}
 	}
 	for _, a := range s.Aliases {
@@ -209,6 +237,16 @@ func (s savedWorld) world() (*world, error) {
 		w.aliases[ref] = &alias{ref, a.ARN, a.Target, a.Created, a.Updated}
 	}
 	return w, nil
+}
+
+// savedPolicy reads a key's policy. One that was saved before policies decided may
+// be any text, and goes on deciding nothing.
+func savedPolicy(text string) keyPolicy {
+	read, err := iam.Parse(iam.Key, text)
+	if err != nil {
+		return keyPolicy{text: text}
+	}
+	return keyPolicy{text: text, read: read}
 }
 
 func (s savedLine) line(handles map[handle]*material) (*line, error) {

@@ -1,6 +1,7 @@
 package kmsemulator
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -9,27 +10,29 @@ import (
 // A store holds the current world, the earlier ones that some connection still
 // sees, and the file that survives the process.
 type store struct {
-	latest atomic.Pointer[world]
+	latest  atomic.Pointer[world]
+	usages  *usages
+	durable bool // there is a file, until close
+	keep    time.Duration
 
 	mu      sync.Mutex // held through a change, its write to disk included
-	file    *stateFile // nil: in memory only
-	keep    time.Duration
-	history []*world // oldest first, the latest last; guarded by mu
+	file    *stateFile // nil: in memory only, or closed; guarded by mu
+	history []*world   // oldest first, the latest last; guarded by mu
 }
 
-func openStore(dir string, keep time.Duration) (*store, error) {
-	s := &store{keep: keep}
+func openStore(dir string, keep time.Duration, now time.Time) (*store, error) {
+	s := &store{keep: keep, usages: &usages{since: now, last: map[keyRef]usage{}}}
 	w := emptyWorld()
 	if dir != "" {
 		file, err := openStateFile(dir)
 		if err != nil {
 			return nil, err
 		}
-		if w, err = file.load(); err != nil {
+		if w, err = file.load(s.usages); err != nil {
 			_ = file.close()
 			return nil, err
 		}
-		s.file = file
+		s.file, s.durable = file, true
 	}
 	w.setWake()
 	s.publishLocked(w)
@@ -42,9 +45,13 @@ func (s *store) close() error {
 	if s.file == nil {
 		return nil
 	}
+	var err error
+	if s.usages.unsavedSince(time.Time{}) {
+		err = s.saveLocked(s.latest.Load())
+	}
 	file := s.file
 	s.file = nil
-	return file.close()
+	return errors.Join(err, file.close())
 }
 
 func (s *store) publishLocked(w *world) {
@@ -62,6 +69,9 @@ func (s *store) publishLocked(w *world) {
 // now returns the latest world, after whatever time has changed in it.
 func (s *store) now(now time.Time) (*world, error) {
 	w := s.latest.Load()
+	if s.durable && s.usages.unsavedSince(now.Add(-usageDelay)) {
+		s.saveUsages()
+	}
 	if w.wake.IsZero() || w.wake.After(now) {
 		return w, nil
 	}
@@ -108,11 +118,30 @@ func (s *store) change(now time.Time, edit func(*world) error) error {
 		return err
 	}
 	w.setWake()
-	if s.file != nil {
-		if err := s.file.save(w); err != nil {
-			return err
-		}
+	if err := s.saveLocked(w); err != nil {
+		return err
 	}
 	s.publishLocked(w)
+	return nil
+}
+
+// saveUsages puts the last uses on disk. Where it fails, it is tried again a
+// minute later: no call fails by it.
+func (s *store) saveUsages() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = s.saveLocked(s.latest.Load())
+}
+
+// saveLocked puts a world and the last uses on disk, if there is one.
+func (s *store) saveLocked(w *world) error {
+	if s.file == nil {
+		return nil
+	}
+	last, undo := s.usages.take()
+	if err := s.file.save(w, s.usages.since, last); err != nil {
+		undo()
+		return err
+	}
 	return nil
 }

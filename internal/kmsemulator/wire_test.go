@@ -230,7 +230,7 @@ func TestMembersAreReadAsAWSReadsThem(t *testing.T) {
 
 func TestOperationsThatAreNotHereAreUnknown(t *testing.T) {
 	s := kmstest.Start(t)
-	for _, target := range []string{"TrentService.PutKeyPolicy", "TrentService.Nonsense", "DynamoDB_20120810.ListTables", "Encrypt", ""} {
+	for _, target := range []string{"TrentService.ListGrants", "TrentService.Nonsense", "DynamoDB_20120810.ListTables", "Encrypt", ""} {
 		req := newRequest(t, s, "", []byte("{}"))
 		req.Header.Set("X-Amz-Target", target)
 		sign(t, req, []byte("{}"), s.Credential, signing{})

@@ -49,7 +49,7 @@ type key struct {
 	description string
 	state       string
 	created     time.Time
-	policy      string
+	policy      keyPolicy
 	tags        []tag
 
 	ready        time.Time // when a key in state Creating becomes Enabled
@@ -132,8 +132,6 @@ type alias struct {
 	created time.Time
 	updated time.Time
 }
-
-type tag struct{ TagKey, TagValue string }
 
 func emptyWorld() *world {
 	return &world{

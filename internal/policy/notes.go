@@ -3,12 +3,20 @@ package policy
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 )
+
+// takenAway is what nobody may do under a key's policy, as administer has it.
+const takenAway = "a key's policy takes the place of all that the key allowed before: nobody may then disable the key, schedule its deletion, " +
+	"turn off its rotation, create grants, or import or delete its material; whoever has to changes the policy first (kms:PutKeyPolicy)"
 
 // Notes are what to know of documents before they are installed.
 func Notes(documents []Document) []string {
 	var notes []string
+	if slices.ContainsFunc(documents, func(d Document) bool { return d.Kind == Key }) {
+		notes = append(notes, takenAway)
+	}
 	for _, d := range documents {
 		if size, most, where := size(d); size > most {
 			notes = append(notes, fmt.Sprintf("%s has %d characters, and AWS takes %s: give the program fewer keys, or put its policy in parts", d.Name, size, where))

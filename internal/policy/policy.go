@@ -243,14 +243,14 @@ func ofKey(all uses, k key, doctor bool) []Statement {
 
 // administer leaves a key in the hands of its account's administrators, but for
 // its use, and for what would end it: who wants to disable or delete the key of a
-// cluster has to change this policy first.
+// cluster has to change this policy first, as [Notes] says.
 //
 // https://docs.aws.amazon.com/kms/latest/developerguide/key-policy-default.html#key-policy-default-allow-administrators
 func administer(k key) Statement {
 	actions := Texts{
 		"kms:CancelKeyDeletion", "kms:CreateAlias", "kms:DeleteAlias", "kms:DescribeKey", "kms:EnableKey", "kms:EnableKeyRotation",
-		"kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:ListGrants", "kms:ListKeyPolicies", "kms:ListKeyRotations",
-		"kms:ListResourceTags", "kms:PutKeyPolicy", "kms:RevokeGrant", "kms:RotateKeyOnDemand", "kms:TagResource", "kms:UntagResource",
+		"kms:GetKeyLastUsage", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:ListGrants", "kms:ListKeyPolicies",
+		"kms:ListKeyRotations", "kms:ListResourceTags", "kms:PutKeyPolicy", "kms:RevokeGrant", "kms:RotateKeyOnDemand", "kms:TagResource", "kms:UntagResource",
 		"kms:UpdateAlias", "kms:UpdateKeyDescription",
 	}
 	if strings.HasPrefix(k.ref.ID, "mrk-") {

@@ -50,7 +50,7 @@ func TestAdministratorsKeepTheKey(t *testing.T) {
 // it do everything.
 func allows(t *testing.T, text, principal, action, key string) bool {
 	t.Helper()
-	of, err := iam.Parse(iam.Resource, text)
+	of, err := iam.Parse(iam.Key, text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,6 +60,56 @@ func allows(t *testing.T, text, principal, action, key string) bool {
 	}
 	return iam.Refusal(iam.Request{Principal: principal, Action: action, Resource: key, ResourceAccount: iam.AccountOf(key)},
 		iam.Policies{Identity: []*iam.Policy{own}, Resource: of}) == ""
+}
+
+// TestNotesSayWhatAKeysPolicyTakesAway, all of it and nothing else: of what one
+// does to manage a key, as AWS lists it, each is allowed to administrators or in
+// the note.
+//
+// https://docs.aws.amazon.com/kms/latest/developerguide/kms-api-permissions-reference.html
+func TestNotesSayWhatAKeysPolicyTakesAway(t *testing.T) {
+	taken := map[string]string{
+		"kms:DisableKey": "disable the key", "kms:ScheduleKeyDeletion": "schedule its deletion",
+		"kms:DisableKeyRotation": "turn off its rotation", "kms:CreateGrant": "create grants",
+		"kms:GetParametersForImport": "import or delete its material", "kms:ImportKeyMaterial": "import or delete its material",
+		"kms:DeleteImportedKeyMaterial": "import or delete its material",
+	}
+	for _, id := range []string{keyA, mrk} {
+		sc := stage(t, setup{flags: []string{"--key=" + arnOf(id), "--listen=DIR/aws"}, principal: nodeRole, runs: nodeSession})
+		documents := sc.documents(t, false)
+		notes := policy.Notes(documents)
+		if len(notes) != 1 {
+			t.Fatalf("notes are %q", notes)
+		}
+		i := slices.IndexFunc(documents, func(d policy.Document) bool { return d.Kind == policy.Key })
+		text, err := json.Marshal(documents[i].Policy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		manage := []string{
+			"CancelKeyDeletion", "CreateAlias", "CreateGrant", "DeleteAlias", "DeleteImportedKeyMaterial", "DescribeKey", "DisableKey", "DisableKeyRotation",
+			"EnableKey", "EnableKeyRotation", "GetKeyLastUsage", "GetKeyPolicy", "GetKeyRotationStatus", "GetParametersForImport", "ImportKeyMaterial",
+			"ListGrants", "ListKeyPolicies", "ListKeyRotations", "ListResourceTags", "PutKeyPolicy", "RevokeGrant", "RotateKeyOnDemand",
+			"ScheduleKeyDeletion", "TagResource", "UntagResource", "UpdateAlias", "UpdateKeyDescription",
+		}
+		if id == mrk { // of other keys nobody can
+			manage = append(manage, "ReplicateKey", "UpdatePrimaryRegion")
+		}
+		for _, action := range manage {
+			action = "kms:" + action
+			for _, who := range []string{otherUser, nodeRole, "arn:aws:iam::111122223333:root"} {
+				if may := allows(t, string(text), who, action, arnOf(id)); may == (taken[action] != "") {
+					t.Errorf("%s: %s may %s: %t", id, who, action, may)
+				}
+			}
+			if words := taken[action]; !strings.Contains(notes[0], words) {
+				t.Errorf("%s: %q does not say of %s: %s", id, notes[0], action, words)
+			}
+		}
+	}
+	if notes := policy.Notes([]policy.Document{{Kind: policy.Identity}, {Kind: policy.Trust}, {Kind: policy.Endpoint}}); len(notes) > 0 {
+		t.Errorf("no key's policy: %q", notes)
+	}
 }
 
 func TestRefusals(t *testing.T) {
@@ -179,21 +229,29 @@ func TestNotesTellWhatAWSWouldNotSay(t *testing.T) {
 		}
 		return all
 	}
-	if notes := policy.Notes(documents(config.Key{Key: arnOf(keyA)}, config.Key{Key: arnOf(keyB)})); len(notes) > 0 {
+	notesOf := func(keys ...config.Key) []string { // besides what each key's policy takes away
+		t.Helper()
+		all := policy.Notes(documents(keys...))
+		if len(all) == 0 || !strings.Contains(all[0], "nobody may then") {
+			t.Fatalf("%v: %q", keys, all)
+		}
+		return all[1:]
+	}
+	if notes := notesOf(config.Key{Key: arnOf(keyA)}, config.Key{Key: arnOf(keyB)}); len(notes) > 0 {
 		t.Errorf("two keys: %q", notes)
 	}
-	notes := policy.Notes(documents(config.Key{Key: "alias/cluster", Region: "us-west-2"}, config.Key{Key: arnOf(keyA)}))
+	notes := notesOf(config.Key{Key: "alias/cluster", Region: "us-west-2"}, config.Key{Key: arnOf(keyA)})
 	if len(notes) != 1 || !strings.Contains(notes[0], "alias/cluster") || !strings.Contains(notes[0], arnOf(keyA)) || !strings.Contains(notes[0], "one policy") {
 		t.Errorf("an alias and a key: %q", notes)
 	}
-	if notes := policy.Notes(documents(config.Key{Key: "alias/cluster", Region: "us-west-2"}, config.Key{Key: "alias/other", Region: "us-west-2"})); len(notes) != 1 {
+	if notes := notesOf(config.Key{Key: "alias/cluster", Region: "us-west-2"}, config.Key{Key: "alias/other", Region: "us-west-2"}); len(notes) != 1 {
 		t.Errorf("two aliases: %q", notes)
 	}
 	long := map[string]string{}
 	for i := range 150 {
 		long[fmt.Sprintf("a-name-of-some-length-%d", i)] = "value"
 	}
-	notes = policy.Notes(documents(config.Key{Key: arnOf(keyA), EncryptionContext: long}))
+	notes = notesOf(config.Key{Key: arnOf(keyA), EncryptionContext: long})
 	if len(notes) != 1 || !strings.HasPrefix(notes[0], "identity-policy has ") {
 		t.Errorf("150 pairs: %q", notes)
 	}

@@ -47,11 +47,17 @@ func fixtures() map[string]fixture {
 		},
 		"docs/configuration.md": {files: map[string]string{"config.yaml": "deploy/examples/full.yaml"}},
 		"docs/aggregated.md":    {cluster: encrypted},
-		"docs/k3s.md":           {cluster: encrypted},
-		"docs/kms-down.md":      {cluster: encrypted},
-		"docs/kops.md":          {cluster: encrypted},
-		"docs/kubeadm.md":       {cluster: encrypted},
-		"docs/kubespray.md":     {cluster: encrypted},
+		"docs/iam.md": {
+			kms: true,
+			proof: "aws kms get-key-policy --region us-west-2 --key-id 1234abcd-12ab-34cd-56ef-1234567890ab --policy-name default " +
+				"--query Policy --output text | diff -B - policies/key-policy-us-west-2-1234abcd-12ab-34cd-56ef-1234567890ab.json\n" +
+				"grep -q key-default-1 key-policy-before.json\n",
+		},
+		"docs/k3s.md":       {cluster: encrypted},
+		"docs/kms-down.md":  {cluster: encrypted},
+		"docs/kops.md":      {cluster: encrypted},
+		"docs/kubeadm.md":   {cluster: encrypted},
+		"docs/kubespray.md": {cluster: encrypted},
 		"docs/backup.md": {
 			kms: true, cluster: restored, setup: "NAME=default PEER=http://127.0.0.1:2380",
 			proof: "test -d $ETCD_DATA.before\n" +

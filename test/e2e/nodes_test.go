@@ -31,11 +31,23 @@ const reloadLimit = 30 * time.Second
 // nodes starts this many, on the stage's one etcd, with these keys.
 func (s *stage) nodes(count int, keys ...string) []*node {
 	s.t.Helper()
+	return s.nodesBy(false, count, keys...)
+}
+
+// nodesThatReload is nodes, with API servers that read their
+// EncryptionConfiguration again when it changes.
+func (s *stage) nodesThatReload(count int, keys ...string) []*node {
+	s.t.Helper()
+	return s.nodesBy(true, count, keys...)
+}
+
+func (s *stage) nodesBy(reload bool, count int, keys ...string) []*node {
+	s.t.Helper()
 	all := make([]*node, count)
 	for i := range all {
 		ring := cluster.Keyring{Name: "aws", Socket: s.socket(fmt.Sprintf("%d.sock", i)), Keys: keys}
 		n := &node{s: s, ring: ring, plugin: s.pluginByFile(ring)}
-		n.server = s.apiServer(false, n.provider())
+		n.server = s.apiServer(reload, n.provider())
 		all[i] = n
 	}
 	return all

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/pflag"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -21,6 +22,8 @@ import (
 	"k8s.io/kubernetes/cmd/kubeadm/app/util/config/strict"
 	controlplanev1beta2 "sigs.k8s.io/cluster-api/api/controlplane/kubeadm/v1beta2"
 	"sigs.k8s.io/yaml"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/config"
 )
 
 // checks are what is done with the files of a kind: a folder of that name.
@@ -60,6 +63,12 @@ func TestGeneratedFilesAreDecoded(t *testing.T) {
 		if err != nil {
 			return err
 		}
+		switch path.Base(name) {
+		case "config.yaml":
+			check = loadsConfig
+		case "hosted-control-plane-configmap.yaml":
+			check = decodesConfigMap
+		}
 		t.Run(name, func(t *testing.T) { check(t, filepath.Join(golden, name), data) })
 		return nil
 	})
@@ -76,8 +85,10 @@ func TestGeneratedFilesAreDecoded(t *testing.T) {
 // TestManifestsAreDecoded takes those of deploy.
 func TestManifestsAreDecoded(t *testing.T) {
 	for name, check := range map[string]func(*testing.T, string, []byte){
-		"static-pod.yaml":                   decodesStaticPod,
-		"hosted-control-plane-sidecar.yaml": decodesSidecar,
+		"static-pod.yaml":                     decodesStaticPod,
+		"config.yaml":                         loadsConfig,
+		"hosted-control-plane-sidecar.yaml":   decodesSidecar,
+		"hosted-control-plane-configmap.yaml": decodesConfigMap,
 	} {
 		file := filepath.Join("..", "..", "deploy", "manifests", name)
 		data, err := os.ReadFile(file)
@@ -105,6 +116,33 @@ func loadsEncryptionConfig(t *testing.T, file string, data []byte) {
 		if len(loaded.Transformers) == 0 || len(loaded.HealthChecks) == 0 {
 			t.Errorf("reload %v: %d transformers, %d checks: want both", reload, len(loaded.Transformers), len(loaded.HealthChecks))
 		}
+	}
+}
+
+// loadsConfig gives the file to the program's own loader.
+func loadsConfig(t *testing.T, file string, data []byte) {
+	t.Helper()
+	none := func(string) (string, bool) { return "", false }
+	cfg, err := config.NewFlags(pflag.NewFlagSet("test", pflag.ContinueOnError)).Parse([]string{"--config=" + file}, none)
+	if err != nil || len(cfg.Providers) == 0 {
+		t.Errorf("the program takes %v of\n%s\n%v", cfg, data, err)
+	}
+}
+
+// decodesConfigMap: each key is a file that the program loads.
+func decodesConfigMap(t *testing.T, _ string, data []byte) {
+	t.Helper()
+	var m corev1.ConfigMap
+	strictly(t, data, &m)
+	if m.APIVersion != "v1" || m.Kind != "ConfigMap" || m.Name != "aws-encryption-provider" || len(m.Data) != 1 || m.Immutable != nil {
+		t.Errorf("is no ConfigMap of one file that can be changed:\n%s", data)
+	}
+	for name, text := range m.Data {
+		file := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		loadsConfig(t, file, []byte(text))
 	}
 }
 
@@ -157,19 +195,24 @@ func hardened(t *testing.T, pod corev1.PodSpec, c corev1.Container) {
 }
 
 // mounted says whether each mount has its volume, and each path that the flags
-// name has its mount.
+// name has its directory mounted, as a directory: a file that is renamed into it is
+// seen.
 func mounted(t *testing.T, pod corev1.PodSpec, c corev1.Container) {
 	t.Helper()
-	volumes := map[string]bool{}
+	volumes := map[string]corev1.Volume{}
 	for _, v := range pod.Volumes {
-		volumes[v.Name] = true
+		volumes[v.Name] = v
 	}
 	mounts := map[string]bool{}
 	for _, m := range c.VolumeMounts {
-		mounts[m.MountPath] = true
-		if !volumes[m.Name] {
+		v, ok := volumes[m.Name]
+		if !ok {
 			t.Errorf("mount %s has no volume", m.Name)
 		}
+		if host := v.HostPath; m.SubPath != "" || host != nil && (host.Path != m.MountPath || host.Type != nil && strings.HasPrefix(string(*host.Type), "File")) {
+			t.Errorf("%s is mounted as a file, or as another one: %v", m.MountPath, v)
+		}
+		mounts[m.MountPath] = true
 	}
 	for _, arg := range append(c.Command, c.Args...) {
 		name, value, _ := strings.Cut(arg, "=")

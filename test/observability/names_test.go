@@ -65,7 +65,7 @@ func everything(t *testing.T) recording {
 	p.until(`aws_encryption_provider_key_health{key="` + reads + `",provider="aws",state="refused",use="read"} 1`)
 	p.kms.Inject(kmsemulator.Fault{Kind: kmsemulator.Throttle})
 	p.until(`aws_encryption_provider_health{provider="aws",state="outage"} 1`)
-	r := recording{"a", []string{p.scrape()}}
+	r := p.record("a")
 	_ = p.encrypt()
 	r.scrapes = append(r.scrapes, p.scrape())
 	return r
@@ -78,7 +78,7 @@ func labelsOf(t *testing.T, r recording) map[string][]map[string]string {
 	pair := regexp.MustCompile(`([a-z_]+)="([^"]*)"`)
 	for series := range samples(t, r.scrapes[len(r.scrapes)-1]) {
 		metric, text, _ := strings.Cut(series, "{")
-		labels := map[string]string{"job": "aws-encryption-provider", "instance": r.instance}
+		labels := map[string]string{"job": "aws-encryption-provider", "instance": r.instance, "cluster": r.cluster}
 		for _, m := range pair.FindAllStringSubmatch(text, -1) {
 			labels[m[1]] = m[2]
 		}
@@ -106,6 +106,9 @@ func unresolved(exported map[string][]map[string]string, expr string) []string {
 		wrong = append(wrong, "no metric of the program")
 	}
 	known := []string{}
+	if strings.Contains(expr, "up{") { // Prometheus's own
+		known = append(known, "cluster", "job", "instance")
+	}
 	for _, s := range found {
 		fits := slices.ContainsFunc(exported[s[1]], func(labels map[string]string) bool {
 			for _, m := range matchers.FindAllStringSubmatch(s[2], -1) {
@@ -138,7 +141,7 @@ func unresolved(exported map[string][]map[string]string, expr string) []string {
 
 // TestNamesResolve shares one recording, since an outage takes 20 s to be one.
 func TestNamesResolve(t *testing.T) {
-	r := everything(t)
+	r := everything(t).in("east")
 	exported := labelsOf(t, r)
 	t.Run("alerts name only what the program exports", func(t *testing.T) { checkAlerts(t, exported) })
 	t.Run("the check finds slips", func(t *testing.T) { checkSlips(t, exported) })
@@ -149,7 +152,7 @@ func TestNamesResolve(t *testing.T) {
 			for _, w := range unresolved(exported, expr) {
 				t.Errorf("%s: %s", expr, w)
 			}
-			promtool(t, r.extended(t, faulty), faulty, query{"count(" + expr + ") > bool 0", map[string]string{"{}": "1"}})
+			promtool(t, r.extended(t, faulty), faulty, query{expr: "count(" + expr + ") > bool 0", expected: map[string]string{"{}": "1"}})
 		}
 	})
 }
@@ -160,8 +163,8 @@ func checkAlerts(t *testing.T, exported map[string][]map[string]string) {
 		for _, w := range unresolved(exported, a.Expr) {
 			t.Errorf("%s: %s", a.Alert, w)
 		}
-		kept := []string{"job", "instance", "provider"}
-		if g := groupings.FindStringSubmatch(a.Expr); g != nil {
+		kept := []string{"cluster", "job", "instance", "provider"}
+		if g := groupings.FindStringSubmatch(a.Expr); g != nil && !strings.HasPrefix(a.Expr, "up{") {
 			kept = strings.Split(strings.ReplaceAll(g[1], " ", ""), ",")
 		}
 		for _, text := range a.Annotations {
@@ -238,11 +241,11 @@ func checkDashboard(t *testing.T, r recording, exported map[string][]map[string]
 			for _, w := range unresolved(exported, expr) {
 				t.Errorf("%s: %s", p.Title, w)
 			}
-			queries = append(queries, query{"count(" + expr + ") > bool 0", map[string]string{"{}": "1"}})
+			queries = append(queries, query{expr: "count(" + expr + ") > bool 0", expected: map[string]string{"{}": "1"}})
 			for _, l := range legends.FindAllStringSubmatch(target.LegendFormat, -1) {
 				queries = append(queries, query{
-					`group by (named) (label_replace((` + expr + `), "named", "yes", "` + l[1] + `", ".+"))`,
-					map[string]string{`{named="yes"}`: "1"},
+					expr:     `group by (named) (label_replace((` + expr + `), "named", "yes", "` + l[1] + `", ".+"))`,
+					expected: map[string]string{`{named="yes"}`: "1"},
 				})
 			}
 		}

@@ -42,7 +42,8 @@ type plugin struct {
 	v2      v2.KeyManagementServiceClient
 	stored  []stored
 	log     lines
-	answers string // errors that calls were answered with
+	answers string // errors that calls were answered with, and what Status said
+	grace   string // outageGrace of the file
 }
 
 // lines are a log that is written and read at once.
@@ -93,7 +94,7 @@ func run(t *testing.T, kms *kmstest.Server, key string) *plugin {
 func launch(t *testing.T, kms *kmstest.Server, key string) *plugin {
 	t.Helper()
 	dir := daemontest.Directory(t)
-	p := &plugin{t: t, kms: kms, key: key, file: filepath.Join(dir, "c.yaml"), socket: filepath.Join(dir, "s")}
+	p := &plugin{t: t, kms: kms, key: key, grace: "3m", file: filepath.Join(dir, "c.yaml"), socket: filepath.Join(dir, "s")}
 	p.write(key)
 	flags := config.NewFlags(pflag.NewFlagSet("test", pflag.ContinueOnError))
 	cfg, err := flags.Parse([]string{"--config=" + p.file}, func(string) (string, bool) { return "", false })
@@ -116,7 +117,7 @@ func launch(t *testing.T, kms *kmstest.Server, key string) *plugin {
 func (p *plugin) write(keys ...string) string {
 	p.t.Helper()
 	text := "# " + strconv.Itoa(len(p.stored)) + "\napiVersion: aws-encryption-provider.sigs.k8s.io/v1alpha1\nkind: ProviderConfiguration\n" +
-		"health: {address: '127.0.0.1:0'}\nproviders:\n- name: aws\n  listen: " + p.socket + "\n  keys:\n"
+		"outageGrace: " + p.grace + "\nhealth: {address: '127.0.0.1:0'}\nproviders:\n- name: aws\n  listen: " + p.socket + "\n  keys:\n"
 	for _, key := range keys {
 		text += "  - {key: '" + key + "'}\n"
 	}
@@ -202,13 +203,22 @@ func (p *plugin) decryptDamaged() {
 // Keys, times and files that differ from run to run have those of the docs.
 func (p *plugin) shown() string {
 	p.t.Helper()
-	if _, err := p.v2.Status(p.t.Context(), &v2.StatusRequest{}); err != nil {
+	if status, err := p.v2.Status(p.t.Context(), &v2.StatusRequest{}); err != nil {
 		p.answers += err.Error() + "\n"
+	} else {
+		p.answers += "healthz: " + status.Healthz + "\n"
 	}
 	text := p.log.String() + p.get("/readyz?verbose") + p.answers
 	text = strings.ReplaceAll(text, p.file, "/etc/aws-encryption-provider/config.yaml")
 	text = regexp.MustCompile(`key/[0-9a-f-]{36}`).ReplaceAllString(text, "key/1234abcd-12ab-34cd-56ef-1234567890ab")
 	return regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z`).ReplaceAllString(text, "2026-03-01T09:00:00Z")
+}
+
+// graceEnds has the outage grace be over: it is counted from the last success.
+func (p *plugin) graceEnds() {
+	p.t.Helper()
+	p.grace = "1ms"
+	p.configure(p.key)
 }
 
 func (p *plugin) scrape() string {

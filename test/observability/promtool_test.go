@@ -16,8 +16,33 @@ import (
 
 // A recording is what an instance exported, scrape after scrape.
 type recording struct {
+	cluster  string // "": there is no such label
 	instance string
 	scrapes  []string
+	began    time.Time // of the first scrape
+}
+
+// record scrapes for the first time.
+func (p *plugin) record(instance string) recording {
+	p.t.Helper()
+	r := recording{instance: instance}
+	r.add(p)
+	return r
+}
+
+// add scrapes once more.
+func (r *recording) add(p *plugin) {
+	p.t.Helper()
+	if r.began.IsZero() {
+		r.began = time.Now()
+	}
+	r.scrapes = append(r.scrapes, p.scrape())
+}
+
+// in is the recording of an instance in a cluster.
+func (r recording) in(cluster string) recording {
+	r.cluster = cluster
+	return r
 }
 
 const (
@@ -48,12 +73,18 @@ func samples(t *testing.T, body string) map[string]float64 {
 
 // extended makes series of promtool of a recording. What passed between two
 // scrapes is drawn out to an equal share of the time: a counter grows at each
-// sample by what it grew between them, a gauge is what it was at their end.
+// sample by what it grew between them, a gauge is what it was at their end. A gauge
+// of a time counts from the first scrape, as promtool's clock does.
 func (r recording) extended(t *testing.T, over time.Duration) string {
 	t.Helper()
 	scrapes, names := []map[string]float64{}, map[string]bool{}
 	for _, body := range r.scrapes {
 		s := samples(t, body)
+		for name := range s {
+			if metric, _, _ := strings.Cut(name, "{"); strings.HasSuffix(metric, "_timestamp_seconds") {
+				s[name] -= float64(r.began.UnixMilli()) / 1000
+			}
+		}
 		scrapes = append(scrapes, s)
 		for name := range s {
 			names[name] = true
@@ -89,15 +120,22 @@ func (r recording) extended(t *testing.T, over time.Duration) string {
 		if labels != "" {
 			labels += ","
 		}
-		fmt.Fprintf(&out, "      - series: '%s{%sjob=\"aws-encryption-provider\",instance=\"%s\"}'\n        values: '%s'\n",
-			metric, labels, r.instance, values)
+		fmt.Fprintf(&out, "      - series: '%s{%s%s}'\n        values: '%s'\n", metric, labels, target(r.cluster, r.instance), values)
 	}
-	return out.String() + up(r.instance, 1, over)
+	return out.String() + up(r.cluster, r.instance, 1, over)
 }
 
-func up(instance string, value int, over time.Duration) string {
-	return fmt.Sprintf("      - series: 'up{job=\"aws-encryption-provider\",instance=\"%s\"}'\n        values: '%dx%d'\n",
-		instance, value, over/interval)
+// target are the labels that Prometheus gives an instance.
+func target(cluster, instance string) string {
+	labels := `job="aws-encryption-provider",instance="` + instance + `"`
+	if cluster != "" {
+		labels += `,cluster="` + cluster + `"`
+	}
+	return labels
+}
+
+func up(cluster, instance string, value int, over time.Duration) string {
+	return fmt.Sprintf("      - series: 'up{%s}'\n        values: '%dx%d'\n", target(cluster, instance), value, over/interval)
 }
 
 // firing fails the test unless exactly one alert fires at any time of the series,
@@ -111,7 +149,7 @@ func firing(t *testing.T, series, labels string, over time.Duration, others ...s
 		}
 	}
 	promtool(t, series, over, query{
-		`group by (alertname, provider, instance, key) (count_over_time(ALERTS{alertstate="firing"}[1h]))`, expected,
+		expr: `group by (alertname, cluster, provider, instance, key) (count_over_time(ALERTS{alertstate="firing"}[1h]))`, expected: expected,
 	})
 }
 
@@ -119,6 +157,7 @@ func firing(t *testing.T, series, labels string, over time.Duration, others ...s
 type query struct {
 	expr     string
 	expected map[string]string
+	at       time.Duration // 0: at the end
 }
 
 // tool is the path of promtool.
@@ -136,14 +175,25 @@ func tool(t *testing.T) string {
 // promtool evaluates the rules over the series, and then the queries.
 func promtool(t *testing.T, series string, over time.Duration, queries ...query) {
 	t.Helper()
+	promtoolEvery(t, interval, series, over, queries...)
+}
+
+// promtoolEvery is promtool with another time between two samples, and between two
+// evaluations of the rules.
+func promtoolEvery(t *testing.T, step time.Duration, series string, over time.Duration, queries ...query) {
+	t.Helper()
 	rules, err := filepath.Abs("../../deploy/observability/alerts.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := "rule_files: ['" + rules + "']\nevaluation_interval: 15s\ntests:\n  - interval: 15s\n    input_series:\n" + series +
+	text := fmt.Sprintf("rule_files: ['%s']\nevaluation_interval: %s\ntests:\n  - interval: %[2]s\n    input_series:\n", rules, step) + series +
 		"    promql_expr_test:\n"
 	for _, q := range queries {
-		text += fmt.Sprintf("      - expr: %q\n        eval_time: %s\n        exp_samples:\n", q.expr, over)
+		at := over
+		if q.at > 0 {
+			at = q.at
+		}
+		text += fmt.Sprintf("      - expr: %q\n        eval_time: %s\n        exp_samples:\n", q.expr, at)
 		for labels, value := range q.expected {
 			text += "          - {labels: '" + labels + "', value: " + value + "}\n"
 		}

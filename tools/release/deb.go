@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/goreleaser/nfpm/v2"
@@ -16,7 +18,7 @@ import (
 // and what comes of it. Nothing is started by it before somebody has named a key.
 //
 // https://www.debian.org/doc/debian-policy/ch-maintainerscripts.html
-func debian(source string, b binary, l licences, document []byte) ([]byte, error) {
+func debian(source, docsURL string, b binary, l licences, document []byte) ([]byte, error) {
 	work, err := os.MkdirTemp("", "deb-")
 	if err != nil {
 		return nil, err
@@ -39,6 +41,13 @@ func debian(source string, b binary, l licences, document []byte) ([]byte, error
 		{Source: made(thirdPartyFile, l.others()), Destination: doc + thirdPartyFile},
 		{Source: made("sbom", document), Destination: doc + program + ".spdx.json"},
 		{Source: filepath.Join(source, "CHANGELOG.md"), Destination: doc + "NEWS.md"},
+	}
+	pages, missing := documentation(source, docsURL)
+	if missing != nil {
+		return nil, missing
+	}
+	for i, name := range slices.Sorted(maps.Keys(pages)) {
+		contents = append(contents, &files.Content{Source: made(fmt.Sprintf("page%d", i), pages[name]), Destination: doc + name})
 	}
 	for _, unit := range unitFiles() {
 		contents = append(contents, &files.Content{Source: filepath.Join(deploy, "systemd", unit), Destination: "/usr/lib/systemd/system/" + unit})

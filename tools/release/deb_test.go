@@ -146,7 +146,7 @@ func (m machine) read(t *testing.T, path string) string {
 func pack(t *testing.T, version string, fips bool) string {
 	t.Helper()
 	b := binary{target: target{arch: runtime.GOARCH, fips: fips}, file: []byte("#!/bin/sh\necho " + version + "\n"), version: version, time: epoch()}
-	data, err := debian(filepath.Join("..", ".."), b, licences{own: []byte("a licence\n")}, []byte("{}\n"))
+	data, err := debian(filepath.Join("..", ".."), "", b, licences{own: []byte("a licence\n")}, []byte("{}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,10 +170,13 @@ func TestPackageComesIsUpgradedAndGoes(t *testing.T) {
 		"/usr/lib/systemd/system/aws-encryption-provider.service": 0o644,
 		"/usr/lib/systemd/system/aws-encryption-provider.socket":  0o644,
 		confFile: 0o644,
-		"/usr/share/doc/aws-encryption-provider/copyright":                 0o644,
-		"/usr/share/doc/aws-encryption-provider/" + thirdPartyFile:         0o644,
-		"/usr/share/doc/aws-encryption-provider/" + program + ".spdx.json": 0o644,
-		"/usr/share/doc/aws-encryption-provider/NEWS.md":                   0o644,
+		"/usr/share/doc/aws-encryption-provider/copyright":                                    0o644,
+		"/usr/share/doc/aws-encryption-provider/" + thirdPartyFile:                            0o644,
+		"/usr/share/doc/aws-encryption-provider/" + program + ".spdx.json":                    0o644,
+		"/usr/share/doc/aws-encryption-provider/NEWS.md":                                      0o644,
+		"/usr/share/doc/aws-encryption-provider/docs/kms-down.md":                             0o644,
+		"/usr/share/doc/aws-encryption-provider/docs/runbooks/EncryptionProviderGraceOver.md": 0o644,
+		"/usr/share/doc/aws-encryption-provider/deploy/observability/alerts.yaml":             0o644,
 	} {
 		if info, err := os.Stat(filepath.Join(m.dir, path)); err != nil || info.Mode() != mode {
 			t.Errorf("%s: %v, %v; want mode %v", path, info, err, mode)

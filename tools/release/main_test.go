@@ -24,6 +24,7 @@ import (
 const (
 	testVersion = "v1.2.3"
 	commitTime  = "2026-01-02T03:04:05Z"
+	published   = "https://docs.example/kms/docs"
 )
 
 // TestRelease builds everything of one commit in two checkouts and holds both to
@@ -35,7 +36,7 @@ func TestRelease(t *testing.T) {
 		t.Fatalf("commits %s and %s: the test is wrong", here.commit, there.commit)
 	}
 	targets := "amd64,arm64," + runtime.GOARCH + fipsSuffix
-	first, second := here.release(t, "snapshot", targets), there.release(t, "snapshot", targets)
+	first, second := here.release(t, "snapshot", targets, "--docs-url", published+"/"), there.release(t, "snapshot", targets, "--docs-url", published)
 
 	t.Run("twice the same bytes", func(t *testing.T) { sameFiles(t, first, second) })
 	t.Run("names", func(t *testing.T) { checkNames(t, first) })
@@ -81,6 +82,9 @@ func TestRefusals(t *testing.T) {
 		want string
 		args []string
 	}{
+		{"--docs-url (DOCS_URL)", []string{"image", "--out", t.TempDir(), "--docs-url", "example.org/docs"}},
+		{"--docs-url (DOCS_URL)", []string{"image", "--out", t.TempDir(), "--docs-url", "https://example.org/docs?x=y"}},
+		{"--docs-url (DOCS_URL)", []string{"image", "--out", t.TempDir(), "--docs-url", "https://example.org/'$(id)'"}},
 		{"say image or snapshot", nil},
 		{`no command "push"`, []string{"push"}},
 		{"--out is required", []string{"image"}},
@@ -145,7 +149,7 @@ type checkout struct{ dir, commit string }
 func newCheckout(t *testing.T, root string) checkout {
 	t.Helper()
 	c := checkout{dir: t.TempDir()}
-	for _, dir := range []string{"cmd", "deploy", "internal"} {
+	for _, dir := range []string{"cmd", "deploy", "docs", "internal"} {
 		if err := os.CopyFS(filepath.Join(c.dir, dir), os.DirFS(filepath.Join(root, dir))); err != nil {
 			t.Fatal(err)
 		}

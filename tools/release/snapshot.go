@@ -27,11 +27,11 @@ func writeSnapshot(r request, built []binary, l licences, layoutDir string, out 
 		if err != nil {
 			return err
 		}
-		packed, err := archive(r.source, b, l, document)
+		packed, err := archive(r.source, r.docsURL, b, l, document)
 		if err != nil {
 			return err
 		}
-		installed, err := debian(r.source, b, l, document)
+		installed, err := debian(r.source, r.docsURL, b, l, document)
 		if err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func writeSnapshot(r request, built []binary, l licences, layoutDir string, out 
 }
 
 // archive is a tar of the program and what should be read with it.
-func archive(source string, b binary, l licences, document []byte) ([]byte, error) {
+func archive(source, docsURL string, b binary, l licences, document []byte) ([]byte, error) {
 	dir := artifact(b, "/")
 	files := []file{
 		{name: dir, mode: 0o755},
@@ -71,12 +71,19 @@ func archive(source string, b binary, l licences, document []byte) ([]byte, erro
 		}
 		files = append(files, file{name: dir + name, mode: 0o644, data: data})
 	}
+	pages, err := documentation(source, docsURL)
+	if err != nil {
+		return nil, err
+	}
+	for name, data := range pages {
+		files = append(files, file{name: dir + name, mode: 0o644, data: data})
+	}
 	return tarGzip(b.time, files)
 }
 
 // archived are the project's own files in an archive, by their names there.
 func archived() map[string]string {
-	files := map[string]string{"README.md": "README.md", "CHANGELOG.md": "CHANGELOG.md"}
+	files := map[string]string{"CHANGELOG.md": "CHANGELOG.md"}
 	for _, unit := range unitFiles() {
 		files[unit] = filepath.Join("deploy", "systemd", unit)
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -50,6 +51,7 @@ func checkArchives(t *testing.T, dir string, c checkout) {
 				t.Errorf("%s: %v of %d bytes in the archive for %s", name, err, info.Size(), target)
 			}
 		}
+		checkDocumentation(t, inside)
 		path := filepath.Join(inside, program)
 		checkPackaged(t, filepath.Join(dir, artifact(b, ".deb")), path)
 		info, err := buildinfo.ReadFile(path)
@@ -75,7 +77,56 @@ func checkArchives(t *testing.T, dir string, c checkout) {
 			if err != nil || !strings.Contains(string(out), testVersion) || !strings.Contains(string(out), c.commit) {
 				t.Errorf("%s: version says %q, %v", target, out, err)
 			}
+			checkLinks(t, path)
 		}
+	}
+}
+
+// checkDocumentation demands the pages, and alerts that link to them.
+func checkDocumentation(t *testing.T, dir string) {
+	t.Helper()
+	pages, err := documentation(filepath.Join("..", ".."), published)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"README.md", "docs/errors.md", "docs/kms-down.md", "docs/runbooks/EncryptionProviderDown.md", "deploy/observability/dashboard.json"} {
+		if len(pages[name]) == 0 {
+			t.Errorf("%s is not among the documentation", name)
+		}
+	}
+	for _, name := range []string{"deploy/observability/alerts.yaml", "deploy/observability/prometheusrule.yaml"} {
+		if url := "runbook_url: '" + published + "/runbooks/EncryptionProviderDown.md'"; !strings.Contains(string(pages[name]), url) {
+			t.Errorf("%s has no %s", name, url)
+		}
+	}
+	for name, want := range pages {
+		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes, %v; want %d", filepath.Join(dir, name), len(got), err, len(want))
+		}
+	}
+}
+
+// checkLinks demands that what the program finds links to where its docs are, and that
+// it explains a code by itself.
+func checkLinks(t *testing.T, path string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), path, "doctor", "--key="+keyARN, "--kms-endpoint=http://127.0.0.1:1", "--output=json")
+	cmd.Env = []string{"AWS_EC2_METADATA_DISABLED=true", "HOME=" + t.TempDir()}
+	out, err := cmd.Output()
+	if failed, is := errors.AsType[*exec.ExitError](err); !is || failed.ExitCode() != 3 {
+		t.Fatalf("doctor: %v\n%s", err, out)
+	}
+	found := regexp.MustCompile(`"link": "([^"]*)"`).FindAllSubmatch(out, -1)
+	for _, link := range found {
+		if !strings.HasPrefix(string(link[1]), published+"/errors.md#kms0") && !strings.HasPrefix(string(link[1]), published+"/doctor-codes.md#kms0") {
+			t.Errorf("doctor links to %q", link[1])
+		}
+	}
+	if len(found) == 0 {
+		t.Errorf("doctor links nowhere:\n%s", out)
+	}
+	if out, err := exec.CommandContext(t.Context(), path, "explain", "KMS0204").Output(); err != nil || !strings.Contains(string(out), "No connection to KMS") {
+		t.Errorf("explain KMS0204: %v\n%s", err, out)
 	}
 }
 
@@ -90,6 +141,11 @@ func checkPackaged(t *testing.T, pkg, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	name, _, _ := strings.Cut(filepath.Base(pkg), "_"+testVersion)
+	if strings.Contains(pkg, fipsSuffix) {
+		name += strings.ReplaceAll(fipsSuffix, "_", "-")
+	}
+	checkDocumentation(t, filepath.Join(into, "usr", "share", "doc", name))
 	if got, err := os.ReadFile(filepath.Join(into, "usr", "bin", program)); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%s has a program of %d bytes, %v; the archive's has %d", pkg, len(got), err, len(want))
 	}

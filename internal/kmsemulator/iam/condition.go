@@ -22,7 +22,7 @@ func newCondition(op, key string, values []string) (condition, error) {
 	}
 	several, known := keys()[c.key]
 	switch {
-	case !known && !strings.HasPrefix(c.key, contextPrefix):
+	case !known && !slices.ContainsFunc(prefixes(), func(p string) bool { return strings.HasPrefix(c.key, p) }):
 		return c, fmt.Errorf("condition key %q is not known", key)
 	case len(values) == 0:
 		return c, fmt.Errorf("condition on %s: no value", key)

@@ -20,11 +20,32 @@ type Request struct {
 	keys map[string][]string // all of them, in lower case
 }
 
-// Policies are those that bear on a request.
+// Policies are those that bear on a request. Those that only limit what others
+// allow are nil where there are none.
 type Policies struct {
 	Identity []*Policy
 	Resource *Policy // nil: the resource has none of its own
 	Endpoint *Policy // nil: the request comes by no endpoint with a policy
+
+	ServiceControl, ResourceControl *Policy // of the principal's and of the resource's organization
+	Boundary, Session               *Policy // of the principal, and of its credentials
+}
+
+// A limit is a kind of policy that allows nothing by itself.
+type limit struct {
+	name   string // by which AWS calls it
+	policy *Policy
+}
+
+// limits are in an order of ours: AWS names one of several, and does not say which.
+func (p Policies) limits() []limit {
+	return []limit{
+		{"resource control policy", p.ResourceControl},
+		{"service control policy", p.ServiceControl},
+		{"VPC endpoint policy", p.Endpoint},
+		{"permissions boundary", p.Boundary},
+		{"session policy", p.Session},
+	}
 }
 
 // AccountOf returns the account of an ARN, "" where it has none.
@@ -44,20 +65,20 @@ func AccountOf(arn string) string {
 // Logic: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 func Refusal(r Request, p Policies) string {
 	r.complete()
-	for _, side := range []struct {
-		words    string
-		policies []*Policy
-	}{
-		{"an identity-based policy", p.Identity}, {"a resource-based policy", []*Policy{p.Resource}}, {"a VPC endpoint policy", []*Policy{p.Endpoint}},
-	} {
-		for _, policy := range side.policies {
-			if policy.says(&r, true) != silent {
-				return "with an explicit deny in " + side.words
-			}
+	for _, policy := range p.Identity {
+		if policy.says(&r, true) != silent {
+			return "with an explicit deny in an identity-based policy"
 		}
 	}
-	if p.Endpoint != nil && p.Endpoint.says(&r, false) == silent {
-		return "because no VPC endpoint policy allows the " + r.Action + " action"
+	for _, side := range append(p.limits(), limit{"resource-based policy", p.Resource}) {
+		if side.policy.says(&r, true) != silent {
+			return "with an explicit deny in a " + side.name
+		}
+	}
+	for _, side := range p.limits() {
+		if side.policy != nil && side.policy.says(&r, false) == silent {
+			return "because no " + side.name + " allows the " + r.Action + " action"
+		}
 	}
 	own := silent
 	for _, policy := range p.Identity {

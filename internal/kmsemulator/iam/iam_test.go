@@ -1,6 +1,8 @@
 package iam_test
 
 import (
+	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
@@ -68,7 +70,7 @@ func TestConditions(t *testing.T) {
 	} {
 		p := must(t, iam.Identity, document(allow("", `,"Condition":{`+c.condition+`}`)))
 		r := iam.Request{Principal: role, Action: "kms:Decrypt", Resource: key, ResourceAccount: "111122223333", Keys: c.keys}
-		got := iam.Refusal(r, iam.Policies{Identity: []*iam.Policy{p}, Resource: must(t, iam.Resource, document(allow("111122223333", "")))})
+		got := iam.Refusal(r, iam.Policies{Identity: []*iam.Policy{p}, Resource: must(t, iam.Key, document(allow("111122223333", "")))})
 		if (got == "") != c.want {
 			t.Errorf("%s with %v: %q, want allowed %t", c.condition, c.keys, got, c.want)
 		}
@@ -110,7 +112,7 @@ func TestWhoseWordCounts(t *testing.T) {
 				p.Identity = append(p.Identity, must(t, iam.Identity, c.identity))
 			}
 			if c.resource != "" {
-				p.Resource = must(t, iam.Resource, c.resource)
+				p.Resource = must(t, iam.Key, c.resource)
 			}
 			if c.endpoint != "" {
 				p.Endpoint = must(t, iam.Endpoint, c.endpoint)
@@ -136,10 +138,10 @@ func TestWhatIsNotKnownIsRefused(t *testing.T) {
 		strings.ReplaceAll(document(allow("", "")), "kms:Decrypt", "s3:Get*"):              iam.Identity,
 		strings.ReplaceAll(document(allow("", "")), `"kms:Decrypt"`, `[]`):                 iam.Identity,
 		document(allow("*", "")):                                           iam.Identity,
-		document(allow("", "")):                                            iam.Resource,
-		document(allow("arn:aws:iam::111122223333:role/*", "")):            iam.Resource,
-		document(allow("somebody", "")):                                    iam.Resource,
-		document(strings.ReplaceAll(allow("*", ""), `"AWS"`, `"Service"`)): iam.Resource,
+		document(allow("", "")):                                            iam.Trust,
+		document(allow("arn:aws:iam::111122223333:role/*", "")):            iam.Trust,
+		document(allow("somebody", "")):                                    iam.Trust,
+		document(strings.ReplaceAll(allow("*", ""), `"AWS"`, `"Service"`)): iam.Trust,
 		with(`"StringEquals":{"aws:username":"x"}`):                        iam.Identity,
 		with(`"StringEqualsIgnoreCase":{"kms:RequestAlias":"x"}`):          iam.Identity,
 		with(`"StringEqualsIfExists":{"kms:RequestAlias":"x"}`):            iam.Identity,
@@ -155,14 +157,118 @@ func TestWhatIsNotKnownIsRefused(t *testing.T) {
 	}
 }
 
+// TestFaultsOfADocument: whether AWS refuses it too, or only this package.
+func TestFaultsOfADocument(t *testing.T) {
+	const (
+		fault = iota
+		notKnown
+		noPrincipal
+		noSuchPrincipal
+	)
+	of := func(principal string) string {
+		return document(`{"Effect":"Allow","Principal":` + principal + `,"Action":"kms:Decrypt","Resource":"*"}`)
+	}
+	for text, want := range map[string]int{
+		`{"Version":"2012-10-17"`: fault,
+		`{"Version":"2012-10-17","version":"2012-10-17","Statement":[]}`:                                      fault,
+		document(`{"Effect":"Allow","Effect":"Allow","Principal":"*"}`):                                       fault,
+		strings.ReplaceAll(of(`"*"`), "2012-10-17", "2020-10-17"):                                             fault,
+		document(`{"Sid":"a","Effect":"Allow","Principal":"*"},{"Sid":"a","Effect":"Allow","Principal":"*"}`): fault,
+		strings.ReplaceAll(of(`"*"`), `"kms:Decrypt"`, `":Decrypt"`):                                          fault,
+		strings.ReplaceAll(of(`"*"`), "2012-10-17", "2008-10-17"):                                             notKnown,
+		strings.ReplaceAll(of(`"*"`), `"Version":"2012-10-17",`, ``):                                          notKnown,
+		strings.ReplaceAll(of(`"*"`), `"Action"`, `"NotAction"`):                                              notKnown,
+		strings.ReplaceAll(of(`"*"`), "kms:Decrypt", "s3:GetObject"):                                          notKnown,
+		document(allow("*", `,"Condition":{"Bool":{"aws:SecureTransport":"true"}}`)):                          notKnown,
+		document(allow("*", `,"Condition":{"StringLike":{"aws:ResourceTag/a":"b"}}`)):                         notKnown,
+		of(`{"Federated":"cognito-identity.amazonaws.com"}`):                                                  notKnown,
+		document(`{"Effect":"Allow","Action":"kms:Decrypt","Resource":"*"}`):                                  noPrincipal,
+		of(`null`): noPrincipal, of(`{}`): noPrincipal, of(`{"AWS":[]}`): noPrincipal,
+		of(`"arn:aws:iam::111122223333:root"`): noSuchPrincipal, of(`["*"]`): noSuchPrincipal,
+		of(`{"AWS":"arn:aws:iam::111122223333:root/a"}`):             noSuchPrincipal,
+		of(`{"AWS":"arn:aws:iam::11112222333:root"}`):                noSuchPrincipal,
+		of(`{"AWS":"arn:aws:iam:us-west-2:111122223333:root"}`):      noSuchPrincipal,
+		of(`{"AWS":"arn:aws:iam::111122223333:role/"}`):              noSuchPrincipal,
+		of(`{"AWS":"arn:aws:iam::111122223333:user/a?"}`):            noSuchPrincipal,
+		of(`{"AWS":"arn:aws:sts::111122223333:assumed-role/a"}`):     noSuchPrincipal,
+		of(`{"AWS":"arn:aws:sts::111122223333:assumed-role/a/b/c"}`): noSuchPrincipal,
+		of(`{"Service":"kms"}`):                                      noSuchPrincipal,
+		of(`{"AWS":["111122223333","AIDACKCEVSQ6C2EXAMPLE"]}`):       noSuchPrincipal,
+	} {
+		_, err := iam.Parse(iam.Key, text)
+		if err == nil {
+			t.Errorf("%s: taken", text)
+			continue
+		}
+		got := fault
+		if _, ok := errors.AsType[*iam.UnknownError](err); ok {
+			got = notKnown
+		}
+		if e, ok := errors.AsType[*iam.PrincipalError](err); ok {
+			got = noSuchPrincipal
+			if e.None {
+				got = noPrincipal
+			}
+		}
+		if got != want {
+			t.Errorf("%s: %v is taken for %d, want %d", text, err, got, want)
+		}
+	}
+}
+
+// TestKeyPoliciesAreLessStrict than others where KMS is.
+func TestKeyPoliciesAreLessStrict(t *testing.T) {
+	for _, text := range []string{
+		document(strings.ReplaceAll(allow("*", ""), `{"Effect"`, `{"Sid":"Allow use of the key","Effect"`)),
+		strings.NewReplacer("[", "", "]", "").Replace(document(allow("*", ""))),
+		document(strings.ReplaceAll(allow("*", ""), `,"Resource":"*"`, "")),
+		document(`{"Effect":"Allow","Principal":{"Service":"logs.us-west-2.amazonaws.com"},"Action":"kms:Decrypt","Resource":"*"}`),
+	} {
+		must(t, iam.Key, text)
+		if strings.HasPrefix(text, `{"Version":"2012-10-17","Statement":{`) {
+			continue
+		}
+		if _, err := iam.Parse(iam.Endpoint, text); err == nil {
+			t.Errorf("%s: taken for an endpoint", text)
+		}
+	}
+	r := iam.Request{Principal: role, Action: "kms:Decrypt", Resource: key, ResourceAccount: "111122223333"}
+	mine := must(t, iam.Identity, document(allow("", "")))
+	for name, c := range map[string]struct {
+		statement string
+		allowed   bool
+	}{
+		"no resource, allow": {`{"Effect":"Allow","Principal":"*","Action":"kms:*"}`, false},
+		"no action, allow":   {`{"Effect":"Allow","Principal":"*","Resource":"*"}`, false},
+		"no resource, deny":  {`{"Effect":"Deny","Principal":"*","Action":"kms:*"},` + allow("*", ""), true},
+		"a service":          {`{"Effect":"Allow","Principal":{"Service":"logs.amazonaws.com"},"Action":"kms:*","Resource":"*"}`, false},
+		"deny a service":     {`{"Effect":"Deny","Principal":{"Service":"logs.amazonaws.com"},"Action":"kms:*","Resource":"*"},` + allow("*", ""), true},
+	} {
+		got := iam.Refusal(r, iam.Policies{Identity: []*iam.Policy{mine}, Resource: must(t, iam.Key, document(c.statement))})
+		if (got == "") != c.allowed {
+			t.Errorf("%s: %q, want allowed %t", name, got, c.allowed)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add(document(allow("", `,"Condition":{"ForAllValues:StringEquals":{"kms:EncryptionContextKeys":["${a}"]}}`)))
 	f.Add(document(allow("111122223333", "")))
-	f.Fuzz(func(_ *testing.T, text string) {
-		for _, kind := range []iam.Kind{iam.Identity, iam.Resource, iam.Endpoint} {
+	f.Add(strings.NewReplacer("[", "", "]", "").Replace(document(allow("*", ""))))
+	f.Add(document(`{"Sid":"a b","Effect":"Deny","Principal":{"Service":["logs.amazonaws.com"],"AWS":"*"},"Action":"kms:*"}`))
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, kind := range []iam.Kind{iam.Identity, iam.Trust, iam.Key, iam.Endpoint} {
 			p, err := iam.Parse(kind, text)
 			if err != nil {
 				continue
+			}
+			if !json.Valid([]byte(text)) {
+				t.Errorf("taken, and no JSON: %q", text)
+			}
+			for _, who := range p.Principals() {
+				if who != "*" && strings.ContainsAny(who, "*?") {
+					t.Errorf("principal %q is a pattern", who)
+				}
 			}
 			iam.Refusal(iam.Request{Principal: role, Action: "kms:Decrypt", Resource: key, ResourceAccount: "111122223333"},
 				iam.Policies{Identity: []*iam.Policy{p}, Resource: p, Endpoint: p})

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -209,23 +210,34 @@ func expectOK(ctx context.Context, client *http.Client, url string) error {
 	return err
 }
 
+// Text returns what url answers, whatever its status is.
+func Text(ctx context.Context, url string) (string, error) {
+	_, text, err := get(ctx, http.DefaultClient, url)
+	return text, err
+}
+
 // getOK returns what url answers, and fails unless that is 200.
 func getOK(ctx context.Context, client *http.Client, url string) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	code, text, err := get(ctx, client, url)
+	if err == nil && code != http.StatusOK {
+		err = fmt.Errorf("%s is %d: %s", url, code, strings.TrimSpace(text))
+	}
 	if err != nil {
 		return "", err
+	}
+	return text, nil
+}
+
+func get(ctx context.Context, client *http.Client, url string) (code int, text string, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, "", err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return "", err
+		return 0, "", err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return "", err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s is %d: %s", url, resp.StatusCode, bytes.TrimSpace(text))
-	}
-	return string(text), nil
+	body, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(body), err
 }

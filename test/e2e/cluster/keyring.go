@@ -17,6 +17,8 @@ type Keyring struct {
 	Name   string
 	Socket string
 	Keys   []string
+	Epoch  int
+	Grace  time.Duration // of the whole file, by its first ring; 0: the program's own
 }
 
 // ProviderConfiguration is a plugin's configuration file, YAML, for keys of the
@@ -27,10 +29,17 @@ func ProviderConfiguration(kms string, rings ...Keyring) string {
 	b.WriteString(`apiVersion: aws-encryption-provider.sigs.k8s.io/v1alpha1
 kind: ProviderConfiguration
 kmsTimeout: 1m
-providers:
 `)
+	if len(rings) > 0 && rings[0].Grace > 0 {
+		fmt.Fprintf(&b, "outageGrace: %s\n", rings[0].Grace)
+	}
+	b.WriteString("providers:\n")
 	for _, r := range rings {
-		fmt.Fprintf(&b, "- name: %s\n  listen: %s\n  keys:\n", r.Name, r.Socket)
+		fmt.Fprintf(&b, "- name: %s\n  listen: %s\n", r.Name, r.Socket)
+		if r.Epoch > 0 {
+			fmt.Fprintf(&b, "  epoch: %d\n", r.Epoch)
+		}
+		b.WriteString("  keys:\n")
 		for _, key := range r.Keys {
 			fmt.Fprintf(&b, "  - key: %s\n    region: %s\n    endpoint: %s\n", key, regionOf(key), kms)
 		}

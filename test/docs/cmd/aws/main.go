@@ -34,6 +34,10 @@ func parameters(command string) map[string]string {
 		return map[string]string{"--alias-name": "AliasName", "--target-key-id": "TargetKeyId"}
 	case "delete-alias":
 		return map[string]string{"--alias-name": "AliasName"}
+	case "get-key-policy":
+		return map[string]string{"--key-id": "KeyId", "--policy-name": "PolicyName"}
+	case "put-key-policy":
+		return map[string]string{"--key-id": "KeyId", "--policy-name": "PolicyName", "--policy": "Policy"}
 	case "describe-key", "enable-key", "disable-key", "enable-key-rotation", "schedule-key-deletion", "cancel-key-deletion":
 		return map[string]string{"--key-id": "KeyId"}
 	}
@@ -52,7 +56,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		}
 		switch field := parameters(args[1])[rest[0]]; {
 		case field != "":
-			in[field] = rest[1]
+			value, err := parameter(rest[1])
+			if err != nil {
+				return err
+			}
+			in[field] = value
 		case rest[0] == "--region":
 			region = rest[1]
 		case rest[0] == "--query":
@@ -90,6 +98,18 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	_, err = fmt.Fprintln(out, value)
 	return err
+}
+
+// parameter is an option's value, or what is in the file that it names.
+//
+// https://docs.aws.amazon.com/cli/latest/userguide/cli-usage-parameters-file.html
+func parameter(value string) (string, error) {
+	path, ok := strings.CutPrefix(value, "file://")
+	if !ok {
+		return value, nil
+	}
+	text, err := os.ReadFile(path)
+	return string(text), err
 }
 
 // call asks KMS, signed as

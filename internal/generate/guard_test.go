@@ -1,0 +1,354 @@
+package generate_test
+
+import (
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/generate"
+)
+
+// pathOptions give a path to each option that takes one, as a file in a directory or
+// as the directory.
+func pathOptions() map[string]func(o *generate.Options, dir string) {
+	return map[string]func(o *generate.Options, dir string){
+		"--listen":                 func(o *generate.Options, dir string) { o.Config.Providers[0].Listen = path.Join(dir, "socket.sock") },
+		"--encryption-config-path": func(o *generate.Options, dir string) { o.PathAt = path.Join(dir, "encryption.yaml") },
+		"--config-path":            func(o *generate.Options, dir string) { o.FileAt = path.Join(dir, "provider.yaml") },
+		"--mount":                  func(o *generate.Options, dir string) { o.Mounts = []string{dir} },
+		"--env: AWS_SHARED_CREDENTIALS_FILE": func(o *generate.Options, dir string) {
+			o.Env = []string{"AWS_SHARED_CREDENTIALS_FILE=" + path.Join(dir, "credentials")}
+		},
+		"--env: AWS_WEB_IDENTITY_TOKEN_FILE": func(o *generate.Options, dir string) {
+			o.Env = []string{"AWS_WEB_IDENTITY_TOKEN_FILE=" + path.Join(dir, "token")}
+		},
+		"--env: AWS_CONFIG_FILE": func(o *generate.Options, dir string) { o.Env = []string{"AWS_CONFIG_FILE=" + path.Join(dir, "config")} },
+		"--env: AWS_CA_BUNDLE":   func(o *generate.Options, dir string) { o.Env = []string{"AWS_CA_BUNDLE=" + path.Join(dir, "ca.pem")} },
+		"--env: SSL_CERT_FILE":   func(o *generate.Options, dir string) { o.Env = []string{"SSL_CERT_FILE=" + path.Join(dir, "ca.pem")} },
+		"--env: SSL_CERT_DIR":    func(o *generate.Options, dir string) { o.Env = []string{"SSL_CERT_DIR=/etc/kms-cas:" + dir} },
+		"--env: AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": func(o *generate.Options, dir string) {
+			o.Env = []string{"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=" + path.Join(dir, "token")}
+		},
+	}
+}
+
+// made are options whose flags are written as a file, in places that no guard minds.
+func made(kind string) generate.Options {
+	o := options("/run/kmsplugin/socket.sock")
+	if kind == "kops" {
+		o.Config.Providers[0].Listen = "/srv/kubernetes/kube-apiserver/aws-encryption-provider/socket.sock"
+	}
+	o.Made = []byte("kind: ProviderConfiguration\n")
+	return o
+}
+
+// mountedBy are the options whose directories a kind mounts, from the host.
+func mountedBy() map[string][]string {
+	program := slices.DeleteFunc(slices.Sorted(maps.Keys(pathOptions())), func(name string) bool { return name == "--encryption-config-path" })
+	return map[string][]string{
+		"static-pod": program, "kops": program,
+		"kubeadmcontrolplane": append(slices.Clone(program), "--encryption-config-path"),
+		"kubeadm":             {"--listen", "--encryption-config-path"},
+		"kubespray":           {"--listen", "--encryption-config-path"},
+		"rke2":                {"--listen", "--encryption-config-path"},
+		"systemd":             {"--listen"}, // which the service may write to
+	}
+}
+
+// notOurs are directories that hold secrets, are somebody else's or are too wide,
+// with a word of the reason.
+func notOurs() map[string]string {
+	return map[string]string{
+		"/etc/cron.d": "run it as root", "/etc/pam.d": "run it as root", "/etc/apparmor.d/local": "run it as root", "/usr/libexec/kubernetes": "kubelet's plugins",
+		"/usr/lib64": "libraries", "/opt/bin": "programs", "/etc/kubernetes/kops-controller": "private keys", "/var/lib/kubernetes": "by hand",
+		"/run/kubeadm": "private keys", "/etc/docker": "is root", "/etc/letsencrypt/live": "private keys", "/etc/wireguard": "private keys",
+		"/var/snap/microk8s/current": "MicroK8s", "/mnt/master-vol-0a": "whole file system",
+		"/": "the whole node", "/etc": "whole configuration", "/etc/kubernetes": "admin.conf", "/etc/kubernetes/pki": "private keys of the cluster",
+		"/etc/kubernetes/pki/etcd": "private keys of the cluster", "/etc/kubernetes/manifests": "the kubelet's", "/etc/kubernetes/ssl": "kubespray",
+		"/etc/kubernetes/tmp": "backups", "/var": "etcd's included", "/var/lib": "etcd's included", "/var/lib/etcd": "the cluster's database",
+		"/var/lib/etcd/member": "the cluster's database", "/var/lib/kubelet": "Secrets of all pods", "/var/lib/kubelet/pki": "Secrets of all pods",
+		"/etc/srv": "has /etc/srv/kubernetes in it", "/srv": "kOps", "/srv/kubernetes": "kOps", "/srv/kubernetes/kube-apiserver": "private keys of kube-apiserver",
+		"/srv/kubernetes/kube-controller-manager": "the cluster's CA", "/etc/ssl": "private keys", "/etc/ssl/certs": "CA certificates",
+		"/etc/ssl/private": "private keys", "/etc/pki/ca-trust": "CA certificates", "/root": "root's files", path.Join("/root", ".aws"): "root's files",
+		"/var/run": "sockets of everything", "/run": "sockets of everything", "/run/containerd": "container runtime's socket",
+		"/var/run/docker": "container runtime", "/tmp": "everybody", "/tmp/kms": "everybody", "/var/tmp": "everybody", "/proc": "kernel",
+		"/proc/self/cwd/etc": "kernel", "/sys": "kernel", "/dev": "devices", "/dev/shm": "devices", "/home": "people's files",
+		"/home/ubuntu/.aws": "people's files", "/usr": "programs", "/usr/bin": "programs", "/opt": "programs", "/boot": "boots", "/lib": "libraries",
+		"/etc/rancher": "kubeconfig", "/etc/rancher/rke2": "rke2.yaml", "/etc/rancher/k3s": "k3s.yaml", "/etc/rancher/rke2/config.yaml.d": "its own configuration",
+		"/var/lib/rancher": "private keys", "/var/lib/rancher/rke2/server": "RKE2", "/var/lib/rancher/k3s/server/manifests": "k3s", "/etc/ssh": "private keys",
+		"/var/log": "logs", "/usr/share/ca-certificates": "CA certificates", "/aws-encryption-provider": "the program", "/etc/systemd/system": "units",
+	}
+}
+
+// TestNoDirectoryOfOthersIsMounted: every option, every kind that mounts what it
+// names, every directory.
+func TestNoDirectoryOfOthersIsMounted(t *testing.T) {
+	for kindName, mounts := range mountedBy() {
+		for option, set := range pathOptions() {
+			for dir, reason := range notOurs() {
+				o := made(kindName)
+				set(&o, dir)
+				_, err := kind(t, kindName).Generate(o)
+				switch mounted := slices.Contains(mounts, option); {
+				case mounted && err == nil:
+					t.Errorf("%s %s in %s is taken", kindName, option, dir)
+				case mounted && !(strings.Contains(err.Error(), option+": ") && strings.Contains(err.Error(), reason) && strings.Contains(err.Error(), "such as /")):
+					t.Errorf("%s %s in %s: want %q and what to give instead:\n%v", kindName, option, dir, reason, err)
+				}
+			}
+		}
+	}
+}
+
+// TestPlacesOfOursAreTaken: what the guides and their readers use.
+func TestPlacesOfOursAreTaken(t *testing.T) {
+	for kindName := range mountedBy() {
+		for option, dirs := range map[string][]string{
+			"--listen": {
+				"/run/kmsplugin", "/var/run/kmsplugin", "/run/kms/a", "/var/lib/kmsplugin", "/opt/kms", "/srv/kms", "/etc/kms", "/kms",
+				"/srv/kubernetes/kube-apiserver/aws-encryption-provider", "/etc/kubernetes/kms",
+			},
+			"--encryption-config-path": {"/etc/kubernetes/encryption", "/etc/rancher/rke2/encryption", "/etc/kubernetes/kms", "/opt/kms", "/var/lib/kms"},
+			"--config-path":            {"/etc/aws-encryption-provider", "/etc/kubernetes/aws-encryption-provider", "/opt/aws-encryption-provider"},
+			"--mount":                  {"/usr/share/zoneinfo", "/etc/localtime", "/etc/aws", "/run/spire/agent", "/var/run/secrets-store"},
+			"--env: AWS_CA_BUNDLE":     {"/etc/ssl/aws", "/etc/aws-encryption-provider", "/etc/aws-encryption-provider/aws", "/run/aws"},
+		} {
+			for _, dir := range dirs {
+				if option == "--listen" && kindName == "kops" && !strings.HasPrefix(dir, "/srv/kubernetes/kube-apiserver/") {
+					continue
+				}
+				o := made(kindName)
+				pathOptions()[option](&o, dir)
+				if _, err := kind(t, kindName).Generate(o); err != nil {
+					t.Errorf("%s %s in %s: %v", kindName, option, dir, err)
+				}
+			}
+		}
+	}
+}
+
+// TestSpellingsOfPaths: each has words of its own, for every option.
+func TestSpellingsOfPaths(t *testing.T) {
+	for option, set := range map[string]func(o *generate.Options, at string){
+		"--listen":                 func(o *generate.Options, at string) { o.Config.Providers[0].Listen = at },
+		"--encryption-config-path": func(o *generate.Options, at string) { o.PathAt = at },
+		"--config-path":            func(o *generate.Options, at string) { o.FileAt = at },
+		"--mount":                  func(o *generate.Options, at string) { o.Mounts = []string{at} },
+		"--env: AWS_CA_BUNDLE":     func(o *generate.Options, at string) { o.Env = []string{"AWS_CA_BUNDLE=" + at} },
+	} {
+		for at, want := range map[string]string{
+			"":                              "is empty",
+			"kms/a.sock":                    "is no absolute path",
+			"~/kms/a":                       "is no absolute path",
+			"/etc/kubernetes/x/../pki/a":    "private keys of the cluster",
+			"/opt/kms/a/":                   "ends in a slash: write /opt/kms/a",
+			"//opt/kms/a":                   "is not written in full and plainly: write /opt/kms/a",
+			"/opt/./kms/a":                  "is not written in full and plainly: write /opt/kms/a",
+			"/opt/my kms/a":                 "has a blank in it",
+			"/opt/kms\n/a":                  "has a blank in it",
+			"/opt/k:ms/a":                   "has a colon in it",
+			"/opt/k,ms/a":                   "has a comma in it",
+			`/opt/k"ms/a`:                   "has '\"' in it",
+			"/opt/k$ms/a":                   "has \"$\" in it",
+			"/opt/k%ims/a":                  "has \"%\" in it",
+			"/opt/kms\x00/a":                "in it",
+			"/opt/schl\u00fcssel/a":         "has \"\u00fc\" in it",
+			"/etc//kubernetes/pki/a":        "private keys of the cluster",
+			"/var/run/../../opt/kms/a":      `goes up by "..": write where that leads, /opt/kms/a`,
+			"/" + strings.Repeat("a/", 99):  "ends in a slash",
+			"/etc/kubernetes/pki/ca.key\t":  "private keys of the cluster",
+			"/etc/kubernetes/../kms/a":      `goes up by "..": write where that leads, /etc/kms/a`,
+			"/etc/kubernetes/manifests/..":  "and it has ",
+			"/etc/kubernetes/./kms/a":       "is not written in full and plainly: write /etc/kubernetes/kms/a",
+			"/proc/self/cwd/etc/kubernetes": "lies in /proc",
+		} {
+			o := made("kubeadmcontrolplane")
+			set(&o, at)
+			_, err := kind(t, "kubeadmcontrolplane").Generate(o)
+			if err == nil || !strings.Contains(err.Error(), option+": ") {
+				t.Errorf("%s=%q: %v", option, at, err)
+				continue
+			}
+			if got := strings.ReplaceAll(err.Error(), `"\""`, `'"'`); !strings.Contains(got, want) {
+				t.Errorf("%s=%q: want %q in\n%s", option, at, want, got)
+			}
+		}
+	}
+}
+
+// TestOneDirectoryHasOneRole: nobody is given what is for the other side.
+func TestOneDirectoryHasOneRole(t *testing.T) {
+	for name, c := range map[string]struct {
+		kinds []string
+		with  func(o *generate.Options)
+		want  string // "": taken
+	}{
+		"socket beside the EncryptionConfiguration": {
+			[]string{"static-pod", "kubeadm", "kubeadmcontrolplane", "kubespray", "rke2"},
+			func(o *generate.Options) { o.Config.Providers[0].Listen = "/etc/kubernetes/encryption/socket.sock" },
+			"the program would be given the EncryptionConfiguration",
+		},
+		"EncryptionConfiguration below the socket's directory": {
+			[]string{"static-pod", "kubeadm", "kubeadmcontrolplane", "kubespray", "rke2"},
+			func(o *generate.Options) {
+				o.Config.Providers[0].Listen, o.PathAt = "/opt/kms/socket.sock", "/opt/kms/encryption/config.yaml"
+			},
+			"the program would be given the EncryptionConfiguration",
+		},
+		"socket below the EncryptionConfiguration's directory": {
+			[]string{"static-pod", "kubeadm", "kubeadmcontrolplane"},
+			func(o *generate.Options) {
+				o.Config.Providers[0].Listen, o.PathAt = "/opt/kms/sock/socket.sock", "/opt/kms/config.yaml"
+			},
+			"",
+		},
+		"one file beside the other": {
+			[]string{"static-pod", "kubeadmcontrolplane"},
+			func(o *generate.Options) {
+				o.FileAt, o.PathAt = "/etc/kubernetes/encryption/provider.yaml", "/etc/kubernetes/encryption/config.yaml"
+			},
+			"the program would be given the EncryptionConfiguration",
+		},
+		"configuration beside the socket": {
+			[]string{"static-pod", "kops", "kubeadmcontrolplane", "systemd"},
+			func(o *generate.Options) {
+				o.FileAt = path.Join(path.Dir(o.Config.Providers[0].Listen), "config.yaml")
+				if o.FileAt == "/run/kmsplugin/config.yaml" { // where no file stays
+					o.FileAt, o.Config.Providers[0].Listen = "/opt/kms/config.yaml", "/opt/kms/socket.sock"
+				}
+			},
+			"kube-apiserver would be given what only the program needs",
+		},
+		"credentials beside the socket": {
+			[]string{"static-pod", "kubeadmcontrolplane"},
+			func(o *generate.Options) { o.Env = []string{"AWS_SHARED_CREDENTIALS_FILE=/run/kmsplugin/credentials"} },
+			"kube-apiserver would be given what only the program needs",
+		},
+		"the same by another spelling": {
+			[]string{"static-pod", "kubeadmcontrolplane"},
+			func(o *generate.Options) {
+				o.Env = []string{"AWS_SHARED_CREDENTIALS_FILE=/var/run/kmsplugin/credentials"}
+			},
+			"kube-apiserver would be given what only the program needs",
+		},
+		"the file itself": {
+			[]string{"static-pod", "kubeadmcontrolplane"},
+			func(o *generate.Options) { o.Mounts = []string{generate.DefaultEncConfig} },
+			"the program would be given the EncryptionConfiguration",
+		},
+		"credentials beside the configuration": {
+			[]string{"static-pod", "kops", "kubeadmcontrolplane", "systemd"},
+			func(o *generate.Options) {
+				o.Env = []string{"AWS_SHARED_CREDENTIALS_FILE=/etc/aws-encryption-provider/credentials"}
+			},
+			"",
+		},
+		"a sidecar's volumes": {
+			[]string{"sidecar"},
+			func(o *generate.Options) { o.FileAt = "/run/kmsplugin/config.yaml" },
+			"two volumes at one mount path",
+		},
+		"a sidecar's EncryptionConfiguration": {
+			[]string{"sidecar"},
+			func(o *generate.Options) { o.PathAt = "/run/kmsplugin/config.yaml" },
+			"two volumes at one mount path",
+		},
+		"a sidecar's files, which are in two containers": {
+			[]string{"sidecar"},
+			func(o *generate.Options) { o.FileAt = "/etc/kubernetes/encryption/provider.yaml" },
+			"",
+		},
+		"a sidecar's socket as HyperShift has it": {
+			[]string{"sidecar"},
+			func(o *generate.Options) { o.Config.Providers[0].Listen = "/var/run/awskmsactive.sock" },
+			"",
+		},
+	} {
+		for _, kindName := range c.kinds {
+			o := made(kindName)
+			c.with(&o)
+			_, err := kind(t, kindName).Generate(o)
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("%s, %s: want %q, got %v", kindName, name, c.want, err)
+			}
+		}
+	}
+}
+
+// TestEndpointsMayLieAnywhere: an EncryptionConfiguration alone mounts nothing, and
+// whoever tries the program at a desk has its socket where he may write.
+func TestEndpointsMayLieAnywhere(t *testing.T) {
+	for _, dir := range []string{"/tmp/x", "/home/me", "/run", "/etc/kubernetes"} {
+		o := made("encryption-config")
+		pathOptions()["--listen"](&o, dir)
+		if _, err := kind(t, "encryption-config").Generate(o); err != nil {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+}
+
+// TestFilesOutliveABoot, whoever mounts them.
+func TestFilesOutliveABoot(t *testing.T) {
+	for kindName, option := range map[string]string{
+		"k3s": "--encryption-config-path", "rke2": "--encryption-config-path", "systemd": "--config-path", "static-pod": "--config-path", "kubeadm": "--encryption-config-path",
+	} {
+		for dir, want := range map[string]string{
+			"/run/kms": "is gone after each boot", "/var/run/kms": "is gone after each boot", "/tmp/kms": "lies in /tmp", "/dev/shm": "lies in /dev",
+			"/etc/kubernetes/manifests": "the kubelet's", "/var/lib/rancher/k3s/server/manifests": "k3s applies", "/etc/rancher/k3s/config.yaml.d": "its own configuration",
+		} {
+			o := made(kindName)
+			pathOptions()[option](&o, dir)
+			if _, err := kind(t, kindName).Generate(o); err == nil || !strings.Contains(err.Error(), option+": ") || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s %s in %s: want %q, got %v", kindName, option, dir, want, err)
+			}
+		}
+	}
+}
+
+// TestOutIsNoDirectoryOfOthers: what is put there would be taken, or mixed up.
+func TestOutIsNoDirectoryOfOthers(t *testing.T) {
+	for dir, want := range map[string]string{
+		"/": "the whole node", "/etc": "whole configuration", "/etc/kubernetes": "admin.conf", "/etc/kubernetes/manifests": "takes every file there for a pod",
+		"/etc/kubernetes/manifests/x": "takes every file there for a pod", "/var/lib/rancher/k3s/server/manifests": "k3s applies",
+		"/var/lib/rancher/rke2/agent/pod-manifests": "RKE2", "/proc/1": "kernel", "/var/lib/etcd": "database", "/etc/kubernetes/pki": "private keys",
+		"/tmp": "", "/tmp/x": "", "/root": "", "/home/ubuntu/generated": "", "/etc/aws-encryption-provider": "", "/work": "", "/opt/x": "", "/mnt": "", "/srv/x": "", "/run/user/1000/x": "",
+	} {
+		for _, k := range generate.Kinds() {
+			o := made(k.Name)
+			o.Out = dir
+			_, err := k.Generate(o)
+			if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), "--out: "+dir) || !strings.Contains(err.Error(), want)) {
+				t.Errorf("%s --out=%s: want %q, got %v", k.Name, dir, want, err)
+			}
+		}
+	}
+}
+
+func TestFilesOfOthersAreNotMounted(t *testing.T) {
+	t.Parallel()
+	for file, word := range map[string]string{
+		"/etc/rancher/k3s/k3s.yaml":                      "kubeconfig",
+		"/etc/kubernetes/bootstrap-kubelet.conf":         "kubeconfig",
+		"/srv/kubernetes/kube-apiserver/etcd-client.key": "has a key in it",
+		"/etc/shadow-":              "the node's own",
+		"/etc/sudoers":              "the node's own",
+		"/etc/krb5.keytab":          "the node's own",
+		"/run/cri-dockerd.sock":     "is a socket",
+		"/run/podman/podman.sock":   "is root",
+		"/var/run/cri-dockerd.sock": "is a socket",
+		"/etc/aws-encryption-provider/aws/credentials.conf": "",
+		"/etc/kubernetes/encryption/some.key":               "",
+	} {
+		o := made("static-pod")
+		o.Mounts = []string{file}
+		text := ""
+		if _, err := kind(t, "static-pod").Generate(o); err != nil {
+			text = err.Error()
+		}
+		if word == "" && text != "" || !strings.Contains(text, word) || word != "" && !strings.Contains(text, "such as") {
+			t.Errorf("--mount=%s: %q, want %q and what to give instead", file, text, word)
+		}
+	}
+}
