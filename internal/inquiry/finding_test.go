@@ -105,7 +105,7 @@ func TestWhatStandsAtThePathIsToldInOurWords(t *testing.T) {
 		"nothing, abstract":  {"@aep-inquiry-none", inquiry.Finding{Code: "KMS0801", Cause: "nothing is at @aep-inquiry-none", Next: "start the program, or give its --listen"}},
 		"a file":             {file, inquiry.Finding{Code: "KMS0706", Cause: "something stands at the socket's path that is no socket (" + file + ")"}},
 		"a directory":        {dir, inquiry.Finding{Code: "KMS0706", Cause: "something stands at the socket's path that is no socket (" + dir + ")"}},
-		"a socket left over": {dead, inquiry.Finding{Code: "KMS0708", Cause: "a socket is there that no process serves (" + dead + ")", Next: "start the program: it replaces the socket"}},
+		"a socket left over": {dead, inquiry.Finding{Code: "KMS0708", Cause: "a socket is there that no process serves (" + dead + ")", Next: "find out why the program ended, and start it with the configuration that it had: it replaces the socket"}},
 		"below a file":       {filepath.Join(file, "s"), inquiry.Finding{Code: "KMS0707", Cause: "no socket can be made or found at the path (not a directory)"}},
 		"too long":           {"/" + strings.Repeat("x", 200), inquiry.Finding{Code: "KMS0707", Cause: "no socket can be made or found at the path (invalid argument)"}},
 		"closes at once":     {listen(t, func(c net.Conn) { _ = c.Close() }), inquiry.Finding{Code: "KMS0803"}},
