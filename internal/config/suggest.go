@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/typo"
 )
 
 // didYouMean names the flag that was probably meant, where there is one.
@@ -30,33 +32,9 @@ func didYouMean(set *pflag.FlagSet, name string) string {
 func Nearest(name string, names []string) string {
 	best, least := "", 3
 	for _, one := range names {
-		if d := distance(name, one); d < least {
+		if d := typo.Distance(name, one); d < least {
 			best, least = one, d
 		}
 	}
 	return best
-}
-
-// distance is Levenshtein's, bounded by what a person would call a typo.
-func distance(a, b string) int {
-	if len(a) > 64 {
-		return len(a)
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/typo"
 )
 
 // warnings are what kube-apiserver takes and nobody can have meant.
@@ -117,32 +119,9 @@ func likeSecrets(name string) bool {
 func nearest(name string, known []string) string {
 	best, least := "", 3
 	for _, one := range known {
-		if d := distance(strings.ToLower(name), one); d < least && d*2 < len(one) {
+		if d := typo.Distance(strings.ToLower(name), one); d < least && d*2 < len(one) {
 			best, least = one, d
 		}
 	}
 	return best
-}
-
-// distance is the number of letters that differ (Levenshtein).
-func distance(a, b string) int {
-	if len(a) > 40 {
-		return len(a)
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		last := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			next := last
-			if a[i] != b[j] {
-				next = 1 + slices.Min([]int{last, row[j], row[j+1]})
-			}
-			last, row[j+1] = row[j+1], next
-		}
-	}
-	return row[len(b)]
 }

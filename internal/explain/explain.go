@@ -1,7 +1,7 @@
 // Package explain finds what the documentation says of a name that an operator has
 // read somewhere: a code, an alert or a page.
 //
-// It reads the pages as they are written. A code is a heading of the two pages of
+// It reads the pages as they are written. A code is a heading of a page of
 // codes, an alert is a runbook. Names are taken in any case. It is safe for
 // concurrent use, and keeps nothing between two calls.
 package explain
@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"sigs.k8s.io/aws-encryption-provider/docs"
+	"sigs.k8s.io/aws-encryption-provider/internal/typo"
 )
 
 // A Topic is something that a page explains.
@@ -174,7 +175,7 @@ func nearest(asked string, topics []Topic) []string {
 	for _, t := range topics {
 		best := -1
 		for _, name := range t.names() {
-			d := distance(asked, name)
+			d := typo.Distance(asked, name)
 			if len(asked) > 2 && strings.Contains(name, asked) {
 				d = min(d, 1)
 			}
@@ -207,26 +208,4 @@ func headingsNear(page, heading, text string) []string {
 		names = []string{page}
 	}
 	return names
-}
-
-// distance is how many letters have to be added, removed or changed to make b of a
-// (Levenshtein's).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j+1]+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }
