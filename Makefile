@@ -184,7 +184,7 @@ fmt: tools ## Format all Go files
 	$(LINT) fmt
 
 .PHONY: generate
-generate: ## Write anew what is generated: docs/errors.md, docs/doctor-codes.md, docs/status-codes.md, docs/metrics.md, docs/flags.md, deploy/manifests, deploy/observability's alerts, what guides show
+generate: ## Write what is generated: docs/errors.md, docs/doctor-codes.md, docs/status-codes.md, docs/metrics.md, docs/flags.md, deploy/manifests, deploy/observability's alerts, what guides show
 	go test ./internal/cause -update
 	go test ./internal/doctor -run Link -update
 	go test ./internal/inquiry -run Page -update

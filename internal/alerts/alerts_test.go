@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/alerts"
 )
 
-var update = flag.Bool("update", false, "write deploy/observability anew")
+var update = flag.Bool("update", false, "write the alerts in deploy/observability")
 
 func TestRuleFilesAreCurrent(t *testing.T) {
 	t.Parallel()

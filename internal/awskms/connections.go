@@ -291,10 +291,10 @@ func (l *line) way(u *url.URL) way {
 }
 
 // hung closes what is idle, since one of the kept connections did not answer, or
-// several were found closed: what befell them may have befallen all that were open. Of the attempts that
-// were under way together, only the first to hang closes them, so that what was
-// opened since stays. What is in use stays as well. Then connections are opened
-// ahead again, at most once in a while.
+// several were found closed: what befell them may have befallen all that were open.
+// Of the attempts that were under way together, only the first to hang closes them,
+// so that what was opened since stays. What is in use stays as well. Then connections
+// are opened ahead again, at most once in a while.
 func (w way) hung() {
 	if w.pool == nil || !w.conns.firstHang(w.pool, w.hangs) {
 		return

@@ -18,8 +18,8 @@ const (
 // starts to count again where a pause ended: the limits of what was under way ran
 // out together, and show nothing.
 //
-// It measures by the monotonic clock, so that a step of the wall clock does not count as a pause.
-// Nil has never seen a pause. It is safe for concurrent use.
+// It measures by the monotonic clock, so that a step of the wall clock does not count
+// as a pause. Nil has never seen a pause. It is safe for concurrent use.
 type Pauses struct {
 	mu   sync.Mutex
 	turn time.Time // the last one

@@ -50,7 +50,7 @@ func (f *Flags) File() (data []byte, beside []string, err error) {
 	return data, f.args(func(flag string) bool { return !inFile(flag) }), nil
 }
 
-// inFile says whether a file has a field for what a flag says.
+// inFile reports whether a file has a field for what a flag says.
 func inFile(flag string) bool {
 	for _, t := range translation() {
 		if t.flag == flag {

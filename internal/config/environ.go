@@ -42,7 +42,7 @@ func StrayVariables(environ, flags []string) Mistakes {
 // https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
 const serviceVariable = `_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`
 
-// ofService says whether a variable is one of those of a Service: the one that has
+// ofService reports whether a variable is one of those of a Service: the one that has
 // the Service's address stands beside it.
 func ofService(name string, given []string) bool {
 	for _, host := range given {

@@ -225,7 +225,7 @@ func readKeys(h keyring.Health) string {
 	var b strings.Builder
 	for _, k := range h.ReadKeys {
 		switch {
-		case k.Err != nil && fails(k.State):
+		case k.Err != nil && k.State.Fails():
 			fmt.Fprintf(&b, "\n  decrypt key %s is %s: %v%s", k.Key, k.State, k.Err, deletionWords(k.Deletion))
 		case k.Err != nil:
 			fmt.Fprintf(&b, "\n  decrypt key %s failed, which is to be confirmed: %v", k.Key, k.Err)

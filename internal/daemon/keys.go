@@ -14,7 +14,7 @@ func (d *Daemon) keyMetrics() []metrics.Key {
 		h := s.provider.Health()
 		add := func(key, use string, state keyring.State, err *cause.Error, deletion *keyring.Deletion) {
 			m := metrics.Key{Provider: h.Provider, Key: key, Use: use, State: string(state)}
-			if err != nil && fails(state) {
+			if err != nil && state.Fails() {
 				m.Code = err.Code.String()
 			}
 			if deletion != nil {
@@ -32,9 +32,4 @@ func (d *Daemon) keyMetrics() []metrics.Key {
 		}
 	}
 	return all
-}
-
-// fails reports whether a key that is in a state does not do its work.
-func fails(s keyring.State) bool {
-	return s == keyring.Refused || s == keyring.Outage || s == keyring.Credentials
 }

@@ -192,7 +192,7 @@ func ofTheInstance(e *cause.Error) bool {
 	return e.Source == "" || strings.Contains(e.Source, "instance metadata service")
 }
 
-// kept says whether credentials are in a file that a user other than root may not
+// kept reports whether credentials are in a file that a user other than root may not
 // read. The SDK keeps the text alone of some errors.
 func kept(e *cause.Error) bool {
 	ofFile := e.Code == cause.TokenUnreadable || e.Code == cause.SettingsUnreadable

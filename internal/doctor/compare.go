@@ -75,7 +75,7 @@ func idOf(name string) string {
 	return name
 }
 
-// is says whether a configured key is meant by a name.
+// is reports whether a configured key is meant by a name.
 func (n named) is(name string) bool { return n.as == name || n.id != "" && n.id == idOf(name) }
 
 // tell adds what differs.
@@ -164,12 +164,12 @@ func (c comparison) byFlags(want named) string {
 	return fmt.Sprintf(" (--key=%s --decrypt-key=%s)", want.as, c.runs.Key)
 }
 
-// keeps says whether this configuration lists the key with which the plugin writes.
+// keeps reports whether this configuration lists the key with which the plugin writes.
 func (c comparison) keeps() bool {
 	return slices.ContainsFunc(c.keys, func(n named) bool { return n.id == c.runs.Key && n.context == c.runs.Context })
 }
 
-// reads says whether the running plugin lists a key. With which encryption context it
+// reads reports whether the running plugin lists a key. With which encryption context it
 // does, nobody tells: of the key that writes it needs a second entry.
 func (c comparison) reads(want named) bool {
 	return c.served != nil && want.context == c.runs.Context && slices.ContainsFunc(c.served.Reads, want.is)

@@ -95,7 +95,7 @@ func titlesSayWhatWasFound(t *testing.T, r *doctor.Report) {
 	}
 }
 
-// couldHurt says whether an instruction restarts, removes or changes something on
+// couldHurt reports whether an instruction restarts, removes or changes something on
 // which others depend, and what its words lack for who is alone with one node of
 // three, and for who sees it in an outage.
 func couldHurt(text string) (hurts bool, lacks string) {

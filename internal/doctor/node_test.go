@@ -26,7 +26,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 )
 
-var update = flag.Bool("update", false, "write docs/doctor-codes.md anew")
+var update = flag.Bool("update", false, "write docs/doctor-codes.md")
 
 // A node is where the doctor looks: an emulated KMS, a directory, and a
 // configuration, in which nothing is wrong until a case makes it so.

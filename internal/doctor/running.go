@@ -92,7 +92,7 @@ func (x *examination) beforeTheStart() string {
 		", with which this one will write (aws-encryption-provider status and /readyz?verbose there name their keys)"
 }
 
-// keptOut says whether the program closes connections of this user at once.
+// keptOut reports whether the program closes connections of this user at once.
 func (x *examination) keptOut() bool {
 	allowed := x.Config.Socket.AllowUIDs
 	return len(allowed) > 0 && !slices.Contains(allowed, uint32(os.Geteuid())) //nolint:gosec // a user id

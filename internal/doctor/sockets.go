@@ -111,7 +111,7 @@ func writable(g *Group, path string) bool {
 	return false
 }
 
-// mayConnect says whether this user may ask who serves the socket. It is a matter of
+// mayConnect reports whether this user may ask who serves the socket. It is a matter of
 // who looks, and none of what is looked at.
 func mayConnect(g *Group, path string) bool {
 	err := unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS)
@@ -122,7 +122,7 @@ func mayConnect(g *Group, path string) bool {
 	return true
 }
 
-// forbidden says whether an error is that of a user who is not root, and so perhaps
+// forbidden reports whether an error is that of a user who is not root, and so perhaps
 // another than the program's.
 func forbidden(err error) bool {
 	return errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0

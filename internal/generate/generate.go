@@ -100,7 +100,7 @@ func Kinds() []Kind {
 	}
 }
 
-// Starts says whether the program is started by what is generated.
+// Starts reports whether the program is started by what is generated.
 func (k Kind) Starts() bool { return k.starts }
 
 // Generate returns the files of a kind.

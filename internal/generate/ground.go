@@ -162,7 +162,7 @@ func canonical(at string) string {
 	return at
 }
 
-// within says whether a path is a directory or lies below it.
+// within reports whether a path is a directory or lies below it.
 func within(at, dir string) bool {
 	return at == dir || strings.HasPrefix(at, strings.TrimSuffix(dir, "/")+"/")
 }

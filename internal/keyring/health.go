@@ -21,6 +21,9 @@ const (
 	Credentials State = "credentials"
 )
 
+// Fails reports whether a key that is in the state does not do its work.
+func (s State) Fails() bool { return s == Refused || s == Outage || s == Credentials }
+
 // States returns every state, in the order in which a reader of metrics wants
 // them.
 func States() []State { return []State{Unknown, Healthy, Refused, Outage, Credentials} }

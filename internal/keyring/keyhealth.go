@@ -141,7 +141,7 @@ func (p *Provider) weighKey(ctx context.Context, k *Key) {
 	if !changed {
 		return
 	}
-	if !bad(state) {
+	if !state.Fails() {
 		p.log.InfoContext(ctx, state.wordsForReading(), "key", k.address(), "state", state, "was", was)
 		return
 	}
@@ -177,10 +177,10 @@ func (q *questions) saying(now State, silent func() bool) (was State, news bool)
 	defer q.mu.Unlock()
 	was = q.said
 	switch {
-	case bad(now) && now != was && !silent():
+	case now.Fails() && now != was && !silent():
 		q.said = now
 		return was, true
-	case !bad(now) && now != Unknown && was != "":
+	case !now.Fails() && now != Unknown && was != "":
 		q.said = ""
 		return was, true
 	}
@@ -200,9 +200,6 @@ func (q *questions) sayingDeletion(now *Deletion) (begun, ended bool) {
 	}
 	return false, false
 }
-
-// bad reports whether a state is one in which a key does not do its work.
-func bad(s State) bool { return s == Refused || s == Outage || s == Credentials }
 
 // wordsForReading say a state of a key that only reads as a line of the log does.
 func (s State) wordsForReading() string {

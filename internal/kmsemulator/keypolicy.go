@@ -111,7 +111,7 @@ func policyRefusal(err error) error {
 	return malformedPolicy("")
 }
 
-// exist says whether KMS sees these principals. Users come and go unknown to the
+// exist reports whether KMS sees these principals. Users come and go unknown to the
 // emulator; roles of the account do not where it was given some.
 func (e *Emulator) exist(principals []string) bool {
 	for _, arn := range principals {
@@ -129,7 +129,7 @@ func (e *Emulator) exist(principals []string) bool {
 	return true
 }
 
-// lockedOut says whether a policy of a key, nil for one that is to come, would
+// lockedOut reports whether a policy of a key, nil for one that is to come, would
 // refuse the caller's next PutKeyPolicy.
 func (c *call) lockedOut(p *iam.Policy, k *key, arn string) bool {
 	const next = "PutKeyPolicy"

@@ -118,7 +118,7 @@ func (w *world) tag(ref keyRef, tags []tag) error {
 	return nil
 }
 
-// labelable says whether a key's state lets tags and its description change.
+// labelable reports whether a key's state lets tags and its description change.
 func labelable(k *key) error {
 	switch k.state {
 	case pendingDeletion, pendingReplicaDeletion:

@@ -54,7 +54,7 @@ func (u *usages) of(k *key) usage {
 	return usage{}
 }
 
-// unsavedSince says whether a use of before t, or of whenever where t is zero, is
+// unsavedSince reports whether a use of before t, or of whenever where t is zero, is
 // not on disk yet.
 func (u *usages) unsavedSince(t time.Time) bool {
 	u.mu.Lock()

@@ -178,7 +178,7 @@ func takes(t *testing.T, name, kind string, files []generate.File) {
 	}
 }
 
-// keeps says whether a file in a directory is there after a boot, and its reader's
+// keeps reports whether a file in a directory is there after a boot, and its reader's
 // alone.
 func keeps(dir string) bool {
 	for _, bad := range []string{

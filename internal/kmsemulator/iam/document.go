@@ -201,7 +201,7 @@ func uniqueValue(in *json.Decoder) error {
 	return err
 }
 
-// idle says whether a key policy's statement has no effect, which KMS does not
+// idle reports whether a key policy's statement has no effect, which KMS does not
 // complain of.
 //
 // https://docs.aws.amazon.com/kms/latest/APIReference/API_PutKeyPolicy.html
@@ -276,7 +276,7 @@ func principals(kind Kind, raw json.RawMessage) ([]string, error) {
 	return all, nil
 }
 
-// isPrincipal says whether a text is the whole ARN of who can call: a wildcard
+// isPrincipal reports whether a text is the whole ARN of who can call: a wildcard
 // stands for no part of it.
 //
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html
