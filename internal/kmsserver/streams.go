@@ -1,6 +1,7 @@
 package kmsserver
 
 import (
+	"container/list"
 	"context"
 	"log/slog"
 	"sync"
@@ -40,7 +41,7 @@ const (
 // is refused here.
 type silentStreams struct {
 	mu    sync.Mutex
-	of    map[*peer.Peer]*queue // by connection; one that is empty goes with the next sweep
+	of    map[*peer.Peer]*list.List // connection → its *silentStream, the oldest first; one that is empty goes with the next sweep
 	count int
 	armed bool // a sweep is due
 
@@ -55,17 +56,10 @@ type silentStream struct {
 	context.Context //nolint:containedctx // the stream's own; this is what gRPC hands on
 
 	all   *silentStreams
-	of    *queue // nil: it has spoken, or was taken out
+	of    *list.List    // of its connection
+	place *list.Element // in of; nil: it has spoken, or was taken out
 	end   context.CancelFunc
 	began time.Time
-
-	older, newer *silentStream
-}
-
-// A queue has a connection's silent streams.
-type queue struct {
-	oldest, newest *silentStream
-	count          int
 }
 
 type silentKey struct{}
@@ -79,7 +73,7 @@ func (t *silentStream) Value(key any) any {
 }
 
 func newSilentStreams(log func() *slog.Logger) *silentStreams {
-	return &silentStreams{of: map[*peer.Peer]*queue{}, log: log, quiet: rate.Sometimes{Interval: window}}
+	return &silentStreams{of: map[*peer.Peer]*list.List{}, log: log, quiet: rate.Sometimes{Interval: window}}
 }
 
 // begin is gRPC's tap handle: it sees each stream as its head arrives.
@@ -88,8 +82,8 @@ func (s *silentStreams) begin(ctx context.Context, _ *tap.Info) (context.Context
 	ctx, end := context.WithCancel(ctx)
 	t := &silentStream{all: s, Context: ctx, end: end, began: time.Now()}
 	s.mu.Lock()
-	q := s.add(t, conn)
-	victim := s.victim(q)
+	s.add(t, conn)
+	victim := s.victim(t.of)
 	if !s.armed {
 		s.armed = true
 		time.AfterFunc(silentTime, s.sweep)
@@ -102,60 +96,40 @@ func (s *silentStreams) begin(ctx context.Context, _ *tap.Info) (context.Context
 }
 
 // add enters a stream of a connection. The caller holds the lock.
-func (s *silentStreams) add(t *silentStream, conn *peer.Peer) *queue {
-	q := s.of[conn]
-	if q == nil {
-		q = &queue{}
-		s.of[conn] = q
+func (s *silentStreams) add(t *silentStream, conn *peer.Peer) {
+	if s.of[conn] == nil {
+		s.of[conn] = list.New()
 	}
-	t.of, t.older = q, q.newest
-	if q.newest != nil {
-		q.newest.newer = t
-	} else {
-		q.oldest = t
-	}
-	q.newest = t
-	q.count++
+	t.of = s.of[conn]
+	t.place = t.of.PushBack(t)
 	s.count++
-	return q
 }
 
 // victim takes out the stream that ends for a newcomer, nil where none has to. The
 // caller holds the lock.
-func (s *silentStreams) victim(from *queue) *silentStream {
-	if from.count <= maxSilent {
+func (s *silentStreams) victim(from *list.List) *silentStream {
+	if from.Len() <= maxSilent {
 		if s.count <= maxSilentOfAll {
 			return nil
 		}
-		for _, q := range s.of {
-			if q.count > from.count {
-				from = q
+		for _, l := range s.of {
+			if l.Len() > from.Len() {
+				from = l
 			}
 		}
 	}
-	t := from.oldest
+	t, _ := from.Front().Value.(*silentStream)
 	s.remove(t)
 	return t
 }
 
 // remove forgets a stream. The caller holds the lock.
 func (s *silentStreams) remove(t *silentStream) {
-	q := t.of
-	if q == nil {
+	if t.place == nil {
 		return
 	}
-	if t.older != nil {
-		t.older.newer = t.newer
-	} else {
-		q.oldest = t.newer
-	}
-	if t.newer != nil {
-		t.newer.older = t.older
-	} else {
-		q.newest = t.older
-	}
-	t.of, t.older, t.newer = nil, nil, nil
-	q.count--
+	t.of.Remove(t.place)
+	t.place = nil
 	s.count--
 }
 
@@ -175,9 +149,9 @@ func (s *silentStreams) sweep() {
 	var late []*silentStream
 	s.mu.Lock()
 	next := time.Duration(-1)
-	for conn, q := range s.of {
-		for q.count > 0 {
-			t := q.oldest
+	for conn, l := range s.of {
+		for l.Len() > 0 {
+			t, _ := l.Front().Value.(*silentStream)
 			left := silentTime - time.Since(t.began)
 			if left > 0 {
 				if next < 0 || left < next {
@@ -188,7 +162,7 @@ func (s *silentStreams) sweep() {
 			s.remove(t)
 			late = append(late, t)
 		}
-		if q.count == 0 {
+		if l.Len() == 0 {
 			delete(s.of, conn)
 		}
 	}
