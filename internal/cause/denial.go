@@ -78,52 +78,43 @@ func (d Denial) next() string {
 	if d.Unsure {
 		return "compare {resource} and its Region with the other nodes' configuration; if it is the key that you mean, let its key policy allow {action} to {principal}, or to its account" + replacesAll
 	}
-	if d.By == "" && d.Explicit {
-		return "find the Deny and except this use from it: in IAM, the key policy, the organization's SCPs and RCPs, and the policies of VPC endpoints, boundaries and sessions; no further Allow helps against a Deny"
+	allow, except := cures(d.By)
+	if d.Explicit {
+		return except
 	}
-	switch d.By {
+	return allow
+}
+
+// cures are what to do about a policy of a kind, "" for one that AWS did not name:
+// where it lacks an Allow, and where it has a Deny.
+func cures(p Policy) (allow, except string) {
+	switch p {
 	case IdentityPolicy:
-		if d.Explicit {
-			return "except {resource} from the Deny in the IAM policy{policy} of {principal}: no further Allow helps against a Deny"
-		}
-		return "grant {action} on {resource} to {principal} in an IAM policy; its own policy has to leave that to IAM, or to name the principal"
+		return "grant {action} on {resource} to {principal} in an IAM policy; its own policy has to leave that to IAM, or to name the principal",
+			"except {resource} from the Deny in the IAM policy{policy} of {principal}: no further Allow helps against a Deny"
 	case ResourcePolicy:
-		if d.Explicit {
-			return "except {principal} from the Deny in the key policy of {resource}: no further Allow helps against a Deny" + replacesAll
-		}
-		return "let the key policy of {resource} allow {action} to {principal}, or to its account, whose IAM policies decide then" + replacesAll
+		return "let the key policy of {resource} allow {action} to {principal}, or to its account, whose IAM policies decide then" + replacesAll,
+			"except {principal} from the Deny in the key policy of {resource}: no further Allow helps against a Deny" + replacesAll
 	case ServiceControl:
-		if d.Explicit {
-			return "ask who manages the organization of the node's account to except {principal} from the Deny in its service control policy{policy}: " + notOurs
-		}
-		return "ask who manages the organization of the node's account to allow {action} in a service control policy at each level, from the root to the account: " + notOurs
+		return "ask who manages the organization of the node's account to allow {action} in a service control policy at each level, from the root to the account: " + notOurs,
+			"ask who manages the organization of the node's account to except {principal} from the Deny in its service control policy{policy}: " + notOurs
 	case ResourceControl:
-		if d.Explicit {
-			return "ask who manages the organization of the key's account to except {principal} from the Deny in its resource control policy{policy}: " + notOurs
-		}
-		return "ask who manages the organization of the key's account to allow {action} in its resource control policies: " + notOurs
+		return "ask who manages the organization of the key's account to allow {action} in its resource control policies: " + notOurs,
+			"ask who manages the organization of the key's account to except {principal} from the Deny in its resource control policy{policy}: " + notOurs
 	case EndpointPolicy:
-		if d.Explicit {
-			return "except {principal} from the Deny in the policy{policy} of the VPC endpoint that this node's calls go through: no IAM policy and no key policy helps; compare the endpoints of the other nodes"
-		}
-		return "allow {action} on {resource} to {principal} in the policy of the VPC endpoint that this node's calls go through: `aws-encryption-provider policy` prints one; no IAM policy and no key policy helps"
+		return "allow {action} on {resource} to {principal} in the policy of the VPC endpoint that this node's calls go through: `aws-encryption-provider policy` prints one; no IAM policy and no key policy helps",
+			"except {principal} from the Deny in the policy{policy} of the VPC endpoint that this node's calls go through: no IAM policy and no key policy helps; compare the endpoints of the other nodes"
 	case Boundary:
-		if d.Explicit {
-			return "except {resource} from the Deny in the permissions boundary{policy} of {principal}: no other policy helps"
-		}
-		return "allow {action} on {resource} in the permissions boundary{policy} of {principal}: what it does not allow, no other policy can"
+		return "allow {action} on {resource} in the permissions boundary{policy} of {principal}: what it does not allow, no other policy can",
+			"except {resource} from the Deny in the permissions boundary{policy} of {principal}: no other policy helps"
 	case SessionPolicy:
-		if d.Explicit {
-			return "except {resource} from the Deny in the session policy with which these credentials were issued: it belongs to whatever issues them, and no other policy helps"
-		}
-		return "allow {action} on {resource} in the session policy with which these credentials were issued: it belongs to whatever issues them, and what it does not allow, no other policy can"
+		return "allow {action} on {resource} in the session policy with which these credentials were issued: it belongs to whatever issues them, and what it does not allow, no other policy can",
+			"except {resource} from the Deny in the session policy with which these credentials were issued: it belongs to whatever issues them, and no other policy helps"
 	case TrustPolicy:
-		if d.Explicit {
-			return "except {principal} from the Deny in the trust policy of the role {resource}"
-		}
-		return "let the trust policy of the role {resource} allow {action} to {principal}"
+		return "let the trust policy of the role {resource} allow {action} to {principal}",
+			"except {principal} from the Deny in the trust policy of the role {resource}"
 	}
-	return ""
+	return "", "find the Deny and except this use from it: in IAM, the key policy, the organization's SCPs and RCPs, and the policies of VPC endpoints, boundaries and sessions; no further Allow helps against a Deny"
 }
 
 const (

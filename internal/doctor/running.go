@@ -17,16 +17,13 @@ import (
 // configuration that is right by itself may be wrong for one node of several.
 func (x *examination) running(ctx context.Context, g *Group) {
 	process, _ := inquiry.AskProcess(ctx, x.Config.Health.Address, x.Timeout) // nil: nothing is known of it
-	if len(x.served) == 0 && x.moved(g, process) {
-		return
-	}
-	if len(x.served) == 0 {
-		if len(x.known) == 0 || !slices.Contains(x.known, NotPermitted.Info().ID) {
-			g.skipped("not checked: no process serves a socket of this configuration. " + x.beforeTheStart())
-			return
-		}
+	switch {
+	case len(x.served) > 0:
+	case x.moved(g, process):
+	case slices.Contains(x.known, NotPermitted.Info().ID):
 		g.skipped("not checked: this user may not ask who serves the sockets of this configuration")
-		return
+	default:
+		g.skipped("not checked: no process serves a socket of this configuration. " + x.beforeTheStart())
 	}
 	for _, p := range x.served {
 		r := inquiry.Ask(ctx, inquiry.Question{Socket: p.Listen, Timeout: x.Timeout})

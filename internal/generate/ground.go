@@ -207,9 +207,10 @@ func byName(at string) (ground, bool) {
 // groundIn is one that a directory has in it.
 func groundIn(dir string) (ground, bool) {
 	dir = canonical(dir)
-	i := slices.IndexFunc(grounds(), func(g ground) bool { return within(g.path, dir) })
+	all := grounds()
+	i := slices.IndexFunc(all, func(g ground) bool { return within(g.path, dir) })
 	if i < 0 {
 		return ground{}, false
 	}
-	return grounds()[i], true
+	return all[i], true
 }

@@ -92,20 +92,26 @@ func cutSentence(text string) (before, after string) {
 
 // nextOf is what to do about a code that came without that.
 func nextOf(id string) string {
-	for _, c := range cause.Codes() {
-		if c.Info().ID == id {
-			return (&cause.Error{Code: c}).Next()
-		}
+	if c, ok := ofCall(id); ok {
+		return (&cause.Error{Code: c}).Next()
 	}
 	return Untold.Info().Next
 }
 
 // classOf is the class of a code; "" where it is of no call.
 func classOf(id string) cause.Class {
-	for _, c := range cause.Codes() {
-		if c.Info().ID == id {
-			return c.Info().Class
-		}
+	if c, ok := ofCall(id); ok {
+		return c.Info().Class
 	}
 	return ""
+}
+
+// ofCall is the code of a call that has an ID.
+func ofCall(id string) (c cause.Code, ok bool) {
+	all := cause.Codes()
+	i := slices.IndexFunc(all, func(c cause.Code) bool { return c.Info().ID == id })
+	if i < 0 {
+		return 0, false
+	}
+	return all[i], true
 }
