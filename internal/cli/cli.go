@@ -7,6 +7,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -161,6 +162,15 @@ func command(parent *cobra.Command, name string) *cobra.Command {
 	return parent.Commands()[i]
 }
 
+// unknown says that a name is none of those that there are: which of them was meant,
+// or else what there is.
+func unknown(what, name string, names []string, otherwise string) string {
+	if near := config.Nearest(name, names); near != "" {
+		return "unknown " + what + "; did you mean " + near + "?"
+	}
+	return "unknown " + what + ": " + otherwise
+}
+
 // An unknownCommandError is a word that stands where a command has to.
 type unknownCommandError struct {
 	parent *cobra.Command
@@ -252,6 +262,21 @@ func parsed(cmd *cobra.Command, help func(), run func(ctx context.Context, args 
 		return err
 	}
 	return cmd
+}
+
+// warn prints warnings, a line for each.
+func warn(s Streams, warnings []string) {
+	for _, w := range warnings {
+		fmt.Fprintf(s.Err, "%s: %s\n", programName, w)
+	}
+}
+
+// printJSON is JSON for people and for programs.
+func printJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(v)
 }
 
 func plural(n int, one, many string) string {

@@ -63,10 +63,7 @@ their values and files. The shell has to be one of ` + strings.Join(names, ", ")
 		}
 		i := slices.Index(names, words[0])
 		if i < 0 {
-			text := fmt.Sprintf("unknown shell %.64q: want %s", words[0], strings.Join(names, ", "))
-			if near := config.Nearest(words[0], names); near != "" {
-				text = fmt.Sprintf("unknown shell %.64q; did you mean %s?", words[0], near)
-			}
+			text := unknown(fmt.Sprintf("shell %.64q", words[0]), words[0], names, "want "+strings.Join(names, ", "))
 			return config.Mistakes{{Text: text, Usage: true}}
 		}
 		if err := shells()[i].write(cmd.Root(), s.Out); err != nil {

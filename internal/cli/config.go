@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"text/tabwriter"
@@ -85,9 +84,7 @@ AWS: that the keys can be used, doctor says.`,
 		if err != nil {
 			return err
 		}
-		for _, w := range cfg.Warnings {
-			fmt.Fprintf(s.Err, "%s: %s\n", programName, w)
-		}
+		warn(s, cfg.Warnings)
 		keys := 0
 		for _, p := range cfg.Providers {
 			keys += len(p.Keys)
@@ -157,14 +154,9 @@ type shownConfig struct {
 
 func showConfig(s Streams, cfg *config.Config, settings []config.Setting, form string) error {
 	if form == "json" {
-		encoder := json.NewEncoder(s.Out)
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
-		return encoder.Encode(shownConfig{Version: 1, File: cfg.File, Hash: cfg.Hash, Warnings: append([]string{}, cfg.Warnings...), Settings: settings})
+		return printJSON(s.Out, shownConfig{Version: 1, File: cfg.File, Hash: cfg.Hash, Warnings: append([]string{}, cfg.Warnings...), Settings: settings})
 	}
-	for _, w := range cfg.Warnings {
-		fmt.Fprintf(s.Err, "%s: %s\n", programName, w)
-	}
+	warn(s, cfg.Warnings)
 	table := tabwriter.NewWriter(s.Out, 0, 0, 2, ' ', 0)
 	for _, one := range settings {
 		fmt.Fprintf(table, "%s\t%s  (%s)\n", one.Field, shownValue(one), one.Origin)

@@ -117,10 +117,7 @@ func kindNamed(name string) (generate.Kind, config.Mistakes) {
 	}
 	text := "say first what to generate, such as static-pod: --help lists the kinds"
 	if name != "" {
-		text = fmt.Sprintf("unknown kind %.32q: --help lists the kinds", name)
-		if near := config.Nearest(name, names); near != "" {
-			text = fmt.Sprintf("unknown kind %.32q; did you mean %s?", name, near)
-		}
+		text = unknown(fmt.Sprintf("kind %.32q", name), name, names, "--help lists the kinds")
 	}
 	return generate.Kind{}, config.Mistakes{{Text: text, Usage: true}}
 }
@@ -134,9 +131,7 @@ func kindNames() []string {
 }
 
 func (f *generateFlags) run(s Streams, kind generate.Kind, cfg *config.Config, flags *config.Flags) error {
-	for _, w := range cfg.Warnings {
-		fmt.Fprintf(s.Err, "%s: %s\n", programName, w)
-	}
+	warn(s, cfg.Warnings)
 	o := f.o
 	o.Config, o.Args, o.FileAt = cfg, flags.Args(), f.fileAt
 	if source := flags.Source(); source != nil {
@@ -174,9 +169,7 @@ func (f *generateFlags) run(s Streams, kind generate.Kind, cfg *config.Config, f
 	if err != nil {
 		return err
 	}
-	for _, w := range generate.Warnings(files) {
-		fmt.Fprintf(s.Err, "%s: %s\n", programName, w)
-	}
+	warn(s, generate.Warnings(files))
 	if f.dir == "" {
 		return printFiles(s, files)
 	}

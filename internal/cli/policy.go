@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"unicode"
 	"unicode/utf16"
@@ -47,11 +46,9 @@ func newPolicy(s Streams) *cobra.Command {
 		if f.principal == "" {
 			fmt.Fprintf(s.Err, "%s: policies of identities alone: --principal=ARN adds those of keys, roles and VPC endpoints\n", programName)
 		}
-		for _, note := range policy.Notes(documents) {
-			fmt.Fprintf(s.Err, "%s: %s\n", programName, note)
-		}
+		warn(s, policy.Notes(documents))
 		if f.dir == "" {
-			return printJSON(s, documents)
+			return printDocuments(s, documents)
 		}
 		return f.writeDocuments(s, documents)
 	})
@@ -74,7 +71,7 @@ the policies of the keys, and those of VPC endpoints. Asks nothing of AWS.`,
 	})
 }
 
-func printJSON(s Streams, documents []policy.Document) error {
+func printDocuments(s Streams, documents []policy.Document) error {
 	text, err := indented(documents)
 	if err == nil {
 		_, err = s.Out.Write(text)
@@ -103,10 +100,7 @@ func (f *policyFlags) writeDocuments(s Streams, documents []policy.Document) err
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
 func indented(v any) ([]byte, error) {
 	var plain bytes.Buffer
-	e := json.NewEncoder(&plain)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	if err := e.Encode(v); err != nil {
+	if err := printJSON(&plain, v); err != nil {
 		return nil, err
 	}
 	var out []byte

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -97,10 +96,7 @@ var errFound = errors.New("found problems")
 
 func printReport(s Streams, r *inquiry.Report, form string) error {
 	if form == "json" {
-		encoder := json.NewEncoder(s.Out)
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
-		return encoder.Encode(r)
+		return printJSON(s.Out, r)
 	}
 	line := func(name, value string) {
 		if value != "" {
