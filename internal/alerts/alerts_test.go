@@ -3,12 +3,12 @@ package alerts_test
 import (
 	"flag"
 	"io/fs"
-	"os"
 	"strings"
 	"testing"
 
 	"sigs.k8s.io/aws-encryption-provider/docs"
 	"sigs.k8s.io/aws-encryption-provider/internal/alerts"
+	"sigs.k8s.io/aws-encryption-provider/internal/generatedtest"
 )
 
 var update = flag.Bool("update", false, "write the alerts in deploy/observability")
@@ -17,18 +17,7 @@ func TestRuleFilesAreCurrent(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{"alerts.yaml": alerts.Rules(""), "prometheusrule.yaml": alerts.PrometheusRule("")} {
 		path := "../../deploy/observability/" + name
-		if *update {
-			if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		got, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if string(got) != want {
-			t.Errorf("%s is stale: run make generate", path)
-		}
+		generatedtest.Current(t, path, want, *update)
 	}
 }
 

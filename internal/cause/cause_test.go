@@ -4,7 +4,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -12,9 +11,10 @@ import (
 	"unicode/utf8"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/generatedtest"
 )
 
-var update = flag.Bool("update", false, "write docs/errors.md anew")
+var update = flag.Bool("update", false, "write docs/errors.md")
 
 func TestEveryCauseHasACompleteUniqueRow(t *testing.T) {
 	t.Parallel()
@@ -170,20 +170,7 @@ func TestWorstIsWhatAPersonHasToMend(t *testing.T) {
 
 func TestErrorsPageIsCurrent(t *testing.T) {
 	t.Parallel()
-	const page = "../../docs/errors.md"
-	want := cause.Page()
-	if *update {
-		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(got) != want {
-		t.Errorf("%s is stale: run make generate", page)
-	}
+	generatedtest.Current(t, "../../docs/errors.md", cause.Page(), *update)
 }
 
 // What to do depends on which source of credentials was asked.

@@ -2,7 +2,6 @@ package cli_test
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
@@ -10,25 +9,13 @@ import (
 	"github.com/spf13/pflag"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cli"
+	"sigs.k8s.io/aws-encryption-provider/internal/generatedtest"
 )
 
 // TestGeneratesTheReferenceOfFlags: docs/flags.md is made of the commands
 // themselves. -update writes it.
 func TestGeneratesTheReferenceOfFlags(t *testing.T) {
-	const path = "../../docs/flags.md"
-	want := flagsPage(cli.Root())
-	if *update {
-		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(got) != want {
-		t.Errorf("%s is stale: run make generate", path)
-	}
+	generatedtest.Current(t, "../../docs/flags.md", flagsPage(cli.Root()), *update)
 }
 
 func TestReferenceOfFlagsIsComplete(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/doctor"
+	"sigs.k8s.io/aws-encryption-provider/internal/generatedtest"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 )
@@ -147,19 +148,7 @@ func TestKeyThatOnlyReadsNeedNotEncrypt(t *testing.T) {
 
 func TestEveryLinkLeadsToASection(t *testing.T) {
 	t.Parallel()
-	const page = "../../docs/doctor-codes.md"
-	if *update {
-		if err := os.WriteFile(page, []byte(doctor.Page()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(got) != doctor.Page() {
-		t.Errorf("%s is stale: run make generate", page)
-	}
+	generatedtest.Current(t, "../../docs/doctor-codes.md", doctor.Page(), *update)
 	ids := map[string]bool{}
 	for _, c := range cause.Codes() {
 		ids[c.String()] = true
@@ -170,7 +159,7 @@ func TestEveryLinkLeadsToASection(t *testing.T) {
 			t.Errorf("%s is used twice", info.ID)
 		}
 		ids[info.ID] = true
-		if info.What == "" || info.Next == "" || !strings.Contains(string(got), "\n## "+info.ID+"\n") {
+		if info.What == "" || info.Next == "" || !strings.Contains(doctor.Page(), "\n## "+info.ID+"\n") {
 			t.Errorf("%s has no cause, instruction or section", info.ID)
 		}
 	}

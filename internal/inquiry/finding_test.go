@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 	"sigs.k8s.io/aws-encryption-provider/internal/doctor"
+	"sigs.k8s.io/aws-encryption-provider/internal/generatedtest"
 	"sigs.k8s.io/aws-encryption-provider/internal/inquiry"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 )
@@ -26,15 +27,7 @@ import (
 var update = flag.Bool("update", false, "write docs/status-codes.md")
 
 func TestPageOfCodesIsCurrent(t *testing.T) {
-	const path = "../../docs/status-codes.md"
-	if *update {
-		if err := os.WriteFile(path, []byte(inquiry.Page()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got, err := os.ReadFile(path); err != nil || string(got) != inquiry.Page() {
-		t.Errorf("%s is stale: run make generate (%v)", path, err)
-	}
+	generatedtest.Current(t, "../../docs/status-codes.md", inquiry.Page(), *update)
 }
 
 // A code means one thing, whoever finds it.

@@ -3,7 +3,6 @@ package metrics_test
 import (
 	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
@@ -11,29 +10,17 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/generatedtest"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 )
 
-var update = flag.Bool("update", false, "write docs/metrics.md anew")
+var update = flag.Bool("update", false, "write docs/metrics.md")
 
 // The page is made of a scrape, so that a metric cannot be added and not be listed.
 func TestReferenceListsEveryMetric(t *testing.T) {
 	t.Parallel()
-	const path = "../../docs/metrics.md"
 	reg, _ := registry(t)
-	got := reference(t, reg)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("docs/metrics.md is stale: run make generate")
-	}
+	generatedtest.Current(t, "../../docs/metrics.md", reference(t, reg), *update)
 }
 
 func reference(t *testing.T, reg prometheus.Gatherer) string {
