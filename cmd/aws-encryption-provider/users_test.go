@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 )
 
@@ -49,9 +50,7 @@ func forEveryone(t *testing.T) string {
 // Another user is told what keeps it from the socket and who gets in, with the group
 // of the socket and without it.
 func TestStatusAsAnotherUser(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("only root can ask as another user")
-	}
+	daemontest.NeedsRoot(t)
 	s := kmstest.Start(t)
 	arn, exe := key(t, s), forEveryone(t)
 	me := fmt.Sprintf("user %d", someUser)

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 	"sigs.k8s.io/aws-encryption-provider/internal/doctor"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 )
@@ -36,9 +37,7 @@ func (n *node) examineAs(uid uint32) (printed []byte, err error) {
 }
 
 func TestWhoMayNotLookIsToldSoAndThePluginIsNotBlamed(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can run the doctor as somebody else")
-	}
+	daemontest.NeedsRoot(t)
 	for name, c := range map[string]struct {
 		plant func(n *node)
 		codes []string
@@ -98,9 +97,7 @@ func TestWhoMayNotLookIsToldSoAndThePluginIsNotBlamed(t *testing.T) {
 }
 
 func TestConfigurationThatOnlyRootReadsIsSaid(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can run the doctor as somebody else")
-	}
+	daemontest.NeedsRoot(t)
 	n := newNode(t, kmstest.Start(t))
 	n.keysFile(n.key)
 	n.must(nil, os.Chmod(n.dir, 0o755))
