@@ -98,11 +98,9 @@ func completeTopics(_ *cobra.Command, args []string, typed string) ([]string, co
 	}
 	var names []string
 	if len(args) == 0 {
-		for _, group := range [][]explain.Topic{topics.Codes, topics.Doctor, topics.Status, topics.Alerts, topics.Pages} {
-			for _, t := range group {
-				if len(t.Name) >= len(typed) && strings.EqualFold(t.Name[:len(typed)], typed) {
-					names = append(names, cobra.CompletionWithDesc(t.Name, t.Title))
-				}
+		for _, t := range topics.List() {
+			if len(t.Name) >= len(typed) && strings.EqualFold(t.Name[:len(typed)], typed) {
+				names = append(names, cobra.CompletionWithDesc(t.Name, t.Title))
 			}
 		}
 	}

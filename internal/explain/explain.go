@@ -44,43 +44,47 @@ const (
 // All returns the topics, sorted by name.
 func All(files fs.FS) (Topics, error) {
 	var t Topics
-	names, err := fs.Glob(files, "*.md")
-	if err != nil {
-		return t, err
-	}
-	for _, name := range names {
-		text, err := fs.ReadFile(files, name)
-		if err != nil {
-			return t, err
-		}
-		t.Pages = append(t.Pages, Topic{Name: strings.TrimSuffix(name, ".md"), Title: title(string(text)), page: name})
+	err := eachPage(files, "*.md", func(name, text string) {
+		t.Pages = append(t.Pages, Topic{Name: strings.TrimSuffix(name, ".md"), Title: title(text), page: name})
 		switch name {
 		case docs.Errors:
-			t.Codes = codes(name, string(text))
+			t.Codes = codes(name, text)
 		case docs.DoctorCodes:
-			t.Doctor = codes(name, string(text))
+			t.Doctor = codes(name, text)
 		case docs.StatusCodes:
-			t.Status = codes(name, string(text))
+			t.Status = codes(name, text)
 		}
+	})
+	if err != nil {
+		return t, err
 	}
 	t.Status = slices.DeleteFunc(t.Status, func(s Topic) bool {
 		return slices.ContainsFunc(t.Doctor, func(d Topic) bool { return d.Name == s.Name })
 	})
-	names, err = fs.Glob(files, runbooks+"/*.md")
+	err = eachPage(files, runbooks+"/*.md", func(name, text string) {
+		t.Alerts = append(t.Alerts, Topic{Name: strings.TrimSuffix(path.Base(name), ".md"), Title: firstSentence(section(text, "cause")), page: name})
+	})
+	return t, err
+}
+
+// eachPage visits the pages of a pattern by name.
+func eachPage(files fs.FS, pattern string, visit func(name, text string)) error {
+	names, err := fs.Glob(files, pattern)
 	if err != nil {
-		return t, err
+		return err
 	}
 	for _, name := range names {
 		text, err := fs.ReadFile(files, name)
 		if err != nil {
-			return t, err
+			return err
 		}
-		t.Alerts = append(t.Alerts, Topic{Name: strings.TrimSuffix(path.Base(name), ".md"), Title: firstSentence(section(string(text), "cause")), page: name})
+		visit(name, string(text))
 	}
-	return t, nil
+	return nil
 }
 
-func (t Topics) all() []Topic { return slices.Concat(t.Codes, t.Doctor, t.Status, t.Alerts, t.Pages) }
+// List returns the topics of all kinds, kind by kind.
+func (t Topics) List() []Topic { return slices.Concat(t.Codes, t.Doctor, t.Status, t.Alerts, t.Pages) }
 
 // codes are the sections of a page of codes.
 func codes(page, text string) []Topic {
@@ -119,7 +123,7 @@ func Text(files fs.FS, name string) (string, error) {
 		return "", err
 	}
 	asked, heading, _ := strings.Cut(plain(name), "#")
-	all := topics.all()
+	all := topics.List()
 	i := slices.IndexFunc(all, func(t Topic) bool { return slices.Contains(t.names(), asked) })
 	if i < 0 {
 		return "", &UnknownError{Name: name, Nearest: nearest(asked, all)}
