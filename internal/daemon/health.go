@@ -22,18 +22,18 @@ type httpServer struct {
 	daemon  *Daemon
 	server  *http.Server
 	metrics http.Handler
-	conns   *httpConnections
+	places  httpPlaces
 
 	mu   sync.Mutex
 	addr string // "" while there is no listener
 }
 
 func newHTTPServer(d *Daemon) *httpServer {
-	s := &httpServer{daemon: d, metrics: promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}), conns: newHTTPConnections(d.log)}
+	s := &httpServer{daemon: d, metrics: promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}), places: newHTTPPlaces(d.log)}
 	errorLog := slog.NewLogLogger(d.log.Handler(), slog.LevelWarn)
 	errorLog.SetOutput(&seldomWriter{Writer: errorLog.Writer(), quiet: rate.NewLimiter(rate.Every(time.Minute), 3)})
 	s.server = &http.Server{
-		Handler: s, ErrorLog: errorLog, ConnState: s.conns.changed, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		Handler: s, ErrorLog: errorLog, ConnState: changed, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
 		WriteTimeout: 30 * time.Second, IdleTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10,
 	}
 	return s
@@ -91,7 +91,7 @@ func (s *httpServer) run(ctx context.Context) {
 // serve serves a listener until ctx ends or the listener is broken.
 func (s *httpServer) serve(ctx context.Context, l net.Listener) {
 	s.setAddress(l.Addr().String())
-	gate := &httpGate{newPatientListener(l, s.daemon.files.accept, ctx.Done(), s.daemon.log.With("listener", "health port")), s.conns}
+	gate := &httpGate{newPatientListener(l, s.daemon.files.accept, ctx.Done(), s.daemon.log.With("listener", "health port")), s.places}
 	var broken error // set before the channel is closed
 	stopped := make(chan struct{})
 	go func() { // ends with the server, or as the listener breaks

@@ -18,20 +18,19 @@ const (
 	// reach it must not take the files that the KMS sockets need. Probes and scrapes
 	// need a few.
 	maxHealthConnections = 128
-	// healthShare bounds those of one address, so that a client that opens many
-	// leaves room for all others.
-	healthShare = maxHealthConnections / 4
-	// healthReserve are places that only an address without a connection gets: what is
-	// being served is not closed, and slow readers can make that last.
-	healthReserve = maxHealthConnections / 4
+	// homePlaces are those that only this machine gets, from the address that it asks:
+	// so the kubelet asks a pod of the host's network. However many strangers come, and
+	// from however many addresses, liveness is answered.
+	homePlaces = maxHealthConnections / 4
+	// strangerPlaces are those of all others.
+	strangerPlaces = maxHealthConnections - homePlaces
 	// servedFor is how long a request is left alone while it is served: longer than
 	// any probe waits for its answer.
 	servedFor = 10 * time.Second
-	// silentEvery and silentBurst bound how often the newcomers of one address take the
-	// place of connections that have said nothing. To refuse costs little; to serve a
-	// flood would keep the probes of others waiting behind it.
+	// silentEvery bounds how often, beyond its share, the newcomers of one address take
+	// the place of connections that have said nothing. To refuse costs little; to serve
+	// a flood would keep the probes of others waiting behind it.
 	silentEvery = 20 * time.Millisecond
-	silentBurst = healthShare
 )
 
 // httpConnections are those of the health port. Each address has a share, and what
@@ -41,8 +40,13 @@ const (
 // newcomer is refused. So an address without a connection gets in beside any that
 // flood the port.
 type httpConnections struct {
-	log   *slog.Logger
-	quiet *rate.Limiter
+	log    *slog.Logger
+	quiet  *rate.Limiter
+	places int
+	// share bounds those of one address, so that a client that opens many leaves room
+	// for others. As many again are kept for addresses without a connection: what is
+	// being served is not closed, and slow readers can make that last.
+	share int
 
 	mu   sync.Mutex
 	held int
@@ -69,15 +73,48 @@ type httpConn struct {
 	using   sync.RWMutex  // held for reading by reads and writes
 }
 
-func newHTTPConnections(log *slog.Logger) *httpConnections {
-	return &httpConnections{log: log, quiet: rate.NewLimiter(rate.Every(time.Minute), 1), of: map[netip.Prefix]*httpShare{}}
+func newHTTPConnections(log *slog.Logger, places, share int) *httpConnections {
+	return &httpConnections{
+		log: log, quiet: rate.NewLimiter(rate.Every(time.Minute), 1), places: places, share: share,
+		of: map[netip.Prefix]*httpShare{},
+	}
+}
+
+// httpPlaces are all connections of the health port: this machine's and others'.
+type httpPlaces struct {
+	home, strangers *httpConnections
+}
+
+func newHTTPPlaces(log *slog.Logger) httpPlaces {
+	return httpPlaces{
+		home:      newHTTPConnections(log.With("from", "this machine"), homePlaces, homePlaces/2),
+		strangers: newHTTPConnections(log, strangerPlaces, strangerPlaces/4),
+	}
+}
+
+// admit takes a connection in, and returns nil where all places are taken.
+func (p httpPlaces) admit(conn net.Conn) *httpConn {
+	if isHome(conn) {
+		return p.home.admit(conn)
+	}
+	return p.strangers.admit(conn)
+}
+
+func (p httpPlaces) count() int { return p.home.count() + p.strangers.count() }
+
+// isHome reports whether a connection comes from the very address that it asks,
+// which no other machine can have.
+func isHome(conn net.Conn) bool {
+	from, ok := conn.RemoteAddr().(*net.TCPAddr)
+	to, too := conn.LocalAddr().(*net.TCPAddr)
+	return ok && too && from.IP.Equal(to.IP)
 }
 
 // An httpGate is a listener that refuses what finds no place.
 type httpGate struct {
 	net.Listener
 
-	conns *httpConnections
+	places httpPlaces
 }
 
 // Accept returns the next connection that is let in.
@@ -87,7 +124,7 @@ func (g *httpGate) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if in := g.conns.admit(conn); in != nil {
+		if in := g.places.admit(conn); in != nil {
 			return in, nil
 		}
 		_ = conn.Close()
@@ -105,7 +142,7 @@ func (c *httpConnections) admit(conn net.Conn) *httpConn {
 	}
 	c.mu.Unlock()
 	if full && c.quiet.Allow() {
-		c.log.Warn("connections of the health port are closed: too many are open", "limit", maxHealthConnections, "limit_of_an_address", healthShare, "address", from.String())
+		c.log.Warn("connections of the health port are closed: too many are open", "limit", c.places, "limit_of_an_address", c.share, "address", from.String())
 	}
 	switch {
 	case victim != nil:
@@ -117,7 +154,7 @@ func (c *httpConnections) admit(conn net.Conn) *httpConn {
 	defer c.mu.Unlock()
 	t := &httpConn{Conn: conn, all: c, from: from, changed: time.Now()}
 	if c.of[from] == nil {
-		c.of[from] = &httpShare{silent: rate.NewLimiter(rate.Every(silentEvery), silentBurst)}
+		c.of[from] = &httpShare{silent: rate.NewLimiter(rate.Every(silentEvery), c.share)}
 	}
 	t.place = c.of[from].conns.PushBack(t)
 	c.held++
@@ -127,12 +164,12 @@ func (c *httpConnections) admit(conn net.Conn) *httpConn {
 // victim returns whose place a newcomer takes, and whether it needs that of
 // another. The caller holds the lock.
 func (c *httpConnections) victim(from netip.Prefix, now time.Time) (victim *httpConn, full bool) {
-	share, own, limit := c.of[from], 0, maxHealthConnections
+	share, own, limit := c.of[from], 0, c.places
 	if share != nil {
-		own, limit = share.conns.Len(), maxHealthConnections-healthReserve
+		own, limit = share.conns.Len(), c.places-c.share
 	}
 	switch {
-	case own >= healthShare:
+	case own >= c.share:
 		victim = share.free(now)
 	case c.held < limit:
 		return nil, false
@@ -211,7 +248,7 @@ func (t *httpConn) Write(p []byte) (int, error) {
 }
 
 // changed is the server's ConnState.
-func (c *httpConnections) changed(conn net.Conn, state http.ConnState) {
+func changed(conn net.Conn, state http.ConnState) {
 	t, ok := conn.(*httpConn)
 	if !ok {
 		return

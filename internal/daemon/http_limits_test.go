@@ -77,12 +77,12 @@ func TestHealthPortHoldsFewConnectionsAndTheNewestAreAnswered(t *testing.T) {
 	var conns []net.Conn
 	for range 3 * maxHealthConnections {
 		conns = append(conns, r.keptAlive())
-		if n := r.http.conns.count(); n > healthShare {
-			t.Fatalf("%d connections of one address are held, want at most %d", n, healthShare)
+		if n := r.http.places.count(); n > homePlaces/2 {
+			t.Fatalf("%d connections of one address are held, want at most %d", n, homePlaces/2)
 		}
 	}
-	if n := stillOpen(conns); n == 0 || n > healthShare {
-		t.Errorf("%d connections of one address are held, want some and at most %d", n, healthShare)
+	if n := stillOpen(conns); n == 0 || n > homePlaces/2 {
+		t.Errorf("%d connections of one address are held, want some and at most %d", n, homePlaces/2)
 	}
 	if !open(conns[len(conns)-1]) {
 		t.Error("the newest connection is closed, want the oldest to go")
@@ -113,7 +113,7 @@ func (r *running) flood(addresses int) (stop func()) {
 				if n%3 == 0 {
 					_, _ = conn.Write([]byte("GET /livez HTTP/1.1\r\nHost: h\r\n\r\n"))
 				}
-				if kept = append(kept, conn); len(kept) > 2*healthShare {
+				if kept = append(kept, conn); len(kept) > 2*strangerPlaces/4 {
 					_ = kept[0].Close()
 					kept = kept[1:]
 				}
@@ -127,18 +127,18 @@ func (r *running) flood(addresses int) (stop func()) {
 }
 
 func TestProbesAreAnsweredBesideAFlood(t *testing.T) {
-	for _, addresses := range []int{1, 3, 8} {
+	for _, addresses := range []int{1, 3, 8, 200} { // the last are more than there are places
 		t.Run(fmt.Sprintf("%d addresses", addresses), func(t *testing.T) {
 			t.Parallel()
 			r := run(t, setup{}).ready()
 			stop := r.flood(addresses)
 			defer stop()
-			until(t, "the flood has used up its share", func() bool { return r.http.conns.count() >= healthShare })
+			until(t, "the flood has used up its share", func() bool { return r.http.places.strangers.count() >= strangerPlaces/4 })
 			for i := range 20 {
 				if err := asks(r.connects("127.0.0.1"), "/livez"); err != nil {
 					t.Fatalf("probe %d: %v", i, err)
 				}
-				if n := r.http.conns.count(); n > maxHealthConnections {
+				if n := r.http.places.count(); n > maxHealthConnections {
 					t.Errorf("%d connections are held, want at most %d", n, maxHealthConnections)
 				}
 			}
@@ -150,9 +150,9 @@ func TestProbesAreAnsweredBesideAFlood(t *testing.T) {
 // likes: its answer does not go out.
 func slow(c *httpConnections, from string) *httpConn {
 	conn, _ := net.Pipe()
-	t := c.admit(addressed{conn, &net.TCPAddr{IP: net.ParseIP(from), Port: 1}})
+	t := c.admit(addressed{Conn: conn, from: &net.TCPAddr{IP: net.ParseIP(from), Port: 1}})
 	if t != nil {
-		c.changed(t, http.StateActive)
+		changed(t, http.StateActive)
 	}
 	return t
 }
@@ -161,20 +161,22 @@ func slow(c *httpConnections, from string) *httpConn {
 type addressed struct {
 	net.Conn
 
-	from net.Addr
+	from, to net.Addr
 }
 
 func (a addressed) RemoteAddr() net.Addr { return a.from }
+func (a addressed) LocalAddr() net.Addr  { return a.to }
 
 func TestWhatIsBeingServedIsNotClosed(t *testing.T) {
+	const places, share = 128, 32
 	synctest.Test(t, func(t *testing.T) {
-		c := newHTTPConnections(slog.New(slog.DiscardHandler))
+		c := newHTTPConnections(slog.New(slog.DiscardHandler), places, share)
 		var served []*httpConn
-		for i := range healthShare {
+		for i := range share {
 			if s := slow(c, "10.0.0.1"); s != nil {
 				served = append(served, s)
 			} else {
-				t.Fatalf("connection %d is refused, want its address to have a share of %d", i, healthShare)
+				t.Fatalf("connection %d is refused, want its address to have a share of %d", i, share)
 			}
 		}
 		if slow(c, "10.0.0.1") != nil {
@@ -186,14 +188,14 @@ func TestWhatIsBeingServedIsNotClosed(t *testing.T) {
 			}
 		}
 		for i := range 10 { // more addresses that never read their answers
-			for range healthShare {
+			for range share {
 				slow(c, fmt.Sprintf("10.0.1.%d", i))
 			}
 		}
 		if slow(c, "10.0.0.2") == nil {
 			t.Error("an address without a connection is refused, want places that are kept for it")
 		}
-		c.changed(served[3], http.StateIdle)
+		changed(served[3], http.StateIdle)
 		if s := slow(c, "10.0.0.1"); s == nil || served[3].place != nil {
 			t.Error("a newcomer does not get the place of an idle connection of its address")
 		}
@@ -201,8 +203,8 @@ func TestWhatIsBeingServedIsNotClosed(t *testing.T) {
 		if slow(c, "10.0.0.1") == nil || served[0].place != nil {
 			t.Errorf("an answer that nobody takes keeps its place for longer than %s", servedFor)
 		}
-		if c.count() > maxHealthConnections {
-			t.Errorf("%d connections are held, want at most %d", c.count(), maxHealthConnections)
+		if c.count() > places {
+			t.Errorf("%d connections are held, want at most %d", c.count(), places)
 		}
 	})
 }
@@ -210,28 +212,49 @@ func TestWhatIsBeingServedIsNotClosed(t *testing.T) {
 // A flood from many addresses, each with one connection, must not close a probe's
 // before its request was read: the one goes that said nothing for longest.
 func TestANewConnectionIsTheLastToGo(t *testing.T) {
+	const places, share = 128, 32
 	synctest.Test(t, func(t *testing.T) {
-		c := newHTTPConnections(slog.New(slog.DiscardHandler))
+		c := newHTTPConnections(slog.New(slog.DiscardHandler), places, share)
 		n := 0
 		silent := func() *httpConn {
 			time.Sleep(time.Millisecond)
 			n++
 			conn, _ := net.Pipe()
-			return c.admit(addressed{conn, &net.TCPAddr{IP: net.IPv4(10, 0, byte(n>>8), byte(n)), Port: 1}})
+			return c.admit(addressed{Conn: conn, from: &net.TCPAddr{IP: net.IPv4(10, 0, byte(n>>8), byte(n)), Port: 1}})
 		}
-		for range 2 * maxHealthConnections {
+		for range 2 * places {
 			silent()
 		}
 		for range 20 {
 			probe := silent()
-			for i := range maxHealthConnections - 1 {
+			for i := range places - 1 {
 				silent()
 				if probe == nil || probe.place == nil {
-					t.Fatalf("the probe's connection is closed for newcomer %d, want it held for %d", i+1, maxHealthConnections-1)
+					t.Fatalf("the probe's connection is closed for newcomer %d, want it held for %d", i+1, places-1)
 				}
 			}
 		}
 	})
+}
+
+func TestThisMachineIsToldByItsAddress(t *testing.T) {
+	t.Parallel()
+	tcp := func(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: 1} }
+	for _, c := range []struct {
+		from, to string
+		home     bool
+	}{
+		{"127.0.0.1", "127.0.0.1", true},
+		{"10.0.0.1", "10.0.0.1", true}, // the kubelet asks a pod of the host's network
+		{"10.0.0.1", "::ffff:10.0.0.1", true},
+		{"2001:db8::1", "2001:db8::1", true},
+		{"10.0.0.1", "10.0.0.2", false},
+		{"127.0.1.1", "127.0.0.1", false},
+	} {
+		if got := isHome(addressed{from: tcp(c.from), to: tcp(c.to)}); got != c.home {
+			t.Errorf("from %s to %s: of this machine %t, want %t", c.from, c.to, got, c.home)
+		}
+	}
 }
 
 func TestNetworksOfOneHostShare(t *testing.T) {
@@ -246,7 +269,7 @@ func TestNetworksOfOneHostShare(t *testing.T) {
 		{"2001:db8::1", "2001:db8::ffff:1", true},
 		{"2001:db8::1", "2001:db8:0:1::1", false},
 	} {
-		of := func(ip string) netip.Prefix { return addressOf(addressed{nil, &net.TCPAddr{IP: net.ParseIP(ip)}}) }
+		of := func(ip string) netip.Prefix { return addressOf(addressed{from: &net.TCPAddr{IP: net.ParseIP(ip)}}) }
 		if got := of(pair.a) == of(pair.b); got != pair.same {
 			t.Errorf("%s and %s share: %t, want %t", pair.a, pair.b, got, pair.same)
 		}
@@ -282,7 +305,7 @@ func TestHealthPortForgetsClosedConnections(t *testing.T) {
 	for range 3 * maxHealthConnections {
 		_ = r.keptAlive().Close()
 	}
-	until(t, "closed connections are forgotten", func() bool { return r.http.conns.count() == 1 })
+	until(t, "closed connections are forgotten", func() bool { return r.http.places.count() == 1 })
 	if !open(first) {
 		t.Error("an open connection went for others that had gone")
 	}
