@@ -56,7 +56,7 @@ demo: build servers ## A small real control plane that encrypts with it, until C
 	@cd test/e2e && go build -o $(CURDIR)/bin/demo ./cmd/demo && PLUGIN=$(CURDIR)/$(PROGRAM) exec $(CURDIR)/bin/demo $(ARGS)
 
 .PHONY: bench
-bench: build ## Measure it and print the table of the README (ARGS=...)
+bench: build ## Measure it and print the table of docs/bench.md (ARGS=...)
 	@cd test/bench && exec go run . $(ARGS)
 
 .PHONY: image

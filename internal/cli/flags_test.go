@@ -48,7 +48,7 @@ func flagsPage(root *cobra.Command) string {
 
 Every command of ` + "`" + root.Name() + "`" + ` and every flag. Without a command it serves. One dash
 and two dashes mean the same. What the flags of serving mean for an operator is in the
-[README](../README.md#flags), the fields of the file that stand for them in
+[configuration.md](configuration.md#flags), the fields of the file that stand for them in
 [configuration.md](configuration.md#fields). Each flag of serving can be given in the
 environment: ` + "`AWS_ENCRYPTION_PROVIDER_`" + ` and its name, in capitals, with ` + "`_` for `-`" + `.
 `)

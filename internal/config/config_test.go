@@ -258,26 +258,26 @@ func TestHelpIsAskedForInEveryForm(t *testing.T) {
 	}
 }
 
-func TestREADMEListsEveryFlag(t *testing.T) {
+func TestConfigurationPageListsEveryFlag(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("../../README.md")
+	page, err := os.ReadFile("../../docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	set := pflag.NewFlagSet("test", pflag.ContinueOnError)
 	config.NewFlags(set)
 	listed := map[string]bool{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `--([a-z-]+)`").FindAllStringSubmatch(string(readme), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `--([a-z-]+)`").FindAllStringSubmatch(string(page), -1) {
 		listed[m[1]] = true
 	}
 	set.VisitAll(func(f *pflag.Flag) {
 		if !listed[f.Name] {
-			t.Errorf("README.md's table does not list --%s", f.Name)
+			t.Errorf("docs/configuration.md's table does not list --%s", f.Name)
 		}
 		delete(listed, f.Name)
 	})
 	for name := range listed {
-		t.Errorf("README.md's table lists --%s, which does not exist", name)
+		t.Errorf("docs/configuration.md's table lists --%s, which does not exist", name)
 	}
 }
 

@@ -41,9 +41,8 @@ const (
 func fixtures() map[string]fixture {
 	return map[string]fixture{
 		"README.md": {
-			kms:     true,
-			setup:   "aws kms delete-alias --region us-west-2 --alias-name alias/K8sKMSKey # the emulator's own",
-			cluster: encrypted,
+			kms: true, cluster: encrypted,
+			proof: "for file in identity-policy.json config.yaml aws-encryption-provider.yaml encryption-config-2-writers.yaml; do test -s generated/$file; done\n",
 		},
 		"docs/configuration.md": {files: map[string]string{"config.yaml": "deploy/examples/full.yaml"}},
 		"docs/aggregated.md":    {cluster: encrypted},
@@ -78,7 +77,12 @@ func fixtures() map[string]fixture {
 				"test $(kubectl get secret first -o jsonpath={.data.password} | base64 -d) = s3cret\n",
 		},
 		"docs/rotation.md": {cluster: encrypted},
-		"docs/upgrade.md":  {cluster: encrypted},
+		"docs/setup.md": {
+			kms:     true,
+			setup:   "aws kms delete-alias --region us-west-2 --alias-name alias/K8sKMSKey # the emulator's own",
+			cluster: encrypted,
+		},
+		"docs/upgrade.md": {cluster: encrypted},
 		"docs/key-trouble.md": {
 			kms: true,
 			setup: "KEY_ARN=$(aws kms create-key --region us-west-2 --query KeyMetadata.Arn --output text)\n" +

@@ -153,6 +153,14 @@ func TestLinksInsideTheProjectLeadSomewhere(t *testing.T) {
 	}
 }
 
+// TestREADMEIsShort: what is longer is read by nobody, and has a page in docs.
+func TestREADMEIsShort(t *testing.T) {
+	const most = 8192
+	if n := len(read(t, filepath.Join(root, "README.md"))); n > most {
+		t.Errorf("README.md has %d bytes, want at most %d: move what is long to docs", n, most)
+	}
+}
+
 // TestIndexNamesEveryPage: docs/README.md leads to each page beside it.
 func TestIndexNamesEveryPage(t *testing.T) {
 	all := documents(t)

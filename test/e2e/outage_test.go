@@ -100,7 +100,7 @@ func TestKMSUnreachable(t *testing.T) {
 		notice = 90 * time.Second
 
 		mended = "If Status was a text with the same key_id by then, kube-apiserver may have changed: with kubernetes#138950 mended, " +
-			"writes stop three minutes after the grace. Then docs/failures.md, docs/kms-down.md, README.md (The outage grace) " +
+			"writes stop three minutes after the grace. Then docs/failures.md, docs/kms-down.md, docs/health.md (The outage grace) " +
 			"and docs/runbooks/EncryptionProviderKMSUnreachable.md promise too much and have to change."
 	)
 	s := newStage(t)
