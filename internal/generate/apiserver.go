@@ -194,9 +194,9 @@ the pair of generate encryption-config with the same keys and the same socket:
 `+o.kopsListens()+`
 
   kops create secret encryptionconfig -f `+readersName+` --force
-  kops update cluster --yes && kops rolling-update cluster --yes
+  kops update cluster --yes && kops rolling-update cluster --instance-group-roles=control-plane --yes
   kops create secret encryptionconfig -f `+writersName+` --force
-  kops update cluster --yes && kops rolling-update cluster --yes
+  kops update cluster --yes && kops rolling-update cluster --instance-group-roles=control-plane --yes
 
 Check:
 - nodes can pull the image before they have an API server
