@@ -33,6 +33,10 @@ TOOLS := bin/tools/$(GOVERSION)
 LINT := $(CURDIR)/$(TOOLS)/golangci-lint
 
 FUZZTIME ?= 10s
+# The version of kube-apiserver in the end-to-end tests; empty: that of
+# test/cluster/apiserver. There is a module for each other one beside it.
+KUBERNETES ?=
+export KUBERNETES
 E2E_TIMEOUT ?= 30m
 UNIT_TIMEOUT ?= 20m
 # What the tests of `make test-unit` and `make test-e2e` are told besides, such
@@ -111,7 +115,7 @@ test-observability: ## Alerts and dashboard, by promtool on metrics of the progr
 
 # One package after the other (-p 1): some of its tests bound the time of a call.
 .PHONY: test-e2e
-test-e2e: build servers $(TOOLS)/progress ## The built program under a real kube-apiserver and etcd
+test-e2e: build servers $(TOOLS)/progress ## The built program under a real kube-apiserver and etcd (KUBERNETES=1.35.4)
 	@echo '== end-to-end tests; about ten minutes'
 	cd test/e2e && PLUGIN=$(CURDIR)/$(PROGRAM) go test -p 1 -count=1 -json -timeout $(E2E_TIMEOUT) $(TESTFLAGS) ./... | $(CURDIR)/$(TOOLS)/progress
 

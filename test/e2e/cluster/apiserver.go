@@ -29,7 +29,8 @@ type APIServer struct {
 	Kubeconfig     string // file
 	EncryptionFile string // its EncryptionConfiguration
 
-	loads    string // what was last written into it
+	loads    string    // what was last written into it
+	written  time.Time // and when
 	starting chan struct{}
 }
 
@@ -145,30 +146,43 @@ func (a *APIServer) kmsChecks(ctx context.Context) string {
 // SetEncryption replaces the EncryptionConfiguration in one step. A running API
 // server that reloads it does so within a minute or two; WaitLoaded tells when.
 func (a *APIServer) SetEncryption(yaml string) error {
-	a.loads = yaml
+	a.loads, a.written = yaml, time.Now()
 	return replaceFile(a.EncryptionFile, yaml)
 }
 
 // WaitLoaded waits until the API server says by its metrics that it works with
 // the EncryptionConfiguration that was set last.
 func (a *APIServer) WaitLoaded(ctx context.Context, limit time.Duration) error {
-	const name = "apiserver_encryption_config_controller_last_config_info"
-	sum := sha256.Sum256([]byte(a.loads))
-	labels := map[string]string{"hash": "sha256:" + hex.EncodeToString(sum[:])}
 	err := Poll(ctx, time.Second, limit, a.Exited(), func(ctx context.Context) error {
 		samples, err := a.Metrics(ctx)
 		if err != nil {
 			return err
 		}
-		if v, ok := samples.Value(name, labels); !ok || v != 1 {
-			return fmt.Errorf("%s is %v, want %v", name, samples.Named(name), labels)
-		}
-		return nil
+		return a.loaded(samples)
 	})
 	if err != nil {
 		return fmt.Errorf("kube-apiserver has not loaded its EncryptionConfiguration: %w; its log ends:\n%s", err, a.Tail(20))
 	}
 	return nil
+}
+
+// loaded returns what the metrics say instead of naming what was set last. Before
+// Kubernetes 1.34 there is no hash among them, only when a change was loaded.
+func (a *APIServer) loaded(samples Samples) error {
+	const (
+		hash = "apiserver_encryption_config_controller_last_config_info"
+		when = "apiserver_encryption_config_controller_automatic_reload_last_timestamp_seconds"
+	)
+	sum := sha256.Sum256([]byte(a.loads))
+	labels := map[string]string{"hash": "sha256:" + hex.EncodeToString(sum[:])}
+	v, ok := samples.Value(hash, labels)
+	if ok && v == 1 {
+		return nil
+	}
+	if at, ok := samples.Value(when, map[string]string{"status": "success"}); ok && len(samples.Named(hash)) == 0 && at >= float64(a.written.Unix()) {
+		return nil
+	}
+	return fmt.Errorf("%s is %v, want %v", hash, samples.Named(hash), labels)
 }
 
 // kubeconfig lets kubectl in.

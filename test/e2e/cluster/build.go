@@ -3,15 +3,18 @@ package cluster
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -32,21 +35,77 @@ type server struct {
 	env     string // environment variable that names a ready one
 	module  string // directory of our main, below the root
 	of      string // module whose version is the server's
+	main    string // package to build; "": the module's own
 	typical string // how long it takes on 2 cores
 	vars    func(version string) []string
 }
 
-func servers() []server {
+// apiServer is kube-apiserver of a version such as 1.35.4, or of the one that CI
+// tests where that is empty. There is a module for each minor version, in which the
+// patch version stands.
+func apiServer(root, version string) (server, error) {
+	const module = "test/cluster/apiserver"
+	s := server{
+		name: "kube-apiserver", env: "KUBE_APISERVER", module: module,
+		of: "k8s.io/kubernetes", typical: "4 to 6 minutes on 2 cores", vars: kubernetesVars,
+	}
+	if version == "" {
+		return s, nil
+	}
+	known := map[string]string{} // version → module
+	for _, pattern := range []string{"go.mod", "*/go.mod"} {
+		files, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(module), filepath.FromSlash(pattern)))
+		if err != nil {
+			return server{}, err
+		}
+		for _, file := range files {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				return server{}, err
+			}
+			if of := requiredVersion(data, s.of); of != "" {
+				known[strings.TrimPrefix(of, "v")] = filepath.Dir(file)
+			}
+		}
+	}
+	dir, ok := known[version]
+	if !ok {
+		return server{}, fmt.Errorf("KUBERNETES=%s: there is a kube-apiserver of %s; another version is another module in %s",
+			version, strings.Join(slices.Sorted(maps.Keys(known)), ", "), module)
+	}
+	rel, err := filepath.Rel(root, dir)
+	if err != nil {
+		return server{}, err
+	}
+	if s.module = filepath.ToSlash(rel); s.module != module {
+		s.main = "k8s.io/kubernetes/cmd/kube-apiserver"
+	}
+	return s, nil
+}
+
+// requiredVersion is the version of a module that a go.mod requires; "": none.
+func requiredVersion(gomod []byte, module string) string {
+	for line := range strings.Lines(string(gomod)) {
+		fields := strings.Fields(strings.TrimPrefix(strings.TrimSpace(line), "require "))
+		if len(fields) >= 2 && fields[0] == module {
+			return fields[1]
+		}
+	}
+	return ""
+}
+
+func servers(root string) ([]server, error) {
+	kube, err := apiServer(root, os.Getenv("KUBERNETES"))
+	if err != nil {
+		return nil, err
+	}
 	return []server{
-		{
-			name: "kube-apiserver", env: "KUBE_APISERVER", module: "test/cluster/apiserver",
-			of: "k8s.io/kubernetes", typical: "4 to 6 minutes on 2 cores", vars: kubernetesVars,
-		},
+		kube,
 		{
 			name: "etcd", env: "ETCD", module: "test/cluster/etcd",
 			of: "go.etcd.io/etcd/server/v3", typical: "half a minute on 2 cores",
 		},
-	}
+	}, nil
 }
 
 // Clients are what one types commands of.
@@ -89,9 +148,18 @@ func kubernetesVars(version string) []string {
 
 // BuildServers returns kube-apiserver and etcd, from the environment
 // (KUBE_APISERVER, ETCD), from the cache in the user's cache directory, or
-// built. It tells progress what it builds and how far it is.
+// built. KUBERNETES in the environment is the version of kube-apiserver, such as
+// 1.35.4. It tells progress what it builds and how far it is.
 func BuildServers(ctx context.Context, progress io.Writer) (Binaries, error) {
-	found, err := findAll(ctx, servers(), progress)
+	root, err := Root()
+	if err != nil {
+		return Binaries{}, err
+	}
+	wanted, err := servers(root)
+	if err != nil {
+		return Binaries{}, err
+	}
+	found, err := findAll(ctx, root, wanted, progress)
 	if err != nil {
 		return Binaries{}, err
 	}
@@ -101,18 +169,18 @@ func BuildServers(ctx context.Context, progress io.Writer) (Binaries, error) {
 // BuildClients does the same for kubectl, etcdctl and etcdutl (KUBECTL, ETCDCTL,
 // ETCDUTL), which share most of their packages with the servers.
 func BuildClients(ctx context.Context, progress io.Writer) (Clients, error) {
-	found, err := findAll(ctx, clients(), progress)
+	root, err := Root()
+	if err != nil {
+		return Clients{}, err
+	}
+	found, err := findAll(ctx, root, clients(), progress)
 	if err != nil {
 		return Clients{}, err
 	}
 	return Clients{Kubectl: found[0], Etcdctl: found[1], Etcdutl: found[2]}, nil
 }
 
-func findAll(ctx context.Context, all []server, progress io.Writer) (found []string, err error) {
-	root, err := Root()
-	if err != nil {
-		return nil, err
-	}
+func findAll(ctx context.Context, root string, all []server, progress io.Writer) (found []string, err error) {
 	for _, s := range all {
 		path, err := s.find(ctx, root, progress)
 		if err != nil {
@@ -244,7 +312,11 @@ func (s server) fingerprint(ctx context.Context, dir string) (string, error) {
 	}
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\n", goVersion)
-	for _, name := range []string{"go.mod", "go.sum", "main.go"} {
+	files := []string{"go.mod", "go.sum"}
+	if s.main == "" {
+		files = append(files, "main.go")
+	}
+	for _, name := range files {
 		data, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			return "", err
@@ -259,7 +331,8 @@ func (s server) fingerprint(ctx context.Context, dir string) (string, error) {
 func (s server) build(ctx context.Context, dir, version, path string, progress io.Writer) error {
 	what := fmt.Sprintf("building %s %s (%s the first time)", s.name, version, s.typical)
 	fmt.Fprintln(progress, what)
-	all, err := goOutput(ctx, dir, "list", "-deps", ".") // also downloads the modules
+	pkg := cmp.Or(s.main, ".")
+	all, err := goOutput(ctx, dir, "list", "-deps", pkg) // also downloads the modules
 	if err != nil {
 		return err
 	}
@@ -271,7 +344,7 @@ func (s server) build(ctx context.Context, dir, version, path string, progress i
 	if s.vars != nil {
 		ldflags = append(ldflags, s.vars(version)...)
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-trimpath", "-ldflags", strings.Join(ldflags, " "), "-o", partial, ".")
+	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-trimpath", "-ldflags", strings.Join(ldflags, " "), "-o", partial, pkg)
 	cmd.Dir = dir
 	out, err := cmd.StderrPipe()
 	if err != nil {

@@ -129,3 +129,24 @@ func (f writerFunc) Write(p []byte) (int, error) {
 	f(p)
 	return len(p), nil
 }
+
+// TestAnOlderAPIServerHasAModuleOfItsOwn: KUBERNETES names one of those that are
+// there, and a wrong one is told what there is.
+func TestAnOlderAPIServerHasAModuleOfItsOwn(t *testing.T) {
+	root, err := Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	usual, err := apiServer(root, "")
+	if err != nil || usual.module != "test/cluster/apiserver" || usual.main != "" {
+		t.Errorf("without a version: %+v, %v, want the module that CI builds", usual, err)
+	}
+	older, err := apiServer(root, "1.35.4")
+	if err != nil || older.module != "test/cluster/apiserver/1.35" || older.main == "" {
+		t.Errorf("1.35.4: %+v, %v, want its own module and Kubernetes' own main", older, err)
+	}
+	_, err = apiServer(root, "1.35")
+	if err == nil || !strings.Contains(err.Error(), "1.33.5, 1.35.4, 1.37") {
+		t.Errorf("1.35: %v, want the versions that are there", err)
+	}
+}
