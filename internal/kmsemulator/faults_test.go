@@ -144,14 +144,24 @@ func TestHangEndsWithTheClientOrTheFault(t *testing.T) {
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
 
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if resp, err := client.Do(request().WithContext(ctx)); !errors.Is(err, context.DeadlineExceeded) {
-		_ = resp.Body.Close()
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	left := make(chan error, 1)
+	go func() { // ends when the client has left
+		resp, err := client.Do(request().WithContext(ctx))
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		left <- err
+	}()
+	reached(t, s, 1)
+	leave()
+	if err := <-left; !errors.Is(err, context.Canceled) {
 		t.Fatalf("the client saw %v", err)
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer remove()
 	for range 3 {
 		wg.Go(func() {
 			resp, err := client.Do(request())
@@ -166,10 +176,17 @@ func TestHangEndsWithTheClientOrTheFault(t *testing.T) {
 			}
 		})
 	}
-	for s.Calls("ListKeys") < 4 {
-		time.Sleep(time.Millisecond)
+	reached(t, s, 4)
+}
+
+// reached waits until so many calls of ListKeys have reached the emulator.
+func reached(t *testing.T, s *kmstest.Server, calls int) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); s.Calls("ListKeys") < calls; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d calls have reached the emulator, want %d", s.Calls("ListKeys"), calls)
+		}
 	}
-	remove()
 }
 
 func TestResetCutsTheConnection(t *testing.T) {
