@@ -37,8 +37,11 @@ FUZZTIME ?= 10s
 # test/cluster/apiserver. There is a module for each other one beside it.
 KUBERNETES ?=
 export KUBERNETES
-E2E_TIMEOUT ?= 30m
-UNIT_TIMEOUT ?= 20m
+# Bounds on a test that hangs, each ten times what the package takes by itself:
+# other work may go on beside it, and the first run compiles.
+E2E_TIMEOUT ?= 60m
+UNIT_TIMEOUT ?= 30m
+PART_TIMEOUT ?= 30m
 # What the tests of `make test-unit` and `make test-e2e` are told besides, such
 # as TESTFLAGS='-run TestDemo -count=1'.
 TESTFLAGS ?=
@@ -86,32 +89,32 @@ race: test-unit ## The same as test-unit
 .PHONY: test-docs
 test-docs: servers ## What the docs tell one to type runs, and their links lead somewhere
 	@echo '== docs: bash blocks and links'
-	go -C test/docs test -count=1 $(TESTFLAGS) ./...
+	go -C test/docs test -count=1 -timeout $(PART_TIMEOUT) $(TESTFLAGS) ./...
 
 # -count=1: Go does not see that this depends on the program's own files.
 .PHONY: test-release
 test-release: ## Release, package and image: built twice, compared, installed and run
 	@echo '== release and image, built twice'
-	go -C tools/release test -count=1 $(TESTFLAGS) ./...
+	go -C tools/release test -count=1 -timeout $(PART_TIMEOUT) $(TESTFLAGS) ./...
 
 # -count=1: Go does not see the files of other modules that it reads.
 .PHONY: test-manifests
 test-manifests: ## What generate writes, decoded by kube-apiserver, kubeadm and Cluster API
 	@echo '== generated manifests, decoded'
-	go -C test/manifests test -count=1 $(TESTFLAGS) ./...
+	go -C test/manifests test -count=1 -timeout $(PART_TIMEOUT) $(TESTFLAGS) ./...
 
 # -count=1: Go does not see the files of other modules that it reads.
 .PHONY: test-loaders
 test-loaders: loaders ## EncryptionConfigurations, as kube-apiserver's loaders of five versions take them
 	@echo '== EncryptionConfigurations, compared with kube-apiserver of $(notdir $(LOADERS))'
-	go -C test/loaders test -count=1 $(TESTFLAGS) ./...
+	go -C test/loaders test -count=1 -timeout $(PART_TIMEOUT) $(TESTFLAGS) ./...
 
 # Apart from the unit tests, since it takes promtool out of a Debian package.
 .PHONY: test-observability
 test-observability: ## Alerts and dashboard, by promtool on metrics of the program over the emulator
 	@echo '== alerts and dashboard, on recorded metrics'
 	@hack/promtool.sh >/dev/null
-	go -C test/observability test -count=1 $(TESTFLAGS) ./...
+	go -C test/observability test -count=1 -timeout $(PART_TIMEOUT) $(TESTFLAGS) ./...
 
 # One package after the other (-p 1): some of its tests bound the time of a call.
 .PHONY: test-e2e
