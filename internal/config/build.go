@@ -242,6 +242,8 @@ func (b *builder) checkSockets(cfg *Config) {
 			b.add(at, fmt.Sprintf("%s has %d bytes: a socket's path may have %d", quote(path), len(path), maxSocketPath))
 		case strings.ContainsRune(path, 0):
 			b.add(at, quote(path)+" contains a zero byte")
+		case placeholder(path) != "": // of a unit or a manifest that nothing filled in
+			b.add(at, placeholder(path))
 		case strings.HasSuffix(path, "/"):
 			b.add(at, quote(path)+" is a directory: want the path of a socket in it")
 		case abstract && len(cfg.Socket.AllowUIDs) == 0:
