@@ -27,7 +27,7 @@ func newExplain(s Streams) *cobra.Command {
 		case len(names) == 0:
 			return listTopics(s.Out)
 		case len(names) == 1:
-			return explainTopic(s.Out, names[0])
+			return explainTopic(s, names[0])
 		}
 		return config.Mistakes{{Text: oneName(names), Usage: true}}
 	})
@@ -38,15 +38,15 @@ func oneName(names []string) string {
 	text := fmt.Sprintf("explain takes one name, got %d", len(names))
 	for _, between := range []string{"", "-"} {
 		joined := strings.Join(names, between)
-		if _, err := explain.Text(docs.Files(), joined); err == nil {
+		if _, err := explain.Text(docs.Files(), joined, ""); err == nil {
 			return fmt.Sprintf("%s; did you mean %.64s?", text, joined)
 		}
 	}
 	return text + ": ask for one after the other"
 }
 
-func explainTopic(w io.Writer, name string) error {
-	text, err := explain.Text(docs.Files(), name)
+func explainTopic(s Streams, name string) error {
+	text, err := explain.Text(docs.Files(), name, s.DocsURL)
 	if unknown, is := errors.AsType[*explain.UnknownError](err); is {
 		text := unknown.Error()
 		if len(unknown.Nearest) == 0 {
@@ -57,7 +57,7 @@ func explainTopic(w io.Writer, name string) error {
 	if err != nil {
 		return fmt.Errorf("reading the pages: %w", err)
 	}
-	if _, err := io.WriteString(w, text); err != nil {
+	if _, err := io.WriteString(s.Out, text); err != nil {
 		return fmt.Errorf("printing the page: %w", err)
 	}
 	return nil
@@ -85,7 +85,8 @@ func listTopics(w io.Writer) error {
 		}
 		fmt.Fprintf(&b, "%s\n", group.title)
 		for _, t := range group.topics {
-			fmt.Fprintf(&b, "  %-*s  %s\n", longest, t.Name, t.Title)
+			title := wrapped(t.Title, strings.Repeat(" ", longest+len("    ")))
+			fmt.Fprintf(&b, "  %-*s  %s", longest, t.Name, strings.TrimLeft(title, " "))
 		}
 		b.WriteString("\n")
 	}
