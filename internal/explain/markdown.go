@@ -195,17 +195,18 @@ func asItem(titles, row []string) string {
 	if len(row) == 2 {
 		return wrap("* " + strings.Join(slices.DeleteFunc(row, isEmpty), ": "))
 	}
-	text := wrap("* " + row[0])
+	var text strings.Builder
+	text.WriteString(wrap("* " + row[0]))
 	for i, cell := range row {
 		switch {
 		case i == 0 || cell == "":
 		case i < len(titles) && titles[i] != "":
-			text += wrap("  - " + titles[i] + ": " + cell)
+			text.WriteString(wrap("  - " + titles[i] + ": " + cell))
 		default:
-			text += wrap("  - " + cell)
+			text.WriteString(wrap("  - " + cell))
 		}
 	}
-	return text
+	return text.String()
 }
 
 func isEmpty(text string) bool { return text == "" }
