@@ -249,6 +249,7 @@ func TestWorstFilesAreReadInTime(t *testing.T) {
 		"nested lists":    head + "providers: " + strings.Repeat("[", 100_000) + "\n",
 		"nested mappings": head + "providers: " + strings.Repeat("{a: ", 9_000) + strings.Repeat("}", 9_000) + "\n",
 		"an open quote":   head + "a: \"" + strings.Repeat("x\n", 100_000),
+		"an open bracket": head + "a: [\n" + strings.Repeat("1,\n", 60_000) + "1 \"x\"",
 		"doubled fields":  head + strings.Repeat("kmsTimeout: 1s\n", 15_000),
 		"documents":       strings.Repeat("---\na: b\n", 25_000),
 	} {

@@ -41,12 +41,12 @@ func Explain(data []byte, err error, read func(data []byte) error) Mistake {
 	first := func(same func(beginning []byte) bool) int {
 		return sort.Search(len(lines)-1, func(i int) bool { return same(data[:ends[i]]) })
 	}
-	bad := first(func(beginning []byte) bool { return alike(read(beginning), err) })
-	if strings.Contains(err.Error(), unclosed) { // the line of the bracket: the mistake may be far below
-		within := first(func(beginning []byte) bool { return read(closed(beginning)) != nil })
-		if read(closed(data[:ends[within]])) != nil {
-			bad = within
-		}
+	bad := len(lines)
+	if strings.Contains(err.Error(), unclosed) { // a beginning lacks its closing brackets, which is not the mistake
+		bad = first(func(beginning []byte) bool { return read(closed(beginning)) != nil })
+	}
+	if bad == len(lines) || bad == len(lines)-1 && read(closed(data)) == nil {
+		bad = first(func(beginning []byte) bool { return alike(read(beginning), err) })
 	}
 	if bad > 0 && misleads(lines[bad-1]) {
 		bad--
