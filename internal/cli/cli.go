@@ -207,6 +207,9 @@ func (e *unknownCommandError) Error() string {
 	text := fmt.Sprintf("unknown command %.32q", e.name)
 	switch near := suggestions(e.parent, e.name); len(near) {
 	case 0:
+		if len(available(e.parent)) == 0 {
+			return text + ": " + strings.TrimPrefix(e.parent.CommandPath(), programName+" ") + " has no commands of its own"
+		}
 		text += "; there are\n" + strings.TrimSuffix(wrapped(listed(available(e.parent)), "  "), "\n")
 	case 1:
 		text += "; did you mean " + near[0] + "?"

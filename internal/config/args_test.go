@@ -119,7 +119,7 @@ func TestVariablesThatSetNothingAreMistakes(t *testing.T) {
 		"none":            {[]string{"HOME=/", "AWS_REGION=us-west-2", p + "LISTEN=/s", p + "KMS_TIMEOUT="}, nil},
 		"a typo":          {[]string{p + "KMS_TIMOUT=1s"}, []string{p + "KMS_TIMOUT: sets no flag of this program; did you mean " + p + "KMS_TIMEOUT?"}},
 		"two, by name":    {[]string{p + "Z=", p + "A"}, []string{p + "A: sets no flag of this program", p + "Z: sets no flag of this program"}},
-		"small letters":   {[]string{p + "listen=/s"}, []string{p + "listen: sets no flag of this program"}},
+		"small letters":   {[]string{p + "listen=/s"}, []string{p + "listen: sets no flag of this program; did you mean " + p + "LISTEN?"}},
 		"the prefix only": {[]string{p + "="}, []string{p + ": sets no flag of this program"}},
 		"a Service of that name": {[]string{
 			p + "SERVICE_HOST=10.0.0.1", p + "SERVICE_PORT=8080", p + "SERVICE_PORT_HTTP=8080", p + "PORT=tcp://10.0.0.1:8080",

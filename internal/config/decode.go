@@ -257,6 +257,9 @@ func placeholder(text string) string {
 	if found == "" {
 		return ""
 	}
+	if !keyref.Matches(`^[${}(<]+[ \w.-]*[})>%]*$`, found) { // such as ${NAME:-default}, whose rest may be a secret
+		found = map[byte]string{'$': "${...}", '{': "{{...}}"}[found[0]]
+	}
 	return "holds " + quote(found) + ", a placeholder that nobody has filled in: put your own there"
 }
 

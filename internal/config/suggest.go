@@ -77,7 +77,7 @@ func Nearest(name string, names []string) string {
 	best, least := "", most+1
 	for _, one := range names {
 		near := min(most, (min(len(name), len(one))+1)/3)
-		if d := typo.Distance(name, one); d < least && d <= near {
+		if d := typo.Distance(strings.ToLower(name), strings.ToLower(one)); d < least && d <= near {
 			best, least = one, d
 		}
 	}

@@ -38,7 +38,7 @@ type Topics struct {
 
 const (
 	runbooks    = "runbooks"
-	readme      = "../readme.md" // of the source, as pages link to it
+	outside     = `^\.\./[A-Z]+\.md(#|$)` // the README and its like of the source, as pages link to them
 	alertPrefix = "EncryptionProvider"
 )
 
@@ -127,7 +127,7 @@ func Text(files fs.FS, name, docsURL string) (string, error) {
 		return "", err
 	}
 	asked, heading, _ := strings.Cut(plain(name), "#")
-	if strings.HasPrefix(strings.ToLower(name), readme) { // the index of the pages has that name too
+	if regexp.MustCompile(outside).MatchString(name) { // pages have such names too
 		return "", &UnknownError{Name: name, Nearest: called(topics.Pages, heading)}
 	}
 	all := topics.List()

@@ -149,7 +149,7 @@ func TestReadmeOfTheSourceIsNotTheIndex(t *testing.T) {
 	if text, err := explain.Text(docs.Files(), "README", ""); err != nil || !strings.HasPrefix(text, "# ") {
 		t.Errorf("%v\n%s", err, text)
 	}
-	for _, name := range []string{"../README.md", "../README.md#flags", "README#flags", "README.md#no-such"} {
+	for _, name := range []string{"../README.md", "../README.md#flags", "README#flags", "README.md#no-such", "../SECURITY.md"} {
 		text, err := explain.Text(docs.Files(), name, "")
 		unknown, is := errors.AsType[*explain.UnknownError](err)
 		if !is || text != "" || strings.HasSuffix(name, "#flags") && !slices.Contains(unknown.Nearest, "flags") {

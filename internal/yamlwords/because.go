@@ -71,6 +71,9 @@ func byError() []reason {
 		{[]string{"comment or line break", "indentation indicator"}, "behind a | or > only a comment may stand: begin the text on the next line"},
 		{[]string{"directive", "YAML document", "version number", "non-alphabetical"}, "a line that begins with % is a directive of YAML, which is not taken: leave it out, or put the text in quotes"},
 		{[]string{"mapping keys are not allowed"}, "a ? begins the name of a field where none can be: put the text in quotes"},
+		{[]string{"map merge requires"}, "a << merges what is not a set of fields: write the fields out"},
+		{[]string{"excessive aliasing"}, "anchors stand for more than any such file has: write the values out"},
+		{[]string{"invalid map key"}, "the name of a field is not a text: put it in quotes; a template's {{ }} has to be filled in"},
 		{[]string{"exceeded max depth"}, "brackets or fields stand too deep within each other"},
 	}
 }
