@@ -193,7 +193,7 @@ var table = [...]Info{
 	},
 	RegionUnknown: {
 		"KMS0209", Outage, "no AWS Region is known", "give --region, a key ARN, or AWS_REGION",
-		"The Region is taken from --region, else the key's ARN, else the SDK's settings, else the instance metadata service, which did not answer.",
+		"The Region is taken from --region, else the key's ARN, else the SDK's settings, else the instance metadata service, which did not answer. Say it in the file, on one node after the other: that takes no restart. A flag or variable takes one, so not in an outage of KMS.",
 	},
 	NoContact: {
 		"KMS0210", Outage, "KMS has not been reached since this process started",
@@ -250,7 +250,7 @@ var table = [...]Info{
 	NoRoleAttached: {
 		"KMS0309", Credentials, "the instance has no role",
 		"attach an instance profile to the instance, or name another source of credentials; behind kube2iam or kiam, give the pod its role",
-		"The instance metadata service is the last source that is asked, so this is also what a process sees that was given no other. A role that is attached later is found without a restart.",
+		"The instance metadata service is the last source that is asked, so this is also what a process sees that was given no other. A role that is attached later is found without a restart, by each node for itself, and while KMS is out too.",
 	},
 	TokenUnreadable: {
 		"KMS0310", Credentials, "the token cannot be read, or is none",
@@ -271,7 +271,7 @@ var table = [...]Info{
 	ScopeRefused: {
 		"KMS0314", Credentials, "the request was signed for another Region or service than the endpoint's",
 		"give the endpoint's Region (--region, the key's ARN, AWS_REGION), and check --kms-endpoint, AWS_ENDPOINT_URL_KMS and AWS_ENDPOINT_URL_STS",
-		"The clock and the secret access key are right: AWS looks at the scope of a signature first.",
+		"The clock and the secret access key are right: AWS looks at the scope of a signature first. Say it in the file, on one node after the other: that takes no restart. A flag or variable takes one, so not in an outage of KMS.",
 	},
 	EmptyCiphertext: {
 		"KMS0401", BadData, "the ciphertext is empty", lastOfAll, savedFirst,

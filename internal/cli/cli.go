@@ -70,22 +70,33 @@ func Main(ctx context.Context, args []string, s Streams) int {
 		fmt.Fprintf(errs, "%s: %v\nRun '%s --help' for the commands.\n", programName, unknown, unknown.parent.CommandPath())
 		return Usage
 	case wrongUsage:
-		fmt.Fprintf(errs, "%s: %s\n", programName, counted(mistakes))
-		for _, m := range mistakes {
-			fmt.Fprintf(errs, "  %s\n", m)
-		}
-		fmt.Fprintf(errs, "Run '%s --help' for the flags.\n", called(root, args))
+		printMistakes(errs, mistakes.Certain(), called(root, args))
 		return Usage
 	}
 	fmt.Fprintf(errs, "%s: %v\n", programName, err)
 	return Failed
 }
 
-// counted says how many mistakes there are, and in what.
+func printMistakes(w io.Writer, mistakes config.Mistakes, cmd *cobra.Command) {
+	fmt.Fprintf(w, "%s: %s\n", programName, counted(mistakes))
+	for _, m := range mistakes {
+		fmt.Fprintf(w, "  %s\n", m)
+	}
+	more := "to see how it is used"
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Name != "help" { // which cobra gives to all
+			more = "for the flags"
+		}
+	})
+	fmt.Fprintf(w, "Run '%s --help' %s.\n", cmd.CommandPath(), more)
+}
+
+// counted says how many mistakes there are, and in what: a flag stands on the command
+// line, a line in a file and a variable in the environment.
 func counted(mistakes config.Mistakes) string {
 	in := "the command line"
 	for _, m := range mistakes {
-		if !m.Usage {
+		if ofLine := m.Usage || strings.HasPrefix(m.Field, "--"); !ofLine || strings.HasPrefix(m.Field, config.EnvPrefix) {
 			in = "the configuration"
 		}
 	}
@@ -162,13 +173,23 @@ func command(parent *cobra.Command, name string) *cobra.Command {
 	return parent.Commands()[i]
 }
 
-// unknown says that a name is none of those that there are: which of them was meant,
-// or else what there is.
-func unknown(what, name string, names []string, otherwise string) string {
-	if near := config.Nearest(name, names); near != "" {
+// unknown says that a name is none of those that there are: which of them was meant, or
+// else what there is. Of a few names all are told: the nearest one is easily another's.
+func unknown(what, name string, names []string) string {
+	const few = 3
+	if near := config.Nearest(name, names); near != "" && len(names) > few {
 		return "unknown " + what + "; did you mean " + near + "?"
 	}
-	return "unknown " + what + ": " + otherwise
+	return "unknown " + what + ": there are " + listed(names)
+}
+
+// listed is a list as a sentence has it: a, b and c.
+func listed(words []string) string {
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " and " + words[last]
 }
 
 // An unknownCommandError is a word that stands where a command has to.
@@ -186,6 +207,10 @@ func (e *unknownCommandError) Error() string {
 	text := fmt.Sprintf("unknown command %.32q", e.name)
 	switch near := suggestions(e.parent, e.name); len(near) {
 	case 0:
+		if len(available(e.parent)) == 0 {
+			return text + ": " + strings.TrimPrefix(e.parent.CommandPath(), programName+" ") + " has no commands of its own"
+		}
+		text += "; there are\n" + strings.TrimSuffix(wrapped(listed(available(e.parent)), "  "), "\n")
 	case 1:
 		text += "; did you mean " + near[0] + "?"
 	default:
@@ -195,30 +220,54 @@ func (e *unknownCommandError) Error() string {
 }
 
 // suggestions are the commands that a word may stand for, each with its parents: those
-// that begin with it, or else those that a typo or another word leads to.
+// that begin with it, or else those that a typo or another word leads to; where there
+// are none, those of the commands below.
 func suggestions(parent *cobra.Command, name string) []string {
-	parent.SuggestionsMinimumDistance = 2 // as with flags
-	found := parent.SuggestionsFor(name)
-	if slices.ContainsFunc(found, func(one string) bool { return strings.HasPrefix(one, name) }) {
-		found = slices.DeleteFunc(found, func(one string) bool { return !strings.HasPrefix(one, name) })
+	found := meantOf(parent, name)
+	if len(found) > 0 {
+		return found
 	}
-	var near []string
-	for _, one := range found {
-		path := strings.TrimPrefix(parent.CommandPath()+" "+one, programName+" ")
-		if !slices.Contains(near, path) {
+	for _, c := range parent.Commands() {
+		found = append(found, meantOf(c, name)...)
+	}
+	return found
+}
+
+func meantOf(parent *cobra.Command, name string) []string {
+	name = strings.ToLower(name)
+	var begin, near []string
+	nearest := config.Nearest(name, available(parent))
+	for _, c := range parent.Commands() {
+		path := strings.TrimPrefix(c.CommandPath(), programName+" ")
+		if name != "" && strings.HasPrefix(c.Name(), name) {
+			begin = append(begin, path)
+		}
+		if c.Name() == nearest || slices.Contains(c.SuggestFor, name) {
 			near = append(near, path)
 		}
+	}
+	if len(begin) > 0 {
+		return begin
 	}
 	return near
 }
 
+// available names the commands of one.
+func available(parent *cobra.Command) []string {
+	var names []string
+	for _, c := range parent.Commands() {
+		names = append(names, c.Name())
+	}
+	return names
+}
+
 // called is the command that a command line names, for a hint at its help.
-func called(root *cobra.Command, args []string) string {
+func called(root *cobra.Command, args []string) *cobra.Command {
 	found, _, err := root.Find(args)
 	if err != nil || found.Name() == "serve" {
-		return root.Name()
+		return root
 	}
-	return found.CommandPath()
+	return found
 }
 
 // parseFlags reads the configuration of a command line as serving does, and refuses
@@ -262,6 +311,13 @@ func parsed(cmd *cobra.Command, help func(), run func(ctx context.Context, args 
 		return err
 	}
 	return cmd
+}
+
+// wordsAlone returns the words of a command that has no flags. A flag is a mistake.
+func wordsAlone(args []string) ([]string, error) {
+	none := pflag.NewFlagSet("none", pflag.ContinueOnError)
+	words, flags := config.SplitArgs(none, args)
+	return words, config.ParseArgs(none, flags)
 }
 
 // warn prints warnings, a line for each.

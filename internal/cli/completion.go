@@ -54,8 +54,8 @@ their values and files. The shell has to be one of ` + strings.Join(names, ", ")
 		})
 	}
 	return parsed(cmd, help, func(_ context.Context, args []string) error {
-		words, flags := config.SplitArgs(pflag.NewFlagSet("none", pflag.ContinueOnError), args)
-		if err := config.ParseArgs(pflag.NewFlagSet("none", pflag.ContinueOnError), flags); err != nil {
+		words, err := wordsAlone(args)
+		if err != nil {
 			return err
 		}
 		if len(words) != 1 {
@@ -63,7 +63,7 @@ their values and files. The shell has to be one of ` + strings.Join(names, ", ")
 		}
 		i := slices.Index(names, words[0])
 		if i < 0 {
-			text := unknown(fmt.Sprintf("shell %.64q", words[0]), words[0], names, "want "+strings.Join(names, ", "))
+			text := unknown(fmt.Sprintf("shell %.64q", words[0]), words[0], names)
 			return config.Mistakes{{Text: text, Usage: true}}
 		}
 		if err := shells()[i].write(cmd.Root(), s.Out); err != nil {

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"sigs.k8s.io/aws-encryption-provider/docs"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
@@ -21,37 +20,44 @@ func newExplain(s Streams) *cobra.Command {
 		ValidArgsFunction: completeTopics,
 	}
 	return parsed(cmd, func() { explainHelp(s) }, func(_ context.Context, args []string) error {
-		for _, arg := range args {
-			if arg == "-h" || arg == "-help" || arg == "--help" {
-				return pflag.ErrHelp
-			}
-			if strings.HasPrefix(arg, "-") {
-				return config.Mistakes{{Text: fmt.Sprintf("explain has no flag %.64q", arg)}}
-			}
-		}
-		switch len(args) {
-		case 0:
+		names, err := wordsAlone(args)
+		switch {
+		case err != nil:
+			return err
+		case len(names) == 0:
 			return listTopics(s.Out)
-		case 1:
-			return explainTopic(s.Out, args[0])
+		case len(names) == 1:
+			return explainTopic(s, names[0])
 		}
-		return config.Mistakes{{Text: fmt.Sprintf("explain takes one name, got %d", len(args))}}
+		return config.Mistakes{{Text: oneName(names), Usage: true}}
 	})
 }
 
-func explainTopic(w io.Writer, name string) error {
-	text, err := explain.Text(docs.Files(), name)
+// oneName says that there are several names, and which one they make together.
+func oneName(names []string) string {
+	text := fmt.Sprintf("explain takes one name, got %d", len(names))
+	for _, between := range []string{"", "-"} {
+		joined := strings.Join(names, between)
+		if _, err := explain.Text(docs.Files(), joined, ""); err == nil {
+			return fmt.Sprintf("%s; did you mean %.64s?", text, joined)
+		}
+	}
+	return text + ": ask for one after the other"
+}
+
+func explainTopic(s Streams, name string) error {
+	text, err := explain.Text(docs.Files(), name, s.DocsURL)
 	if unknown, is := errors.AsType[*explain.UnknownError](err); is {
 		text := unknown.Error()
 		if len(unknown.Nearest) == 0 {
 			text += fmt.Sprintf(": '%s explain' lists all names", programName)
 		}
-		return config.Mistakes{{Text: text}}
+		return config.Mistakes{{Text: text, Usage: true}}
 	}
 	if err != nil {
 		return fmt.Errorf("reading the pages: %w", err)
 	}
-	if _, err := io.WriteString(w, text); err != nil {
+	if _, err := io.WriteString(s.Out, text); err != nil {
 		return fmt.Errorf("printing the page: %w", err)
 	}
 	return nil
@@ -79,7 +85,8 @@ func listTopics(w io.Writer) error {
 		}
 		fmt.Fprintf(&b, "%s\n", group.title)
 		for _, t := range group.topics {
-			fmt.Fprintf(&b, "  %-*s  %s\n", longest, t.Name, t.Title)
+			title := wrapped(t.Title, strings.Repeat(" ", longest+len("    ")))
+			fmt.Fprintf(&b, "  %-*s  %s", longest, t.Name, strings.TrimLeft(title, " "))
 		}
 		b.WriteString("\n")
 	}

@@ -51,14 +51,9 @@ func newGenerate(s Streams) *cobra.Command {
 		cmd.ValidArgs = append(cmd.ValidArgs, cobra.CompletionWithDesc(k.Name, k.About))
 	}
 	return parsed(cmd, func() { generateHelp(s, own) }, func(_ context.Context, args []string) error {
-		var kind generate.Kind
-		var mistakes config.Mistakes
-		if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-			kind, mistakes = kindNamed(args[0])
-			args = args[1:]
-		} else {
-			_, mistakes = kindNamed("")
-		}
+		words, args := config.SplitArgs(set, args)
+		kind, mistakes := kindNamed(strings.Join(words[:min(1, len(words))], ""))
+		args = append(args, words[min(1, len(words)):]...)
 		flags.UseListen(kind.Socket)
 		flags.UseHealth(kind.Health())
 		cfg, err := parseFlags(cmd, s, flags, args)
@@ -70,7 +65,7 @@ func newGenerate(s Streams) *cobra.Command {
 		}
 		switch {
 		case set.Changed("cachesize") && !f.o.KMSv1:
-			mistakes = append(mistakes, config.Mistake{Field: "--cachesize", Text: "is of KMS v1 alone: give --kms-v1 too, or leave it out"})
+			mistakes = append(mistakes, config.Mistake{Field: "--cachesize", Text: "is of KMS v1 alone: give --kms-v1 too, or leave it out", Follows: true})
 		case f.o.CacheSize == 0:
 			mistakes = append(mistakes, config.Mistake{Field: "--cachesize", Text: "must not be 0; below 0 nothing is remembered"})
 		}
@@ -117,9 +112,9 @@ func kindNamed(name string) (generate.Kind, config.Mistakes) {
 	}
 	text := "say first what to generate, such as static-pod: --help lists the kinds"
 	if name != "" {
-		text = unknown(fmt.Sprintf("kind %.32q", name), name, names, "--help lists the kinds")
+		text = unknown(fmt.Sprintf("kind %.32q", name), name, names)
 	}
-	return generate.Kind{}, config.Mistakes{{Text: text, Usage: true}}
+	return generate.Kind{}, config.Mistakes{{Text: text, Usage: true, Follows: name == ""}}
 }
 
 func kindNames() []string {

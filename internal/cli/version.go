@@ -6,7 +6,6 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 )
@@ -43,11 +42,12 @@ func newVersion(s Streams) *cobra.Command {
 		})
 	}
 	return parsed(cmd, help, func(_ context.Context, args []string) error {
-		if len(args) > 0 {
-			if args[0] == "-h" || args[0] == "--help" || args[0] == "-help" {
-				return pflag.ErrHelp
-			}
-			return config.Mistakes{{Text: fmt.Sprintf("version takes no arguments, got %q", args[0]), Usage: true}}
+		words, err := wordsAlone(args)
+		if err != nil {
+			return err
+		}
+		if len(words) > 0 {
+			return config.Mistakes{{Text: fmt.Sprintf("version takes no arguments, got %.64q", words[0]), Usage: true}}
 		}
 		printVersion(s)
 		return nil

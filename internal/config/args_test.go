@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -44,13 +45,44 @@ func TestAMistypedFlagDrawsTheOneThatIsMeant(t *testing.T) {
 		"-listn=x":    "--listn: unknown flag; did you mean --listen?",
 		"--sokcet=x":  "--sokcet: unknown flag; did you mean --listen?", // what the alias stands for
 		"--expect=x":  "--expect: unknown flag; did you mean --expect-key-id?",
-		"--health=x":  "--health: unknown flag", // of two, either may be meant
-		"--nothing=x": "--nothing: unknown flag",
+		"--health=x":  "--health: unknown flag: there are --debug, --expect-key-id, --health-path, --health-port, --listen and --output", // of two, either may be meant
+		"--nothing=x": "--nothing: unknown flag: there are --debug, --expect-key-id, --health-path, --health-port, --listen and --output",
 	} {
 		set, _ := flagsOf(t)
 		if err := config.ParseArgs(set, []string{arg}); err == nil || err.Error() != want {
 			t.Errorf("%s: %v, want %s", arg, err, want)
 		}
+	}
+}
+
+// TestNothingIsMissingWhereALineCouldNotBeRead: what was mistyped may be what is missing.
+func TestNothingIsMissingWhereALineCouldNotBeRead(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"nothing at all":       {nil, "--key: is missing"},
+		"a key":                {[]string{"--kye=alias/a"}, "--kye: unknown flag"},
+		"a socket":             {[]string{"--key=alias/a,alias/b", "--lisen=/a,/b"}, "--lisen: unknown flag"},
+		"a socket, unlike one": {[]string{"--key=alias/a,alias/b", "--listen=/a"}, "--listen: 2 keys and 1 socket"},
+		"a role":               {[]string{"--key=alias/a", "--external-id=ab", "--asume-role-arn=b"}, "--asume-role-arn: unknown flag"},
+		"who may connect":      {[]string{"--key=alias/a", "--listen=@a", "--alow-uid=0"}, "--alow-uid: unknown flag"},
+		"a limit":              {[]string{"--key=alias/a", "--qps-limit=1", "--bust-limit=2"}, "--bust-limit: unknown flag"},
+		"a value":              {[]string{"--key"}, "--key: needs a value"},
+		"a word":               {[]string{"alias/a"}, `unexpected argument "alias/a"; did you mean --key?`},
+	} {
+		set := pflag.NewFlagSet("test", pflag.ContinueOnError)
+		_, err := config.NewFlags(set).Parse(c.args, func(string) (string, bool) { return "", false })
+		mistakes, _ := errors.AsType[config.Mistakes](err)
+		if told := mistakes.Certain(); len(told) != 1 || !strings.HasPrefix(told[0].String(), c.want) {
+			t.Errorf("%s: told %q, want %q alone", name, told.Error(), c.want)
+		}
+	}
+	stray := config.StrayVariables([]string{config.EnvPrefix + "KYE=alias/a"}, []string{"key"})
+	missing := config.Mistake{Field: "--key", Follows: true}
+	if told := append(config.Mistakes{missing}, stray...).Certain(); len(told) != 1 || told[0] != stray[0] {
+		t.Errorf("told %q", told.Error())
 	}
 }
 
@@ -87,7 +119,7 @@ func TestVariablesThatSetNothingAreMistakes(t *testing.T) {
 		"none":            {[]string{"HOME=/", "AWS_REGION=us-west-2", p + "LISTEN=/s", p + "KMS_TIMEOUT="}, nil},
 		"a typo":          {[]string{p + "KMS_TIMOUT=1s"}, []string{p + "KMS_TIMOUT: sets no flag of this program; did you mean " + p + "KMS_TIMEOUT?"}},
 		"two, by name":    {[]string{p + "Z=", p + "A"}, []string{p + "A: sets no flag of this program", p + "Z: sets no flag of this program"}},
-		"small letters":   {[]string{p + "listen=/s"}, []string{p + "listen: sets no flag of this program"}},
+		"small letters":   {[]string{p + "listen=/s"}, []string{p + "listen: sets no flag of this program; did you mean " + p + "LISTEN?"}},
 		"the prefix only": {[]string{p + "="}, []string{p + ": sets no flag of this program"}},
 		"a Service of that name": {[]string{
 			p + "SERVICE_HOST=10.0.0.1", p + "SERVICE_PORT=8080", p + "SERVICE_PORT_HTTP=8080", p + "PORT=tcp://10.0.0.1:8080",

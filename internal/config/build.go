@@ -77,7 +77,16 @@ func (b *builder) add(path, text string) {
 	}
 }
 
-// between returns as much of a list as may be.
+// addFollowing adds a mistake that the absence of another setting makes.
+func (b *builder) addFollowing(path, text string) {
+	before := len(b.mistakes)
+	b.add(path, text)
+	for i := before; i < len(b.mistakes); i++ {
+		b.mistakes[i].Follows = true
+	}
+}
+
+// allowed returns as much of a list as may be.
 func allowed[E any](b *builder, list []E, at string) []E {
 	if len(list) > maxItems {
 		b.add(at, fmt.Sprintf("has more than %d, which is the most", maxItems))
@@ -165,7 +174,7 @@ func (b *builder) key(k keyDocument, at string) (key Key, ok bool) {
 	switch {
 	case k.ExternalID == "":
 	case k.AssumeRoleARN == "":
-		b.add(at+".externalID", "has no meaning without "+b.name("providers[].keys[].assumeRoleARN"))
+		b.addFollowing(at+".externalID", "has no meaning without "+b.name("providers[].keys[].assumeRoleARN"))
 	case !keyref.Matches(externalIDForm, k.ExternalID) || len(k.ExternalID) < minExternalID || len(k.ExternalID) > maxExternalID:
 		b.add(at+".externalID", fmt.Sprintf("is no external id: want %d to %d letters, digits and _+=,.@:/-", minExternalID, maxExternalID))
 	}
@@ -242,10 +251,12 @@ func (b *builder) checkSockets(cfg *Config) {
 			b.add(at, fmt.Sprintf("%s has %d bytes: a socket's path may have %d", quote(path), len(path), maxSocketPath))
 		case strings.ContainsRune(path, 0):
 			b.add(at, quote(path)+" contains a zero byte")
+		case placeholder(path) != "": // of a unit or a manifest that nothing filled in
+			b.add(at, placeholder(path))
 		case strings.HasSuffix(path, "/"):
 			b.add(at, quote(path)+" is a directory: want the path of a socket in it")
 		case abstract && len(cfg.Socket.AllowUIDs) == 0:
-			b.add(at, fmt.Sprintf("%s is an abstract socket, which every user of the network namespace can reach: say with %s who may",
+			b.addFollowing(at, fmt.Sprintf("%s is an abstract socket, which every user of the network namespace can reach: say with %s who may",
 				quote(path), b.name("socket.allowUIDs")))
 		}
 		if !abstract {

@@ -101,11 +101,12 @@ func LogFormats() []string { return logFormat("").values() }
 
 // A Mistake is something wrong with one setting.
 type Mistake struct {
-	File  string // "" where it is not of a file
-	Line  int    // of File, from 1; 0 where it is not of one line
-	Field string // such as "--key" or "providers[0].keys[1].region"; "" for the whole
-	Text  string
-	Usage bool // the command line cannot be read as it is, whatever it configures
+	File    string // "" where it is not of a file
+	Line    int    // of File, from 1; 0 where it is not of one line
+	Field   string // such as "--key" or "providers[0].keys[1].region"; "" for the whole
+	Text    string
+	Usage   bool // the command line, or a variable, cannot be read as it is, whatever it configures
+	Follows bool // something is missing, which may stand in what could not be read
 }
 
 // String returns where and what in one line.
@@ -133,6 +134,19 @@ func (m Mistakes) Error() string {
 		lines[i] = one.String()
 	}
 	return strings.Join(lines, "\n")
+}
+
+// Certain returns those that do not follow from another one: where a part of the
+// command line could not be read, nobody knows what is missing.
+func (m Mistakes) Certain() Mistakes {
+	if !slices.ContainsFunc(m, func(one Mistake) bool { return one.Usage && !one.Follows }) {
+		return m
+	}
+	return slices.DeleteFunc(slices.Clone(m), func(one Mistake) bool { return one.Follows })
+}
+
+func (m *Mistakes) addFollowing(field, text string) {
+	*m = append(*m, Mistake{Field: field, Text: text, Follows: true})
 }
 
 func (m *Mistakes) add(field, text string) { *m = append(*m, Mistake{Field: field, Text: text}) }

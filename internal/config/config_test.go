@@ -162,7 +162,7 @@ func TestEveryMistakeIsNamedWithItsFlag(t *testing.T) {
 		"unknown, far away":             {[]string{"--frobnicate", "x", "--key=alias/a"}, []string{"--frobnicate: unknown flag"}},
 		"argument":                      {[]string{"--key=alias/a", "extra"}, []string{`unexpected argument "extra"`}},
 		"value missing":                 {[]string{"--key"}, []string{"--key: needs a value", "--key: is missing"}},
-		"not a number":                  {[]string{"--key=alias/a", "--qps-limit=x"}, []string{`--qps-limit: "x" is no int`}},
+		"not a number":                  {[]string{"--key=alias/a", "--qps-limit=x"}, []string{`--qps-limit: "x" is no whole number`}},
 		"not a duration":                {[]string{"--key=alias/a", "--kms-timeout=5"}, []string{`--kms-timeout: "5" is no duration`}},
 		"unequal lists":                 {[]string{"--key=alias/a,alias/b"}, []string{"--listen: 2 keys and 1 socket"}},
 		"too many contexts":             {[]string{"--key=alias/a", "--encryption-context=a=b", "--encryption-context=c=d"}, []string{"--encryption-context: 2 contexts and 1 key"}},
@@ -240,7 +240,7 @@ func numberedFlags(flag string, n int) []string {
 func TestMistakeOfTheEnvironmentNamesItsVariable(t *testing.T) {
 	t.Parallel()
 	_, err := parse(t, map[string]string{"AWS_ENCRYPTION_PROVIDER_KMS_TIMEOUT": "soon"}, "--key=alias/a")
-	if err == nil || err.Error() != `AWS_ENCRYPTION_PROVIDER_KMS_TIMEOUT: "soon" is no duration` {
+	if err == nil || err.Error() != `AWS_ENCRYPTION_PROVIDER_KMS_TIMEOUT: "soon" is no duration: want a number and its unit, such as 2.5s or 3m` {
 		t.Errorf("got %v", err)
 	}
 	_, err = parse(t, map[string]string{"AWS_ENCRYPTION_PROVIDER_REGION": "Oregon"}, "--key=alias/a")

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -84,6 +85,8 @@ func (d *decoder) value(n *yaml.Node, to reflect.Value, path string) {
 		d.add(n.Line, path, "YAML's tags are not taken: leave "+quote(n.Tag)+" out")
 	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null":
 		d.add(n.Line, path, "has no value")
+	case isTemplate(n):
+		d.add(n.Line, path, unfilled)
 	case to.Kind() == reflect.Struct:
 		d.object(n, to, path)
 	case to.Kind() == reflect.Slice:
@@ -132,8 +135,17 @@ func (d *decoder) object(n *yaml.Node, to reflect.Value, path string) {
 
 // unknown returns the field that was meant; "" where none is near.
 func (d *decoder) unknown(name *yaml.Node, at string, fields []string) string {
-	meant, text := Nearest(name.Value, fields), "unknown field"
-	if meant != "" {
+	visible := strings.Map(func(r rune) rune {
+		if isInvisible(r) {
+			return -1
+		}
+		return r
+	}, name.Value)
+	meant, text := Nearest(visible, fields), "unknown field"
+	switch {
+	case visible != name.Value:
+		text += ": an invisible character stands in its name, take it out"
+	case meant != "":
 		text += "; did you mean " + meant + "?"
 	}
 	d.add(name.Line, at, text)
@@ -149,6 +161,9 @@ func (d *decoder) pairs(n *yaml.Node, path string, visit func(name, value *yaml.
 		switch {
 		case name.ShortTag() == "!!merge":
 			d.add(name.Line, at, "YAML's merges are not taken: write it out")
+			continue
+		case isTemplate(name):
+			d.add(name.Line, path, unfilled)
 			continue
 		case name.Kind != yaml.ScalarNode || name.Anchor != "" || name.Style&yaml.TaggedStyle != 0 || !isText(name):
 			d.add(name.Line, at, "the name of a field must be text: put it in quotes")
@@ -197,7 +212,9 @@ func (d *decoder) texts(n *yaml.Node, to reflect.Value, path string) {
 }
 
 func (d *decoder) scalar(n *yaml.Node, to reflect.Value, path string) {
-	switch {
+	switch unfilled := placeholder(n.Value); {
+	case unfilled != "" && !ofContext(path):
+		d.add(n.Line, path, unfilled)
 	case to.Type() == reflect.TypeFor[time.Duration]():
 		took, err := time.ParseDuration(n.Value)
 		if err != nil || !keyref.Matches(durationForm, n.Value) {
@@ -220,6 +237,37 @@ func (d *decoder) scalar(n *yaml.Node, to reflect.Value, path string) {
 		to.SetUint(number)
 	}
 }
+
+// unfilled is told of a template's value: YAML takes {{ name }} for two mappings, one
+// within the other.
+const unfilled = "is {{ }} of a template that nobody has filled in: fill it in, and give the file that comes out"
+
+func isTemplate(n *yaml.Node) bool {
+	inner := func(n *yaml.Node) bool { return n.Kind == yaml.MappingNode && n.Style&yaml.FlowStyle != 0 }
+	return inner(n) && len(n.Content) > 0 && inner(n.Content[0])
+}
+
+// placeholder is what is told of a text that holds one; "" where it holds none. It
+// repeats only that: the text may be a secret.
+func placeholder(text string) string {
+	found := regexp.MustCompile(`\$\{[^{}]*\}|\$\([A-Za-z_][A-Za-z0-9_]*\)|\{\{[^{}]*\}\}|\{%[^{}]*%\}`).FindString(text)
+	if found == "" {
+		found = regexp.MustCompile(`^(\$[A-Za-z_][A-Za-z0-9_]*|<[A-Za-z][A-Za-z0-9 _-]*>)$`).FindString(text)
+	}
+	if found == "" {
+		return ""
+	}
+	if !keyref.Matches(`^[${}(<]+[ \w.-]*[})>%]*$`, found) { // such as ${NAME:-default}, whose rest may be a secret
+		found = map[byte]string{'$': "${...}", '{': "{{...}}"}[found[0]]
+	}
+	return "holds " + quote(found) + ", a placeholder that nobody has filled in: put your own there"
+}
+
+// ofContext tells the values of an encryption context, which the operator chooses.
+func ofContext(path string) bool { return strings.Contains(path, "].encryptionContext") }
+
+// isInvisible tells what nobody sees in a name: U+200B, U+00A0, U+FEFF and their like.
+func isInvisible(r rune) bool { return r > unicode.MaxASCII && !unicode.IsGraphic(r) || r == '\u00a0' }
 
 func isQuoted(n *yaml.Node) bool {
 	return n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0

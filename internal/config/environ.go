@@ -13,9 +13,10 @@ import (
 // The variables by which Kubernetes tells a pod of a Service are not ours, though a
 // Service can have a name that gives them our prefix.
 func StrayVariables(environ, flags []string) Mistakes {
-	names := make([]string, len(flags))
+	names, stems := make([]string, len(flags)), make([]string, len(flags))
 	for i, flag := range flags {
 		names[i] = EnvName(flag)
+		stems[i] = strings.TrimPrefix(names[i], EnvPrefix) // what they all begin with makes none nearer
 	}
 	given := make([]string, 0, len(environ))
 	for _, pair := range environ {
@@ -28,10 +29,10 @@ func StrayVariables(environ, flags []string) Mistakes {
 			continue
 		}
 		text := "sets no flag of this program"
-		if meant := Nearest(name, names); meant != "" {
-			text += "; did you mean " + meant + "?"
+		if meant := Nearest(strings.TrimPrefix(name, EnvPrefix), stems); meant != "" {
+			text += "; did you mean " + EnvPrefix + meant + "?"
 		}
-		strays.add(cut(name), text)
+		strays.addUsage(cut(name), text)
 	}
 	slices.SortFunc(strays, func(a, b Mistake) int { return strings.Compare(a.Field, b.Field) })
 	return strays

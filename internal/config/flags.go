@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -212,7 +211,7 @@ func parseArgs(set *pflag.FlagSet, args []string, mistakes *Mistakes) error {
 		one, args = nextArgument(set, args)
 		switch {
 		case one.name == "":
-			mistakes.addUsage("", fmt.Sprintf("unexpected argument %s", quote(one.text)))
+			mistakes.addUsage("", "unexpected argument "+quote(one.text)+meantByWord(set, one.text))
 		case one.name == "help" || one.name == "h":
 			return pflag.ErrHelp
 		case one.flag == nil:
@@ -356,8 +355,23 @@ func (f *Flags) refuseEmptyLists(mistakes *Mistakes) {
 
 func assign(set *pflag.FlagSet, field, name, value string, mistakes *Mistakes) {
 	if err := set.Set(name, value); err != nil {
-		mistakes.add(field, fmt.Sprintf("%s is no %s", quote(value), set.Lookup(name).Value.Type()))
+		mistakes.add(field, quote(value)+" "+unlike(set.Lookup(name).Value.Type()))
 	}
+}
+
+// unlike says of a value why a flag of that type does not take it.
+func unlike(flagType string) string {
+	switch {
+	case flagType == "bool":
+		return "is neither true nor false"
+	case flagType == "duration":
+		return "is no duration: want a number and its unit, such as 2.5s or 3m"
+	case strings.HasPrefix(flagType, "int"), strings.HasPrefix(flagType, "uint"):
+		return "is no whole number, or too large a one"
+	case flagType == "stringSlice":
+		return "is no list: want a,b,c; an element with a comma or a quotation mark in it needs quotation marks around it"
+	}
+	return "cannot be taken"
 }
 
 func quote(s string) string { return strconv.Quote(cut(s)) }

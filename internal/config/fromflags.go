@@ -142,15 +142,15 @@ func (f *Flags) warnings() []string {
 // providers pairs the lists. Where there is no key there is nothing to pair.
 func (f *Flags) providers(m *Mistakes) []providerDocument {
 	if len(f.keys) == 0 {
-		m.add(f.given("key"), "is missing: give the ARN of a KMS key, or a file with --config")
+		m.addFollowing(f.given("key"), "is missing: give the ARN of a KMS key, or a file with --config")
 		return nil
 	}
 	if len(f.keys) != len(f.listen) {
-		m.add(f.given("listen"), fmt.Sprintf("%s and %s: each key needs a socket of its own, in the same order",
+		m.addFollowing(f.given("listen"), fmt.Sprintf("%s and %s: each key needs a socket of its own, in the same order",
 			count(len(f.keys), "key"), count(len(f.listen), "socket")))
 	}
 	if len(f.contexts) > len(f.keys) {
-		m.add(f.given("encryption-context"), fmt.Sprintf("%s and %s: the n-th context belongs to the n-th key, and the last has none",
+		m.addFollowing(f.given("encryption-context"), fmt.Sprintf("%s and %s: the n-th context belongs to the n-th key, and the last has none",
 			count(len(f.contexts), "context"), count(len(f.keys), "key")))
 	}
 	if len(f.decryptKeys) > 0 && len(f.keys) > 1 {
@@ -212,7 +212,7 @@ func (f *Flags) retry(m *Mistakes) (tokens uint32, flat bool) {
 	case f.retryTokens > 0:
 		return uint32(f.retryTokens), false //nolint:gosec // looked at above
 	case f.qpsLimit > 0 && f.burstLimit == 0:
-		m.add(f.given("burst-limit"), "must be above 0 with --qps-limit; better use --retry-token-capacity")
+		m.addFollowing(f.given("burst-limit"), "must be above 0 with --qps-limit; better use --retry-token-capacity")
 	case f.qpsLimit > 0:
 		return uint32(f.qpsLimit + f.burstLimit), true //nolint:gosec // looked at above
 	}

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
+	"sigs.k8s.io/aws-encryption-provider/internal/yamlwords"
 )
 
 // FuzzLoad looks for a file that is taken and should not be: what is taken passes
@@ -53,7 +54,7 @@ func checkWords(t *testing.T, err error, data []byte) {
 	if !ok || len(mistakes) == 0 || len(mistakes) > maxMistakes+1 {
 		t.Fatalf("%d mistakes: %v", len(mistakes), err)
 	}
-	last := countLines(data)
+	last := len(yamlwords.Lines(data))
 	for _, m := range mistakes {
 		line := m.String()
 		if m.File != "file" || m.Line < 0 || m.Line > last || m.Text == "" {
@@ -61,6 +62,11 @@ func checkWords(t *testing.T, err error, data []byte) {
 		}
 		if len(line) > 1000 || !utf8.ValidString(line) || strings.ContainsAny(line, "\n\r") {
 			t.Errorf("no line of a log: %q", line)
+		}
+		for _, theirs := range []string{"yaml:", "did not find", "could not find", "this context", "any token"} {
+			if strings.Contains(m.Text, theirs) {
+				t.Errorf("the parser's words: %s", m.Text)
+			}
 		}
 	}
 }

@@ -5,14 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
-	"sort"
-	"strings"
-	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
+	"sigs.k8s.io/aws-encryption-provider/internal/yamlwords"
 )
 
 // maxFile bounds a file. One with a hundred keys has some 30 kB.
@@ -24,28 +20,31 @@ func (d *decoder) parse(data []byte) *yaml.Node {
 		d.add(0, "", fmt.Sprintf("is longer than %d bytes (1 MiB)", maxFile))
 		return nil
 	}
-	d.last = countLines(data)
-	if !utf8.Valid(data) {
-		d.add(badLine(data), "", "is not UTF-8")
+	d.last = len(yamlwords.Lines(data))
+	if m, found := yamlwords.Characters(data); found {
+		d.notYAML(m)
 		return nil
 	}
-	documents, err := documents(data)
+	roots, err := rootsOf(data)
 	switch {
 	case err != nil:
-		d.syntax(err, data)
+		d.notYAML(yamlwords.Explain(data, err, func(beginning []byte) error {
+			_, err := rootsOf(beginning)
+			return err
+		}))
 		return nil
-	case len(documents) == 0 || len(documents) == 1 && documents[0].ShortTag() == "!!null":
+	case len(roots) == 0 || len(roots) == 1 && roots[0].ShortTag() == "!!null":
 		d.add(0, "", "is empty: want apiVersion, kind and providers")
 		return nil
-	case len(documents) > 1:
-		d.add(documents[1].Line, "", "a second YAML document begins here: want one")
+	case len(roots) > 1:
+		d.add(roots[1].Line, "", "a second YAML document begins here: want one")
 		delete(d.broken, "") // the first one is looked at
 	}
-	return documents[0]
+	return roots[0]
 }
 
-// documents returns the roots of what stands in a text.
-func documents(data []byte) ([]*yaml.Node, error) {
+// rootsOf returns the roots of the documents of a text.
+func rootsOf(data []byte) ([]*yaml.Node, error) {
 	var roots []*yaml.Node
 	parser := yaml.NewDecoder(bytes.NewReader(data))
 	for {
@@ -61,41 +60,4 @@ func documents(data []byte) ([]*yaml.Node, error) {
 	}
 }
 
-// countLines knows the ends of lines of YAML 1.1, those of Unicode among them.
-func countLines(data []byte) int {
-	n := 1 - bytes.Count(data, []byte("\r\n"))
-	for _, end := range []string{"\n", "\r", "\u0085", "\u2028", "\u2029"} {
-		n += bytes.Count(data, []byte(end))
-	}
-	return n
-}
-
-func badLine(data []byte) int {
-	for i, line := range bytes.Split(data, []byte("\n")) {
-		if !utf8.Valid(line) {
-			return i + 1
-		}
-	}
-	return 0
-}
-
-// syntax names the line with which the text stops being YAML. The parser's own
-// number is dropped: it counts from where a construct began, and in two ways.
-func (d *decoder) syntax(err error, data []byte) {
-	lines := bytes.SplitAfter(data, []byte("\n"))
-	ends := make([]int, len(lines))
-	end := 0
-	for i, line := range lines {
-		end += len(line)
-		ends[i] = end
-	}
-	bad := sort.Search(len(lines)-1, func(i int) bool {
-		_, same := documents(data[:ends[i]])
-		return same != nil && same.Error() == err.Error()
-	})
-	text := regexp.MustCompile(`^yaml: (line [0-9]+: )?`).ReplaceAllString(err.Error(), "")
-	if strings.Contains(text, "cannot start any token") && keyref.Matches(`^ *\t`, string(lines[bad])) {
-		text += ": indent with spaces, not with tabs"
-	}
-	d.add(bad+1, "", "is no YAML: "+cut(text))
-}
+func (d *decoder) notYAML(m yamlwords.Mistake) { d.add(m.Line, "", "is not YAML: "+m.Text) }

@@ -257,6 +257,7 @@ func beyondSchema() map[string]string {
 		"a-region-that-contradicts-the-arn": "of two texts",
 		"a-second-document-that-is-no-yaml": "one document is looked at",
 		"a-socket-given-twice":              "of two objects, and two ways to write a path",
+		"a-variable-for-a-socket":           "a path of no form",
 		"a-yaml-tag":                        "a matter of YAML",
 		"an-empty-second-document":          "one document is looked at",
 		"an-epoch-with-a-point":             "1.0 is an integer of JSON",

@@ -121,25 +121,52 @@ func readWithin(limit time.Duration, path string, read func(string) ([]byte, err
 func ReadFile(path string) ([]byte, error) {
 	// Without O_NONBLOCK a named pipe would hold the caller up.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) //nolint:gosec // the operator names the file
-	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("opening the configuration: %w: user %d may not read it", err, os.Geteuid())
-	}
 	if err != nil {
-		return nil, fmt.Errorf("opening the configuration: %w", err)
+		return nil, &fileError{path, err}
 	}
 	defer f.Close() //nolint:errcheck // only read
 	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("looking at the configuration: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no regular file, so it could not be read again", path)
+	switch {
+	case err != nil:
+		return nil, &fileError{path, err}
+	case info.IsDir():
+		return nil, fmt.Errorf("%s is a directory: give the path of a file in it", path)
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file, so it could not be read again", path)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return nil, fmt.Errorf("reading the configuration: %w", err)
+		return nil, &fileError{path, err}
 	}
 	return data, nil
+}
+
+// A fileError is a file that could not be read, in words without the system call's.
+type fileError struct {
+	path string
+	err  error
+}
+
+func (e *fileError) Error() string { return e.path + ": " + e.why() }
+func (e *fileError) Unwrap() error { return e.err }
+
+func (e *fileError) why() string {
+	switch {
+	case errors.Is(e.err, fs.ErrNotExist):
+		return "there is no such file: look at its path, and at the directory that this runs in"
+	case errors.Is(e.err, fs.ErrPermission):
+		return fmt.Sprintf("user %d may not read it", os.Geteuid())
+	case errors.Is(e.err, syscall.ENOTDIR):
+		return "a part of its path is a file, not a directory"
+	case errors.Is(e.err, syscall.ELOOP):
+		return "its symbolic links lead in a circle"
+	case errors.Is(e.err, syscall.ENAMETOOLONG):
+		return "its path is too long"
+	}
+	if errno, ok := errors.AsType[syscall.Errno](e.err); ok {
+		return "it cannot be read: " + errno.Error()
+	}
+	return "it cannot be read"
 }
 
 // fileWords names mistakes in the words of a file.

@@ -177,14 +177,19 @@ func TestFileThatCannotBeReadIsAMistakeOfWhoNamesIt(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	pipe := filepath.Join(dir, "pipe")
-	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+	file, circle := filepath.Join(dir, "file"), filepath.Join(dir, "circle")
+	err := errors.Join(syscall.Mkfifo(pipe, 0o600), os.Symlink(circle, circle), os.WriteFile(file, nil, 0o600))
+	if err != nil {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
 		"":                            "is given and empty",
-		filepath.Join(dir, "missing"): "no such file or directory",
-		dir:                           "is no regular file",
-		pipe:                          "is no regular file", // and nobody waits for its writer
+		filepath.Join(dir, "missing"): "there is no such file",
+		dir:                           "is a directory",
+		filepath.Join(file, "below"):  "a part of its path is a file",
+		circle:                        "lead in a circle",
+		strings.Repeat("x", 300):      "its path is too long",
+		pipe:                          "is not a regular file", // and nobody waits for its writer
 	} {
 		env := map[string]string{"AWS_ENCRYPTION_PROVIDER_CONFIG": path}
 		for field, read := range map[string]func() (*config.Config, error){
@@ -244,6 +249,7 @@ func TestWorstFilesAreReadInTime(t *testing.T) {
 		"nested lists":    head + "providers: " + strings.Repeat("[", 100_000) + "\n",
 		"nested mappings": head + "providers: " + strings.Repeat("{a: ", 9_000) + strings.Repeat("}", 9_000) + "\n",
 		"an open quote":   head + "a: \"" + strings.Repeat("x\n", 100_000),
+		"an open bracket": head + "a: [\n" + strings.Repeat("1,\n", 60_000) + "1 \"x\"",
 		"doubled fields":  head + strings.Repeat("kmsTimeout: 1s\n", 15_000),
 		"documents":       strings.Repeat("---\na: b\n", 25_000),
 	} {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/typo"
 )
 
@@ -24,15 +25,59 @@ func didYouMean(set *pflag.FlagSet, name string) string {
 	case len(begin) == 1:
 		return "; did you mean --" + begin[0] + "?"
 	}
+	return ": " + flagsThere(set)
+}
+
+// flagsThere names the flags of a set, where they are few.
+func flagsThere(set *pflag.FlagSet) string {
+	const few = 6
+	var names []string
+	set.VisitAll(func(flag *pflag.Flag) {
+		if !flag.Hidden && flag.Name != "help" { // which each command has
+			names = append(names, "--"+flag.Name)
+		}
+	})
+	switch {
+	case len(names) == 0:
+		return "this command has none"
+	case len(names) > few:
+		return "--help lists them"
+	}
+	return "there are " + enumerated(names)
+}
+
+// meantByWord names the flag that a word without a dash was probably meant for, where
+// there is one.
+func meantByWord(set *pflag.FlagSet, word string) string {
+	name, value, _ := strings.Cut(word, "=")
+	has := func(flag string) bool { return set.Lookup(flag) != nil }
+	var names []string
+	set.VisitAll(func(flag *pflag.Flag) { names = append(names, flag.Name) })
+	switch {
+	case has(name):
+		return "; did you mean --" + name + "?"
+	case value != "" && Nearest(name, names) != "":
+		return "; did you mean --" + standsFor(set, set.Lookup(Nearest(name, names))).Name + "?"
+	case word == "true" || word == "false":
+		return "; a switch has its value behind an equals sign, such as --debug=" + word
+	case has("config") && keyref.Matches(`\.(ya?ml|json)$`, word):
+		return "; did you mean --config?"
+	case has("key") && keyref.Matches(`^(arn:|alias/)`, word):
+		return "; did you mean --key?"
+	case has("listen") && keyref.Matches(`^(/|@|unix:)`, word):
+		return "; did you mean --listen?"
+	}
 	return ""
 }
 
 // Nearest is the name that was meant by one that is none of them; "" where none is
-// near.
+// near: two slips are many in a short word, which is then another word.
 func Nearest(name string, names []string) string {
-	best, least := "", 3
+	const most = 2
+	best, least := "", most+1
 	for _, one := range names {
-		if d := typo.Distance(name, one); d < least {
+		near := min(most, (min(len(name), len(one))+1)/3)
+		if d := typo.Distance(strings.ToLower(name), strings.ToLower(one)); d < least && d <= near {
 			best, least = one, d
 		}
 	}

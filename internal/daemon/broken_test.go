@@ -121,7 +121,7 @@ func TestWhatIsNoFileLeavesWhatIsServed(t *testing.T) {
 	_, p, f := runOne(t, "")
 	f.must(os.Remove(f.file))
 	f.must(os.Mkdir(f.file, 0o700))
-	f.refused(f.file + " is no regular file")
+	f.refused(f.file + " is a directory")
 	newCaller(t, p.listen).keyID()
 	f.must(os.Remove(f.file))
 	f.loads(fileText("", p))

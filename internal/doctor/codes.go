@@ -99,11 +99,11 @@ var table = [...]Info{
 	},
 	SlowKMS: {
 		"KMS0705", Warning, "calls to KMS take long", "use the KMS endpoint of the node's own Region, and look at the network path: VPC endpoint, proxy",
-		"An API server that starts makes one call for each DEK that it meets; KMS v1 one for each object.",
+		"An API server that starts makes one call for each DEK that it meets; KMS v1 one for each object. Change the endpoint on one node after the other, and while KMS answers. In the file it takes no restart.",
 	},
 	PathTaken: {
 		"KMS0706", Failure, "something stands at the socket's path that is no socket", "find out what put it there, and move it away; or give the program and this node's API server another path",
-		"The program removes sockets that nobody serves, and nothing else.",
+		"The program removes sockets that nobody serves, and nothing else. Another path takes a restart of this node's API server: on one node after the other, and only while KMS answers.",
 	},
 	PathUnusable: {"KMS0707", Failure, "no socket can be made or found at the path", "correct the path or its directory: each part of it has to be a directory that the program's user may enter and write to", ""},
 	DeadSocket: {

@@ -38,6 +38,7 @@ type Topics struct {
 
 const (
 	runbooks    = "runbooks"
+	outside     = `^\.\./[A-Z]+\.md(#|$)` // the README and its like of the source, as pages link to them
 	alertPrefix = "EncryptionProvider"
 )
 
@@ -117,12 +118,18 @@ func (e *UnknownError) Error() string {
 // a code, the runbook of an alert with or without "EncryptionProvider" before its name,
 // a page, or a section of a page as links write it: "rotation#when-an-old-key-may-go",
 // "docs/rotation.md" and "../rotation.md" too. An unknown name is an [*UnknownError].
-func Text(files fs.FS, name string) (string, error) {
+//
+// docsURL is where the directory of the pages is published; "" for nowhere. Where it
+// ends with /docs, what the pages link to in the source beside it is found there too.
+func Text(files fs.FS, name, docsURL string) (string, error) {
 	topics, err := All(files)
 	if err != nil {
 		return "", err
 	}
 	asked, heading, _ := strings.Cut(plain(name), "#")
+	if regexp.MustCompile(outside).MatchString(name) { // pages have such names too
+		return "", &UnknownError{Name: name, Nearest: called(topics.Pages, heading)}
+	}
 	all := topics.List()
 	i := slices.IndexFunc(all, func(t Topic) bool { return slices.Contains(t.names(), asked) })
 	if i < 0 {
@@ -139,10 +146,11 @@ func Text(files fs.FS, name string) (string, error) {
 	shown := string(text)
 	if heading != "" {
 		if shown = section(shown, heading); shown == "" {
-			return "", &UnknownError{Name: name, Nearest: headingsNear(topic.Name, heading, string(text))}
+			near := headingsNear(topic.Name, heading, string(text))
+			return "", &UnknownError{Name: name, Nearest: append(called(topics.Pages, heading), near...)}
 		}
 	}
-	return format(shown, topic.page), nil
+	return format(shown, topic.page, docsURL), nil
 }
 
 // plain is a name as it is compared: the path of a link and the punctuation of a
@@ -195,6 +203,17 @@ func nearest(asked string, topics []Topic) []string {
 	var names []string
 	for _, g := range guesses[:min(few, len(guesses))] {
 		names = append(names, g.name)
+	}
+	return names
+}
+
+// called are the pages that have the name of a heading.
+func called(pages []Topic, heading string) []string {
+	var names []string
+	for _, page := range pages {
+		if heading != "" && strings.EqualFold(page.Name, heading) {
+			names = append(names, page.Name)
+		}
 	}
 	return names
 }

@@ -3,6 +3,7 @@ package explain_test
 import (
 	"errors"
 	"io/fs"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -47,12 +48,12 @@ func TestNameIsFoundInEveryForm(t *testing.T) {
 		{"../rotation.md#when-an-old-key-may-go", old},
 		{"rotation#twice-1", "## Twice\n\nTwo.\n\n```bash\n# Twice\n```\n"},
 	} {
-		got, err := explain.Text(book(), c.name)
+		got, err := explain.Text(book(), c.name, "")
 		if err != nil || got != c.want {
 			t.Errorf("%s: %v\n%s\nwant\n%s", c.name, err, got, c.want)
 		}
 	}
-	page, err := explain.Text(book(), "docs/rotation.md")
+	page, err := explain.Text(book(), "docs/rotation.md", "")
 	if err != nil || !strings.HasPrefix(page, "# Rotation\n\n## When") || !strings.HasSuffix(page, "# Twice\n```\n") {
 		t.Errorf("the page: %v\n%s", err, page)
 	}
@@ -75,7 +76,7 @@ func TestUnknownNameIsToldTheNearest(t *testing.T) {
 		{"nothing at all", nil},
 		{"../../etc/passwd", nil},
 	} {
-		text, err := explain.Text(book(), c.name)
+		text, err := explain.Text(book(), c.name, "")
 		unknown, is := errors.AsType[*explain.UnknownError](err)
 		if !is || text != "" {
 			t.Errorf("%q: %q, %v", c.name, text, err)
@@ -103,7 +104,7 @@ func TestTextIsForATerminal(t *testing.T) {
 		"a link to a code":                {"[KMS0101](errors.md#kms0101), [`KMS0102`](errors.md#kms0102)", "KMS0101, `KMS0102` (explain errors#kms0102)"},
 		"a link out":                      {"[KMS](https://aws.amazon.com/kms/)", "KMS (https://aws.amazon.com/kms/)"},
 		"a link out that shows itself":    {"[https://a.b/](https://a.b/)", "https://a.b/"},
-		"a link to another file":          {"[the README](../README.md#try)", "the README (README.md)"},
+		"a link to another file":          {"[the README](../README.md#try)", "the README (README.md#try in the source)"},
 		"a link over two lines":           {"[one\ntwo](a.md)", "one two (explain a)"},
 		"a link in code":                  {"`[a](b.md)`", "`[a](b.md)`"},
 		"bold":                            {"**Do not** `a**b`", "Do not `a**b`"},
@@ -111,16 +112,88 @@ func TestTextIsForATerminal(t *testing.T) {
 		"an item":                         {"1. " + long + "\n   " + "more", "1. " + strings.TrimSpace(strings.Repeat("word ", 15)) + "\n   " + strings.TrimSpace(long[:25]) + " more"},
 		"a block":                         {"a\n\n```text\n" + long + "[a](b.md)\n```\nb", "a\n\n```text\n" + long + "[a](b.md)\n```\nb"},
 		"a block by indent":               {"a\n\n    " + long + "\n\nb", "a\n\n    " + long + "\n\nb"},
-		"a table":                         {"| a |\n| --- |\n| " + long + "[x](b.md) |", "| a |\n| --- |\n| " + long + "x (explain b) |"},
+		"a file that is shown":            {"[deploy/a.yaml](../deploy/a.yaml)", "deploy/a.yaml (in the source)"},
+		"a table":                         {"| a | b |\n| --- | --- |\n| `c` | [x](b.md) |", "| a | b |\n| --- | --- |\n| `c` | x (explain b) |"},
+		"a wide table of two columns":     {"| a | b |\n| --- | --- |\n| `c \\| d` | " + long + "[x](b.md) |\n| e | |\n\nf", "* `c | d`: " + strings.TrimSpace(long[:70]) + "\n  " + long[:30] + "x (explain b)\n* e\n\nf"},
+		"a wide table of three columns":   {"| a | b | |\n|---|---|---|\n| c | | d |\n| `e` | " + long + " | &lt;f> |", "* c\n  - d\n* `e`\n  - b: " + strings.TrimSpace(long[:70]) + "\n    " + strings.TrimSpace(long[:30]) + "\n  - <f>"},
+		"an item of long code":            {"* `" + long + "x`", "* `" + long + "x`"},
 		"a comment":                       {"a\n\n<!-- generated -->\n\nb", "a\n\nb"},
 		"a bracket without a link":        {"[a] (b) [c", "[a] (b) [c"},
 		"an open backtick":                {"a ` b", "a ` b"},
 	} {
-		got, err := explain.Text(fstest.MapFS{"page.md": {Data: []byte(c.in)}}, "page")
+		got, err := explain.Text(fstest.MapFS{"page.md": {Data: []byte(c.in)}}, "page", "")
 		if err != nil || got != c.want+"\n" {
 			t.Errorf("%s: %v, got\n%swant\n%s", name, err, got, c.want)
 		}
 	}
+}
+
+func TestLinkIntoTheSourceIsAnAddressWhereThePagesHaveOne(t *testing.T) {
+	t.Parallel()
+	files := fstest.MapFS{"page.md": {Data: []byte("[the flags](../README.md#flags)")}}
+	for docsURL, want := range map[string]string{
+		"":                                 "the flags (README.md#flags in the source)\n",
+		"https://example.org/kms/":         "the flags (README.md#flags in the source)\n", // the pages alone are there
+		"https://example.org/kms/v1/docs/": "the flags (https://example.org/kms/v1/README.md#flags)\n",
+	} {
+		if got, err := explain.Text(files, "page", docsURL); err != nil || got != want {
+			t.Errorf("%q: %v, got %swant %s", docsURL, err, got, want)
+		}
+	}
+}
+
+// TestReadmeOfTheSourceIsNotTheIndex: a link of a page leads to the one, and the name
+// alone to the other.
+func TestReadmeOfTheSourceIsNotTheIndex(t *testing.T) {
+	t.Parallel()
+	if text, err := explain.Text(docs.Files(), "README", ""); err != nil || !strings.HasPrefix(text, "# ") {
+		t.Errorf("%v\n%s", err, text)
+	}
+	for _, name := range []string{"../README.md", "../README.md#flags", "README#flags", "README.md#no-such", "../SECURITY.md"} {
+		text, err := explain.Text(docs.Files(), name, "")
+		unknown, is := errors.AsType[*explain.UnknownError](err)
+		if !is || text != "" || strings.HasSuffix(name, "#flags") && !slices.Contains(unknown.Nearest, "flags") {
+			t.Errorf("%s: %v\n%s", name, err, text)
+		}
+	}
+}
+
+// TestEveryPageFitsATerminal: what may be wider is to be copied, and a word that
+// cannot be broken.
+func TestEveryPageFitsATerminal(t *testing.T) {
+	t.Parallel()
+	topics, err := explain.All(docs.Files())
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := 0
+	for _, topic := range topics.List() {
+		text, err := explain.Text(docs.Files(), topic.Name, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		fenced := false
+		for line := range strings.Lines(text) {
+			lines++
+			if strings.HasPrefix(strings.TrimSpace(line), "```") {
+				fenced = !fenced
+			}
+			line = strings.TrimRight(line, "\n")
+			if utf8.RuneCountInString(line) > 80 && !fenced && !strings.HasPrefix(line, "    ") && !oneWord(line) {
+				t.Errorf("explain %s: %d columns: %s", topic.Name, utf8.RuneCountInString(line), line)
+			}
+		}
+	}
+	if lines < 3000 {
+		t.Errorf("%d lines: the test is wrong", lines)
+	}
+}
+
+// oneWord reports whether a line is one that cannot be broken, behind a mark.
+func oneWord(line string) bool {
+	line = regexp.MustCompile(`^ *([*-]|#+|[0-9]+\.) `).ReplaceAllString(line, "")
+	line = regexp.MustCompile("`[^`]*`").ReplaceAllString(line, "code")
+	return !strings.Contains(strings.TrimSpace(line), " ")
 }
 
 // TestEveryNameIsExplained holds the pages that the program carries against what it
@@ -147,7 +220,7 @@ func TestEveryNameIsExplained(t *testing.T) {
 		t.Errorf("the pages have the codes\n%q\nwant\n%q", got, want)
 	}
 	for _, topic := range slices.Concat(topics.Codes, topics.Doctor, topics.Alerts, topics.Pages) {
-		text, err := explain.Text(docs.Files(), topic.Name)
+		text, err := explain.Text(docs.Files(), topic.Name, "")
 		if err != nil || topic.Title == "" || strings.ContainsAny(topic.Title, "\n|") {
 			t.Errorf("%s: title %q, %v", topic.Name, topic.Title, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -96,17 +97,18 @@ func firstSentence(section string) string {
 // width is that of a terminal: lines of prose are wrapped at it.
 const width = 80
 
-// format makes a terminal's text of a page's Markdown. Links say where to read on,
-// prose is wrapped, and what is to be copied stays as it is.
-func format(text, page string) string {
-	var out strings.Builder
-	var open []string // lines of the paragraph or list item that is read
-	flush := func() {
-		if len(open) > 0 {
-			out.WriteString(wrap(links(strings.Join(open, "\n"), page)))
-		}
-		open = nil
-	}
+// A printer makes a terminal's text of a page's Markdown. Links say where to read on,
+// prose is wrapped, a table that is too wide becomes a list, and what is to be copied
+// stays as it is.
+type printer struct {
+	page, docsURL string
+	out           strings.Builder
+	open          []string // lines of the paragraph or list item that is read
+	rows          []string // lines of the table that is read
+}
+
+func format(text, page, docsURL string) string {
+	p := &printer{page: page, docsURL: docsURL}
 	fenced, empty := false, true
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\n")
@@ -114,37 +116,118 @@ func format(text, page string) string {
 		fence := strings.HasPrefix(trimmed, "```")
 		switch {
 		case fence || fenced:
-			flush()
+			p.flush()
 			fenced = fenced != fence
-			out.WriteString(line + "\n")
+			p.out.WriteString(line + "\n")
 		case strings.HasPrefix(trimmed, "<!--") && strings.HasSuffix(trimmed, "-->"):
-			flush() // a note to who edits the page
+			p.flush() // a note to who edits the page
 			continue
 		case trimmed == "":
-			flush()
+			p.flush()
 			if !empty {
-				out.WriteString("\n")
+				p.out.WriteString("\n")
 			}
-		case strings.HasPrefix(trimmed, "#"), strings.HasPrefix(trimmed, "|"):
-			flush()
-			out.WriteString(unbroken(links(line, page)) + "\n")
-		case len(open) == 0 && strings.HasPrefix(line, "    "): // a block without a fence
-			out.WriteString(line + "\n")
-		case item(trimmed) != "":
-			flush()
-			open = append(open, line)
 		default:
-			open = append(open, line)
+			p.line(line, trimmed)
 		}
 		empty = trimmed == "" && !fenced
 	}
-	flush()
-	return strings.Trim(out.String(), "\n") + "\n"
+	p.flush()
+	return strings.Trim(p.out.String(), "\n") + "\n"
 }
 
-// item is the mark that a list's item begins with, "" for other lines.
+// line takes a line of prose, of a list or of a table.
+func (p *printer) line(line, trimmed string) {
+	switch {
+	case strings.HasPrefix(trimmed, "|"):
+		if len(p.open) > 0 {
+			p.flush()
+		}
+		p.rows = append(p.rows, line)
+	case strings.HasPrefix(trimmed, "#"):
+		p.flush()
+		p.write(line)
+	case len(p.open) == 0 && strings.HasPrefix(line, "    "): // a block without a fence
+		p.flush()
+		p.out.WriteString(line + "\n")
+	case item(trimmed) != "":
+		p.flush()
+		p.open = append(p.open, line)
+	default:
+		p.open = append(p.open, line)
+	}
+}
+
+// flush writes what was read: it is complete.
+func (p *printer) flush() {
+	if len(p.open) > 0 {
+		p.write(strings.Join(p.open, "\n"))
+	}
+	if len(p.rows) > 0 {
+		p.table()
+	}
+	p.open, p.rows = nil, nil
+}
+
+// write writes a paragraph, an item or a heading.
+func (p *printer) write(paragraph string) { p.out.WriteString(wrap(p.links(paragraph))) }
+
+// table writes the rows as they are where they fit. Else each is an item, and where it
+// has more than two cells, each further one an item below it, after its column's title.
+func (p *printer) table() {
+	fits := true
+	for i, row := range p.rows {
+		p.rows[i] = unbroken(p.links(row))
+		fits = fits && utf8.RuneCountInString(p.rows[i]) <= width
+	}
+	if fits || len(p.rows) < 3 { // without a head it is something else
+		p.out.WriteString(strings.Join(p.rows, "\n") + "\n")
+		return
+	}
+	titles := cells(p.rows[0])
+	for _, row := range p.rows[2:] {
+		p.out.WriteString(asItem(titles, cells(row)))
+	}
+}
+
+// asItem is a row as an item of a list.
+func asItem(titles, row []string) string {
+	if len(row) == 2 {
+		return wrap("* " + strings.Join(slices.DeleteFunc(row, isEmpty), ": "))
+	}
+	var text strings.Builder
+	text.WriteString(wrap("* " + row[0]))
+	for i, cell := range row {
+		switch {
+		case i == 0 || cell == "":
+		case i < len(titles) && titles[i] != "":
+			text.WriteString(wrap("  - " + titles[i] + ": " + cell))
+		default:
+			text.WriteString(wrap("  - " + cell))
+		}
+	}
+	return text.String()
+}
+
+func isEmpty(text string) bool { return text == "" }
+
+// cells are those of a row. A bar behind a backslash is a character.
+func cells(row string) []string {
+	const bar = "\x00"
+	row = strings.ReplaceAll(strings.Trim(strings.TrimSpace(row), "|"), `\|`, bar)
+	found := strings.Split(row, "|")
+	for i, cell := range found {
+		found[i] = strings.NewReplacer(bar, "|", "&lt;", "<", "<br>", " ").Replace(strings.TrimSpace(cell))
+	}
+	return found
+}
+
+// item is the mark that a list's item or a heading begins with, "" for other lines.
 func item(line string) string {
 	mark, _, is := strings.Cut(line, " ")
+	if is && mark != "" && strings.Trim(mark, "#") == "" {
+		return mark + " "
+	}
 	number := strings.TrimSuffix(mark, ".")
 	if is && (mark == "*" || mark == "-" || number != mark && number != "" && strings.Trim(number, "0123456789") == "") {
 		return mark + " "
@@ -156,12 +239,13 @@ func item(line string) string {
 // what stands between backticks.
 func wrap(paragraph string) string {
 	indent := paragraph[:len(paragraph)-len(strings.TrimLeft(paragraph, " "))]
-	hanging := indent + strings.Repeat(" ", len(item(strings.TrimSpace(paragraph))))
+	mark := item(strings.TrimSpace(paragraph))
+	hanging := indent + strings.Repeat(" ", len(mark))
 	var out strings.Builder
 	line := indent
 	begun := false
 	for _, word := range unbreakable(paragraph) {
-		if begun && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
+		if begun && line+" " != indent+mark && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
 			out.WriteString(line + "\n")
 			line, begun = hanging, false
 		}
@@ -191,7 +275,7 @@ func unbroken(text string) string { return strings.ReplaceAll(text, noBreak, " "
 
 // links writes the links of a text as words, and takes away the asterisks of what is
 // bold.
-func links(text, page string) string {
+func (p *printer) links(text string) string {
 	link := regexp.MustCompile("^\\[((?:`[^`]*`|[^\\[\\]`])*)\\]\\(([^()\\s]*)\\)")
 	var out strings.Builder
 	for text != "" {
@@ -209,7 +293,7 @@ func links(text, page string) string {
 			continue
 		case text[0] == '[':
 			if m := link.FindStringSubmatch(text); m != nil {
-				out.WriteString(inWords(m[1], m[2], page))
+				out.WriteString(p.inWords(m[1], m[2]))
 				text = text[len(m[0]):]
 				continue
 			}
@@ -222,7 +306,7 @@ func links(text, page string) string {
 
 // inWords is a link of a page for somebody who cannot click. A page of ours is told
 // as the command that prints it; what a code's name leads to needs no telling.
-func inWords(text, target, page string) string {
+func (p *printer) inWords(text, target string) string {
 	said := strings.ReplaceAll(text, "**", "")
 	if strings.Contains(target, "://") {
 		if text == target {
@@ -231,23 +315,35 @@ func inWords(text, target, page string) string {
 		return said + " (" + target + ")"
 	}
 	file, id, _ := strings.Cut(target, "#")
-	at := page
+	at := p.page
 	if file != "" {
-		at = path.Join(path.Dir(page), file)
+		at = path.Join(path.Dir(p.page), file)
 	}
-	if strings.EqualFold(text, id) { // a code
+	switch {
+	case strings.EqualFold(text, id): // a code
 		return said
-	}
-	if strings.HasPrefix(at, "../") || path.Ext(at) != ".md" { // not among the pages
-		at = strings.TrimPrefix(at, "../")
-		if said == at {
-			return said
-		}
-		return said + " (" + at + ")"
+	case strings.HasPrefix(at, "../") || path.Ext(at) != ".md":
+		return said + p.outside(said, strings.TrimPrefix(at, "../"), id)
 	}
 	name := strings.TrimSuffix(path.Base(at), ".md")
 	if id != "" {
 		name += "#" + id
 	}
 	return said + " (explain" + noBreak + name + ")"
+}
+
+// outside tells of a file that is not among the pages: its address where that of the
+// pages tells it, else that it is in the source.
+func (p *printer) outside(said, file, id string) string {
+	place := file
+	if id != "" {
+		place += "#" + id
+	}
+	if source, ok := strings.CutSuffix(strings.TrimRight(p.docsURL, "/"), "/docs"); ok {
+		return " (" + source + "/" + place + ")"
+	}
+	if said == place {
+		return " (in the source)"
+	}
+	return " (" + place + " in the source)"
 }

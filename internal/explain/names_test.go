@@ -115,7 +115,7 @@ func TestEveryPageThatTheProgramNamesIsExplained(t *testing.T) {
 		for _, name := range namesIn(text) {
 			kind, _, _ := strings.Cut(where, " ")
 			found[kind]++
-			if shown, err := explain.Text(docs.Files(), name); err != nil || strings.Count(shown, "\n") < 3 {
+			if shown, err := explain.Text(docs.Files(), name, ""); err != nil || strings.Count(shown, "\n") < 3 {
 				t.Errorf("%s names %s: %v\n%s", where, name, err, shown)
 			}
 		}
@@ -138,11 +138,11 @@ func TestEveryCodeHasItsSectionUnderALink(t *testing.T) {
 			t.Errorf("%s is at %s, want %s", id, url, want)
 		}
 		path, inside := strings.CutPrefix(url, base+"/")
-		shown, err := explain.Text(docs.Files(), path)
+		shown, err := explain.Text(docs.Files(), path, "")
 		if !inside || err != nil || !strings.HasPrefix(shown, "## "+id+"\n") {
 			t.Errorf("%s: %v\n%s", url, err, shown)
 		}
-		if byCode, err := explain.Text(docs.Files(), id); err != nil || byCode != shown {
+		if byCode, err := explain.Text(docs.Files(), id, ""); err != nil || byCode != shown {
 			t.Errorf("explain %s prints something else than %s has: %v\n%s", id, url, err, byCode)
 		}
 	}
@@ -167,7 +167,7 @@ func TestEveryHintOfAPageLeadsOn(t *testing.T) {
 	hints := 0
 	seen := map[string]bool{}
 	for _, topic := range slices.Concat(topics.Codes, topics.Doctor, topics.Alerts, topics.Pages) {
-		text, err := explain.Text(docs.Files(), topic.Name)
+		text, err := explain.Text(docs.Files(), topic.Name, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -177,7 +177,7 @@ func TestEveryHintOfAPageLeadsOn(t *testing.T) {
 				continue
 			}
 			seen[m[1]] = true
-			if _, err := explain.Text(docs.Files(), m[1]); err != nil {
+			if _, err := explain.Text(docs.Files(), m[1], ""); err != nil {
 				t.Errorf("%s: %v", topic.Name, err)
 			}
 		}

@@ -271,6 +271,8 @@ type ringOptions struct {
 	grace time.Duration
 	log   io.Writer
 
+	timeout time.Duration // of a call of KMS; 0: the default
+
 	before  *keyring.Provider
 	history *keyring.History
 	memory  keyring.Memory
@@ -295,10 +297,13 @@ func newKey(f *fakeKMS, name string) *keyring.Key {
 }
 
 func ringOf(o ringOptions, keys ...*keyring.Key) *keyring.Provider {
+	if o.timeout == 0 {
+		o.timeout = 2500 * time.Millisecond
+	}
 	return keyring.New(keyring.Options{
 		Name: "0", Keys: keys, Epoch: o.epoch, Before: o.before, History: o.history,
 		Memory: o.memory, Known: o.known, Waits: o.waits, Pauses: o.pauses,
-		Timeout: 2500 * time.Millisecond, OutageGrace: o.grace,
+		Timeout: o.timeout, OutageGrace: o.grace,
 		Log: ringLog(o.log),
 	})
 }

@@ -5,26 +5,29 @@ package typo
 // the product of both lengths.
 const longest = 256
 
-// Distance is how many bytes have to be added, removed or changed to make b of a
-// (Levenshtein's). Where a is longer than 256 bytes it is at least that.
+// Distance is how many bytes have to be added, removed, changed or swapped with their
+// neighbour to make b of a (Levenshtein's distance, and a swap counts once). Where a is
+// longer than 256 bytes it is at least that.
 func Distance(a, b string) int {
 	if len(a) > longest {
 		return max(len(a), len(b))
 	}
-	row := make([]int, len(b)+1)
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
 	for i := range len(a) {
-		diagonal := row[0]
+		before, last, row = last, row, before
 		row[0] = i + 1
 		for j := range len(b) {
-			cost := diagonal
+			cost := last[j]
 			if a[i] != b[j] {
 				cost++
 			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				cost = min(cost, before[j-1]+1)
+			}
+			row[j+1] = min(cost, last[j+1]+1, row[j]+1)
 		}
 	}
 	return row[len(b)]

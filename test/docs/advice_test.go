@@ -12,7 +12,7 @@ import (
 )
 
 // An instruction tells one to restart, reload, move, take away, disable or delete
-// something.
+// something, or to use, set or attach what nodes share or have each.
 type instruction struct {
 	document string
 	section  string // its heading, or the alert
@@ -126,9 +126,14 @@ func (i instruction) lacks() string {
 
 // An instruction is a sentence, or a part of one, that begins with such a verb, or a
 // command that does so. One that says not to is none.
+const begins = "(?i)(?:^|[.:;!?,] |\\b(?:then|and|or|first|now|only|also|again|better|so) )[*_`(\\[]*"
+
 var (
-	imperative = regexp.MustCompile("(?i)(?:^|[.:;!?,] |\\b(?:then|and|or|first|now|only|also|again|better|so) )[*_`(\\[]*" +
-		`(?:restart|reload|reboot|drain|roll|promote|move|remove|take|disable|delete|schedule|put|stop|kill|swap|raise|lower|replace|retire|switch|revoke|evict|shut|purge|uninstall|upgrade|downgrade|change|rename|rotate|terminate|recreate|reset|wipe|detach|unmount|cut|end)[*_]*(?: |,|$)`)
+	imperative = regexp.MustCompile(begins +
+		`(?:restart|reload|reboot|drain|roll|promote|move|remove|take|disable|delete|schedule|put|stop|kill|swap|raise|lower|replace|retire|switch|revoke|evict|shut|purge|uninstall|upgrade|downgrade|change|rename|rotate|terminate|re-?create|reset|wipe|detach|unmount|cut|end|exchange|restore|cordon|pause)[*_]*(?: |,|$)`)
+	// These say it of everything: they count where they are said of what nodes share or have each.
+	onWhat = regexp.MustCompile(begins + `(?:use|attach|set|add|give|install|start|point|copy|write|list|drop|edit)[*_]* [^.:;!?]*` +
+		`\b(?:nodes?|machines?|instances?|servers?|keys?|alias|files?|manifests?|polic(?:y|ies)|roles?|profiles?|EncryptionConfigurations?|units?|pods?|` + "`?(?:timeout|outageGrace|epoch|--kms-timeout)`?" + `)(?:\W|$)`)
 	// Before the verb, as in "do not restart", or right behind it, as in "restart none".
 	prohibition = regexp.MustCompile(`(?i)\b(?:do not|never|nothing|no|nobody|none|may not|must not|cannot)\b`)
 	nothing     = regexp.MustCompile(`(?i)^[*_]*(?:no|none|nothing)\b`)
@@ -199,8 +204,13 @@ func instructs(said string) bool {
 			return true
 		}
 	}
-	at := imperative.FindStringIndex(said)
-	return at != nil && !prohibition.MatchString(said[:at[1]]) && !nothing.MatchString(said[at[1]:])
+	for _, verbs := range []*regexp.Regexp{imperative, onWhat} {
+		at := verbs.FindStringIndex(said)
+		if at != nil && !prohibition.MatchString(said[:at[1]]) && !nothing.MatchString(said[at[1]:]) {
+			return true
+		}
+	}
+	return false
 }
 
 // tells returns the instructions of a section's text.
@@ -248,6 +258,13 @@ func TestInstructionsAreFound(t *testing.T) {
 		"* Wait. Then take it\nout.":                        "Then take it out",
 		"| code | then restart it |":                        "then restart it",
 		"Do not restart it. Restart nothing.":               "",
+		"Use the other key.":                                "Use the other key",
+		"Attach the policy to the role, then go on.":        "Attach the policy to the role, then go on",
+		"Re-create the pod. Recreate it.":                   "Re-create the pod; Recreate it",
+		"Replace it, or rename it.":                         "Replace it, or rename it",
+		"Set `timeout` to 5s.":                              "Set `timeout` to 5s",
+		"Use a good editor. Set the scene.":                 "", // neither changes what nodes share or have each
+		"They use the other key. In use: a key.":            "",
 		"Restart nothing.":                                  "",
 		"A restart helps. It restarts.":                     "",
 		"```\n# Now\n# restart it.\na: b\n```":              "Now restart it",
