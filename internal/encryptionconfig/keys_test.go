@@ -14,6 +14,11 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/encryptionconfig"
 )
 
+// seeded gives the same keys at each run.
+func seeded(seed uint64) *rand.Rand {
+	return rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // of a test, and to be repeated
+}
+
 // randomKey is a key in one of the forms that people write keys in.
 func randomKey(r *rand.Rand) string {
 	raw := make([]byte, []int{16, 24, 32}[r.IntN(3)])
@@ -94,7 +99,7 @@ func tellsKey(text, key string) string {
 // TestNoKeyIsTold: of a key at any place of any file nothing is told.
 func TestNoKeyIsTold(t *testing.T) {
 	const seed = 20261128
-	r := rand.New(rand.NewPCG(seed, 0))
+	r := seeded(seed)
 	check := func(text, key string) {
 		t.Helper()
 		_, refused, warnings := encryptionconfig.Examine([]byte(text))
@@ -127,7 +132,7 @@ func TestNoKeyIsTold(t *testing.T) {
 
 // TestProvidersTellNoKey, which other packages print.
 func TestProvidersTellNoKey(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 0))
+	r := seeded(1)
 	for range 200 {
 		key := randomKey(r)
 		kms := &encryptionconfig.KMS{Name: key, Endpoint: "unix:///" + key, APIVersion: key}
@@ -158,4 +163,20 @@ func TestUsualValuesAreShown(t *testing.T) {
 			t.Errorf("%q is told as %q, want %q", value, got, want)
 		}
 	}
+}
+
+// FuzzNoKeyIsTold: wherever a key is put into whatever file.
+func FuzzNoKeyIsTold(f *testing.F) {
+	for i, form := range oddPlaces() {
+		f.Add([]byte(fmt.Sprintf(form, "")), uint16(i), uint64(i))
+	}
+	f.Fuzz(func(t *testing.T, data []byte, at uint16, seed uint64) {
+		key := randomKey(seeded(seed))
+		here := min(int(at), len(data))
+		text := string(data[:here]) + key + string(data[here:])
+		_, refused, warnings := encryptionconfig.Examine([]byte(text))
+		if piece := tellsKey(refused.Error()+"\n"+warnings.Error(), key); piece != "" && tellsKey(string(data), key) == "" {
+			t.Errorf("%v, %v tell %q of the key in\n%s", refused, warnings, piece, text)
+		}
+	})
 }

@@ -42,15 +42,12 @@ func wellFormed(name string) bool {
 // version or group where it has none.
 func meantName(text string) string {
 	name := strings.ToLower(plainly(text))
-	var parts []string
-	for part := range strings.SplitSeq(name, "/") {
-		if part = plainly(part); part != "" {
-			parts = append(parts, part)
-		}
-	}
-	for _, part := range slices.Backward(parts) { // v1/secrets, apps/v1/deployments
-		if found := builtInLike(part); found != "" {
-			return found
+	several := strings.FieldsFunc(name, func(r rune) bool { return invisible(r) && r != '/' })
+	for _, one := range several {
+		for _, part := range slices.Backward(strings.Split(one, "/")) { // v1/secrets, apps/v1/deployments
+			if found := builtInLike(part); found != "" {
+				return found
+			}
 		}
 	}
 	return ""

@@ -55,7 +55,10 @@ func examine(data []byte) (*Configuration, Mistakes) {
 	}
 	root, mistakes := parse(data)
 	if len(mistakes) > 0 {
-		return nil, told(templated(mistakes, data), data)
+		if unread := templated(data); len(unread) > 0 {
+			mistakes = unread
+		}
+		return nil, told(mistakes, data)
 	}
 	var d decoder
 	c := d.file(root)

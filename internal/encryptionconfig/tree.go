@@ -2,6 +2,7 @@ package encryptionconfig
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -145,6 +146,9 @@ func notYAML(err error, data []byte) Mistake {
 			continue
 		}
 		m.Text = known.ours
+		if known.part == noColon {
+			m.Line = cmp.Or(lineWith(data, equals), m.Line)
+		}
 		if m.Line == 0 && known.line != "" {
 			m.Line = lineWith(data, known.line)
 		}
@@ -155,6 +159,9 @@ func notYAML(err error, data []byte) Mistake {
 	}
 	return m
 }
+
+// noColon is what the parser says lines late.
+const noColon = "could not find expected ':'"
 
 // A parserText is a part of what the parser says, and what we do. It names no line
 // for some: there it is the first with a pattern.
@@ -167,7 +174,7 @@ func parserTexts() []parserText {
 		{"did not find expected key", "a field is expected about here: the indentation of this line does not fit those above, or a quote is not closed", ""},
 		{"did not find expected '-' indicator", "an element of a list, with a hyphen, is expected about here: the indentation does not fit the lines above", ""},
 		{"block sequence entries are not allowed", "a list cannot begin here: put its first hyphen in a line of its own", ""},
-		{"could not find expected ':'", "a field without a colon stands here or in the line above", ""},
+		{noColon, "a field without a colon stands here or in the line above", ""},
 		{"cannot start any token", "a text cannot begin with this character: indent by blanks, never by tabs, and put texts that begin with @, ` or % in quotes", ""},
 		{"alphabetic or numeric character", "a text that begins with * or & needs quotes, such as '*.*'", star},
 		{"unknown anchor", "a text that begins with * needs quotes, such as '*.*'; without, it stands for an anchor (&) of this file, which has none of that name", star},

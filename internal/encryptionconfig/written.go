@@ -66,10 +66,24 @@ func strange(line string) string {
 	return ""
 }
 
+// equals is a field with = for its colon.
+const equals = `^\s*(- +)?[A-Za-z][A-Za-z0-9]*\s*=`
+
+// unseparated says that a line has a field that is none, for its separator.
+func unseparated(line string) string {
+	switch {
+	case regexp.MustCompile(equals).MatchString(line):
+		return "this line has a field with =: write a colon and a blank"
+	case regexp.MustCompile(`^\s*(- +)?[A-Za-z][A-Za-z0-9]*:[^\s:/]`).MatchString(line):
+		return "this line has a colon without a blank behind it, which makes no field: write one"
+	}
+	return ""
+}
+
 // invisible reports whether a character at a text's end is there by mistake: a blank
 // or quote of any kind, or a slash, comma or semicolon.
 func invisible(r rune) bool {
-	return unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) || strings.ContainsRune("\"'`/,;\\", r) || strings.Contains(strange(string(r)), "quote")
+	return unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) || strings.ContainsRune("\"'`/,;:\\", r) || strings.Contains(strange(string(r)), "quote")
 }
 
 // plainly is a text without what is at its ends by mistake.
@@ -83,7 +97,7 @@ func because(mistakes Mistakes, data []byte) Mistakes {
 	for _, m := range mistakes {
 		if m.Line > 0 && m.Line <= len(lines) {
 			line := uncommented(strings.TrimPrefix(string(lines[m.Line-1]), "\ufeff"))
-			why := cmp.Or(unfilled(line), strange(line))
+			why := cmp.Or(unfilled(line), strange(line), unseparated(line))
 			switch {
 			case why == "" || why == m.Text:
 			case m.Path == "" && unfilled(line) != "":
@@ -99,17 +113,15 @@ func because(mistakes Mistakes, data []byte) Mistakes {
 	return all
 }
 
-// templated adds the lines that a template should have filled in to what is wrong
-// with a file that cannot be read at all. Braces of a template are why.
-func templated(mistakes Mistakes, data []byte) Mistakes {
+// templated are the lines that a template should have filled in, of a file that
+// cannot be read at all: what the parser says of it then tells nothing.
+func templated(data []byte) Mistakes {
 	var all Mistakes
+	lines := bytes.Split(data, []byte("\n"))
 	for number := range linesWith(data, marks().String()) {
-		all = append(all, Mistake{Line: number, Text: unfilled(uncommented(string(bytes.Split(data, []byte("\n"))[number-1])))})
+		all = append(all, Mistake{Line: number, Text: unfilled(uncommented(string(lines[number-1])))})
 	}
-	if lineWith(data, `\{\{|\{%|<%`) > 0 {
-		return all
-	}
-	return append(mistakes, all...)
+	return all
 }
 
 // lineWith is the first line that a pattern is in, outside comments, and 0 without.
