@@ -59,9 +59,10 @@ func (o *Options) fileNote() string {
 	if !o.mountsFile() {
 		return ""
 	}
-	return "- kube-apiserver is restarted after every change of that file: it is mounted by itself,\n" +
-		"  and stays the old one when it is replaced. In a directory of its own, such as\n" +
-		"  " + path.Dir(DefaultEncConfig) + ", a change is taken over without a restart\n"
+	return "- after every change of that file kube-apiserver is restarted, one node after the\n" +
+		"  other, while KMS answers: the file is mounted by itself, and stays the old one when\n" +
+		"  it is replaced. In a directory of its own, such as " + path.Dir(DefaultEncConfig) + ",\n" +
+		"  a change is taken over without a restart\n"
 }
 
 func (o *Options) gateNote() string {

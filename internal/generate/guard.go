@@ -256,7 +256,7 @@ func (c claim) letters(k Kind) string {
 	what := fmt.Sprintf("has %.1q in it, which mounts and units may take for something else", c.path[i:])
 	switch c.path[i] {
 	case ' ', '\t', '\n', '\r':
-		what = "has a blank in it, for which commands and other people's tools would need quotes"
+		what = "has a blank in it, and not every tool that reads this keeps such a path together"
 		if k.quotes {
 			what = "has a blank in it that a unit loses: one at its end, or a tab or new line"
 		}
@@ -298,6 +298,9 @@ func (c claim) known(k Kind) string {
 	switch g, found := groundOf(c.dir); {
 	case c.idle && c.role != encryption:
 		return ""
+	case c.isFileOfOthers():
+		g, _ := groundOf(c.path)
+		return fmt.Sprintf("%s is no socket, and %s: give another path, such as %s", legible(c.path), g.why, c.instead)
 	case found && (c.effect != "" || c.shuns(g)):
 		return fmt.Sprintf("%s, and %s: give it a directory of its own, such as %s", c.lies(g), g.why, c.instead)
 	case lasting && within(canonical(c.dir), "/run") && k.effect != hides:
@@ -318,6 +321,12 @@ func (c claim) known(k Kind) string {
 		return fmt.Sprintf("%s: kOps shows kube-apiserver only what is in %s, so put the socket into a directory there: %s", legible(c.path), kopsMounts, c.instead)
 	}
 	return ""
+}
+
+// isFileOfOthers reports whether a socket would be a known file, which nothing mounts.
+func (c claim) isFileOfOthers() bool {
+	g, found := groundOf(c.path)
+	return c.role == sockets && c.effect == "" && found && g.path == canonical(c.path)
 }
 
 // shuns reports whether a ground is no place for a claim although nothing is mounted.

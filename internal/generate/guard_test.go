@@ -294,6 +294,24 @@ func TestEndpointsMayLieAnywhere(t *testing.T) {
 	}
 }
 
+// TestEndpointsAreNoFilesOfOthers, where nothing is mounted either.
+func TestEndpointsAreNoFilesOfOthers(t *testing.T) {
+	t.Parallel()
+	for _, kindName := range []string{"encryption-config", "k3s"} {
+		for at, taken := range map[string]bool{
+			"/etc/shadow": false, "/etc/fstab": false, "/etc/kubernetes/admin.conf": false, "/run/docker.sock": false, "/etc/kubernetes/pki/a.sock": false, "/proc/1/a.sock": false, "/usr/bin/kubelet": false,
+			"/opt/kms\x1b[2J": false, "/opt/kms\n": false, "/var/lib/etcd/member/snap/db": false, "/run/kms": true, "/run/a": true, "/opt/a": true, "/opt/my kms/a": true, "/home/me/x": true, "/etc/kubernetes/kms.sock": true,
+		} {
+			o := made(kindName)
+			o.Config.Providers[0].Listen = at
+			_, err := kind(t, kindName).Generate(o)
+			if taken != (err == nil) || err != nil && (!strings.Contains(err.Error(), "--listen: ") || !strings.Contains(err.Error(), "such as /")) {
+				t.Errorf("%s --listen=%q: %v", kindName, at, err)
+			}
+		}
+	}
+}
+
 // TestFilesOutliveABoot, whoever mounts them.
 func TestFilesOutliveABoot(t *testing.T) {
 	for kindName, option := range map[string]string{
@@ -370,7 +388,7 @@ func TestNothingOfOthersIsMounted(t *testing.T) {
 				"/etc/fstab", "/etc/nginx", "/etc/kubernetes/addons", "/etc/kubernetes.bak", "/etc/Kubernetes", "/Etc/kms", "/ETC/kubernetes/kms", "/etc/origin/master", "/etc/eks",
 				"/var/lib/calico", "/var/lib/vault", "/var/lib/postgresql/kms", "/var/lib/kubelet.old", "/var/lib/kubelet/kms", "/var/db", "/opt/kubernetes/ssl", "/opt/foo", "/srv/data",
 				"/backup", "/data", "/data/etcd", "/mnt/foo/bar", "/run/sshd", "/run/foo", "/home/ubuntu/kms", "/usr/bin/kms", "/usr/share/kms", "/lib/modules/kms", "/nix/store/kms", "/x/y",
-				"/etc/kubernetes/pki/kms", "/etc/kubernetes/manifests/kms", "/proc/1/root/opt/kms", "/tmp/kms", "/dev/kms", "/var/cache/kms", "/etc/systemd/kms", "/boot/kms", "/root/kms", "/lost+found/kms",
+				"/etc/kubernetes/pki/kms", "/etc/kubernetes/manifests/kms", path.Join("/proc/1/root", "opt/kms"), "/tmp/kms", "/dev/kms", "/var/cache/kms", "/etc/systemd/kms", "/boot/kms", path.Join("/root", "kms"), "/lost+found/kms",
 			} {
 				if option == "--mount" && dir == "/usr/bin/kms" { // one program
 					continue
@@ -459,9 +477,9 @@ func TestEncryptionConfigurationBesideOthers(t *testing.T) {
 			text.WriteString(f.Text)
 		}
 		wants := map[string][]string{
-			"kubeadm":             {"hostPath: " + at, "mountPath: " + at, "pathType: File", "restarted after every change of that file"},
+			"kubeadm":             {"hostPath: " + at, "mountPath: " + at, "pathType: File", "after every change of that file kube-apiserver is restarted"},
 			"kubeadmcontrolplane": {"hostPath: " + at, "mountPath: " + at, "pathType: File"},
-			"kubespray":           {"hostPath: " + at, "mountPath: " + at, "restarted after every change of that file"},
+			"kubespray":           {"hostPath: " + at, "mountPath: " + at, "after every change of that file kube-apiserver is restarted"},
 			"rke2":                {"encryption-provider-config=" + at, "restarted after every change of the EncryptionConfiguration"},
 		}
 		for _, want := range wants[k.Name] {
@@ -512,7 +530,7 @@ func TestRefusalsSuggestAPathThatIsTaken(t *testing.T) {
 	suggested := regexp.MustCompile(`such as (/\S+)$`)
 	for option, dirs := range map[string]map[string]string{
 		"--listen":                 {"/opt/foo": "/opt/foo/aws-encryption-provider/socket.sock", "/etc/nginx": "/run/kmsplugin/socket.sock"},
-		"--encryption-config-path": {"/opt/foo": "/opt/foo/encryption/encryption.yaml", "/etc/nginx": generate.DefaultEncConfig},
+		"--encryption-config-path": {"/opt/foo": "/opt/foo/encryption/encryption.yaml", "/etc/kubernetes/audit": generate.DefaultEncConfig, "/etc/nginx": generate.DefaultEncConfig},
 		"--config-path":            {"/opt/foo": "/opt/foo/aws-encryption-provider/provider.yaml", "/etc/nginx": generate.DefaultConfigAt},
 		"--mount":                  {"/opt/foo": "/opt/aws-encryption-provider/foo"},
 	} {

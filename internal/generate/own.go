@@ -47,12 +47,14 @@ func isHome(dir string) bool {
 	if slices.Contains(homes(), dir) {
 		return true
 	}
-	top, _, _ := strings.Cut(strings.TrimPrefix(dir, "/"), "/")
-	if slices.ContainsFunc(nodesTrees(), func(tree string) bool { return strings.EqualFold(tree, top) }) {
-		return false
-	}
 	g, found := groundOf(dir)
-	return !found || !g.whole
+	return !isNodes(dir) && (!found || !g.whole)
+}
+
+// isNodes reports whether a path lies in a tree that every node has.
+func isNodes(at string) bool {
+	top, _, _ := strings.Cut(strings.TrimPrefix(at, "/"), "/")
+	return slices.ContainsFunc(nodesTrees(), func(tree string) bool { return strings.EqualFold(tree, top) })
 }
 
 // homes are those of the trees of every node.
@@ -81,7 +83,16 @@ func isOwnFile(at string, mounted bool) bool {
 	if !mounted {
 		dirs = append(dirs, "/etc/rancher/k3s", "/etc/rancher/rke2", "/etc/srv/kubernetes", "/srv/kubernetes/kube-apiserver", "/var/lib/kubernetes")
 	}
-	return slices.Contains([]string{".yaml", ".yml", ".json"}, path.Ext(at)) && named(path.Base(at), encryption) && slices.Contains(dirs, canonical(path.Dir(at)))
+	return slices.Contains(configExtensions(), path.Ext(at)) && named(path.Base(at), encryption) && slices.Contains(dirs, canonical(path.Dir(at)))
+}
+
+func configExtensions() []string { return []string{".yaml", ".yml", ".json"} }
+
+// isSocket reports whether a path may be that of a socket where nothing is mounted. At
+// a desk one lies where its owner may write.
+func isSocket(at string) bool {
+	g, found := groundOf(path.Dir(at))
+	return isOurs(at, sockets) || strings.Contains(path.Base(at), "sock") || within(canonical(at), "/run") || found && g.work || !isNodes(at)
 }
 
 // isPublic reports whether the program may be shown what is not ours: what everybody
@@ -111,6 +122,8 @@ func (c claim) isAllowed() bool {
 		return true
 	case c.role == encryption, c.effect == hides:
 		return isOurs(c.dir, encryption)
+	case c.effect == "" && c.role == sockets:
+		return isSocket(c.path)
 	case c.effect == "":
 		return c.role != settings || isOurs(c.path, settings)
 	case c.isPublic(), c.flag == mountFlag && isOurs(path.Dir(c.path), encryption): // one thing in ours
@@ -125,7 +138,8 @@ func (c claim) better() string {
 	if c.role == encryption {
 		name = "encryption"
 	}
-	if c.role == program || !isHome(canonical(dir)) {
+	odd := c.role == encryption && !slices.Contains(configExtensions(), path.Ext(c.path))
+	if odd || c.role == program || !isHome(canonical(dir)) {
 		return c.instead
 	}
 	return path.Join(dir, name, path.Base(c.path))
