@@ -120,6 +120,7 @@ func TestRefusesInOurWords(t *testing.T) {
 		"a wrong indent":       {head + "resources:\n- resources: [secrets]\n providers: []\n", "a field is expected about here"},
 		"a quote":              {head + "resources: 'a\n", "a quote is not closed"},
 		"a star unquoted":      {head + "resources:\n- resources: [*.*]\n", "needs quotes, such as '*.*'"},
+		"a misspelt field":     {providers + "  - kms: {name: a, cachsize: 3}\n", "line 6: resources[0].providers[0].kms.cachsize: is not known under kms: did you mean cachesize?"},
 		"a template in YAML":   {providers + "  - aescbc: {keys: [{name: a, secret: {{ key }}}]}\n", "line 6: a template or variable ({{) in this line was not filled in"},
 		"a template, a line":   {providers + "  - aescbc:\n      keys:\n      - name: a\n        secret: {{ key }}\n", "line 9: a template or variable ({{) in this line was not filled in"},
 		"a template's block":   {head + "{% if x %}\nresources: []\n{% endif %}\n", "line 3: a template or variable ({%) in this line was not filled in: kube-apiserver reads the file as it stands, so fill it in before; line 5: a template"},

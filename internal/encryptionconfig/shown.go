@@ -49,10 +49,15 @@ func meant(value string) string {
 // field makes the name of an unknown field safe to print.
 func field(name string) string {
 	plain := func(r rune) bool { return wordRune(r) || strings.ContainsRune("_.-", r) }
-	if name == "" || len(name) > 20 || strings.TrimFunc(name, plain) != "" || !harmless(name) {
+	if name == "" || len(name) > 20 || strings.TrimFunc(name, plain) != "" || !harmless(name) && !misspelt(name) {
 		return "this"
 	}
 	return name
+}
+
+// misspelt reports whether a name is so near a known field's that it is no key.
+func misspelt(name string) bool {
+	return slices.ContainsFunc(shapes(), func(s shape) bool { return nearest(name, s.fields) != "" })
 }
 
 // harmless reports whether so little of a text is unknown that it can be no part of
