@@ -374,6 +374,8 @@ func (c claim) subject() string {
 // givesAway says who is given what another claim is for, by the directory of this.
 func (c claim) givesAway(other claim) string {
 	switch {
+	case c.effect == mountsWhole && other.effect == mountsWhole && c.role == other.role && c.dir != other.dir && canonical(c.dir) == canonical(other.dir):
+		return "the same directory would be mounted twice, by two names"
 	case c.idle || other.idle || c.role == other.role || c.effect == "" || other.role == program:
 		return ""
 	case c.effect == hides: // each is a volume of its own

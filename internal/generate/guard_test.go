@@ -238,6 +238,27 @@ func TestOneDirectoryHasOneRole(t *testing.T) {
 			},
 			"kube-apiserver would be given what only the program needs",
 		},
+		"two sockets, two names of a directory": {
+			[]string{"static-pod", "kubeadm", "kubeadmcontrolplane", "kubespray", "rke2"},
+			func(o *generate.Options) {
+				o.Config.Providers = append(o.Config.Providers, o.Config.Providers[0])
+				o.Config.Providers[0].Listen, o.Config.Providers[1].Listen = "/run/kms/a.sock", "/var/run/kms/b.sock"
+			},
+			"the same directory would be mounted twice, by two names",
+		},
+		"two sockets, one directory": {
+			[]string{"static-pod", "kubeadm", "kubeadmcontrolplane", "kubespray", "rke2"},
+			func(o *generate.Options) {
+				o.Config.Providers = append(o.Config.Providers, o.Config.Providers[0])
+				o.Config.Providers[0].Listen, o.Config.Providers[1].Listen = "/run/kms/a.sock", "/run/kms/b.sock"
+			},
+			"",
+		},
+		"two mounts, two names": {
+			[]string{"static-pod", "kops", "kubeadmcontrolplane"},
+			func(o *generate.Options) { o.Mounts = []string{"/run/aws", "/var/run/aws"} },
+			"the same directory would be mounted twice, by two names",
+		},
 		"the file itself": {
 			[]string{"static-pod", "kubeadmcontrolplane"},
 			func(o *generate.Options) { o.Mounts = []string{generate.DefaultEncConfig} },
