@@ -151,12 +151,13 @@ func (f *generateFlags) run(s Streams, kind generate.Kind, cfg *config.Config, f
 			}
 		}
 	}
+	var plain []string // what was told of the present file
 	if f.encryption != "" {
 		data, err := config.ReadInTime(f.encryption)
 		if err != nil {
 			return fmt.Errorf("--encryption-config: %w", err)
 		}
-		if o.Present, err = f.present(s, data); err != nil {
+		if o.Present, plain, err = f.present(s, data); err != nil {
 			return err
 		}
 	}
@@ -164,7 +165,7 @@ func (f *generateFlags) run(s Streams, kind generate.Kind, cfg *config.Config, f
 	if err != nil {
 		return err
 	}
-	warn(s, generate.Warnings(files))
+	warn(s, slices.DeleteFunc(generate.Warnings(files), func(text string) bool { return slices.Contains(plain, text) }))
 	if f.dir == "" {
 		return printFiles(s, files)
 	}
@@ -187,23 +188,24 @@ func realPath(dir string) string {
 	}
 }
 
-// present reads the file of --encryption-config. That no Secret is encrypted is told of what is
-// made of it.
-func (f *generateFlags) present(s Streams, data []byte) (*encryptionconfig.Configuration, error) {
+// present reads the file of --encryption-config, and tells what kube-apiserver takes of it
+// although nobody can have meant it, whatever is made of it then.
+func (f *generateFlags) present(s Streams, data []byte) (c *encryptionconfig.Configuration, plain []string, err error) {
 	c, refused, warnings := encryptionconfig.Examine(data)
 	if len(refused) > 0 {
 		var mistakes config.Mistakes
 		for _, m := range refused {
 			mistakes = append(mistakes, config.Mistake{File: f.encryption, Line: m.Line, Field: m.Path, Text: m.Text})
 		}
-		return nil, mistakes
+		return nil, nil, mistakes
 	}
 	for _, w := range warnings {
-		if w.Rule != encryptionconfig.Plain {
-			fmt.Fprintf(s.Err, "%s: --encryption-config: %s: %s\n", programName, f.encryption, w)
+		fmt.Fprintf(s.Err, "%s: --encryption-config: %s: %s\n", programName, f.encryption, w)
+		if w.Rule == encryptionconfig.Plain {
+			plain = append(plain, w.Text)
 		}
 	}
-	return c, nil
+	return c, plain, nil
 }
 
 // printFiles writes all as one stream: documents of YAML, with their names.

@@ -60,3 +60,46 @@ func TestGenerateWarnsWhereNoSecretIsEncrypted(t *testing.T) {
 		}
 	}
 }
+
+// TestGenerateWarnsOfThePresentFile: also where nothing of it changes, where another
+// file is made of it, and once.
+func TestGenerateWarnsOfThePresentFile(t *testing.T) {
+	const key = "AbCdEfGhIjKlMnOpQrStUvWxYz0123456789abcdefg="
+	write := func(t *testing.T, resources, endpoint string) string {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "present.yaml")
+		text := "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [" + resources + "]\n" +
+			"  providers:\n  - kms: {apiVersion: v2, name: a, endpoint: '" + endpoint + "'}\n  - identity: {}\n"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	const ours, other = "unix:///var/run/kmsplugin/socket.sock", "unix:///run/vault/a.sock"
+	for name, c := range map[string]struct {
+		kind, resources, endpoint string
+		flags                     []string
+		want                      string
+		code                      int
+	}{
+		"nothing to change":     {"encryption-config", "secret", ours, nil, `line 4: resources[0].resources[0]: nothing encrypts Secrets: "secret" is another resource, did you mean secrets?`, cli.Usage},
+		"something to change":   {"encryption-config", "v1/secrets", other, nil, `line 4: resources[0].resources[0]: nothing encrypts Secrets: "v1/secrets" is another resource, did you mean secrets?`, cli.Done},
+		"mended by flags":       {"encryption-config", "configmaps", other, []string{"--resources=secrets"}, `nothing encrypts Secrets: no entry has secrets, only "configmaps"`, cli.Done},
+		"nothing made of it":    {"static-pod", "secret", ours, nil, "did you mean secrets?", cli.Done},
+		"in other files":        {"kubeadmcontrolplane", "secret", other, nil, "did you mean secrets?", cli.Done},
+		"by another option":     {"kops", "secret", other, []string{"--listen=/srv/kubernetes/kube-apiserver/kms/a.sock"}, "did you mean secrets?", cli.Done},
+		"what flags make of it": {"encryption-config", "secrets", ours, []string{"--resources=secret", "--name=b"}, "", cli.Done},
+		"a key as resource":     {"encryption-config", strings.ToLower(key[:40]), ours, nil, "a value of 40 characters", cli.Usage},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := write(t, c.resources, c.endpoint)
+			_, stderr, code := run(t, append([]string{"generate", c.kind, "--key=alias/a", "--region=us-west-2", "--from=" + file}, c.flags...)...)
+			if code != c.code || strings.Count(stderr, c.want) != 1 && c.want != "" || strings.Count(stderr, "nothing encrypts Secrets") > 1 {
+				t.Errorf("exit %d, want %d and once %q in\n%s", code, c.code, c.want, stderr)
+			}
+			if strings.Contains(stderr, strings.ToLower(key[:8])) {
+				t.Errorf("a key is told: %s", stderr)
+			}
+		})
+	}
+}

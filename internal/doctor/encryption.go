@@ -26,14 +26,14 @@ func (x *examination) encryption(_ context.Context, g *Group) {
 	x.mistakes(g, warnings)
 	used, others := map[string]bool{}, []string{}
 	for i, r := range c.Resources {
-		where := fmt.Sprintf("resources[%d] (%s)", i, strings.Join(r.Resources, ", "))
+		where := fmt.Sprintf("resources[%d] (%s)", i, r)
 		for _, p := range r.Providers {
 			if p.KMS == nil {
 				continue
 			}
 			ours := x.provider(p.KMS)
 			if ours == nil {
-				others = append(others, p.KMS.Endpoint)
+				others = append(others, encryptionconfig.Shown(p.KMS.Endpoint))
 				continue
 			}
 			used[ours.Listen] = true
@@ -127,7 +127,7 @@ func othersText(others []string) string {
 
 // entry checks the settings of an entry that leads to this program.
 func (x *examination) entry(g *Group, where string, k *encryptionconfig.KMS, ours *config.Provider) {
-	at := fmt.Sprintf("%s: kms %q: ", where, k.Name)
+	at := fmt.Sprintf("%s: kms %s: ", where, encryptionconfig.Quote(k.Name))
 	if k.Version() == "v1" {
 		g.found(OldAPI, at+"uses KMS v1", "")
 	}

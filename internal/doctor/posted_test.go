@@ -1,6 +1,7 @@
 package doctor_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,6 +38,25 @@ func TestPostedEncryptionConfigurations(t *testing.T) {
 			if len(refused) == 0 && slices.Contains(codes, code) {
 				t.Errorf("%s: says %s, kube-apiserver takes the file:\n%s", file, code, said)
 			}
+		}
+	}
+}
+
+// TestEncryptionConfigurationTellsNoKey: of a file that kube-apiserver takes, a key that
+// stands in a wrong place is not printed.
+func TestEncryptionConfigurationTellsNoKey(t *testing.T) {
+	n := newNode(t, kmstest.Start(t))
+	const key = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+	for _, c := range []struct{ resources, providers string }{
+		{"secrets, " + key, toClear + entryV2},
+		{"secrets", strings.Replace(entryV1, "name: old", "name: "+key, 1)},
+		{"secrets", "  - kms: {apiVersion: v2, name: " + key + ", endpoint: 'unix:///" + key + "'}\n" + entryV2},
+		{"secrets", "  - kms: {apiVersion: v2, name: a, endpoint: 'unix:///" + key + "'}\n"},
+	} {
+		n.encryptionConfig(c.providers)
+		n.options.EncryptionConfig = bytes.Replace(n.options.EncryptionConfig, []byte("[secrets]"), []byte("["+c.resources+"]"), 1)
+		if _, said := findings(n.examine()); strings.Contains(said, key[:8]) || !strings.Contains(said, "a value of ") {
+			t.Errorf("of\n%s\nsays\n%s", n.options.EncryptionConfig, said)
 		}
 	}
 }

@@ -2,10 +2,12 @@ package encryptionconfig
 
 import (
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // A shape is a kind of object in the file: where it stands, and its fields.
@@ -57,7 +59,7 @@ func (d *decoder) fields(n node, path string, s shape) map[string]node {
 	all := map[string]node{}
 	for _, one := range n.fields {
 		if !slices.Contains(s.fields, one.name) {
-			d.mistakes.add(Form, below(path, field(one.name)), "%s", unknown(one.name, s))
+			d.mistakes = append(d.mistakes, Mistake{Path: below(path, field(one.name)), Text: unknown(one.name, s), at: below(path, one.name)})
 			continue
 		}
 		all[one.name] = one.value
@@ -67,6 +69,13 @@ func (d *decoder) fields(n node, path string, s shape) map[string]node {
 
 // unknown says what a field that is not known here may be.
 func unknown(name string, s shape) string {
+	if name == mergeKey {
+		return "is a merge of YAML, and no merge where it stands in quotes or in JSON: write the fields out"
+	}
+	name = plainly(name)
+	if slices.Contains(s.fields, name) {
+		return "is not known " + s.where + ": did you mean " + name + "?"
+	}
 	for _, known := range s.fields {
 		if strings.EqualFold(known, name) {
 			return "is not known: write " + known + ", capitals count"
@@ -159,9 +168,9 @@ func (d *decoder) head(c *Configuration) {
 	case c.Kind == "":
 		d.mistakes.add(Form, "kind", "is missing: write kind: %s", Kind)
 	case c.Kind == Kind:
-		d.mistakes.add(Form, "apiVersion", "is %s: kube-apiserver takes %s", quote(c.APIVersion), APIVersion)
+		d.mistakes.add(Form, "apiVersion", "is %s: kube-apiserver takes %s", Quote(c.APIVersion), APIVersion)
 	default:
-		d.mistakes.add(Form, "kind", "is %s of %s: kube-apiserver takes %s of %s", quote(c.Kind), quote(c.APIVersion), Kind, APIVersion)
+		d.mistakes.add(Form, "kind", "is %s of %s: kube-apiserver takes %s of %s", Quote(c.Kind), Quote(c.APIVersion), Kind, APIVersion)
 	}
 }
 
@@ -231,7 +240,7 @@ func (d *decoder) cacheSize(n node, path string) *int32 {
 	}
 	size, err := strconv.ParseInt(n.text, 10, 64)
 	if err != nil || size > math.MaxInt32 || size < math.MinInt32 {
-		d.mistakes.add(CacheSize, path, "is %.40s: it must be a whole number of at most %d", n.text, math.MaxInt32)
+		d.mistakes.add(CacheSize, path, "is %s: it must be a whole number of at most %d", Shown(n.text), math.MaxInt32)
 		return nil
 	}
 	count := int32(size)
@@ -248,13 +257,30 @@ func (d *decoder) timeout(n node, path string) *time.Duration {
 	case text:
 		timeout, err := time.ParseDuration(n.text)
 		if err != nil {
-			d.mistakes.add(Timeout, path, "is %s: it must be a time with a unit, such as 3s or 500ms", quote(n.text))
+			d.mistakes.add(Timeout, path, "is %s%s", Quote(n.text), notTime(n.text))
 		}
 		return &timeout
 	case boolean, list, object:
 	}
 	d.mistakes.add(Timeout, path, "is %s: it must be a time, such as 3s", n.kind)
 	return nil
+}
+
+// notTime says what is wrong with a text that time.ParseDuration refuses.
+func notTime(text string) string {
+	const form = `([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|\x{b5}s|\x{3bc}s|ms|s|m|h)`
+	unit := strings.TrimSpace(strings.TrimLeft(text, "+-.0123456789 "))
+	switch {
+	case regexp.MustCompile(`^[-+]?(` + form + `)+$`).MatchString(text):
+		return ", too long for a time: kube-apiserver counts 292 years at most, write such as 3s"
+	case regexp.MustCompile(`^[-+.0-9]+$`).MatchString(text):
+		return ": it needs a unit, such as 3s or 500ms"
+	case slices.Contains([]string{"d", "day", "days", "w", "weeks", "y"}, unit):
+		return ": hours are the longest unit, write such as 24h"
+	case strings.ContainsFunc(text, unicode.IsSpace):
+		return ": it has a blank, and a time has none, such as 3s or 500ms"
+	}
+	return ": it must be a time with one of the units ms, s, m and h, such as 3s or 500ms"
 }
 
 func (d *decoder) keys(n node, path string) *Keys {

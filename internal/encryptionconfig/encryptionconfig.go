@@ -56,6 +56,18 @@ type Resource struct {
 	Providers []Provider `yaml:"providers"`
 }
 
+// String returns the names of the resources, as far as they may be told.
+func (r Resource) String() string {
+	names := make([]string, len(r.Resources))
+	for i, name := range r.Resources {
+		names[i] = Shown(name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// GoString returns the same as String.
+func (r Resource) GoString() string { return r.String() }
+
 // A Provider is one of its fields.
 type Provider struct {
 	KMS       *KMS      `yaml:"kms,omitempty"`
@@ -86,7 +98,7 @@ type Key struct {
 }
 
 // String returns the key without its secret.
-func (k Key) String() string { return "key " + k.Name }
+func (k Key) String() string { return "key " + Shown(k.Name) }
 
 // GoString returns the key without its secret.
 func (k Key) GoString() string { return k.String() }
@@ -129,7 +141,7 @@ func Endpoint(socket string) string {
 func (p Provider) String() string {
 	switch {
 	case p.KMS != nil:
-		return fmt.Sprintf("kms %s %q at %s", p.KMS.Version(), p.KMS.Name, p.KMS.Endpoint)
+		return fmt.Sprintf("kms %s %s at %s", Shown(p.KMS.Version()), Quote(p.KMS.Name), Shown(p.KMS.Endpoint))
 	case p.AESGCM != nil:
 		return "aesgcm"
 	case p.AESCBC != nil:

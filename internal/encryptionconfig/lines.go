@@ -2,6 +2,7 @@ package encryptionconfig
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ func locate(data []byte) (lines map[string]int, twice Mistakes) {
 	l := locator{lines: map[string]int{}}
 	var root yaml.Node
 	if err := yaml.Unmarshal(spaced(data), &root); err == nil && len(root.Content) == 1 {
+		l.lines[""] = root.Content[0].Line
 		l.walk(root.Content[0], "")
 	}
 	return l.lines, l.twice
@@ -67,21 +69,31 @@ func placed(mistakes Mistakes, data []byte) Mistakes {
 	}
 	lines, _ := locate(data)
 	for i := range mistakes {
-		for path := mistakes[i].Path; mistakes[i].Line == 0 && path != ""; path = path[:max(0, strings.LastIndexAny(path, ".["))] {
+		path := cmp.Or(mistakes[i].at, mistakes[i].Path)
+		mistakes[i].at = ""
+		for mistakes[i].Line == 0 && path != "" {
 			mistakes[i].Line = lines[path]
+			path = path[:max(0, strings.LastIndexAny(path, ".["))]
+		}
+		if mistakes[i].Path == "" && mistakes[i].Line == 0 {
+			mistakes[i].Line = lines[""]
 		}
 	}
 	return mistakes
 }
 
-// hasMore reports whether another document follows the first.
-func hasMore(data []byte) bool {
+// nextDocument is the line of a second document, and 0 where there is none.
+func nextDocument(data []byte) int {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	var first, second yaml.Node
 	if decoder.Decode(&first) != nil {
-		return false
+		return 0
 	}
-	err := decoder.Decode(&second)
-	empty := err == nil && len(second.Content) == 1 && second.Content[0].Tag == "!!null"
-	return !errors.Is(err, io.EOF) && !empty
+	switch err := decoder.Decode(&second); {
+	case errors.Is(err, io.EOF), err == nil && len(second.Content) == 1 && second.Content[0].Tag == "!!null":
+		return 0
+	case err == nil && len(second.Content) == 1:
+		return second.Content[0].Line
+	}
+	return lastLineWith(data, `^---`)
 }

@@ -2,8 +2,6 @@ package encryptionconfig
 
 import (
 	"fmt"
-	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -31,7 +29,8 @@ type Mistake struct {
 	Text string
 	Rule Rule
 
-	onReload bool // kube-apiserver refuses it only if it reloads the file
+	onReload bool   // kube-apiserver refuses it only if it reloads the file
+	at       string // Path as the file has it, where that must not be told
 }
 
 // String returns where and what, in one line.
@@ -60,30 +59,4 @@ func (m Mistakes) Error() string {
 
 func (m *Mistakes) add(rule Rule, path, format string, args ...any) {
 	*m = append(*m, Mistake{Path: path, Text: fmt.Sprintf(format, args...), Rule: rule})
-}
-
-// quote makes a value safe to print: short, in one line, and not where it may be a
-// key that stands in the wrong place.
-func quote(value string) string {
-	if mayBeKey(value) {
-		return "a text that may be a key"
-	}
-	return fmt.Sprintf("%.100q", value)
-}
-
-// mayBeKey reports whether a text looks like a key in base64: names have dots or
-// hyphens, or no digits, and are seldom as long as 16, 24 or 32 bytes are there.
-func mayBeKey(text string) bool {
-	if len(text) < 16 || !regexp.MustCompile(`^[A-Za-z0-9+/\s]+=*$`).MatchString(text) || strings.ToLower(text) == text {
-		return false
-	}
-	return strings.ContainsAny(text, "0123456789+/=") || slices.Contains([]int{22, 32, 43}, len(text))
-}
-
-// field makes the name of an unknown field safe to print.
-func field(name string) string {
-	if !regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,19}$`).MatchString(name) {
-		return "this"
-	}
-	return name
 }

@@ -35,8 +35,8 @@ func Examine(data []byte) (c *Configuration, refused, warnings Mistakes) {
 	}
 	if len(refused) == 0 {
 		warnings = append(warnings, placed(c.warnings(), data)...)
-		if hasMore(data) {
-			warnings = append(warnings, Mistake{Text: "has more than one YAML document: kube-apiserver reads the first, and all behind it has no effect", Rule: Unread})
+		if line := nextDocument(data); line > 0 {
+			warnings = append(warnings, Mistake{Line: line, Text: "has more than one YAML document: kube-apiserver reads the first, and all behind it has no effect", Rule: Unread})
 		}
 	}
 	return c, some(refused), some(warnings)
@@ -55,6 +55,9 @@ func examine(data []byte) (*Configuration, Mistakes) {
 	}
 	root, mistakes := parse(data)
 	if len(mistakes) > 0 {
+		if unread := templated(data); len(unread) > 0 {
+			mistakes = unread
+		}
 		return nil, told(mistakes, data)
 	}
 	var d decoder
@@ -67,7 +70,7 @@ func examine(data []byte) (*Configuration, Mistakes) {
 
 // told are mistakes with their lines, in the order of the file.
 func told(mistakes Mistakes, data []byte) Mistakes {
-	mistakes = placed(mistakes, data)
+	mistakes = because(placed(mistakes, data), data)
 	slices.SortStableFunc(mistakes, func(a, b Mistake) int { return cmp.Compare(a.Line, b.Line) })
 	return mistakes
 }

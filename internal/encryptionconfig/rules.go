@@ -86,9 +86,9 @@ func checkNames(names []string, path string) Mistakes {
 		for j, other := range names {
 			switch o := resourceOf(other); {
 			case j < i && r == o:
-				m.add(Form, element(path, i), "%s stands in the list twice", quote(text))
+				m.add(Form, element(path, i), "%s stands in the list twice", Quote(text))
 			case j != i && r != o && o.covers(r):
-				m.add(Form, element(path, i), "%s is among %s of the same list: remove one of them", quote(text), quote(other))
+				m.add(Form, element(path, i), "%s is among %s of the same list: remove one of them", Quote(text), Quote(other))
 			default:
 				continue
 			}
@@ -103,17 +103,17 @@ func nameMistake(text string) string {
 	r := resourceOf(text)
 	switch {
 	case strings.ToLower(text) != text:
-		return fmt.Sprintf("%s has capital letters: resources are written in small ones, in the plural", quote(text))
+		return fmt.Sprintf("%s has capital letters: resources are written in small ones, in the plural%s", Quote(text), orMeant(text))
 	case text == "*":
 		return `"*" stands for nothing: write *. for all of the core group, or *.* for everything`
 	case slices.Contains([]string{"apiserveripinfo", "serviceipallocations", "servicenodeportallocations"}, text):
 		return fmt.Sprintf("%q has no API and cannot be encrypted", text)
 	case r.group == "events.k8s.io":
-		return fmt.Sprintf("%s: events are stored in the core group: write events", quote(text))
+		return fmt.Sprintf("%s: events are stored in the core group: write events", Quote(text))
 	case r.group == "extensions":
-		return fmt.Sprintf("%s: the group extensions has been removed from Kubernetes: write the group that the resource has now, such as ingresses.networking.k8s.io", quote(text))
+		return fmt.Sprintf("%s: the group extensions has been removed from Kubernetes: write the group that the resource has now, such as ingresses.networking.k8s.io", Quote(text))
 	case r.group == "*" && r.name != "*":
-		return fmt.Sprintf("%s: a resource cannot be named in all groups at once: write its group, or *.* for everything", quote(text))
+		return fmt.Sprintf("%s: a resource cannot be named in all groups at once: write its group, or *.* for everything", Quote(text))
 	}
 	return ""
 }
@@ -124,7 +124,7 @@ func (c *checker) masked(names []string, path string) {
 		id := resourceOf(text)
 		for _, before := range c.before {
 			if before.id == (resource{"*", id.group}) || before.id == everything() {
-				c.mistakes.add(Form, element(path, i), "%s can never be reached: %s stands for it already, put the wildcard into a later entry", quote(text), before.path)
+				c.mistakes.add(Form, element(path, i), "%s can never be reached: %s stands for it already, put the wildcard into a later entry", Quote(text), before.path)
 				break
 			}
 		}
@@ -167,14 +167,14 @@ func (c *checker) provider(p Provider, path string) {
 func (c *checker) kms(k *KMS, path string) {
 	c.name(k, path)
 	if k.Timeout != nil && *k.Timeout <= 0 {
-		c.mistakes.add(Timeout, below(path, "timeout"), "is %s: it must be above 0, such as 3s", *k.Timeout)
+		c.mistakes.add(Timeout, below(path, "timeout"), "is %s: it must be above 0, such as 3s", Shown(k.Timeout.String()))
 	}
 	if wrong := endpointMistake(k.Endpoint); wrong != "" {
 		c.mistakes.add(Form, below(path, "endpoint"), "%s", wrong)
 	}
 	switch version := k.Version(); {
 	case version != "v1" && version != "v2":
-		c.mistakes.add(Form, below(path, "apiVersion"), "is %s: it must be v1 or v2", quote(version))
+		c.mistakes.add(Form, below(path, "apiVersion"), "is %s: it must be v1 or v2", Quote(version))
 	case version == "v2" && k.CacheSize != nil:
 		c.mistakes.add(CacheSize, below(path, "cachesize"), "is for KMS v1 alone: remove it")
 	case version == "v1" && k.CacheSize != nil && *k.CacheSize == 0:
@@ -190,18 +190,18 @@ func (c *checker) name(k *KMS, path string) {
 		c.mistakes.add(Form, at, "is missing: it is stored with all that is encrypted")
 	}
 	if k.Version() != "v1" && strings.Contains(k.Name, ":") {
-		c.mistakes.add(Name, at, "%s has a colon, which names for KMS v2 must not have", quote(k.Name))
+		c.mistakes.add(Name, at, "%s has a colon, which names for KMS v2 must not have", Quote(k.Name))
 	}
 	first, taken := c.named[k.Name]
 	switch old := c.v1[k.Name]; {
 	case taken && k.Version() == "v2" && entryOf(first) != entryOf(path):
-		c.mistakes.add(NameTwice, at, "%s is the name of %s already: KMS v2 wants another name in each entry of resources, even for the same socket", quote(k.Name), first)
+		c.mistakes.add(NameTwice, at, "%s is the name of %s already: KMS v2 wants another name in each entry of resources, even for the same socket", Quote(k.Name), first)
 	case taken && k.Version() != "v1":
-		c.mistakes.add(NameTwice, at, "%s is the name of %s already: each kms entry needs its own", quote(k.Name), first)
+		c.mistakes.add(NameTwice, at, "%s is the name of %s already: each kms entry needs its own", Quote(k.Name), first)
 	case taken && (old == nil || old.Endpoint != k.Endpoint):
-		c.mistakes.add(NameTwice, at, "%s is the name of %s already, which is another plugin: each needs its own", quote(k.Name), first)
+		c.mistakes.add(NameTwice, at, "%s is the name of %s already, which is another plugin: each needs its own", Quote(k.Name), first)
 	case taken:
-		c.mistakes.add(NameOnReload, at, "%s is the name of %s already: with --encryption-provider-config-automatic-reload each kms entry needs its own", quote(k.Name), first)
+		c.mistakes.add(NameOnReload, at, "%s is the name of %s already: with --encryption-provider-config-automatic-reload each kms entry needs its own", Quote(k.Name), first)
 	}
 	if taken && k.Version() == "v1" {
 		c.mistakes[len(c.mistakes)-1].onReload = true
@@ -227,11 +227,11 @@ func endpointMistake(endpoint string) string {
 	u, err := url.Parse(endpoint)
 	switch {
 	case err != nil:
-		return fmt.Sprintf("is %s, which is no URL: write such as unix:///var/run/kmsplugin/socket.sock", quote(endpoint))
+		return fmt.Sprintf("is %s, which is no URL: write such as unix:///var/run/kmsplugin/socket.sock", Quote(endpoint))
 	case u.Scheme == "" && strings.HasPrefix(endpoint, "/"):
-		return fmt.Sprintf("is %s, a path: write unix:// before it", quote(endpoint))
+		return fmt.Sprintf("is %s, a path: write unix:// before it", Quote(endpoint))
 	case u.Scheme != "unix":
-		return fmt.Sprintf("is %s: it must begin with unix://, kube-apiserver knows no other way to a plugin", quote(endpoint))
+		return fmt.Sprintf("is %s: it must begin with unix://, kube-apiserver knows no other way to a plugin", Quote(endpoint))
 	}
 	// gRPC takes the path as a URL of its own, and refuses what is none.
 	path := strings.TrimPrefix(u.Path, "/")
@@ -239,7 +239,7 @@ func endpointMistake(endpoint string) string {
 		path = u.Path
 	}
 	if _, err := url.Parse("passthrough:///" + path); err != nil {
-		return fmt.Sprintf("is %s: its path has characters that kube-apiserver cannot connect by", quote(endpoint))
+		return fmt.Sprintf("is %s: its path has characters that kube-apiserver cannot connect by", Quote(endpoint))
 	}
 	return ""
 }

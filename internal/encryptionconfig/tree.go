@@ -2,6 +2,7 @@ package encryptionconfig
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,19 +49,19 @@ func parse(data []byte) (node, Mistakes) {
 	}
 	var content any
 	if err := yaml.Unmarshal(data, &content); err != nil {
-		return node{}, Mistakes{notYAML(err)}
+		return node{}, Mistakes{notYAML(err, data)}
 	}
 	content, err := jsonable(content)
 	if err != nil {
-		return node{}, Mistakes{{Text: err.Error()}}
+		return node{}, Mistakes{{Line: lineWith(data, noName), Text: err.Error()}}
 	}
 	text, err := json.Marshal(content)
 	if err != nil { // an infinite number, or none
-		return node{}, Mistakes{{Text: "a number in it is infinite or no number"}}
+		return node{}, Mistakes{{Line: lineWith(data, `(?i)[:\-,\[]\s*[-+]?\.(inf|nan)\b`), Text: "a number in it is infinite or no number"}}
 	}
 	root, mistakes := parseJSON(text)
 	if err := yaml.UnmarshalStrict(data, new(any)); err != nil && len(mistakes) == 0 {
-		return root, twice(data)
+		return root, twice(err, data)
 	}
 	return root, mistakes
 }
@@ -93,6 +94,11 @@ func jsonable(value any) (any, error) {
 	return value, nil
 }
 
+const notFieldName = "the name of a field is no text: a line that begins with a colon or a question mark makes such a name"
+
+// noName is how a field without a name looks in a line.
+const noName = `(^|[\s\[{,])[?:](\s|$)|[{,]\s*[\[{]|^\s*(~|null):`
+
 // fieldName is a field's name, which YAML allows to be no text. Those that are
 // not are unknown in any case: only whether they are a name matters.
 func fieldName(key any) (string, error) {
@@ -102,46 +108,85 @@ func fieldName(key any) (string, error) {
 	case int, int64, float64, bool:
 		return fmt.Sprint(k), nil
 	}
-	return "", errors.New("the name of a field is no text: a line that begins with a colon or a question mark makes such a name")
+	return "", errors.New(notFieldName)
 }
 
 // twice are the fields that are given more than once. The parser has found that
-// there are such.
-func twice(data []byte) Mistakes {
+// there are such; where the file itself has none, a merge brings them.
+func twice(err error, data []byte) Mistakes {
 	_, found := locate(data)
-	if len(found) == 0 {
-		return Mistakes{{Text: "a field is given twice"}}
+	if len(found) > 0 {
+		return found
 	}
-	return found
+	m := Mistake{Line: lineOf(err), Text: "a field is given twice"}
+	if lineWith(data, merges) > 0 {
+		m.Text = "a merge (<<) brings a field that is given here too, which kube-apiserver refuses: write the fields out"
+	}
+	return Mistakes{m}
+}
+
+// merges is how a merge looks in a line.
+const merges = `(^|[\s{,])<<\s*:`
+
+// lineOf is the line that the parser names, and 0 where it names none.
+func lineOf(err error) int {
+	if line := regexp.MustCompile(`line (\d+)`).FindStringSubmatch(err.Error()); line != nil {
+		number, _ := strconv.Atoi(line[1])
+		return number
+	}
+	return 0
 }
 
 // notYAML says in our words what the parser could not read. Its own text is not
 // used: it may quote a key.
-func notYAML(err error) Mistake {
-	m := Mistake{Text: "it is no YAML that kube-apiserver can read: look at the indentation, and for quotes and brackets that are not closed"}
-	if line := regexp.MustCompile(`line (\d+)`).FindStringSubmatch(err.Error()); line != nil {
-		m.Line, _ = strconv.Atoi(line[1])
-	}
-	for _, known := range [][2]string{
-		{"mapping values are not allowed", "a value begins here where none can be: the indentation differs from the line above, or a text with a colon and a blank needs quotes"},
-		{"did not find expected key", "a field is expected about here: the indentation of this line does not fit those above, or a quote is not closed"},
-		{"did not find expected '-' indicator", "an element of a list, with a hyphen, is expected about here: the indentation does not fit the lines above"},
-		{"block sequence entries are not allowed", "a list cannot begin here: put its first hyphen in a line of its own"},
-		{"could not find expected ':'", "a field without a colon stands here or in the line above"},
-		{"cannot start any token", "a text cannot begin with this character: indent by blanks, never by tabs, and put texts that begin with @, ` or % in quotes"},
-		{"alphabetic or numeric character", "a text that begins with * or & needs quotes, such as '*.*'"},
-		{"unknown anchor", "a text that begins with * needs quotes, such as '*.*'"},
-		{"found unexpected end of stream", "a quote is not closed"},
-		{"did not find expected ',' or", "a bracket or brace is not closed, or a comma is missing"},
-		{"control characters", "it has characters that no text has: the file may be damaged, or of another kind"},
-		{"UTF-8", "it is not UTF-8: the file may be damaged, or of another kind"},
-	} {
-		if strings.Contains(err.Error(), known[0]) {
-			m.Text = known[1]
-			break
+func notYAML(err error, data []byte) Mistake {
+	m := Mistake{Line: lineOf(err), Text: "it is no YAML that kube-apiserver can read: look at the indentation, and for quotes and brackets that are not closed"}
+	for _, known := range parserTexts() {
+		if !strings.Contains(err.Error(), known.part) {
+			continue
 		}
+		m.Text = known.ours
+		if known.part == noColon {
+			m.Line = cmp.Or(lineWith(data, equals), m.Line)
+		}
+		if m.Line == 0 && known.line != "" {
+			m.Line = lineWith(data, known.line)
+		}
+		break
+	}
+	if m.Line == 0 {
+		m.Line = damagedLine(data)
 	}
 	return m
+}
+
+// noColon is what the parser says lines late.
+const noColon = "could not find expected ':'"
+
+// A parserText is a part of what the parser says, and what we do. It names no line
+// for some: there it is the first with a pattern.
+type parserText struct{ part, ours, line string }
+
+func parserTexts() []parserText {
+	const star = `(^|[\s\[{,])\*\S`
+	return []parserText{
+		{"mapping values are not allowed", "a value begins here where none can be: the indentation differs from the line above, or a text with a colon and a blank needs quotes", ""},
+		{"did not find expected key", "a field is expected about here: the indentation of this line does not fit those above, or a quote is not closed", ""},
+		{"did not find expected '-' indicator", "an element of a list, with a hyphen, is expected about here: the indentation does not fit the lines above", ""},
+		{"block sequence entries are not allowed", "a list cannot begin here: put its first hyphen in a line of its own", ""},
+		{noColon, "a field without a colon stands here or in the line above", ""},
+		{"cannot start any token", "a text cannot begin with this character: indent by blanks, never by tabs, and put texts that begin with @, ` or % in quotes", ""},
+		{"alphabetic or numeric character", "a text that begins with * or & needs quotes, such as '*.*'", star},
+		{"unknown anchor", "a text that begins with * needs quotes, such as '*.*'; without, it stands for an anchor (&) of this file, which has none of that name", star},
+		{"map merge requires", "a merge (<<) takes an anchor (*) of a set of fields, or several in brackets: write the fields out instead", merges},
+		{"contains itself", "an anchor (&) has itself (*) in it: write the fields out", star},
+		{"excessive aliasing", "anchors stand for more than any such file has: write the fields out", star},
+		{"found unexpected end of stream", "a quote is not closed", ""},
+		{"did not find expected ',' or", "a bracket or brace is not closed, or a comma is missing", ""},
+		{"invalid map key", notFieldName, noName},
+		{"control characters", "it has characters that no text has: the file may be damaged, or of another kind", ""},
+		{"UTF-8", "it is not UTF-8: the file may be damaged, or of another kind", ""},
+	}
 }
 
 // parseJSON reads JSON. Its grammar is that of Go's own package; kube-apiserver's

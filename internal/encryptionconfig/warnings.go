@@ -1,6 +1,7 @@
 package encryptionconfig
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"slices"
@@ -12,16 +13,22 @@ import (
 // warnings are what kube-apiserver takes and nobody can have meant.
 func (c *Configuration) warnings() Mistakes {
 	var m Mistakes
-	if path, wrong := c.plainSecrets(); wrong != "" {
-		m.add(Plain, path, "%s", wrong)
+	told, wrong := c.plainSecrets()
+	if wrong != "" {
+		m.add(Plain, told, "%s", wrong)
 	}
+	m = append(m, c.idleNames(told)...)
 	for i, r := range c.Resources {
 		for j, p := range r.Providers {
 			if p.KMS == nil {
 				continue
 			}
-			if wrong := strayed(p.KMS); wrong != "" {
-				m.add(Strayed, below(element(below(element("resources", i), "providers"), j), "kms.endpoint"), "%s", wrong)
+			path := below(element(below(element("resources", i), "providers"), j), "kms")
+			if wrong := cmp.Or(unfilled(p.KMS.Endpoint), strayed(p.KMS)); wrong != "" {
+				m.add(Strayed, below(path, "endpoint"), "%s", wrong)
+			}
+			if wrong := unfilled(p.KMS.Name); wrong != "" {
+				m.add(Unread, below(path, "name"), "%s", wrong)
 			}
 		}
 	}
@@ -37,15 +44,15 @@ func strayed(k *KMS) string {
 	socket := k.Socket()
 	switch {
 	case strings.TrimSpace(k.Endpoint) != k.Endpoint:
-		return fmt.Sprintf("is %s, with a blank at its end that belongs to the path: did you mean %s?", quote(k.Endpoint), quote(strings.TrimSpace(k.Endpoint)))
+		return fmt.Sprintf("is %s, with a blank at its end that belongs to the path%s", Quote(k.Endpoint), meant(strings.TrimSpace(k.Endpoint)))
 	case len(socket) > 1 && strings.HasSuffix(socket, "/"):
-		return fmt.Sprintf("is %s, which is a directory and no socket: did you mean %s?", quote(k.Endpoint), quote(strings.TrimRight(k.Endpoint, "/")))
+		return fmt.Sprintf("is %s, which is a directory and no socket%s", Quote(k.Endpoint), meant(strings.TrimRight(k.Endpoint, "/")))
 	case socket == "" && u.Opaque != "":
-		return fmt.Sprintf("is %s, which leads to no socket: did you mean %s?", quote(k.Endpoint), quote("unix:///"+strings.TrimLeft(u.Opaque, "/")))
+		return fmt.Sprintf("is %s, which leads to no socket%s", Quote(k.Endpoint), meant("unix:///"+strings.TrimLeft(u.Opaque, "/")))
 	case socket == "":
-		return fmt.Sprintf("is %s, which leads to no socket: write such as unix:///var/run/kmsplugin/socket.sock", quote(k.Endpoint))
+		return fmt.Sprintf("is %s, which leads to no socket: write such as unix:///var/run/kmsplugin/socket.sock", Quote(k.Endpoint))
 	case u.Host != "":
-		return fmt.Sprintf("is %s, which leads to %s: did you mean %s?", quote(k.Endpoint), quote(socket), quote("unix:///"+u.Host+u.Path))
+		return fmt.Sprintf("is %s, which leads to %s%s", Quote(k.Endpoint), Quote(socket), meant("unix:///"+u.Host+u.Path))
 	}
 	return ""
 }
@@ -71,17 +78,15 @@ func (c *Configuration) plainSecrets() (path, wrong string) {
 		}
 	}
 	if len(near) > 0 {
-		return path, fmt.Sprintf("nothing encrypts Secrets: %s is another resource, did you mean secrets?", quote(near[0]))
+		return path, fmt.Sprintf("nothing encrypts Secrets: %s is another resource, did you mean secrets?", Quote(near[0]))
+	}
+	for i, name := range names {
+		names[i] = Shown(name)
 	}
 	if len(names) > 4 {
 		names = append(names[:4:4], "...")
 	}
-	for i, name := range names {
-		if mayBeKey(name) {
-			names[i] = "..."
-		}
-	}
-	return "", fmt.Sprintf("nothing encrypts Secrets: no entry has secrets, only %.200q", strings.Join(names, ", "))
+	return element("resources", 0), fmt.Sprintf("nothing encrypts Secrets: no entry has secrets, only %q", strings.Join(names, ", "))
 }
 
 // shadowed says what is wrong where entry i, the first to cover a resource, leaves it to
@@ -109,10 +114,7 @@ func encrypts(p Provider) bool { return p.Identity == nil }
 
 // likeSecrets reports whether a resource's name was probably meant as secrets:
 // another spelling, or a version or group, which secrets have none of.
-func likeSecrets(name string) bool {
-	r := resourceOf(name)
-	return nearest(r.name, []string{"secrets"}) != "" && !strings.Contains(r.group, ".")
-}
+func likeSecrets(name string) bool { return meantName(name) == "secrets" }
 
 // nearest returns what a misspelt name was probably meant as, and "" where none
 // is near enough.

@@ -42,7 +42,27 @@ func (o *Options) apiServerMounts() []mount {
 	for i, dir := range o.socketDirs() {
 		all = append(all, mount{name: numbered("kms-socket", i+1), path: dir, kind: "DirectoryOrCreate"})
 	}
+	if o.mountsFile() {
+		return append(all, mount{name: "encryption-config", path: o.PathAt, kind: "File"})
+	}
 	return append(all, mount{name: "encryption-config", path: path.Dir(o.PathAt), kind: "DirectoryOrCreate"})
+}
+
+// mountsFile reports whether the EncryptionConfiguration is mounted by itself, as its
+// directory has other things in it.
+func (o *Options) mountsFile() bool {
+	return !isOurs(path.Dir(o.PathAt), encryption) && isOwnFile(o.PathAt, true)
+}
+
+// fileNote says what a mount of the file by itself costs.
+func (o *Options) fileNote() string {
+	if !o.mountsFile() {
+		return ""
+	}
+	return "- after every change of that file kube-apiserver is restarted, one node after the\n" +
+		"  other, while KMS answers: the file is mounted by itself, and stays the old one when\n" +
+		"  it is replaced. In a directory of its own, such as " + path.Dir(DefaultEncConfig) + ",\n" +
+		"  a change is taken over without a restart\n"
 }
 
 func (o *Options) gateNote() string {
@@ -78,7 +98,7 @@ on each control plane node, one after the other.
 
 Check:
 - before that, static pod and %s are on the node
-%s`, o.PathAt, o.gateNote()), object(
+%s`, o.PathAt, o.fileNote()+o.gateNote()), object(
 		"apiVersion", "kubeadm.k8s.io/v1beta4",
 		"kind", "ClusterConfiguration",
 		"apiServer", o.apiServer(),
@@ -237,7 +257,7 @@ See docs/kubespray.md.
 Check, before cluster.yml or upgrade-cluster.yml runs with it:
 - static pod and %s are on all control plane nodes
 - no other file of the inventory sets these variables: Ansible does not merge them
-%s`, o.PathAt, o.gateNote()), object(
+%s`, o.PathAt, o.fileNote()+o.gateNote()), object(
 		noted{"kube_encrypt_secret_data", "Kubespray would write an EncryptionConfiguration of its own, with local keys."}, false,
 		"kube_kubeadm_apiserver_extra_args", object(args...),
 		"apiserver_extra_volumes", volumes,
@@ -271,6 +291,9 @@ Check:
 func (o *Options) rke2() ([]File, error) {
 	var mounts []string
 	for _, m := range o.apiServerMounts() {
+		if m.path == o.PathAt {
+			continue // RKE2 mounts the files that flags name
+		}
 		mounts = append(mounts, m.path+":"+m.path+":ro")
 	}
 	slices.Sort(mounts)

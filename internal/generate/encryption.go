@@ -302,7 +302,7 @@ func entriesOf(c *encryptionconfig.Configuration, want []string) (chosen []int, 
 			missing = append(missing, name)
 		case !slices.Contains(c.Resources[i].Resources, name):
 			mistakes = append(mistakes, config.Mistake{Field: "--resources", Text: fmt.Sprintf(
-				"%s is already among %q of resources[%d] in the present file: name that instead", name, strings.Join(c.Resources[i].Resources, ","), i)})
+				"%s is already among %q of resources[%d] in the present file: name that instead", name, c.Resources[i], i)})
 		case !slices.Contains(chosen, i):
 			chosen = append(chosen, i)
 		}
@@ -311,7 +311,7 @@ func entriesOf(c *encryptionconfig.Configuration, want []string) (chosen []int, 
 		for _, name := range c.Resources[i].Resources {
 			if !slices.Contains(want, name) {
 				mistakes = append(mistakes, config.Mistake{Field: "--resources", Text: fmt.Sprintf(
-					"resources[%d] of the present file has %s too, and its providers are those of all: name it as well, or give it an entry of its own first", i, name)})
+					"resources[%d] of the present file has %s too, and its providers are those of all: name it as well, or give it an entry of its own first", i, encryptionconfig.Shown(name))})
 			}
 		}
 	}

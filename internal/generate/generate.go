@@ -77,6 +77,7 @@ type Kind struct {
 	starts    bool     // the program is started by it, with probes or a port to look at
 	program   bool     // directories go into the program's container
 	apiServer bool     // directories go into kube-apiserver
+	quotes    bool     // paths may have blanks in them
 	effect    string   // on such directories
 	own       []string // what the distribution mounts into kube-apiserver by itself
 }
@@ -87,7 +88,7 @@ func Kinds() []Kind {
 		{Name: "encryption-config", About: "EncryptionConfiguration, a pair: readers, then writers", files: (*Options).encryptionConfigs},
 		{Name: "static-pod", About: "pod for the kubelet's manifest directory", files: (*Options).staticPod, starts: true, program: true, effect: mountsWhole},
 		{Name: "sidecar", About: "container beside kube-apiserver in a hosted control plane", files: (*Options).sidecar, starts: true, program: true, apiServer: true, effect: hides},
-		{Name: "systemd", About: "drop-ins for the service and the socket", files: (*Options).systemd, starts: true},
+		{Name: "systemd", About: "drop-ins for the service and the socket", files: (*Options).systemd, starts: true, quotes: true},
 		{Name: "kubeadm", About: "ClusterConfiguration v1beta4", files: (*Options).kubeadm, apiServer: true, effect: mountsWhole, own: kubeadmMounts()},
 		{
 			Name: "kubeadmcontrolplane", About: "Cluster API's KubeadmControlPlane v1beta2, a pair", files: (*Options).kubeadmControlPlane,

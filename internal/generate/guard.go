@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 )
@@ -19,6 +20,7 @@ const (
 	encryption             // of kube-apiserver: it may have keys in it
 	settings               // of the program: its own file
 	files                  // of the program: what the operator adds
+	program                // the program itself, on a node
 )
 
 // A claim is a path on a node that an option names.
@@ -31,6 +33,9 @@ type claim struct {
 	idle       bool   // what is generated does not name it
 	instead    string // a path that does
 }
+
+// mountFlag names what is mounted as it is.
+const mountFlag = "--mount"
 
 // Places that always do.
 const (
@@ -48,30 +53,26 @@ const (
 // pathMistakes are those of all paths that options name, whatever is generated.
 func (o *Options) pathMistakes(k Kind) config.Mistakes {
 	var m config.Mistakes
-	add := func(flag, text string) { m = append(m, config.Mistake{Field: flag, Text: text}) }
+	add := func(c claim, text string) bool {
+		if text != "" {
+			m = append(m, config.Mistake{Field: c.flag, Text: text})
+		}
+		return text != ""
+	}
 	var sound []claim
 	for _, c := range o.claims(k) {
-		if text := c.fault(k); text != "" {
-			add(c.flag, text)
-			continue
+		if !add(c, c.fault(k)) {
+			sound = append(sound, c)
 		}
-		sound = append(sound, c)
 	}
+	told := map[claim]bool{}
 	for i, c := range sound {
-		for _, other := range sound[:i] {
-			given := c.givesAway(other)
-			if given == "" {
-				given = other.givesAway(c)
-			}
-			if given == "" {
-				continue
-			}
-			if c.path == c.instead { // the other one is in its way
-				c, other = other, c
-			}
-			add(c.flag, fmt.Sprintf("%s: its directory is not apart from that of %s, %s, and %s: give it a directory of its own, such as %s",
-				c.path, other.flag, other.path, given, c.instead))
-			break
+		one, text := c.meets(sound[:i])
+		told[one] = add(one, text) || told[one]
+	}
+	for _, c := range sound {
+		if !told[c] {
+			add(c, c.foreign())
 		}
 	}
 	if g, found := groundOf(o.Out); o.Out != "" && found && !g.work {
@@ -79,15 +80,35 @@ func (o *Options) pathMistakes(k Kind) config.Mistakes {
 		if canonical(o.Out) != g.path {
 			where = o.Out + " lies in " + g.path + ", and "
 		}
-		add("--out", where+g.why+": give a directory of its own, such as ./generated")
+		add(claim{flag: "--out"}, where+g.why+": give a directory of its own, such as ./generated")
 	}
 	return m
+}
+
+// meets says that a claim and one of others share a directory that only one of them
+// may have, and of which of the two that is to be told.
+func (c claim) meets(others []claim) (told claim, text string) {
+	for _, other := range others {
+		given := cmp.Or(c.givesAway(other), other.givesAway(c))
+		if given == "" {
+			continue
+		}
+		if c.path == c.instead { // the other one is in its way
+			c, other = other, c
+		}
+		return c, fmt.Sprintf("%s: its directory is not apart from that of %s, %s, and %s: give it a directory of its own, such as %s",
+			c.path, other.flag, other.path, given, c.instead)
+	}
+	return c, ""
 }
 
 // claims are the paths of all options, the kind's effects with them.
 func (o *Options) claims(k Kind) []claim {
 	all := o.socketClaims(k)
 	enc := claim{flag: "--encryption-config-path", path: o.PathAt, dir: path.Dir(o.PathAt), role: encryption, instead: DefaultEncConfig}
+	if k.effect == mountsWhole && o.mountsFile() {
+		enc.dir = o.PathAt
+	}
 	enc.idle = k.Socket != "" // kOps has a place of its own for it
 	if k.apiServer {
 		enc.effect, enc.apiServer = k.effect, true
@@ -104,10 +125,10 @@ func (o *Options) claims(k Kind) []claim {
 		}
 	}
 	for _, at := range o.Mounts {
-		all = append(all, o.fileClaim(k, "--mount", at, at))
+		all = append(all, o.fileClaim(k, mountFlag, at, at))
 	}
 	return append(all, claim{
-		flag: "--program", path: o.Program, dir: path.Dir(o.Program), role: files, idle: !k.starts || k.program, instead: DefaultProgram,
+		flag: "--program", path: o.Program, dir: path.Dir(o.Program), role: program, idle: !k.starts || k.program, instead: DefaultProgram,
 	})
 }
 
@@ -169,10 +190,10 @@ func envFiles(env string) []envFile {
 
 // fault says what is wrong with a path: first where it leads, then how it is written.
 func (c claim) fault(k Kind) string {
-	text := c.form()
+	text := c.form(k)
 	switch {
 	case text == "":
-		return c.place(k)
+		return c.known(k)
 	case !path.IsAbs(c.path):
 		return text
 	}
@@ -182,17 +203,27 @@ func (c claim) fault(k Kind) string {
 	if c.dir == c.path {
 		plain.dir = plain.path
 	}
-	return cmp.Or(plain.place(k), text)
+	return cmp.Or(plain.known(k), text)
+}
+
+// legible is a path as it may be printed.
+func legible(at string) string {
+	if strings.ContainsFunc(at, func(r rune) bool { return !unicode.IsPrint(r) }) || len(at) > 200 {
+		return fmt.Sprintf("%.120q", at)
+	}
+	return at
 }
 
 // form says what is wrong with how a path is written.
-func (c claim) form() string {
+func (c claim) form(k Kind) string {
 	clean := path.Clean(c.path)
 	switch {
 	case c.path == "":
 		return "is empty: give a path, such as " + c.instead
 	case !path.IsAbs(c.path):
 		return fmt.Sprintf("%.120q is no absolute path: give one, such as %s", c.path, c.instead)
+	case c.letters(k) != "":
+		return c.letters(k)
 	case strings.Contains(c.path+"/", "/../"):
 		return fmt.Sprintf("%.120q goes up by \"..\": write where that leads, %s", c.path, clean)
 	case len(c.path) > 1 && strings.HasSuffix(c.path, "/"):
@@ -200,24 +231,35 @@ func (c claim) form() string {
 	case clean != c.path:
 		return fmt.Sprintf("%.120q is not written in full and plainly: write %s", c.path, clean)
 	}
-	return c.letters()
+	return ""
 }
 
 // letters says what cannot stand in a path. Manifests, units and RKE2's mounts give
-// some letters a meaning.
+// some letters a meaning. Only units are written with quotes around a blank.
 //
 // https://github.com/rancher/rke2/blob/6ce1a8019e9d0b81eb7a715edbc2b8ac12d26da0/pkg/podtemplate/podtemplate.go
-func (c claim) letters() string {
+func (c claim) letters(k Kind) string {
+	unused := c.role == sockets && c.effect == ""
+	blanks := k.quotes && strings.TrimSpace(c.path) == c.path
 	i := strings.IndexFunc(c.path, func(r rune) bool {
+		switch {
+		case unused:
+			return unicode.IsControl(r)
+		case blanks && r == ' ':
+			return false
+		}
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+=@~", r))
 	})
-	if i < 0 || c.role == sockets && c.effect == "" {
+	if i < 0 {
 		return ""
 	}
 	what := fmt.Sprintf("has %.1q in it, which mounts and units may take for something else", c.path[i:])
 	switch c.path[i] {
 	case ' ', '\t', '\n', '\r':
-		what = "has a blank in it, at which command lines and mounts are taken apart"
+		what = "has a blank in it, and not every tool that reads this keeps such a path together"
+		if k.quotes {
+			what = "has a blank in it that a unit loses: one at its end, or a tab or new line"
+		}
 	case ':':
 		what = "has a colon in it, at which mounts are taken apart"
 	case ',':
@@ -226,37 +268,75 @@ func (c claim) letters() string {
 	return fmt.Sprintf("%.120q %s: give a path without it, such as %s", c.path, what, c.instead)
 }
 
-// place says what is wrong with where a path leads.
-func (c claim) place(k Kind) string {
+// foreign says that nothing tells that a path is ours.
+func (c claim) foreign() string {
+	if c.idle && c.role != encryption || c.isAllowed() {
+		return ""
+	}
+	what := c.subject()
+	if c.effect != "" {
+		what += " " + c.effect + ", and"
+	}
+	what += " may be another program's by its name: "
+	if c.role == program {
+		return what + "put the program into a directory bin, such as " + c.instead
+	}
+	return what + "give it a directory of its own that is named for it, such as " + c.better()
+}
+
+// known is why a known place is no place for a claim.
+func (c claim) known(k Kind) string {
 	lasting := c.role == encryption || c.role == settings
+	if c.isPublic() {
+		return ""
+	}
 	if why := telling(path.Base(c.path)); why != "" && c.role != sockets {
 		if g, found := groundOf(path.Dir(c.path)); found {
-			return fmt.Sprintf("%s %s, and lies in %s, and %s: give another file, such as %s", c.path, why, g.path, g.why, c.instead)
+			return fmt.Sprintf("%s %s, and lies in %s, and %s: give another file, such as %s", legible(c.path), why, g.path, g.why, c.instead)
 		}
 	}
 	switch g, found := groundOf(c.dir); {
-	case c.idle:
+	case c.idle && c.role != encryption:
 		return ""
-	case found && (c.effect != "" || g.read && c.role != sockets):
-		return fmt.Sprintf("%s%s, and %s: give it a directory of its own, such as %s", c.path, c.lies(g), g.why, c.instead)
+	case c.isFileOfOthers():
+		g, _ := groundOf(c.path)
+		return fmt.Sprintf("%s is no socket, and %s: give another path, such as %s", legible(c.path), g.why, c.instead)
+	case found && (c.effect != "" || c.shuns(g)):
+		return fmt.Sprintf("%s, and %s: give it a directory of its own, such as %s", c.lies(g), g.why, c.instead)
 	case lasting && within(canonical(c.dir), "/run") && k.effect != hides:
-		return fmt.Sprintf("%s is gone after each boot, and nothing starts without it: give a path that stays, such as %s", c.path, c.instead)
+		return fmt.Sprintf("%s is gone after each boot, and nothing starts without it: give a path that stays, such as %s", legible(c.path), c.instead)
 	case c.effect == "":
 		return ""
 	}
 	if g, found := groundIn(c.dir); found {
-		return fmt.Sprintf("%s: its directory %s %s, and has %s in it; %s: give it a directory of its own, such as %s", c.path, c.dir, c.effect, g.path, g.why, c.instead)
+		return fmt.Sprintf("%s %s, and has %s in it; %s: give it a directory of its own, such as %s", c.subject(), c.effect, g.path, g.why, c.instead)
 	}
 	for _, own := range k.own {
 		if c.apiServer && (canonical(c.dir) == own || within(own, canonical(c.dir))) {
 			return fmt.Sprintf("%s: %s is mounted into kube-apiserver by %s itself, and the same mount path twice is refused: give it a directory of its own, such as %s",
-				c.path, own, k.Name, c.instead)
+				legible(c.path), own, k.Name, c.instead)
 		}
 	}
 	if k.Socket != "" && c.role == sockets && !within(c.dir, kopsMounts) {
-		return fmt.Sprintf("%s: kOps shows kube-apiserver only what is in %s, so put the socket into a directory there: %s", c.path, kopsMounts, c.instead)
+		return fmt.Sprintf("%s: kOps shows kube-apiserver only what is in %s, so put the socket into a directory there: %s", legible(c.path), kopsMounts, c.instead)
 	}
 	return ""
+}
+
+// isFileOfOthers reports whether a socket would be a known file, which nothing mounts.
+func (c claim) isFileOfOthers() bool {
+	g, found := groundOf(c.path)
+	return c.role == sockets && c.effect == "" && found && g.path == canonical(c.path)
+}
+
+// shuns reports whether a ground is no place for a claim although nothing is mounted.
+func (c claim) shuns(g ground) bool {
+	switch c.role {
+	case sockets, encryption, settings:
+		return g.read && c.role != sockets || g.whole && !g.work
+	case files, program:
+	}
+	return g.read
 }
 
 // telling says what a file is by its name, "" where that tells nothing: what lies in a
@@ -277,19 +357,26 @@ func telling(base string) string {
 
 // lies says what a ground has to do with a claim.
 func (c claim) lies(g ground) string {
-	switch {
-	case c.effect == "" || canonical(c.dir) != g.path:
-		return " lies in " + g.path
-	case c.dir == c.path:
-		return " " + c.effect
+	if c.effect == "" || canonical(c.dir) != g.path {
+		return legible(c.path) + " lies in " + g.path
 	}
-	return ": its directory " + c.dir + " " + c.effect
+	return c.subject() + " " + c.effect
+}
+
+// subject is what an effect is on: the path itself, or the directory that it is in.
+func (c claim) subject() string {
+	if c.effect == "" || c.dir == c.path {
+		return legible(c.path)
+	}
+	return legible(c.path) + ": its directory " + legible(c.dir)
 }
 
 // givesAway says who is given what another claim is for, by the directory of this.
 func (c claim) givesAway(other claim) string {
 	switch {
-	case c.idle || other.idle || c.role == other.role || c.effect == "":
+	case c.effect == mountsWhole && other.effect == mountsWhole && c.role == other.role && c.dir != other.dir && canonical(c.dir) == canonical(other.dir):
+		return "the same directory would be mounted twice, by two names"
+	case c.idle || other.idle || c.role == other.role || c.effect == "" || other.role == program:
 		return ""
 	case c.effect == hides: // each is a volume of its own
 		if c.dir == other.dir && (c.apiServer && other.apiServer || c.role != encryption && other.role != encryption) {

@@ -3,6 +3,7 @@ package generate_test
 import (
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -91,6 +92,9 @@ func TestNoDirectoryOfOthersIsMounted(t *testing.T) {
 				o := made(kindName)
 				set(&o, dir)
 				_, err := kind(t, kindName).Generate(o)
+				if err == nil && option == "--encryption-config-path" && dir == "/etc/kubernetes" {
+					continue // the file by itself, see TestEncryptionConfigurationBesideOthers
+				}
 				switch mounted := slices.Contains(mounts, option); {
 				case mounted && err == nil:
 					t.Errorf("%s %s in %s is taken", kindName, option, dir)
@@ -109,10 +113,11 @@ func TestPlacesOfOursAreTaken(t *testing.T) {
 			"--listen": {
 				"/run/kmsplugin", "/var/run/kmsplugin", "/run/kms/a", "/var/lib/kmsplugin", "/opt/kms", "/srv/kms", "/etc/kms", "/kms",
 				"/srv/kubernetes/kube-apiserver/aws-encryption-provider", "/etc/kubernetes/kms",
+				"/srv/aws-encryption-provider", "/var/lib/kms-plugin", "/data/kms", "/data/platform/kms/run", "/mnt/disk1/kms", "/usr/local/lib/aws_encryption_provider", "/run/KMS",
 			},
-			"--encryption-config-path": {"/etc/kubernetes/encryption", "/etc/rancher/rke2/encryption", "/etc/kubernetes/kms", "/opt/kms", "/var/lib/kms"},
+			"--encryption-config-path": {"/etc/kubernetes/encryption", "/etc/rancher/rke2/encryption", "/etc/kubernetes/kms", "/opt/kms", "/var/lib/kms", "/etc/kubernetes/enc", "/etc/kubernetes/secret-encryption", "/srv/aws-encryption-provider", "/data/kms", "/etc/kubernetes/encryption-providers"},
 			"--config-path":            {"/etc/aws-encryption-provider", "/etc/kubernetes/aws-encryption-provider", "/opt/aws-encryption-provider"},
-			"--mount":                  {"/usr/share/zoneinfo", "/etc/localtime", "/etc/aws", "/run/spire/agent", "/var/run/secrets-store"},
+			"--mount":                  {"/usr/local/bin/print-credentials", "/usr/bin/aws_signing_helper", "/etc/hosts", "/usr/share/zoneinfo", "/etc/localtime", "/etc/aws", "/run/spire/agent", "/var/run/secrets-store"},
 			"--env: AWS_CA_BUNDLE":     {"/etc/ssl/aws", "/etc/aws-encryption-provider", "/etc/aws-encryption-provider/aws", "/run/aws"},
 		} {
 			for _, dir := range dirs {
@@ -233,6 +238,27 @@ func TestOneDirectoryHasOneRole(t *testing.T) {
 			},
 			"kube-apiserver would be given what only the program needs",
 		},
+		"two sockets, two names of a directory": {
+			[]string{"static-pod", "kubeadm", "kubeadmcontrolplane", "kubespray", "rke2"},
+			func(o *generate.Options) {
+				o.Config.Providers = append(o.Config.Providers, o.Config.Providers[0])
+				o.Config.Providers[0].Listen, o.Config.Providers[1].Listen = "/run/kms/a.sock", "/var/run/kms/b.sock"
+			},
+			"the same directory would be mounted twice, by two names",
+		},
+		"two sockets, one directory": {
+			[]string{"static-pod", "kubeadm", "kubeadmcontrolplane", "kubespray", "rke2"},
+			func(o *generate.Options) {
+				o.Config.Providers = append(o.Config.Providers, o.Config.Providers[0])
+				o.Config.Providers[0].Listen, o.Config.Providers[1].Listen = "/run/kms/a.sock", "/run/kms/b.sock"
+			},
+			"",
+		},
+		"two mounts, two names": {
+			[]string{"static-pod", "kops", "kubeadmcontrolplane"},
+			func(o *generate.Options) { o.Mounts = []string{"/run/aws", "/var/run/aws"} },
+			"the same directory would be mounted twice, by two names",
+		},
 		"the file itself": {
 			[]string{"static-pod", "kubeadmcontrolplane"},
 			func(o *generate.Options) { o.Mounts = []string{generate.DefaultEncConfig} },
@@ -285,6 +311,24 @@ func TestEndpointsMayLieAnywhere(t *testing.T) {
 		pathOptions()["--listen"](&o, dir)
 		if _, err := kind(t, "encryption-config").Generate(o); err != nil {
 			t.Errorf("%s: %v", dir, err)
+		}
+	}
+}
+
+// TestEndpointsAreNoFilesOfOthers, where nothing is mounted either.
+func TestEndpointsAreNoFilesOfOthers(t *testing.T) {
+	t.Parallel()
+	for _, kindName := range []string{"encryption-config", "k3s"} {
+		for at, taken := range map[string]bool{
+			"/etc/shadow": false, "/etc/fstab": false, "/etc/kubernetes/admin.conf": false, "/run/docker.sock": false, "/etc/kubernetes/pki/a.sock": false, "/proc/1/a.sock": false, "/usr/bin/kubelet": false,
+			"/opt/kms\x1b[2J": false, "/opt/kms\n": false, "/var/lib/etcd/member/snap/db": false, "/run/kms": true, "/run/a": true, "/opt/a": true, "/opt/my kms/a": true, "/home/me/x": true, "/etc/kubernetes/kms.sock": true,
+		} {
+			o := made(kindName)
+			o.Config.Providers[0].Listen = at
+			_, err := kind(t, kindName).Generate(o)
+			if taken != (err == nil) || err != nil && (!strings.Contains(err.Error(), "--listen: ") || !strings.Contains(err.Error(), "such as /")) {
+				t.Errorf("%s --listen=%q: %v", kindName, at, err)
+			}
 		}
 	}
 }
@@ -349,6 +393,194 @@ func TestFilesOfOthersAreNotMounted(t *testing.T) {
 		}
 		if word == "" && text != "" || !strings.Contains(text, word) || word != "" && !strings.Contains(text, "such as") {
 			t.Errorf("--mount=%s: %q, want %q and what to give instead", file, text, word)
+		}
+	}
+}
+
+// TestNothingOfOthersIsMounted: what no list has, by its name, in every kind.
+func TestNothingOfOthersIsMounted(t *testing.T) {
+	t.Parallel()
+	for kindName, mounts := range mountedBy() {
+		for option, set := range pathOptions() {
+			if !slices.Contains(mounts, option) {
+				continue
+			}
+			for _, dir := range []string{
+				"/etc/fstab", "/etc/nginx", "/etc/kubernetes/addons", "/etc/kubernetes.bak", "/etc/Kubernetes", "/Etc/kms", "/ETC/kubernetes/kms", "/etc/origin/master", "/etc/eks",
+				"/var/lib/calico", "/var/lib/vault", "/var/lib/postgresql/kms", "/var/lib/kubelet.old", "/var/lib/kubelet/kms", "/var/db", "/opt/kubernetes/ssl", "/opt/foo", "/srv/data",
+				"/backup", "/data", "/data/etcd", "/mnt/foo/bar", "/run/sshd", "/run/foo", "/home/ubuntu/kms", "/usr/bin/kms", "/usr/share/kms", "/lib/modules/kms", "/nix/store/kms", "/x/y",
+				"/etc/kubernetes/pki/kms", "/etc/kubernetes/manifests/kms", path.Join("/proc/1/root", "opt/kms"), "/tmp/kms", "/dev/kms", "/var/cache/kms", "/etc/systemd/kms", "/boot/kms", path.Join("/root", "kms"), "/lost+found/kms",
+			} {
+				if option == "--mount" && dir == "/usr/bin/kms" { // one program
+					continue
+				}
+				o := made(kindName)
+				set(&o, dir)
+				_, err := kind(t, kindName).Generate(o)
+				if err == nil || !strings.Contains(err.Error(), option+": ") || !strings.Contains(err.Error(), "such as /") && !strings.Contains(err.Error(), "put the socket") {
+					t.Errorf("%s %s in %s: %v", kindName, option, dir, err)
+				}
+			}
+		}
+	}
+}
+
+// TestNamesHaveRoles: a directory that is named for one side is not given to the other.
+func TestNamesHaveRoles(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		option, dir string
+		taken       bool
+	}{
+		"socket beside keys":             {"--listen", "/etc/kubernetes/secret-encryption", false},
+		"socket beside the config":       {"--listen", "/opt/encryption-config", false},
+		"socket beside the config, long": {"--listen", "/opt/kms-encryption-config", false},
+		"socket beside credentials":      {"--listen", "/etc/aws", false},
+		"credentials":                    {"--env: AWS_SHARED_CREDENTIALS_FILE", "/etc/aws", true},
+		"credentials beside keys":        {"--env: AWS_SHARED_CREDENTIALS_FILE", "/opt/encryption", false},
+		"a mount with keys":              {"--mount", "/opt/encryption", false},
+		"a mount of what is beside them": {"--mount", "/opt/encryption/x.pem", true},
+		"the config beside credentials":  {"--encryption-config-path", "/etc/aws", false},
+		"the config":                     {"--encryption-config-path", "/opt/encryption", true},
+	} {
+		o := made("kubeadmcontrolplane")
+		pathOptions()[c.option](&o, c.dir)
+		if _, err := kind(t, "kubeadmcontrolplane").Generate(o); (err == nil) != c.taken {
+			t.Errorf("%s: %s in %s: %v", name, c.option, c.dir, err)
+		}
+	}
+}
+
+// TestEncryptionConfigurationIsLookedAt in kinds that mount nothing too.
+func TestEncryptionConfigurationIsLookedAt(t *testing.T) {
+	t.Parallel()
+	for _, k := range generate.Kinds() {
+		for _, at := range []string{
+			"/etc/kubernetes/admin.conf", "/etc/kubernetes/kubelet.conf", "/etc/fstab", "/etc/passwd", "/etc/shadow", "/etc/kubernetes/manifests/encryption.yaml", "/etc/kubernetes/pki/ca.key",
+			"/etc/kubernetes/manifests/kube-apiserver.yaml", "/etc/kubernetes/pki/encryption.yaml", "/usr/bin/kubelet", "/var/lib/rancher/k3s/server/cred/encryption-config.json", "/etc/rancher/k3s/k3s.yaml",
+			"/etc/rancher/k3s/config.yaml", "/encryption.yaml", "/etc/encryption.yaml", "/tmp/encryption.yaml", "/run/kms/encryption.yaml", "/home/me/encryption/config.yaml", "/etc/kubernetes", "/",
+			"/etc/kubernetes/audit.yaml", "/etc/kubernetes/../kubernetes/admin.conf", "encryption.yaml", "", "/opt/kms/a\x1b[2J", "/etc/kubernetes/encryption-config", "/etc/kubernetes/encryption/", "/etc/kubernetes//encryption/a",
+		} {
+			o := made(k.Name)
+			o.PathAt = at
+			_, err := k.Generate(o)
+			if k.Name == "sidecar" && at == "/run/kms/encryption.yaml" { // a volume of the pod
+				continue
+			}
+			if err == nil || !strings.Contains(err.Error(), "--encryption-config-path: ") || !strings.Contains(err.Error(), "such as ") && !strings.Contains(err.Error(), "write /") || strings.Contains(err.Error(), "\x1b") {
+				t.Errorf("%s --encryption-config-path=%q: %v", k.Name, at, err)
+			}
+		}
+	}
+}
+
+// TestEncryptionConfigurationBesideOthers: right in /etc/kubernetes, as many have it,
+// the file is mounted and not the directory. RKE2 mounts it itself.
+func TestEncryptionConfigurationBesideOthers(t *testing.T) {
+	t.Parallel()
+	const at = "/etc/kubernetes/encryption-config.yaml"
+	for _, k := range generate.Kinds() {
+		o := made(k.Name)
+		o.PathAt = at
+		files, err := k.Generate(o)
+		if k.Name == "sidecar" {
+			if err == nil || !strings.Contains(err.Error(), "its directory /etc/kubernetes would be hidden by a volume") {
+				t.Errorf("%s: %v", k.Name, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", k.Name, err)
+			continue
+		}
+		var text strings.Builder
+		for _, f := range files {
+			text.WriteString(f.Text)
+		}
+		wants := map[string][]string{
+			"kubeadm":             {"hostPath: " + at, "mountPath: " + at, "pathType: File", "after every change of that file kube-apiserver is restarted"},
+			"kubeadmcontrolplane": {"hostPath: " + at, "mountPath: " + at, "pathType: File"},
+			"kubespray":           {"hostPath: " + at, "mountPath: " + at, "after every change of that file kube-apiserver is restarted"},
+			"rke2":                {"encryption-provider-config=" + at, "restarted after every change of the EncryptionConfiguration"},
+		}
+		for _, want := range wants[k.Name] {
+			if !strings.Contains(text.String(), want) {
+				t.Errorf("%s: no %q in\n%s", k.Name, want, text.String())
+			}
+		}
+		for _, mount := range []string{"hostPath: /etc/kubernetes\n", "- /etc/kubernetes:", "- " + at + ":"} {
+			if strings.Contains(text.String(), mount) {
+				t.Errorf("%s: %q in\n%s", k.Name, mount, text.String())
+			}
+		}
+	}
+}
+
+// TestUnitsQuoteBlanks, which everything else refuses, and which a unit loses at an end.
+func TestUnitsQuoteBlanks(t *testing.T) {
+	t.Parallel()
+	o := made("systemd")
+	o.Config.Providers[0].Listen, o.FileAt, o.Program = "/opt/my kms/a.sock", "/etc/my kms/config.yaml", "/opt/my kms/bin/provider"
+	o.Env = []string{"AWS_CA_BUNDLE=/etc/my kms/ca.pem"}
+	files, err := kind(t, "systemd").Generate(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, wants := range [][]string{
+		{"ExecStart=\"/opt/my kms/bin/provider\" \\\n  \"--config=/etc/my kms/config.yaml\"", "Environment=\"AWS_CA_BUNDLE=/etc/my kms/ca.pem\"\n", "ReadWritePaths=\"-/opt/my kms\"\n"},
+		{"ListenStream=/opt/my kms/a.sock\n"},
+	} {
+		for _, want := range wants {
+			if !strings.Contains(files[i].Text, want) {
+				t.Errorf("no %s in\n%s", want, files[i].Text)
+			}
+		}
+	}
+	for _, at := range []string{"/opt/kms/a.sock ", "/opt/kms/a\tb", "/opt/kms/a\nb", "/opt/kms/a\"b", "/opt/kms/a'b", `/opt/kms/a\b`, "/opt/kms/a%b", "/opt/kms/a$b"} {
+		o := made("systemd")
+		o.Config.Providers[0].Listen = at
+		if _, err := kind(t, "systemd").Generate(o); err == nil || !strings.Contains(err.Error(), "--listen: ") {
+			t.Errorf("--listen=%q: %v", at, err)
+		}
+	}
+}
+
+// TestRefusalsSuggestAPathThatIsTaken, near the one that was given where that can be.
+func TestRefusalsSuggestAPathThatIsTaken(t *testing.T) {
+	t.Parallel()
+	suggested := regexp.MustCompile(`such as (/\S+)$`)
+	for option, dirs := range map[string]map[string]string{
+		"--listen":                 {"/opt/foo": "/opt/foo/aws-encryption-provider/socket.sock", "/etc/nginx": "/run/kmsplugin/socket.sock"},
+		"--encryption-config-path": {"/opt/foo": "/opt/foo/encryption/encryption.yaml", "/etc/kubernetes/audit": generate.DefaultEncConfig, "/etc/nginx": generate.DefaultEncConfig},
+		"--config-path":            {"/opt/foo": "/opt/foo/aws-encryption-provider/provider.yaml", "/etc/nginx": generate.DefaultConfigAt},
+		"--mount":                  {"/opt/foo": "/opt/aws-encryption-provider/foo"},
+	} {
+		for dir, want := range dirs {
+			o := made("kubeadmcontrolplane")
+			pathOptions()[option](&o, dir)
+			_, err := kind(t, "kubeadmcontrolplane").Generate(o)
+			if err == nil || suggested.FindStringSubmatch(err.Error()) == nil {
+				t.Errorf("%s in %s: %v", option, dir, err)
+				continue
+			}
+			at := suggested.FindStringSubmatch(err.Error())[1]
+			if strings.Replace(at, "/var/run/", "/run/", 1) != want {
+				t.Errorf("%s in %s: suggests %s, want %s", option, dir, at, want)
+			}
+			o = made("kubeadmcontrolplane")
+			switch option {
+			case "--listen":
+				o.Config.Providers[0].Listen = at
+			case "--encryption-config-path":
+				o.PathAt = at
+			case "--config-path":
+				o.FileAt = at
+			default:
+				o.Mounts = []string{at}
+			}
+			if _, err := kind(t, "kubeadmcontrolplane").Generate(o); err != nil {
+				t.Errorf("%s: %s is suggested, and refused: %v", option, at, err)
+			}
 		}
 	}
 }

@@ -1,6 +1,9 @@
 package loaders_test
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // cases has a file for each rule, accepted and refused ones, so that no rule
 // depends on a mutation that happens to meet it.
@@ -57,6 +60,30 @@ func cases() map[string]string {
 		"flow behind blanks": "\n {apiVersion: apiserver.config.k8s.io/v1, kind: EncryptionConfiguration, resources: [{resources: [secrets], providers: [{identity: {}}]}]}",
 		"flow that is good":  "{apiVersion: apiserver.config.k8s.io/v1, kind: EncryptionConfiguration, resources: [{resources: [secrets], providers: [{identity: {}}]}]}",
 		"binary":             head + "resources: [{resources: [!!binary c2VjcmV0cw==], providers: [{identity: {}}]}]\n",
+		"merge and field":    head + "resources:\n- &a {resources: [secrets], providers: [{identity: {}}]}\n- {<<: *a, providers: [{identity: {}}]}\n",
+		"merge of nothing":   head + "resources:\n- {<<: *a}\n",
+		"merge of a text":    head + "resources:\n- {<<: a, resources: [secrets], providers: [{identity: {}}]}\n",
+		"merge of two":       head + "resources:\n- &a {resources: [secrets]}\n- &b {providers: [{identity: {}}]}\n- {<<: [*a, *b]}\n",
+		"merge quoted":       head + "resources:\n- {'<<': {}, resources: [secrets], providers: [{identity: {}}]}\n",
+		"anchor in itself":   head + "resources: &a [*a]\n",
+		"template":           head + "resources: [{resources: [secrets], providers: {{ providers }}}]\n",
+		"template block":     head + "{% if x %}\nresources: [{resources: [secrets], providers: [{identity: {}}]}]\n{% endif %}\n",
+		"variable":           head + "resources: [{resources: ['${resource}'], providers: [{identity: {}}]}]\n",
+		"no value":           head + "resources: [{resources: [<no value>], providers: [{identity: {}}]}]\n",
+		"curly quotes":       head + "resources: [{resources: [\u201csecrets\u201d], providers: [{identity: {}}]}]\n",
+		"curly field":        head + "\u201cresources\u201d: [{resources: [secrets], providers: [{identity: {}}]}]\n",
+		"no-break blank":     head + "resources:\n- resources: [secrets]\n\u00a0\u00a0providers: [{identity: {}}]\n",
+		"BOM":                "\ufeff" + head + "resources: [{resources: [secrets], providers: [{identity: {}}]}]\n",
+		"BOM and JSON":       "\ufeff{\"apiVersion\":\"apiserver.config.k8s.io/v1\",\"kind\":\"EncryptionConfiguration\",\"resources\":[{\"resources\":[\"secrets\"],\"providers\":[{\"identity\":{}}]}]}",
+		"CRLF":               strings.ReplaceAll(head+"resources:\n- resources: [secrets]\n  providers: [{identity: {}}]\n", "\n", "\r\n"),
+		"CR":                 strings.ReplaceAll(head+"resources:\n- resources: [secrets]\n  providers: [{identity: {}}]\n", "\n", "\r"),
+		"no UTF-8":           head + "resources: [{resources: [\"\xff\"], providers: [{identity: {}}]}]\n",
+		"NUL":                head + "resources: [{resources: [\"\x00\"], providers: [{identity: {}}]}]\n",
+		"NUL escaped":        head + "resources: [{resources: [\"\\0\"], providers: [{identity: {}}]}]\n",
+		"tab":                head + "resources:\n\t- resources: [secrets]\n",
+		"JSON and comment":   "{\"apiVersion\":\"apiserver.config.k8s.io/v1\", // ours\n\"kind\":\"EncryptionConfiguration\",\"resources\":[{\"resources\":[\"secrets\"],\"providers\":[{\"identity\":{}}]}]}",
+		"JSON list":          "[{\"kind\":\"EncryptionConfiguration\"}]",
+		"separator alone":    "---\n",
 		"infinite":           head + "resources: [{resources: [secrets], providers: [{identity: {}}]}]\nx: .inf\n",
 	}
 	entry := func(name, names, providers string) {
@@ -65,7 +92,7 @@ func cases() map[string]string {
 	for _, names := range []string{
 		"Secrets", "secrets.V1", "'*'", "'*.'", "'*.*'", "'*.apps'", "'secrets.*'", "events.events.k8s.io", "'*.events.k8s.io'", "a.extensions", "'*.extensions'", "apiserveripinfo",
 		"serviceipallocations", "servicenodeportallocations", "apiserveripinfo.a", "secrets, secrets", "secrets, secrets.", "secrets, '*.'", "a.b, '*.b'", "a.b, '*.c'", "a, '*.*'",
-		"'*.*', '*.*'", "'*.', '*.b'", "secret", "secrets.v1", "secrets.core", "'a b'", "a..b", "'.a'", "events", "É",
+		"'*.*', '*.*'", "'*.', '*.b'", "secret", "secrets.v1", "secrets.core", "'a b'", "a..b", "'.a'", "events", "É", "v1/secrets", "core/secrets", "secrets/", "'secrets '", "'Secrets '", "configmap", "deployments",
 	} {
 		entry("names "+names, names, "{identity: {}}")
 	}
@@ -84,7 +111,7 @@ func cases() map[string]string {
 	for _, version := range []string{"v1", "v2"} {
 		for _, more := range []string{
 			"name: a", "name: a:b", "name: a/b", "name: ''", "endpoint: unix:///b", "cachesize: 0", "cachesize: 1", "cachesize: -1", "cachesize: null", "cachesize: 2147483648", "cachesize: 1.5",
-			"cachesize: 1e3", "cachesize: '1'", "timeout: 0s", "timeout: -1s", "timeout: 1ns", "timeout: 3", "timeout: x", "timeout: ''", "timeout: null", "timeout: true", "timeout: {}", "x: y", "name: 1",
+			"cachesize: 1e3", "cachesize: '1'", "timeout: 0s", "timeout: -1s", "timeout: 1ns", "timeout: 3", "timeout: x", "timeout: ''", "timeout: null", "timeout: true", "timeout: {}", "timeout: 99999999999999h", "timeout: 2562048h", "timeout: 3 s", "timeout: 1d", "timeout: 3S", "timeout: '3'", "timeout: +3s", "timeout: .5s", "timeout: 3sec", "cachesize: 99999999999999999999", "x: y", "name: 1",
 		} {
 			entry("kms "+version+" "+more, "secrets", fmt.Sprintf("{kms: {apiVersion: %s, %s}}", version, completed(more)))
 		}

@@ -155,6 +155,11 @@ func decodesRKE2(t *testing.T, data []byte) {
 		}
 		mounts[parts[1]] = parts[0]
 	}
+	for _, at := range rke2Files(file.Args) {
+		if path.Dir(at) == "/etc/kubernetes" { // no directory of ours: RKE2's own mount is all there is
+			mounts[at] = at
+		}
+	}
 	seesEncryptionConfig(t, args, mounts)
 }
 

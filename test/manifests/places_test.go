@@ -40,7 +40,12 @@ func directories() []string {
 		"/var/run", "/run", "/run/containerd", "/var/run/docker", "/run/systemd", "/tmp", "/tmp/kms", "/var/tmp", "/proc", "/proc/self/cwd/etc", "/sys", "/dev", "/dev/shm",
 		"/home", "/home/ubuntu", "/root", path.Join("/root", ".aws"), "/usr", "/usr/bin", "/usr/lib", "/opt", "/boot", "/lib", "/mnt", "/media",
 		"relative", "./relative", "../etc", "", "/opt/my kms", "/opt/k:ms", "/opt/k,ms", "/opt/k\nms", "/opt/k$ms", "/opt/k%ms", "/opt/k\"ms", "/opt/schl\u00fcssel",
+		// No list has these.
+		"/etc/fstab", "/etc/nginx", "/etc/eks", "/etc/kubernetes.bak", "/etc/kubernetes/addons", "/etc/Kubernetes", "/ETC/kms", "/etc/origin/master", "/var/lib/vault", "/var/lib/calico",
+		"/var/lib/kubelet/kms", "/var/lib/postgresql/kms", "/opt/kubernetes/ssl", "/opt/foo", "/backup", "/data/etcd", "/mnt/a/b", "/run/sshd", "/home/ubuntu/kms", "/etc/aws", "/etc/kubernetes/pki/kms",
+		"/usr/share/kms", "/etc/kubernetes/encryption/", "/etc/kubernetes/kms/..", "/opt/kms\x1b[2J", "/opt/kms\x00", "/OPT/KMS", "/opt/kms ", " /opt/kms",
 		// These are ours.
+		"/srv/aws-encryption-provider", "/var/lib/kms-plugin", "/data/kms", "/etc/kubernetes/enc", "/etc/kubernetes/secret-encryption", "/usr/local/bin/print-credentials",
 		"/run/kms", "/var/run/kms", "/run/kmsplugin", "/var/run/kmsplugin", "/etc/kubernetes/encryption", "/etc/aws-encryption-provider", "/opt/kms", "/etc/kms", "/etc/kubernetes/kms", "/etc/aws-encryption-provider/aws", "/var/lib/kms",
 		"/srv/kubernetes/kube-apiserver/kms", "/etc/rancher/rke2/kms", "/usr/share/zoneinfo",
 	}
@@ -394,16 +399,30 @@ func rke2Mounts() []string {
 	}
 }
 
+// rke2Files are those that flags name: RKE2 mounts each by itself.
+//
+// https://github.com/rancher/rke2/blob/6ce1a8019e9d0b81eb7a715edbc2b8ac12d26da0/pkg/podtemplate/podtemplate.go (ReadFiles)
+func rke2Files(args []string) []string {
+	var files []string
+	for _, arg := range args {
+		if _, at, _ := strings.Cut(arg, "="); strings.HasPrefix(at, "/") {
+			files = append(files, at)
+		}
+	}
+	return files
+}
+
 func takesRKE2(t *testing.T, name string, data []byte) {
 	t.Helper()
 	decodesRKE2(t, data)
 	var file struct {
+		Args   []string `json:"kube-apiserver-arg+"`
 		Mounts []string `json:"kube-apiserver-extra-mount+"`
 	}
 	if err := yaml.Unmarshal(data, &file); err != nil {
 		t.Fatal(err)
 	}
-	pod := apiServerWith(rke2Mounts())
+	pod := apiServerWith(append(rke2Mounts(), rke2Files(file.Args)...))
 	for i, m := range file.Mounts {
 		parts := strings.Split(m, ":")
 		with(t, name, &pod, fmt.Sprintf("extra-mount-%d", i), parts[0], parts[1])
