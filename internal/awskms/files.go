@@ -73,7 +73,7 @@ func (f files) refuse() error {
 // passes over it as if it were not there.
 type unreadError struct{ path string }
 
-func (e *unreadError) Error() string { return cause.Quote(e.path) + ": " + syscall.EACCES.Error() }
+func (e *unreadError) Error() string { return e.path + ": " + syscall.EACCES.Error() }
 
 // check is what to do about it. It is safe to print.
 func (e *unreadError) check() string {

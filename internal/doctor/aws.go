@@ -28,6 +28,9 @@ const (
 	slowCall = 500 * time.Millisecond
 	// describing bounds a look that the daemon does without.
 	describing = 3 * time.Second
+	// burst bounds the round trips with a key, all together. At slowCall each, twenty
+	// calls just fit.
+	burst = 10 * time.Second
 )
 
 // A stage is what a call of KMS needs, in order. A call that fails has come
@@ -90,10 +93,32 @@ func (p *patient) call(ctx context.Context) {
 		return
 	}
 	p.credential = credential
-	p.sealed, p.contact, err = p.client.EncryptTraced(ctx, p.key.Key, seed())
+	traced, way := awskms.Traced(ctx)
+	if p.writes {
+		p.sealed, err = p.client.Encrypt(traced, p.key.Key, seed())
+		p.arn = p.sealed.KeyARN
+	} else {
+		err = p.mayDecrypt(traced)
+	}
+	p.contact = way()
 	if err != nil {
 		p.failure = newFailure(err, p.contact)
 	}
+}
+
+// mayDecrypt asks about a key that only reads. It may have been given no more than the
+// right to decrypt, and is never encrypted with: what it encrypted would have to be read
+// as long as that is stored. Of a KMS that does not know the request nothing is known.
+func (p *patient) mayDecrypt(ctx context.Context) error {
+	err := p.client.MayDecrypt(ctx, p.key.Key, nil)
+	if err == nil {
+		return nil
+	}
+	if class := cause.ClassOf(err); class == cause.Bug || class == cause.BadData {
+		p.unasked = true
+		return nil
+	}
+	return err
 }
 
 // endsAt says whether the key's call ended at one of the stages.
@@ -117,6 +142,7 @@ func (x *examination) endpoints(ctx context.Context, g *Group) {
 	x.conns = awskms.NewConnections()
 	x.admit(x.conns)
 	for _, p := range x.keys {
+		x.asking(p)
 		p.call(ctx)
 		switch way := p.contact; {
 		case p.endsAt(atEndpoint):
@@ -155,6 +181,7 @@ func (x *examination) clock(_ context.Context, g *Group) {
 }
 
 func (x *examination) credentials(ctx context.Context, g *Group) {
+	x.unitReads(ctx, g)
 	outOfReach := sync.OnceValue(func() bool { return awskms.MetadataOutOfReach(ctx) })
 	owners := map[string]string{} // by access key id
 	for _, p := range x.keys {
@@ -166,10 +193,10 @@ func (x *examination) credentials(ctx context.Context, g *Group) {
 			g.once(fmt.Sprintf("found: %s, access key id %s, %s", p.credential.Source, p.credential.AccessKeyID, until))
 		}
 		switch {
+		case p.endsAt(atCredentials) && kept(p.failure.err):
+			x.keptFromUs(ctx, g, p)
 		case p.endsAt(atCredentials) && ofTheInstance(p.failure.err) && outOfReach():
 			g.found(HopLimit, p.String()+": no credentials come from the instance metadata service", said(p.failure.err))
-		case p.endsAt(atCredentials) && kept(p.failure.err):
-			g.found(NotPermitted, p.String()+": the credentials cannot be read", asUser(join(p.failure.err.Source, said(p.failure.err))))
 		case p.endsAt(atCredentials):
 			g.failed(p.String()+": there are no credentials to sign calls with", p.failure.err)
 		case p.endsAt(atIdentity):
@@ -189,7 +216,7 @@ func (x *examination) credentials(ctx context.Context, g *Group) {
 // ofTheInstance reports whether credentials were to come from the instance metadata
 // service, or from nowhere else: where another source was asked, that is at fault.
 func ofTheInstance(e *cause.Error) bool {
-	return e.Source == "" || strings.Contains(e.Source, "instance metadata service")
+	return e.Source == "" && e.Code != cause.SettingsUnreadable || strings.Contains(e.Source, "instance metadata service")
 }
 
 // kept reports whether credentials are in a file that a user other than root may not
@@ -197,6 +224,15 @@ func ofTheInstance(e *cause.Error) bool {
 func kept(e *cause.Error) bool {
 	ofFile := e.Code == cause.TokenUnreadable || e.Code == cause.SettingsUnreadable
 	return ofFile && os.Geteuid() != 0 && (errors.Is(e.Err, fs.ErrPermission) || strings.Contains(e.Said, syscall.EACCES.Error()))
+}
+
+// keptFromUs tells of credentials that another user may read.
+func (x *examination) keptFromUs(ctx context.Context, g *Group, p *patient) {
+	next := NotPermitted.Info().Next
+	if u := x.findUnit(ctx); u != nil {
+		next = "run doctor as root, or as the unit does: " + u.command(x.Config.File) + "; change no owner and no mode for it"
+	}
+	g.advise(NotPermitted, p.String()+": the credentials cannot be read", asUser(join(p.failure.err.Source, said(p.failure.err))), next)
 }
 
 // owner asks STS whose the credentials are, which the daemon does without: no answer is no fault.
@@ -218,6 +254,7 @@ func (x *examination) describe(ctx context.Context, g *Group) {
 		case !p.cameTo(atKey):
 			g.skipped(p.whyNot())
 		default:
+			x.asking(p)
 			p.describe(ctx, g)
 		}
 	}
@@ -231,9 +268,11 @@ func (p *patient) describe(ctx context.Context, g *Group) {
 		return
 	}
 	if code, ok := unfit(info); ok {
-		g.failed(p.String()+": it cannot be used", &cause.Error{Code: code, Key: info.ARN, Said: join(info.Spec, info.Usage, info.State)})
+		p.failure = &failure{atKey, &cause.Error{Code: code, Key: info.ARN, Said: join(info.Spec, info.Usage, info.State)}}
+		g.failed(p.String()+": it cannot be used", p.failure.err)
 		return
 	}
+	p.arn, p.enabled = info.ARN, info.State == "Enabled"
 	kind := ""
 	if info.MultiRegion {
 		kind = "multi-Region"
@@ -242,7 +281,7 @@ func (p *patient) describe(ctx context.Context, g *Group) {
 	if info.ARN != p.key.Key {
 		resolved = "is " + info.ARN
 	}
-	g.ok(fmt.Sprintf("%s: %s", p, join(resolved, "symmetric", "enabled", kind)))
+	g.ok(fmt.Sprintf("%s: %s", p, join(resolved, "symmetric", strings.ToLower(info.State), kind)))
 	p.rotation(ctx, g, info)
 }
 
@@ -301,15 +340,32 @@ func switchOn(arn string) string {
 func (x *examination) permissions(ctx context.Context, g *Group) {
 	for _, p := range x.keys {
 		switch {
-		case p.endsAt(atPermission) && !p.writes && p.failure.err.Code == cause.AccessDenied:
-			g.skipped(p.String() + ": may not encrypt, which a key that only reads need not; whether it may decrypt cannot be tried without something that it encrypted")
+		case p.endsAt(atPermission) && !p.writes:
+			g.failed(p.String()+": Decrypt fails, by DryRun", p.failure.err)
 		case p.endsAt(atPermission):
 			g.failed(p.String()+": Encrypt fails", p.failure.err)
 		case !p.cameTo(atPermission):
 			g.skipped(p.whyNot())
+		case !p.writes:
+			p.reads(g)
 		default:
+			x.asking(p)
 			x.roundTrips(ctx, g, p)
 		}
+	}
+}
+
+// reads says what is known of a key that only reads, and what is not: nothing that it
+// encrypted is at hand.
+func (p *patient) reads(g *Group) {
+	const by = "DryRun without a ciphertext (IGNORE_CIPHERTEXT)"
+	switch {
+	case p.unasked:
+		g.skipped(fmt.Sprintf("%s: whether it may decrypt is not known, since this KMS does not take a %s", p, by))
+	case p.enabled:
+		g.ok(fmt.Sprintf("%s: Decrypt is authorised, by a %s, and DescribeKey says that the key is enabled", p, by))
+	default:
+		g.ok(fmt.Sprintf("%s: Decrypt is authorised; its state not proven: a %s looks at permissions alone", p, by))
 	}
 }
 
@@ -326,42 +382,78 @@ func (x *examination) roundTrips(ctx context.Context, g *Group, p *patient) {
 		}
 	}
 	g.ok(p.String() + ": Encrypt and Decrypt are allowed")
-	took, err := p.measure(ctx, x.Calls)
-	if err != nil {
-		g.failed(fmt.Sprintf("%s: %s fails, in a round trip", p, cause.Of(err).Op), cause.Of(err))
-		return
-	}
-	slices.Sort(took)
-	median, slowest := took[len(took)/2], took[len(took)-1]
-	if p.writes {
-		x.slowest[p.provider.Listen] = slowest
-	}
-	text := fmt.Sprintf("%s: %d calls took %s each, the slowest %s", p, len(took), rounded(median), rounded(slowest))
-	if median > slowCall {
-		g.found(SlowKMS, strings.Replace(text, " calls took ", " slow calls took ", 1), "")
-		return
-	}
-	g.ok(text)
+	x.latency(g, p, p.measure(ctx, x.Calls, x.Burst))
 }
 
-// measure makes n calls, half of each kind.
-func (p *patient) measure(ctx context.Context, n int) (took []time.Duration, err error) {
-	for len(took) < n {
+// latency tells how long the calls of a burst took.
+func (x *examination) latency(g *Group, p *patient, b measured) {
+	slices.Sort(b.took)
+	ended := fmt.Sprintf("%d calls", len(b.took))
+	if len(b.took) < x.Calls {
+		ended = fmt.Sprintf("%d of %d calls", len(b.took), x.Calls)
+	}
+	if b.err != nil && (!b.cut || len(b.took) == 0) {
+		g.failed(fmt.Sprintf("%s: %s fails, in a round trip; %s ended", p, cause.Of(b.err).Op, ended), cause.Of(b.err))
+		return
+	}
+	median, slowest := b.took[len(b.took)/2], b.took[len(b.took)-1]
+	x.slowest[p.provider.Listen] = max(slowest, b.last)
+	text := fmt.Sprintf(" took %s each, the slowest %s", rounded(median), rounded(slowest))
+	switch {
+	case len(b.took) < x.Calls:
+		g.found(SlowKMS, fmt.Sprintf("%s: slow: %s ended within %s, and%s", p, ended, x.Burst, text), "")
+	case median > slowCall:
+		g.found(SlowKMS, fmt.Sprintf("%s: %d slow calls%s", p, len(b.took), text), "")
+	default:
+		g.ok(fmt.Sprintf("%s: %s%s", p, ended, text))
+	}
+}
+
+// measured is how a burst of calls went.
+type measured struct {
+	took []time.Duration // of each call that ended well
+	last time.Duration   // how long the call took that did not; 0: there was none
+	err  error           // of that call
+	cut  bool            // it did not fail by itself: the time of the burst was over
+}
+
+// measure makes n calls, half of each kind, and no more when limit is over.
+func (p *patient) measure(ctx context.Context, n int, limit time.Duration) (b measured) {
+	deadline := time.Now().Add(limit)
+	ctx, cancel := context.WithDeadline(ctx, deadline.Add(awskms.Reply)) // which calls leave to their caller
+	defer cancel()
+	for len(b.took) < n && time.Now().Before(deadline) {
 		plain := seed()
-		began := time.Now()
-		sealed, err := p.client.Encrypt(ctx, p.key.Key, bytes.Clone(plain))
-		if err != nil {
-			return nil, err
+		var sealed awskms.Sealed
+		var opened awskms.Opened
+		encrypt := func() (err error) {
+			sealed, err = p.client.Encrypt(ctx, p.key.Key, bytes.Clone(plain))
+			return err
 		}
-		sealedAt := time.Now()
-		opened, err := p.client.Decrypt(ctx, sealed.KeyARN, sealed.Blob)
-		if err != nil {
-			return nil, err
+		decrypt := func() (err error) {
+			opened, err = p.client.Decrypt(ctx, sealed.KeyARN, sealed.Blob)
+			return err
 		}
-		took = append(took, sealedAt.Sub(began), time.Since(sealedAt))
+		if !b.timed(encrypt, deadline) || !b.timed(decrypt, deadline) {
+			return b
+		}
 		if !bytes.Equal(opened.Plaintext, plain) {
-			return nil, &cause.Error{Code: cause.RoundTripBroken, Op: "Decrypt", Key: p.key.Key, Err: errors.New("another plaintext")}
+			b.err = &cause.Error{Code: cause.RoundTripBroken, Op: "Decrypt", Key: p.key.Key, Err: errors.New("another plaintext")}
+			return b
 		}
 	}
-	return took, nil
+	return b
+}
+
+// timed makes a call, and reports whether it ended well.
+func (b *measured) timed(call func() error, deadline time.Time) bool {
+	began := time.Now()
+	err := call()
+	took := time.Since(began)
+	if err != nil {
+		b.err, b.last, b.cut = err, took, !time.Now().Before(deadline)
+		return false
+	}
+	b.took = append(b.took, took)
+	return true
 }
