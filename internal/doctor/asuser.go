@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/user"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -176,7 +177,7 @@ func (x *examination) reaches(ctx context.Context, g *Group, p config.Provider, 
 	switch {
 	case len(barred) > 0 || refused:
 	case !served:
-		g.skipped(fmt.Sprintf("%s: whether uid %d is answered is not tried, since nobody serves it; nothing that is there already keeps it out", p.Listen, c.uid))
+		g.skipped(fmt.Sprintf("%s: whether uid %d is answered is not tried, since nobody serves it; nothing that is there already keeps it out%s", p.Listen, c.uid, x.toCome(p)))
 	default:
 		x.answered(ctx, g, p, c)
 	}
@@ -205,6 +206,21 @@ func (x *examination) refuses(g *Group, p config.Provider, c caller) bool {
 
 func (c caller) allowed() string {
 	return fmt.Sprintf("name uid %d too, by --allow-uid=%[1]d or in socket.allowUIDs%s", c.uid, takenOver)
+}
+
+// toCome is what the program would make of a socket, for whoever is not its user.
+func (x *examination) toCome(p config.Provider) string {
+	if strings.HasPrefix(p.Listen, "@") {
+		return ""
+	}
+	text := fmt.Sprintf("; the program makes it with mode %04o", x.Config.Socket.Mode)
+	if gid := x.Config.Socket.Group; gid >= 0 {
+		text += fmt.Sprintf(" and group %d", gid)
+	}
+	if dir := filepath.Dir(p.Listen); existing(p.Listen) != dir {
+		text += fmt.Sprintf(", and %s for its own user alone", dir)
+	}
+	return text
 }
 
 // answered asks for Status as the caller.

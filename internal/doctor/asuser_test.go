@@ -122,7 +122,10 @@ func TestWayToASocketThatIsNotServedYet(t *testing.T) {
 	n.options.As = &doctor.User{UID: apiServer, Groups: []uint32{apiServerGroup}}
 	n.finds([]string{"KMS0733"}, []string{"uid 64125 cannot enter DIR (mode 0700"})
 	n.open()
-	n.finds(nil, []string{"- SOCKET: whether uid 64125 is answered is not tried, since nobody serves it"})
+	n.finds(nil, []string{"- SOCKET: whether uid 64125 is answered is not tried, since nobody serves it; nothing that is there already keeps it out; the program makes it with mode 0600\n"})
+	n.socket = filepath.Join(n.dir, "new", "s")
+	n.flags = []string{"--socket-mode=0660", "--socket-group=1"}
+	n.finds(nil, []string{"; the program makes it with mode 0660 and group 1, and DIR/new for its own user alone\n"})
 }
 
 // Somebody else cannot be tried by who is not root: that is no warning to pass over,
