@@ -117,8 +117,8 @@ func (i identity) drop() error {
 	return nil
 }
 
-// asTheAPIServer asks each socket as the user that the API server runs as: its own
-// check of this is its start.
+// asTheAPIServer asks each socket as the user that the API server runs as, which would
+// itself find out at its start.
 func (x *examination) asTheAPIServer(ctx context.Context, g *Group) {
 	if x.As == nil {
 		return

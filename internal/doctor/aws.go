@@ -180,7 +180,7 @@ func (x *examination) clock(_ context.Context, g *Group) {
 }
 
 func (x *examination) credentials(ctx context.Context, g *Group) {
-	x.unitReads(ctx, g)
+	x.unitReads(g)
 	outOfReach := sync.OnceValue(func() bool { return awskms.MetadataOutOfReach(ctx) })
 	owners := map[string]string{} // by access key id
 	for _, p := range x.keys {
@@ -190,10 +190,11 @@ func (x *examination) credentials(ctx context.Context, g *Group) {
 				until = "until " + p.credential.Expires.UTC().Format(time.RFC3339)
 			}
 			g.once(fmt.Sprintf("found: %s, access key id %s, %s", p.credential.Source, p.credential.AccessKeyID, until))
+			x.passedOver(g, p)
 		}
 		switch {
 		case p.endsAt(atCredentials) && kept(p.failure.err):
-			x.keptFromUs(ctx, g, p)
+			x.keptFromUs(g, p)
 		case p.endsAt(atCredentials) && ofTheInstance(p.failure.err) && outOfReach():
 			g.found(HopLimit, p.String()+": no credentials come from the instance metadata service", said(p.failure.err))
 		case p.endsAt(atCredentials):
@@ -226,12 +227,25 @@ func kept(e *cause.Error) bool {
 }
 
 // keptFromUs tells of credentials that another user may read.
-func (x *examination) keptFromUs(ctx context.Context, g *Group, p *patient) {
-	next := NotPermitted.Info().Next
-	if u := x.findUnit(ctx); u != nil {
-		next = "run doctor as root, or as the unit does: " + u.command(x.Config.File) + "; change no owner and no mode for it"
+func (x *examination) keptFromUs(g *Group, p *patient) {
+	g.advise(NotPermitted, p.String()+": the credentials cannot be read", asUser(join(p.failure.err.Source, said(p.failure.err))), x.asWhom())
+}
+
+// asWhom is as whom to run doctor, where it may not read what the program reads.
+func (x *examination) asWhom() string {
+	u := x.unit()
+	if u == nil {
+		return NotPermitted.Info().Next
 	}
-	g.advise(NotPermitted, p.String()+": the credentials cannot be read", asUser(join(p.failure.err.Source, said(p.failure.err))), next)
+	return "run doctor as root, or as the unit does: " + u.command(x.Config.File) + "; change no owner and no mode for it"
+}
+
+// passedOver tells where credentials were found in another place than the program's user
+// may find them.
+func (x *examination) passedOver(g *Group, p *patient) {
+	if file := p.credential.PassedOver; file != "" {
+		g.advise(NotPermitted, "the program may have other credentials: "+file+" cannot be read", asUser(syscall.EACCES.Error()), x.asWhom())
+	}
 }
 
 // owner asks STS whose the credentials are, which the daemon does without: no answer is no fault.

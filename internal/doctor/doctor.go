@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
@@ -52,7 +53,7 @@ type examination struct {
 	served  []config.Provider        // those whose socket has a live holder that may be asked
 	known   []string                 // codes that were found so far
 	slowest map[string]time.Duration // listen → the slowest call of its write key
-	unit    *unit                    // of this node; nil: there is none, or nobody has looked
+	unit    func() *unit             // of this node, looked for once; nil: there is none
 }
 
 // A patient is one key of one provider.
@@ -84,6 +85,7 @@ func Examine(ctx context.Context, o Options) (*Report, error) {
 	}
 	x := &examination{Options: o, slowest: map[string]time.Duration{}}
 	r := &Report{Version: 1}
+	x.unit = sync.OnceValue(func() *unit { return findUnit(ctx) })
 	defer x.close() //nolint:contextcheck // has a limit of its own
 	for _, look := range []struct {
 		title string

@@ -57,26 +57,25 @@ func fileVariables() []string {
 // findUnit looks for the unit of this node: systemd knows it best, and where it does not
 // answer, such as in a container, the unit's files are read. It returns nil where there
 // is none.
-func (x *examination) findUnit(ctx context.Context) *unit {
-	if x.unit == nil {
-		if x.unit = unitOfSystemd(ctx); x.unit == nil {
-			x.unit = unitOfFiles()
-		}
+func findUnit(ctx context.Context) *unit {
+	if u, answered := unitOfSystemd(ctx); answered {
+		return u
 	}
-	return x.unit
+	return unitOfFiles()
 }
 
-// unitOfSystemd asks for the unit as it is loaded, its drop-ins included.
-func unitOfSystemd(ctx context.Context) *unit {
+// unitOfSystemd asks for the unit as it is loaded, its drop-ins included. It reports
+// whether systemd answered.
+func unitOfSystemd(ctx context.Context) (u *unit, answered bool) {
 	ctx, cancel := context.WithTimeout(ctx, unitTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "systemctl", "show", unitName, "--property=LoadState,EnvironmentFiles,"+strings.Join(deciding(), ",")) //nolint:gosec // words of ours
 	cmd.WaitDelay = unitTime
 	out, err := cmd.Output()
 	if err != nil {
-		return nil
+		return nil, false
 	}
-	u := &unit{settings: map[string][]string{}}
+	u = &unit{settings: map[string][]string{}}
 	loaded := false
 	for line := range strings.Lines(string(out)) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
@@ -94,9 +93,9 @@ func unitOfSystemd(ctx context.Context) *unit {
 		}
 	}
 	if !loaded {
-		return nil
+		return nil, true
 	}
-	return u
+	return u, true
 }
 
 // unitDirectories are where systemd looks for units, the first that has one counts.
@@ -112,7 +111,6 @@ func unitDirectories() []string {
 // unitOfFiles reads the unit's file and its drop-ins.
 func unitOfFiles() *unit {
 	u := &unit{settings: map[string][]string{}}
-	found := false
 	dropIns := map[string]string{} // by name: of two the first directory's counts
 	for _, dir := range slices.Backward(unitDirectories()) {
 		more, _ := filepath.Glob(filepath.Join(dir, unitName+".d", "*.conf"))
@@ -120,12 +118,9 @@ func unitOfFiles() *unit {
 			dropIns[filepath.Base(path)] = path
 		}
 	}
-	for _, dir := range unitDirectories() {
-		if found = u.read(filepath.Join(dir, unitName)); found {
-			break
-		}
-	}
-	if !found {
+	dirs := unitDirectories()
+	first := slices.IndexFunc(dirs, func(dir string) bool { _, err := os.Stat(filepath.Join(dir, unitName)); return err == nil })
+	if first < 0 || !u.read(filepath.Join(dirs[first], unitName)) {
 		return nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(dropIns)) {
@@ -134,7 +129,7 @@ func unitOfFiles() *unit {
 	return u
 }
 
-// read takes over the settings of one file, and reports whether it is there.
+// read takes over the settings of one file, and reports whether there are any.
 func (u *unit) read(path string) bool {
 	info, err := os.Stat(path)
 	if err != nil || !info.Mode().IsRegular() { // /dev/null masks a unit
@@ -326,11 +321,11 @@ func (u *unit) bound() uint64 {
 
 // unitReads tells of files that the unit's user may not read although doctor may: as
 // root it reads everything, and the unit's root does not.
-func (x *examination) unitReads(ctx context.Context, g *Group) {
+func (x *examination) unitReads(g *Group) {
 	if os.Geteuid() != 0 {
 		return
 	}
-	u := x.findUnit(ctx)
+	u := x.unit()
 	if u == nil {
 		return
 	}

@@ -79,9 +79,16 @@ echo 'EnvironmentFiles=/etc/default/kms (ignore_errors=yes)'`)
 		}, []string{"KMS0734"}, []string{
 			"systemd-run --wait --pipe --collect -p CapabilityBoundingSet= -p EnvironmentFile=-/etc/default/kms -E AWS_SHARED_CREDENTIALS_FILE={file} aws-encryption-provider doctor ",
 		}},
+		"a unit that is masked": {func(n *node, file string) {
+			n.unit("")
+			masked := n.t.TempDir()
+			n.must(nil, os.Symlink("/dev/null", filepath.Join(masked, theUnit)))
+			n.t.Setenv("SYSTEMD_UNIT_PATH", masked+":"+os.Getenv("SYSTEMD_UNIT_PATH"))
+			n.t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
+		}, nil, nil},
 		"a unit that systemd does not know": {func(n *node, file string) {
+			n.unit("")
 			n.systemctl("echo LoadState=not-found")
-			n.t.Setenv("SYSTEMD_UNIT_PATH", n.t.TempDir())
 			n.t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
 		}, nil, nil},
 	} {

@@ -101,6 +101,13 @@ func TestWhoMayNotLookIsToldSoAndThePluginIsNotBlamed(t *testing.T) {
 			n.t.Setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", n.write("container-token", "a token"))
 			n.t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:1/")
 		}, []string{"KMS0730"}, `/container-token\", \"permission denied\"`},
+		"shared credentials that only root reads, and a role of the instance": {func(n *node) {
+			n.must(nil, os.Chown(n.dir, nobody, nobody))
+			n.withoutKeys()
+			n.t.Setenv("AWS_EC2_METADATA_DISABLED", "")
+			n.t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", n.kms.StartIMDS(n.t))
+			n.t.Setenv("AWS_SHARED_CREDENTIALS_FILE", n.write("credentials", "[default]\n"))
+		}, []string{"KMS0730"}, "/credentials cannot be read"},
 		"shared credentials in root's home, which nobody has named": {func(n *node) {
 			n.must(nil, os.Chown(n.dir, nobody, nobody))
 			n.withoutKeys()
