@@ -117,3 +117,55 @@ func TestStatusAsAnotherUser(t *testing.T) {
 		})
 	}
 }
+
+// Doctor as the API server's user says what it may not look at, and blames nobody; root
+// asks as that user, with its groups and without them, and is told what is missing.
+func TestDoctorAsTheAPIServersUser(t *testing.T) {
+	daemontest.NeedsRoot(t)
+	s := kmstest.Start(t)
+	arn, exe := key(t, s), forEveryone(t)
+	socket := socketIn(t)
+	dir := filepath.Dir(socket)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	flags := []string{"--key=" + arn, "--listen=" + socket, "--health-port=127.0.0.1:0", "--socket-mode=0660", fmt.Sprintf("--socket-group=%d", someGroup)}
+	launch(t, s.Env(), flags...)
+	seal(t, socket, []byte("it serves"))
+	as := func(groups string) []string {
+		return []string{"setpriv", fmt.Sprintf("--reuid=%d", someUser), fmt.Sprintf("--regid=%d", someUser), groups, exe}
+	}
+	uid := fmt.Sprintf("--as-uid=%d", someUser)
+	for _, c := range []struct {
+		name string
+		who  []string // nil: root
+		args []string
+		want int
+		says []string
+	}{
+		{"without the group", as("--clear-groups"), nil, 0, []string{"‼ " + socket + " may not be asked\n", "KMS0730", "do: run doctor as root"}},
+		{"in the group", as(fmt.Sprintf("--groups=%d", someGroup)), nil, 0, []string{"√ " + socket + " is well: " + arn}},
+		{"another user's place, without root", as("--clear-groups"), []string{"--as-uid=1"}, 3, []string{"× " + socket + " cannot be asked as uid 1\n", "do: run doctor as root"}},
+		{"root, without the group", nil, []string{uid, fmt.Sprintf("--as-gid=%d", someUser)}, 3, []string{
+			fmt.Sprintf("× uid %d cannot write to %s (mode 0660, user 0, group %d)\n", someUser, socket, someGroup), "KMS0733",
+		}},
+		{"root, in the group", nil, []string{uid, fmt.Sprintf("--as-gid=%d,%d", someUser, someGroup)}, 0, []string{fmt.Sprintf("√ %s answers uid %d, groups %[2]d, %d\n", socket, someUser, someGroup)}},
+	} {
+		p := command(t, s.Env())
+		args := append([]string{"doctor"}, append(flags, c.args...)...)
+		if c.who != nil {
+			p.cmd.Path, p.cmd.Err = exec.LookPath(c.who[0])
+			args = append(c.who, args...)
+			p.cmd.Args = args
+		} else {
+			p.cmd.Args = append(p.cmd.Args[:1], args...)
+		}
+		p.start()
+		p.exits(c.want)
+		for _, says := range c.says {
+			if !strings.Contains(p.out.String(), says) {
+				t.Errorf("%s: want %q in:\n%s", c.name, says, p.out)
+			}
+		}
+	}
+}

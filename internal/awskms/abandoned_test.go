@@ -72,8 +72,9 @@ func TestEveryCallEndsWithinItsLimitWhateverHangsBelow(t *testing.T) {
 			_, err := c.Decrypt(ctx, anyKey, []byte{1})
 			return err
 		},
-		"EncryptTraced": func(ctx context.Context, c *awskms.Client) error {
-			_, _, err := c.EncryptTraced(ctx, anyKey, secret.Bytes("seed"))
+		"Encrypt, traced": func(ctx context.Context, c *awskms.Client) error {
+			traced, _ := awskms.Traced(ctx)
+			_, err := c.Encrypt(traced, anyKey, secret.Bytes("seed"))
 			return err
 		},
 		"DescribeKey": func(ctx context.Context, c *awskms.Client) error {

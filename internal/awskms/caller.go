@@ -15,6 +15,7 @@ type Credential struct {
 	Source      string // the SDK's name for it
 	AccessKeyID string
 	Expires     time.Time // zero: not told
+	PassedOver  string    // a shared file that this user may not read, which may name another source; "": none
 }
 
 // Credential says which credentials the next call uses. Every error is a
@@ -26,10 +27,14 @@ func (c *Client) Credential(ctx context.Context) (Credential, error) {
 	if err != nil {
 		return Credential{}, failed(err, situation{op: "credentials", from: c.identity.sources.read.Load()})
 	}
+	read := c.identity.sources.read.Load()
 	value := s.value.Load()
 	found := Credential{Source: value.Source, AccessKeyID: value.AccessKeyID}
 	if value.CanExpire {
 		found.Expires = value.Expires
+	}
+	if read != nil && read.unread != nil && read.searchedInVain(nil) {
+		found.PassedOver = read.unread.path
 	}
 	return found, nil
 }

@@ -77,6 +77,9 @@ func identify(e *cause.Error, err error, from *sourceSettings) {
 		e.Code = cause.Panicked
 	case noSettings:
 		e.Code, e.Said = cause.SettingsUnreadable, saidOfSettings(err)
+		if unread, ok := errors.AsType[*unreadError](err); ok {
+			e.Check = unread.check()
+		}
 	case noIdentity:
 		identifyCredentials(e, credentials.err, from)
 	case noRegion:

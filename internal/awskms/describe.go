@@ -154,11 +154,10 @@ func (c Contact) Skew() time.Duration {
 	return c.At.Sub(c.Date).Truncate(time.Second)
 }
 
-// EncryptTraced is Encrypt that also says which way the call took, whether it
-// failed or not.
-func (c *Client) EncryptTraced(ctx context.Context, key string, plaintext secret.Bytes) (Sealed, Contact, error) {
+// Traced returns a context for one call, and what says afterwards which way that call
+// took, whether it failed or not.
+func Traced(ctx context.Context) (traced context.Context, way func() Contact) {
 	t := &trace{}
 	ctx = httptrace.WithClientTrace(context.WithValue(ctx, traceKey{}, t), &httptrace.ClientTrace{GetConn: t.getConn, GotConn: t.gotConn})
-	sealed, err := c.Encrypt(ctx, key, plaintext)
-	return sealed, t.contact(), err
+	return ctx, t.contact
 }

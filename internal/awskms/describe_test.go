@@ -124,13 +124,18 @@ func TestCallerAndCredentialAreToldWithoutTheSecret(t *testing.T) {
 
 func TestTraceTellsTheWayOfACall(t *testing.T) {
 	s, client, key := described(t)
-	_, way, err := client.EncryptTraced(t.Context(), key, []byte("seed"))
+	encrypt := func() (awskms.Contact, error) {
+		ctx, way := awskms.Traced(t.Context())
+		_, err := client.Encrypt(ctx, key, []byte("seed"))
+		return way(), err
+	}
+	way, err := encrypt()
 	if err != nil || way.Host != strings.TrimPrefix(s.URL, "https://") || way.Address == "" || way.TLS != "TLS 1.3" || way.Group != "X25519MLKEM768" ||
 		!way.Answered || way.Skew().Abs() > 10*time.Second {
 		t.Errorf("%+v, %v", way, err)
 	}
 	s.StopServing()
-	if _, way, err = client.EncryptTraced(t.Context(), key, []byte("seed")); err == nil || way.Answered {
+	if way, err = encrypt(); err == nil || way.Answered {
 		t.Errorf("of a host that is gone: %+v, %v", way, err)
 	}
 }

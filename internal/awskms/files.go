@@ -2,6 +2,7 @@ package awskms
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -63,6 +64,39 @@ func (f files) refuse() error {
 			return &unreadableError{path, "is a device, which may have no end: a file is needed"}
 		case info.Mode().IsRegular() && info.Size() > maxFile:
 			return &unreadableError{path, fmt.Sprintf("has %d bytes, and no such file needs more than %d", info.Size(), maxFile)}
+		}
+	}
+	return nil
+}
+
+// unreadError is a shared configuration file that this user may not read. The SDK
+// passes over it as if it were not there.
+type unreadError struct{ path string }
+
+func (e *unreadError) Error() string { return e.path + ": " + syscall.EACCES.Error() }
+
+// check is what to do about it. It is safe to print.
+func (e *unreadError) check() string {
+	next := fmt.Sprintf("let user %d, as whom this process runs, read %s and enter each directory on the way to it", os.Geteuid(), cause.Quote(e.path))
+	if os.Geteuid() == 0 {
+		next += "; root without capabilities, as the systemd unit runs it, reads its own files and those of everybody"
+	}
+	return next
+}
+
+// unreadShared returns the first shared configuration file that this user may not
+// read; nil: there is none. In somebody else's home, where nobody has named a file,
+// there need not be one.
+func unreadShared() *unreadError {
+	named := []string{os.Getenv("AWS_CONFIG_FILE"), os.Getenv("AWS_SHARED_CREDENTIALS_FILE")}
+	for _, path := range sharedPaths() {
+		f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) //nolint:gosec // where the SDK reads
+		if err == nil {
+			_ = f.Close()
+		}
+		_, absent := os.Lstat(path)
+		if errors.Is(err, fs.ErrPermission) && (absent == nil || slices.Contains(named, path)) {
+			return &unreadError{path}
 		}
 	}
 	return nil

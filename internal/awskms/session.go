@@ -162,7 +162,11 @@ func (s *sources) load(ctx context.Context, region string) (aws.Config, error) {
 	if region != "" {
 		options = append(options, config.WithRegion(region))
 	}
+	r.settings.unread = unreadShared()
 	cfg, err := config.LoadDefaultConfig(ctx, options...)
+	if err != nil && r.settings.unread != nil && isProfileMissing(err) {
+		return aws.Config{}, &settingsError{r.settings.unread}
+	}
 	if err != nil {
 		return aws.Config{}, &settingsError{err}
 	}

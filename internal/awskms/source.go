@@ -112,6 +112,7 @@ type sourceSettings struct {
 	env      config.EnvConfig
 	profiles []config.SharedConfig // the one in use, then those that source_profile leads through
 	role     string                // of --assume-role-arn; "": none
+	unread   *unreadError          // a shared file that may not be read; nil: none
 }
 
 // read takes over the settings that the SDK has read.
@@ -280,12 +281,9 @@ func profileText(profile string) string {
 // none does.
 func sharedFiles() []string {
 	var all, found []string
-	for _, path := range []string{
-		cmp.Or(os.Getenv("AWS_CONFIG_FILE"), config.DefaultSharedConfigFilename()),
-		cmp.Or(os.Getenv("AWS_SHARED_CREDENTIALS_FILE"), config.DefaultSharedCredentialsFilename()),
-	} {
+	for _, path := range sharedPaths() {
 		all = append(all, cause.Quote(path))
-		if _, err := os.Stat(path); err == nil { //nolint:gosec // where the SDK reads
+		if _, err := os.Stat(path); err == nil {
 			found = append(found, cause.Quote(path))
 		}
 	}
@@ -293,6 +291,14 @@ func sharedFiles() []string {
 		return all
 	}
 	return found
+}
+
+// sharedPaths are where the SDK looks for its shared configuration files.
+func sharedPaths() []string {
+	return []string{
+		cmp.Or(os.Getenv("AWS_CONFIG_FILE"), config.DefaultSharedConfigFilename()),
+		cmp.Or(os.Getenv("AWS_SHARED_CREDENTIALS_FILE"), config.DefaultSharedCredentialsFilename()),
+	}
 }
 
 // withoutSecrets is an address without what may be secret in it: a password, and

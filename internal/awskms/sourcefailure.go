@@ -42,6 +42,16 @@ func identifyCredentials(e *cause.Error, err error, from *sourceSettings) {
 	default:
 		identifyUnasked(e, err, from)
 	}
+	if from.unread != nil && from.searchedInVain(asked) {
+		*e = cause.Error{Code: cause.SettingsUnreadable, Op: e.Op, Key: e.Key, Err: e.Err, Said: from.unread.Error(), Check: from.unread.check()}
+	}
+}
+
+// searchedInVain reports whether the search for credentials went past the shared files
+// to its end, the instance metadata service. What it ended with there says nothing
+// about the source that a file may name. asked is the call that failed; nil: none did.
+func (o *sourceSettings) searchedInVain(asked *askedError) bool {
+	return o.base().kind == metadataSource && o.last().CredentialSource == "" && (asked == nil || asked.source.kind == metadataSource)
 }
 
 // lastAsked is the call that failed by itself, and not for want of credentials of
@@ -221,8 +231,16 @@ func askedAService(err error) bool {
 	return ok && op.ServiceID != "ec2imds"
 }
 
+// isProfileMissing reports whether a profile was looked for and not found.
+func isProfileMissing(err error) bool {
+	return isA[config.SharedConfigProfileNotExistError](err) || isA[config.SharedConfigAssumeRoleError](err)
+}
+
 // saidOfSettings says which settings cannot be read, and why.
 func saidOfSettings(err error) string {
+	if e, ok := errors.AsType[*unreadError](err); ok {
+		return e.Error()
+	}
 	if e, ok := errors.AsType[config.SharedConfigAssumeRoleError](err); ok {
 		if _, missing := errors.AsType[config.SharedConfigProfileNotExistError](e.Err); missing {
 			return fmt.Sprintf("source_profile %q is in none of %s", e.Profile, strings.Join(sharedFiles(), ", "))

@@ -66,6 +66,8 @@ func Main(ctx context.Context, args []string, s Streams) int {
 		return TimeUp
 	case errors.Is(err, errFound):
 		return Found
+	case errors.Is(err, errRefused):
+		return Usage
 	case noCommand:
 		fmt.Fprintf(errs, "%s: %v\nRun '%s --help' for the commands.\n", programName, unknown, unknown.parent.CommandPath())
 		return Usage

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,11 +31,16 @@ type doctorFlags struct {
 	output, failOn, encryption string
 	wait, timeout              time.Duration
 	secrets                    int
+	asUID                      string
+	asGIDs                     []string
+	as                         *doctor.User // of the two
 }
 
 func (f *doctorFlags) define(set *pflag.FlagSet) {
 	set.StringVarP(&f.output, "output", "o", "table", "`FORM` of the output: table, short (what is wrong, a line each) or json")
 	set.StringVar(&f.encryption, "encryption-config", "", "`FILE` with kube-apiserver's EncryptionConfiguration, to check against this configuration")
+	set.StringVar(&f.asUID, "as-uid", "", "`UID` that the API server runs as: ask the sockets as that user too, which needs root; default: as whoever runs doctor")
+	set.StringSliceVar(&f.asGIDs, "as-gid", nil, "`GID` of that user, the first its primary one; repeats; default: those of its entry in passwd")
 	set.IntVar(&f.secrets, "secrets", 0, "`NUMBER` of objects that are encrypted, to check cachesize against")
 	set.DurationVar(&f.wait, "wait", 0, "`TIME` to look again and again until all is well; exit code 124 when it is over")
 	set.StringVar(&f.failOn, "fail-on", "failure", "`WHAT` makes the exit code 3: failure, or warning too")
@@ -59,7 +66,29 @@ func (f *doctorFlags) mistakes() (mistakes config.Mistakes) {
 	if f.secrets < 0 {
 		wrong("--secrets", "must not be below 0")
 	}
+	f.user(wrong)
 	return mistakes
+}
+
+// user reads whom to ask as.
+func (f *doctorFlags) user(wrong func(flag, text string)) {
+	id := func(flag, text, of string) uint32 {
+		n, err := strconv.ParseUint(text, 10, 32)
+		if err != nil || n == math.MaxUint32 { // which means nobody
+			wrong(flag, fmt.Sprintf("%.64q is not the number of a %s", text, of))
+		}
+		return uint32(n)
+	}
+	if f.asUID == "" {
+		if len(f.asGIDs) > 0 {
+			wrong("--as-gid", "needs --as-uid")
+		}
+		return
+	}
+	f.as = &doctor.User{UID: id("--as-uid", f.asUID, "user")}
+	for _, gid := range f.asGIDs {
+		f.as.Groups = append(f.as.Groups, id("--as-gid", gid, "group"))
+	}
 }
 
 func newDoctor(s Streams) *cobra.Command {
@@ -84,7 +113,7 @@ func newDoctor(s Streams) *cobra.Command {
 		defer stop()
 		o := doctor.Options{
 			Config: cfg, Mistakes: refused, Secrets: f.secrets, EncryptionFile: f.encryption,
-			Timeout: f.timeout, Version: version().Version, DocsURL: s.DocsURL,
+			Timeout: f.timeout, Version: version().Version, DocsURL: s.DocsURL, As: f.as,
 		}
 		return f.run(ctx, s, o)
 	})
@@ -111,6 +140,7 @@ changes nothing, on the node and in AWS.`,
 			"doctor --config=config.yaml",
 			"doctor --key=alias/K8sKMSKey --region=us-west-2",
 			"doctor --config=config.yaml -o=short --wait=2m",
+			"doctor --config=config.yaml --as-uid=65532",
 		},
 		exits: `0 all is well, 1 could not look, 2 wrong usage or configuration,
 3 found failures, 124 the time of --wait is over.`,
@@ -118,24 +148,26 @@ changes nothing, on the node and in AWS.`,
 	})
 }
 
-// run looks, again and again with --wait, and prints the last look.
+// errRefused ends a command whose configuration is refused, where it has said so
+// among other things.
+var errRefused = errors.New("the configuration is refused")
+
+// run looks, again and again with --wait, and prints the last look. A file that is
+// refused is looked at once: waiting mends none.
 func (f *doctorFlags) run(ctx context.Context, s Streams, o doctor.Options) error {
 	terminal := isTerminal(s.Out)
-	if terminal && f.output == "table" {
-		o.Began = func(title string) { fmt.Fprintf(s.Err, "\r\x1b[Klooking at %s ...", title) }
-	}
+	tells := newProgress(s, terminal, f.output)
+	defer tells.stop()
+	o.Began, o.Asks = tells.group, tells.question
 	deadline := time.Now().Add(f.wait)
 	for {
 		r, err := f.look(ctx, o)
-		if o.Began != nil {
-			fmt.Fprint(s.Err, "\r\x1b[K")
-		}
+		tells.looked()
 		if err != nil {
 			return err
 		}
-		bad := f.bad(r)
-		late := !time.Now().Add(waitPause).Before(deadline)
-		if bad && f.wait > 0 && !late {
+		if wait := f.wait > 0 && f.bad(r) && o.Config != nil; wait && time.Now().Add(waitPause).Before(deadline) {
+			tells.does(fmt.Sprintf("waiting until all is well, failures: %d, warnings: %d", r.Failures, r.Warnings))
 			select {
 			case <-time.After(waitPause):
 				continue
@@ -143,18 +175,26 @@ func (f *doctorFlags) run(ctx context.Context, s Streams, o doctor.Options) erro
 				return fmt.Errorf("waiting: %w", ctx.Err())
 			}
 		}
+		tells.stop()
 		noColor, _ := s.LookupEnv("NO_COLOR") // https://no-color.org: empty counts as not set
 		if err := r.Print(s.Out, doctor.PrintOptions{Form: f.output, Color: terminal && noColor == ""}); err != nil {
 			return fmt.Errorf("printing the result: %w", err)
 		}
-		switch {
-		case bad && f.wait > 0:
-			return errTimeUp
-		case bad:
-			return errFound
-		}
-		return nil
+		return f.verdict(r, o.Config == nil)
 	}
+}
+
+// verdict is what a report comes to.
+func (f *doctorFlags) verdict(r *doctor.Report, refused bool) error {
+	switch {
+	case refused:
+		return errRefused
+	case f.bad(r) && f.wait > 0:
+		return errTimeUp
+	case f.bad(r):
+		return errFound
+	}
+	return nil
 }
 
 func (f *doctorFlags) look(ctx context.Context, o doctor.Options) (*doctor.Report, error) {

@@ -9,12 +9,14 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cli"
 	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 	"sigs.k8s.io/aws-encryption-provider/internal/doctor"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 )
 
@@ -78,8 +80,48 @@ func TestDoctorTakesTheMistakesOfAFileForFindings(t *testing.T) {
 	if err := os.WriteFile(file, []byte("nonsense: 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, out, _ := examined(t, "--config="+file); code != cli.Found || !strings.Contains(out, "KMS0701") {
-		t.Errorf("exits %d:\n%s", code, out)
+	began := time.Now()
+	for _, args := range [][]string{{}, {"--fail-on=warning"}, {"-o", "json"}, {"-o", "short"}, {"--wait=10m"}, {"--wait=10m", "-o", "json"}} {
+		code, out, errs := examined(t, append(args, "--config="+file)...)
+		if code != cli.Usage || !strings.Contains(out, "KMS0701") || !strings.Contains(out, "c.yaml:1") || errs != "" {
+			t.Errorf("%q exits %d, want %d and the finding:\n%s%s", args, code, cli.Usage, out, errs)
+		}
+	}
+	if took := time.Since(began); took > time.Minute {
+		t.Errorf("waited %s for a file that nobody mends", took)
+	}
+}
+
+func TestDoctorRefusesWhomNobodyIs(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ args, says string }{
+		{"--as-uid=kube", `--as-uid: "kube" is not the number of a user`},
+		{"--as-uid=-1", `--as-uid: "-1" is not the number of a user`},
+		{"--as-uid=4294967295", `--as-uid: "4294967295" is not the number of a user`},
+		{"--as-uid=1 --as-gid=x", `--as-gid: "x" is not the number of a group`},
+		{"--as-gid=1", "--as-gid: needs --as-uid"},
+	} {
+		args := append(strings.Fields(c.args), "--key=alias/a", "--region=us-west-2")
+		if code, _, errs := examined(t, args...); code != cli.Usage || !strings.Contains(errs, c.says) {
+			t.Errorf("%s exits %d, want %d and %q:\n%s", c.args, code, cli.Usage, c.says, errs)
+		}
+	}
+}
+
+// Whoever reads a log sees that it goes on, and at what.
+func TestDoctorSaysWhatTakesLong(t *testing.T) {
+	s, socket, key := daemontest.Running(t)
+	t.Setenv("AWS_ENDPOINT_URL_STS", s.STSURL(t))
+	status(t, cli.Done, "--socket="+socket)
+	s.Inject(kmsemulator.Fault{Operation: "Encrypt", Kind: kmsemulator.Hang, Count: 2})
+	began := time.Now()
+	_, out, errs := examined(t, "--key="+key, "--listen="+socket, "--kms-timeout=12s", "-o", "json")
+	want := `aws-encryption-provider: still asking KMS about provider "0", key ` + key + " ("
+	if took := time.Since(began); took > 6*time.Second && !strings.HasPrefix(errs, want) {
+		t.Errorf("after %s says %q, want %q", took, errs, want)
+	}
+	if !strings.Contains(errs, "(5 s)\n") || !json.Valid([]byte(out)) {
+		t.Errorf("says %q, and prints:\n%s", errs, out)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/inquiry"
 )
@@ -129,6 +130,7 @@ func printReport(s Streams, r *inquiry.Report, form string) error {
 	for _, f := range r.Findings {
 		line("problem", f.Code+": "+f.Cause)
 		line("", "do: "+f.Next)
+		line("", "see "+cause.Explain(f.Code))
 	}
 	if r.OK {
 		line("result", "ok")

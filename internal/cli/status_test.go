@@ -79,6 +79,7 @@ func TestStatusExitsWith3WhereSomethingIsWrong(t *testing.T) {
 	want := "socket        " + socket + "-none\n" +
 		"problem       KMS0801: nothing is at " + socket + "-none\n" +
 		"              do: start the program, or give its --listen\n" +
+		"              see aws-encryption-provider explain KMS0801\n" +
 		"result        not ok: 1 problem\n"
 	if text := status(t, cli.Found, "--socket="+socket+"-none", "--timeout=1s"); text != want {
 		t.Errorf("nobody serves the socket:\n%s\nwant\n%s", text, want)
@@ -87,7 +88,7 @@ func TestStatusExitsWith3WhereSomethingIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	text = status(t, cli.Found, "--socket="+socket)
-	if strings.Count(text, "KMS0101") != 1 || strings.Count(text, "do: enable the key") != 1 || !strings.HasSuffix(text, "result        not ok: 1 problem\n") || !strings.Contains(text, "grace         does not apply") {
+	if strings.Count(text, "problem       KMS0101: ") != 1 || strings.Count(text, "\n              see aws-encryption-provider explain KMS0101\n") != 1 || strings.Count(text, "do: enable the key") != 1 || !strings.HasSuffix(text, "result        not ok: 1 problem\n") || !strings.Contains(text, "grace         does not apply") {
 		t.Errorf("the key is disabled:\n%s", text)
 	}
 }

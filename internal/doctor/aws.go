@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -28,6 +27,9 @@ const (
 	slowCall = 500 * time.Millisecond
 	// describing bounds a look that the daemon does without.
 	describing = 3 * time.Second
+	// burst bounds the round trips with a key, all together. At slowCall each, twenty
+	// calls just fit.
+	burst = 10 * time.Second
 )
 
 // A stage is what a call of KMS needs, in order. A call that fails has come
@@ -90,10 +92,32 @@ func (p *patient) call(ctx context.Context) {
 		return
 	}
 	p.credential = credential
-	p.sealed, p.contact, err = p.client.EncryptTraced(ctx, p.key.Key, seed())
+	traced, way := awskms.Traced(ctx)
+	if p.writes {
+		p.sealed, err = p.client.Encrypt(traced, p.key.Key, seed())
+		p.arn = p.sealed.KeyARN
+	} else {
+		err = p.mayDecrypt(traced)
+	}
+	p.contact = way()
 	if err != nil {
 		p.failure = newFailure(err, p.contact)
 	}
+}
+
+// mayDecrypt asks about a key that only reads. It may have been given no more than the
+// right to decrypt, and is never encrypted with: what it encrypted would have to be read
+// as long as that is stored. Of a KMS that does not know the request nothing is known.
+func (p *patient) mayDecrypt(ctx context.Context) error {
+	err := p.client.MayDecrypt(ctx, p.key.Key, nil)
+	if err == nil {
+		return nil
+	}
+	if class := cause.ClassOf(err); class == cause.Bug || class == cause.BadData {
+		p.unasked = true
+		return nil
+	}
+	return err
 }
 
 // endsAt says whether the key's call ended at one of the stages.
@@ -117,6 +141,7 @@ func (x *examination) endpoints(ctx context.Context, g *Group) {
 	x.conns = awskms.NewConnections()
 	x.admit(x.conns)
 	for _, p := range x.keys {
+		x.asking(p)
 		p.call(ctx)
 		switch way := p.contact; {
 		case p.endsAt(atEndpoint):
@@ -155,6 +180,7 @@ func (x *examination) clock(_ context.Context, g *Group) {
 }
 
 func (x *examination) credentials(ctx context.Context, g *Group) {
+	x.unitReads(g)
 	outOfReach := sync.OnceValue(func() bool { return awskms.MetadataOutOfReach(ctx) })
 	owners := map[string]string{} // by access key id
 	for _, p := range x.keys {
@@ -164,12 +190,13 @@ func (x *examination) credentials(ctx context.Context, g *Group) {
 				until = "until " + p.credential.Expires.UTC().Format(time.RFC3339)
 			}
 			g.once(fmt.Sprintf("found: %s, access key id %s, %s", p.credential.Source, p.credential.AccessKeyID, until))
+			x.passedOver(g, p)
 		}
 		switch {
+		case p.endsAt(atCredentials) && kept(p.failure.err):
+			x.keptFromUs(g, p)
 		case p.endsAt(atCredentials) && ofTheInstance(p.failure.err) && outOfReach():
 			g.found(HopLimit, p.String()+": no credentials come from the instance metadata service", said(p.failure.err))
-		case p.endsAt(atCredentials) && kept(p.failure.err):
-			g.found(NotPermitted, p.String()+": the credentials cannot be read", asUser(join(p.failure.err.Source, said(p.failure.err))))
 		case p.endsAt(atCredentials):
 			g.failed(p.String()+": there are no credentials to sign calls with", p.failure.err)
 		case p.endsAt(atIdentity):
@@ -189,7 +216,7 @@ func (x *examination) credentials(ctx context.Context, g *Group) {
 // ofTheInstance reports whether credentials were to come from the instance metadata
 // service, or from nowhere else: where another source was asked, that is at fault.
 func ofTheInstance(e *cause.Error) bool {
-	return e.Source == "" || strings.Contains(e.Source, "instance metadata service")
+	return e.Source == "" && e.Code != cause.SettingsUnreadable || strings.Contains(e.Source, "instance metadata service")
 }
 
 // kept reports whether credentials are in a file that a user other than root may not
@@ -197,6 +224,28 @@ func ofTheInstance(e *cause.Error) bool {
 func kept(e *cause.Error) bool {
 	ofFile := e.Code == cause.TokenUnreadable || e.Code == cause.SettingsUnreadable
 	return ofFile && os.Geteuid() != 0 && (errors.Is(e.Err, fs.ErrPermission) || strings.Contains(e.Said, syscall.EACCES.Error()))
+}
+
+// keptFromUs tells of credentials that another user may read.
+func (x *examination) keptFromUs(g *Group, p *patient) {
+	g.advise(NotPermitted, p.String()+": the credentials cannot be read", asUser(join(p.failure.err.Source, said(p.failure.err))), x.asWhom())
+}
+
+// asWhom is as whom to run doctor, where it may not read what the program reads.
+func (x *examination) asWhom() string {
+	u := x.unit()
+	if u == nil {
+		return NotPermitted.Info().Next
+	}
+	return "run doctor as root, or as the unit does: " + u.command(x.Config.File) + "; change no owner and no mode for it"
+}
+
+// passedOver tells where credentials were found in another place than the program's user
+// may find them.
+func (x *examination) passedOver(g *Group, p *patient) {
+	if file := p.credential.PassedOver; file != "" {
+		g.advise(NotPermitted, "the program may have other credentials: "+file+" cannot be read", asUser(syscall.EACCES.Error()), x.asWhom())
+	}
 }
 
 // owner asks STS whose the credentials are, which the daemon does without: no answer is no fault.
@@ -218,6 +267,7 @@ func (x *examination) describe(ctx context.Context, g *Group) {
 		case !p.cameTo(atKey):
 			g.skipped(p.whyNot())
 		default:
+			x.asking(p)
 			p.describe(ctx, g)
 		}
 	}
@@ -231,9 +281,11 @@ func (p *patient) describe(ctx context.Context, g *Group) {
 		return
 	}
 	if code, ok := unfit(info); ok {
-		g.failed(p.String()+": it cannot be used", &cause.Error{Code: code, Key: info.ARN, Said: join(info.Spec, info.Usage, info.State)})
+		p.failure = &failure{atKey, &cause.Error{Code: code, Key: info.ARN, Said: join(info.Spec, info.Usage, info.State)}}
+		g.failed(p.String()+": it cannot be used", p.failure.err)
 		return
 	}
+	p.arn, p.enabled = info.ARN, info.State == "Enabled"
 	kind := ""
 	if info.MultiRegion {
 		kind = "multi-Region"
@@ -242,7 +294,7 @@ func (p *patient) describe(ctx context.Context, g *Group) {
 	if info.ARN != p.key.Key {
 		resolved = "is " + info.ARN
 	}
-	g.ok(fmt.Sprintf("%s: %s", p, join(resolved, "symmetric", "enabled", kind)))
+	g.ok(fmt.Sprintf("%s: %s", p, join(resolved, "symmetric", strings.ToLower(info.State), kind)))
 	p.rotation(ctx, g, info)
 }
 
@@ -296,72 +348,4 @@ func switchOn(arn string) string {
 		return RotationOff.Info().Next
 	}
 	return strings.NewReplacer("KEY", arn, "REGION", ref.Region).Replace(RotationOff.Info().Next)
-}
-
-func (x *examination) permissions(ctx context.Context, g *Group) {
-	for _, p := range x.keys {
-		switch {
-		case p.endsAt(atPermission) && !p.writes && p.failure.err.Code == cause.AccessDenied:
-			g.skipped(p.String() + ": may not encrypt, which a key that only reads need not; whether it may decrypt cannot be tried without something that it encrypted")
-		case p.endsAt(atPermission):
-			g.failed(p.String()+": Encrypt fails", p.failure.err)
-		case !p.cameTo(atPermission):
-			g.skipped(p.whyNot())
-		default:
-			x.roundTrips(ctx, g, p)
-		}
-	}
-}
-
-// roundTrips asks for both permissions, and then does both as the daemon does:
-// the blob is opened with the key that KMS resolved.
-func (x *examination) roundTrips(ctx context.Context, g *Group, p *patient) {
-	for _, dry := range []func() error{
-		func() error { return p.client.MayEncrypt(ctx, p.key.Key, seed()) },
-		func() error { return p.client.MayDecrypt(ctx, p.sealed.KeyARN, p.sealed.Blob) },
-	} {
-		if err := dry(); err != nil {
-			g.failed(fmt.Sprintf("%s: %s fails, by DryRun", p, cause.Of(err).Op), cause.Of(err))
-			return
-		}
-	}
-	g.ok(p.String() + ": Encrypt and Decrypt are allowed")
-	took, err := p.measure(ctx, x.Calls)
-	if err != nil {
-		g.failed(fmt.Sprintf("%s: %s fails, in a round trip", p, cause.Of(err).Op), cause.Of(err))
-		return
-	}
-	slices.Sort(took)
-	median, slowest := took[len(took)/2], took[len(took)-1]
-	if p.writes {
-		x.slowest[p.provider.Listen] = slowest
-	}
-	text := fmt.Sprintf("%s: %d calls took %s each, the slowest %s", p, len(took), rounded(median), rounded(slowest))
-	if median > slowCall {
-		g.found(SlowKMS, strings.Replace(text, " calls took ", " slow calls took ", 1), "")
-		return
-	}
-	g.ok(text)
-}
-
-// measure makes n calls, half of each kind.
-func (p *patient) measure(ctx context.Context, n int) (took []time.Duration, err error) {
-	for len(took) < n {
-		plain := seed()
-		began := time.Now()
-		sealed, err := p.client.Encrypt(ctx, p.key.Key, bytes.Clone(plain))
-		if err != nil {
-			return nil, err
-		}
-		sealedAt := time.Now()
-		opened, err := p.client.Decrypt(ctx, sealed.KeyARN, sealed.Blob)
-		if err != nil {
-			return nil, err
-		}
-		took = append(took, sealedAt.Sub(began), time.Since(sealedAt))
-		if !bytes.Equal(opened.Plaintext, plain) {
-			return nil, &cause.Error{Code: cause.RoundTripBroken, Op: "Decrypt", Key: p.key.Key, Err: errors.New("another plaintext")}
-		}
-	}
-	return took, nil
 }

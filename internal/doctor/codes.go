@@ -43,6 +43,9 @@ const (
 	NotPermitted
 	TimeoutLong
 	FileNotTaken
+	NoWay
+	UnitLacks
+	SocketTwice
 )
 
 // Info is what the table says of a code.
@@ -190,6 +193,20 @@ var table = [...]Info{
 	FileNotTaken: {
 		"KMS0732", Warning, "the running plugin has not taken its file over as it is now, and goes on with what it had", "mend what it names; the file is read again without a restart. Restart it on no node before that, nor while KMS does not answer: it would start with the file as it is, or not at all",
 		"`/readyz?verbose` has the reason, and the log.",
+	},
+	NoWay: {
+		"KMS0733", Failure, "the user that the API server runs as may not ask the plugin", "let that user in, and no others",
+		"`--as-uid` asks as that user. It needs the right to search each directory on the way to the socket, to write to the socket, and to be named by `--allow-uid` where that is given. " +
+			"A directory that the program or systemd makes is its user's alone. Each part of the way that keeps the user out is told with what lets it pass.",
+	},
+	UnitLacks: {
+		"KMS0734", Failure, "the systemd unit may not read a file that doctor may", "give the file to the unit's user, and look as the unit does",
+		"The unit of the package runs as root without capabilities: it reads the files of root and those of everybody, and no others. Started by sudo, doctor reads all of them. " +
+			"The instruction has the command that runs doctor with the unit's user, capabilities and files.",
+	},
+	SocketTwice: {
+		"KMS0735", Failure, "two providers have one socket, by links in its path", "give each provider a socket of its own, on every node and before it is restarted; not while KMS does not answer",
+		"/var/run is a link to /run on most systems. The program serves the first and says of the second that it is in use.",
 	},
 }
 

@@ -44,7 +44,7 @@ func (x *examination) keysOf(p config.Provider) []named {
 		if k.failure != nil && k.failure.err.Class() == cause.Refused {
 			n.refused = k.failure.err.Code.String()
 		}
-		arn := k.sealed.KeyARN
+		arn := k.arn
 		if arn == "" { // the call failed: an ARN still says which key is meant
 			arn = k.key.Key
 		}

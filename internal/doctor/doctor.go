@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
@@ -31,12 +32,16 @@ type Options struct {
 	EncryptionFile   string // its name
 	Secrets          int    // objects that are encrypted; 0: not known
 
+	As *User // whom the API server runs as, to ask the sockets as that user; nil: nobody
+
 	Calls   int           // for the latency of each key; 0: 20
+	Burst   time.Duration // that those calls may take together; 0: 10s
 	Timeout time.Duration // of each question to a running plugin; 0: 3s
 	Version string
 	DocsURL string // where the pages of docs are published; "": nowhere
 
 	Began func(title string) // told before each group; nil: nobody
+	Asks  func(whom string)  // told before each question that may take long; nil: nobody
 }
 
 // An examination is one look at everything.
@@ -48,6 +53,7 @@ type examination struct {
 	served  []config.Provider        // those whose socket has a live holder that may be asked
 	known   []string                 // codes that were found so far
 	slowest map[string]time.Duration // listen → the slowest call of its write key
+	unit    func() *unit             // of this node, looked for once; nil: there is none
 }
 
 // A patient is one key of one provider.
@@ -59,8 +65,11 @@ type patient struct {
 
 	credential awskms.Credential
 	contact    awskms.Contact
-	sealed     awskms.Sealed
-	failure    *failure // nil: the first call worked
+	sealed     awskms.Sealed // of a key that writes
+	arn        string        // "": not known
+	enabled    bool          // DescribeKey says so
+	unasked    bool          // this KMS does not take the question for a key that only reads
+	failure    *failure      // nil: the first call worked
 }
 
 // Examine looks at everything, in order. The error is ctx's.
@@ -71,8 +80,12 @@ func Examine(ctx context.Context, o Options) (*Report, error) {
 	if o.Timeout == 0 {
 		o.Timeout = 3 * time.Second
 	}
+	if o.Burst == 0 {
+		o.Burst = burst
+	}
 	x := &examination{Options: o, slowest: map[string]time.Duration{}}
 	r := &Report{Version: 1}
+	x.unit = sync.OnceValue(func() *unit { return findUnit(ctx) })
 	defer x.close() //nolint:contextcheck // has a limit of its own
 	for _, look := range []struct {
 		title string
@@ -85,6 +98,7 @@ func Examine(ctx context.Context, o Options) (*Report, error) {
 		{"keys", x.describe},
 		{"permissions and latency", x.permissions},
 		{"sockets", x.sockets},
+		{"API server's user", x.asTheAPIServer},
 		{"running plugin", x.running},
 		{"EncryptionConfiguration", x.encryption},
 	} {
@@ -109,6 +123,15 @@ func Examine(ctx context.Context, o Options) (*Report, error) {
 	}
 	r.count()
 	return r, nil
+}
+
+// asking tells who waits for what.
+func (x *examination) asking(p *patient) { x.asks("KMS about " + p.String()) }
+
+func (x *examination) asks(whom string) {
+	if x.Asks != nil {
+		x.Asks(whom)
+	}
 }
 
 func (x *examination) close() {

@@ -8,7 +8,6 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
-	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
 	"sigs.k8s.io/aws-encryption-provider/internal/encryptionconfig"
 )
 
@@ -36,7 +35,9 @@ func (x *examination) encryption(_ context.Context, g *Group) {
 				others = append(others, encryptionconfig.Shown(p.KMS.Endpoint))
 				continue
 			}
-			used[ours.Listen] = true
+			for _, o := range x.Config.Providers { // of two on one socket neither lacks an entry
+				used[o.Listen] = used[o.Listen] || sameSocket(o.Listen, p.KMS.Socket())
+			}
 			x.entry(g, where, p.KMS, ours)
 		}
 		x.order(g, where, r)
@@ -111,7 +112,7 @@ func codeOf(r encryptionconfig.Rule) Code {
 // provider is whose socket an entry names, nil for another program's.
 func (x *examination) provider(k *encryptionconfig.KMS) *config.Provider {
 	for i, p := range x.Config.Providers {
-		if daemon.SameSocket(p.Listen, k.Socket()) {
+		if sameSocket(p.Listen, k.Socket()) {
 			return &x.Config.Providers[i]
 		}
 	}

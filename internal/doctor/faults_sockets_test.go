@@ -18,6 +18,13 @@ func socketFaults() []fault {
 			n.must(nil, l.Close())
 		}},
 		{"directory that everybody writes to", "KMS0709", "", func(n *node) { n.must(nil, os.Chmod(n.dir, 0o777)) }},
+		{"two providers on one socket, by a link", "KMS0735", "are not two sockets", func(n *node) {
+			n.must(nil, os.Mkdir(filepath.Join(n.dir, "run"), 0o700))
+			n.must(nil, os.Symlink("run", filepath.Join(n.dir, "var-run")))
+			n.providersFile("- name: a\n  listen: " + n.dir + "/run/s\n" + keysOf(n.key) + "- name: b\n  listen: " + n.dir + "/var-run/s\n" + keysOf(n.key))
+			n.socket = filepath.Join(n.dir, "run", "s")
+			n.encryptionConfig(entryV2 + toClear)
+		}},
 		{"other mode than configured", "KMS0710", "0600, want 0660", func(n *node) {
 			n.run()
 			n.flags = []string{"--socket-mode=0660"}

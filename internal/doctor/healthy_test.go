@@ -47,6 +47,10 @@ func TestNoFalseAlarmWhereAllIsWell(t *testing.T) {
 			n.must(nil, os.Symlink("run", filepath.Join(n.dir, "var-run")))
 			n.socket, n.linked = filepath.Join(n.dir, "run", "p", "s"), filepath.Join(n.dir, "var-run", "p", "s")
 		}, says: "agrees with this configuration"},
+		"an entry that leads to the socket by a link": {change: func(n *node) {
+			n.linked = filepath.Join(n.dir, "link")
+			n.must(nil, os.Symlink("s", n.linked))
+		}, says: "agrees with this configuration"},
 		"custom endpoint over TLS": {tls: true, change: func(n *node) {
 			n.t.Setenv("AWS_ENDPOINT_URL_KMS", "")
 			n.flags = []string{"--kms-endpoint=" + n.kms.URL}

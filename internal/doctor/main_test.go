@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -17,6 +18,9 @@ import (
 // asDoctor has the flags, one a line, with which the test binary examines this node
 // and prints the report, as whatever user it runs.
 const asDoctor = "AEP_TEST_EXAMINE"
+
+// asUserOfDoctor has the user as whom that examination asks sockets; "": none.
+const asUserOfDoctor = "AEP_TEST_AS_UID"
 
 func TestMain(m *testing.M) {
 	if args := os.Getenv(asDoctor); args != "" {
@@ -34,7 +38,11 @@ func examineAsIs(args []string) error {
 	if err != nil {
 		return err
 	}
-	r, err := doctor.Examine(context.Background(), doctor.Options{Config: cfg, Calls: 2})
+	o := doctor.Options{Config: cfg, Calls: 2}
+	if uid, err := strconv.ParseUint(os.Getenv(asUserOfDoctor), 10, 32); err == nil {
+		o.As = &doctor.User{UID: uint32(uid)}
+	}
+	r, err := doctor.Examine(context.Background(), o)
 	if err != nil {
 		return err
 	}

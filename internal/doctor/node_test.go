@@ -41,6 +41,7 @@ type node struct {
 	flags   []string // beside --key and --listen
 	keyFlag string   // "": key
 	file    string   // of --config, instead of flags
+	home    string   // of another user who runs the doctor; "": a directory of its own
 	health  string   // the health port of the plugin that runs; "": none, or nobody knows it
 	options doctor.Options
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
-	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
 	"sigs.k8s.io/aws-encryption-provider/internal/inquiry"
 )
 
@@ -26,9 +25,10 @@ func (x *examination) running(ctx context.Context, g *Group) {
 		g.skipped("not checked: no process serves a socket of this configuration. " + x.beforeTheStart())
 	}
 	for _, p := range x.served {
+		x.asks(p.Listen)
 		r := inquiry.Ask(ctx, inquiry.Question{Socket: p.Listen, Timeout: x.Timeout})
 		silent := r.V1Version == "" && r.V2Version == "" && r.KeyID == ""
-		served := process.On(func(socket string) bool { return daemon.SameSocket(socket, p.Listen) })
+		served := process.On(func(socket string) bool { return sameSocket(p.Listen, socket) })
 		switch {
 		case silent && x.keptOut():
 			g.found(NotPermitted, p.Listen+" may not be asked", fmt.Sprintf("this configuration lets users %v in, and doctor runs as %d", x.Config.Socket.AllowUIDs, os.Geteuid()))
@@ -64,7 +64,7 @@ func (x *examination) moved(g *Group, process *inquiry.Process) bool {
 // lacking tells the sockets of a process that no provider of the configuration has.
 func (x *examination) lacking(g *Group, process *inquiry.Process) (told bool) {
 	for _, s := range process.Providers {
-		listed := slices.ContainsFunc(x.Config.Providers, func(p config.Provider) bool { return daemon.SameSocket(s.Socket, p.Listen) })
+		listed := slices.ContainsFunc(x.Config.Providers, func(p config.Provider) bool { return sameSocket(p.Listen, s.Socket) })
 		if s.Socket != "" && !listed {
 			g.found(SocketLacking, "no provider of this configuration is at "+s.Socket, "it writes with "+s.Writes)
 			told = true
@@ -99,7 +99,7 @@ func (x *examination) keptOut() bool {
 // this configuration is meant.
 func (x *examination) process(g *Group, process *inquiry.Process) {
 	ours := process.On(func(socket string) bool {
-		return slices.ContainsFunc(x.served, func(p config.Provider) bool { return daemon.SameSocket(socket, p.Listen) })
+		return slices.ContainsFunc(x.served, func(p config.Provider) bool { return sameSocket(p.Listen, socket) })
 	})
 	if ours == nil {
 		return

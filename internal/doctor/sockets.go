@@ -19,6 +19,7 @@ import (
 const othersWrite = 0o002
 
 func (x *examination) sockets(ctx context.Context, g *Group) {
+	x.shared(g)
 	for _, p := range x.Config.Providers {
 		isFile := !strings.HasPrefix(p.Listen, "@")
 		found, err := daemon.LookAtSocket(ctx, p.Listen)
@@ -50,6 +51,37 @@ func (x *examination) sockets(ctx context.Context, g *Group) {
 			g.found(DeadSocket, p.Listen+" is served by no process", "")
 		default:
 			g.ok(p.Listen + " is free")
+		}
+	}
+}
+
+// sameSocket reports whether a path leads to the socket of a provider, by whatever
+// links: whoever connects may follow one to the socket itself, by which the daemon makes
+// none.
+func sameSocket(listen, path string) bool {
+	for range mostLinks {
+		target, err := os.Readlink(path)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = target
+	}
+	return daemon.SameSocket(listen, path)
+}
+
+// mostLinks is how many symbolic links the kernel follows on one way.
+const mostLinks = 40
+
+// shared tells of providers that cannot both have their socket.
+func (x *examination) shared(g *Group) {
+	for i, p := range x.Config.Providers {
+		for _, o := range x.Config.Providers[:i] {
+			if daemon.SameSocket(p.Listen, o.Listen) {
+				g.found(SocketTwice, fmt.Sprintf("%s and %s are not two sockets", o.Listen, p.Listen), fmt.Sprintf("of the providers %q and %q", o.Name, p.Name))
+			}
 		}
 	}
 }

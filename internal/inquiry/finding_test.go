@@ -3,6 +3,7 @@ package inquiry_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"net"
 	"os"
@@ -89,19 +90,32 @@ func TestWhatStandsAtThePathIsToldInOurWords(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	_ = l.Close()
+	link, loop, messages := filepath.Join(dir, "link"), filepath.Join(dir, "loop"), filepath.Join(dir, "messages")
+	if err := errors.Join(os.Symlink("file", link), os.Symlink("loop", loop)); err != nil {
+		t.Fatal(err)
+	}
+	datagrams, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: messages, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = datagrams.Close() }()
 	for name, c := range map[string]struct {
 		socket string
 		want   inquiry.Finding
 	}{
-		"nothing":            {filepath.Join(dir, "none"), inquiry.Finding{Code: "KMS0801", Cause: "nothing is at " + filepath.Join(dir, "none"), Next: "start the program, or give its --listen"}},
-		"nothing, deeper":    {filepath.Join(dir, "no", "s"), inquiry.Finding{Code: "KMS0801", Cause: "nothing is at " + filepath.Join(dir, "no", "s"), Next: "start the program, or give its --listen"}},
-		"nothing, abstract":  {"@aep-inquiry-none", inquiry.Finding{Code: "KMS0801", Cause: "nothing is at @aep-inquiry-none", Next: "start the program, or give its --listen"}},
-		"a file":             {file, inquiry.Finding{Code: "KMS0706", Cause: "something stands at the socket's path that is no socket (" + file + ")"}},
-		"a directory":        {dir, inquiry.Finding{Code: "KMS0706", Cause: "something stands at the socket's path that is no socket (" + dir + ")"}},
-		"a socket left over": {dead, inquiry.Finding{Code: "KMS0708", Cause: "a socket is there that no process serves (" + dead + ")", Next: "find out why the program ended, and start it with the configuration that it had: it replaces the socket"}},
-		"below a file":       {filepath.Join(file, "s"), inquiry.Finding{Code: "KMS0707", Cause: "no socket can be made or found at the path (not a directory)"}},
-		"too long":           {"/" + strings.Repeat("x", 200), inquiry.Finding{Code: "KMS0707", Cause: "no socket can be made or found at the path (invalid argument)"}},
-		"closes at once":     {listen(t, func(c net.Conn) { _ = c.Close() }), inquiry.Finding{Code: "KMS0803"}},
+		"nothing":              {filepath.Join(dir, "none"), inquiry.Finding{Code: "KMS0801", Cause: "nothing is at " + filepath.Join(dir, "none"), Next: "start the program, or give its --listen"}},
+		"nothing, deeper":      {filepath.Join(dir, "no", "s"), inquiry.Finding{Code: "KMS0801", Cause: "nothing is at " + filepath.Join(dir, "no", "s"), Next: "start the program, or give its --listen"}},
+		"nothing, abstract":    {"@aep-inquiry-none", inquiry.Finding{Code: "KMS0801", Cause: "nothing is at @aep-inquiry-none", Next: "start the program, or give its --listen"}},
+		"a file":               {file, inquiry.Finding{Code: "KMS0706", Cause: "something stands at the socket's path that is no socket (" + file + ")"}},
+		"a directory":          {dir, inquiry.Finding{Code: "KMS0706", Cause: "something stands at the socket's path that is no socket (" + dir + ")"}},
+		"a socket left over":   {dead, inquiry.Finding{Code: "KMS0708", Cause: "a socket is there that no process serves (" + dead + ")", Next: "find out why the program ended, and start it with the configuration that it had: it replaces the socket"}},
+		"below a file":         {filepath.Join(file, "s"), inquiry.Finding{Code: "KMS0707", Cause: "no socket can be made or found at the path (" + file + " is no directory)"}},
+		"by a link to a file":  {link, inquiry.Finding{Code: "KMS0706", Cause: "something stands at the socket's path that is no socket (" + link + ")"}},
+		"a socket of messages": {messages, inquiry.Finding{Code: "KMS0706", Cause: "something stands at the socket's path that is no socket (" + messages + " is a socket of another kind)"}},
+		"a link to itself":     {loop, inquiry.Finding{Code: "KMS0707", Cause: "no socket can be made or found at the path (too many levels of symbolic links)"}},
+		"too long":             {"/" + strings.Repeat("x", 200), inquiry.Finding{Code: "KMS0707", Cause: "no socket can be made or found at the path (it has 201 bytes, and a socket's path may have 107)"}},
+		"too long, abstract":   {"@" + strings.Repeat("x", 107), inquiry.Finding{Code: "KMS0707", Cause: "no socket can be made or found at the path (it has 108 bytes, and a socket's path may have 107)"}},
+		"closes at once":       {listen(t, func(c net.Conn) { _ = c.Close() }), inquiry.Finding{Code: "KMS0803"}},
 		"speaks another tongue": {listen(t, func(c net.Conn) {
 			_, _ = c.Write([]byte("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"))
 			_ = c.Close()

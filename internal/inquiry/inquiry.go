@@ -11,6 +11,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -19,6 +20,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	grpcstatus "google.golang.org/grpc/status"
 	"k8s.io/kms/apis/v1beta1"
 	"k8s.io/kms/apis/v2"
@@ -143,6 +145,27 @@ func Ask(ctx context.Context, q Question) *Report {
 	r.Grace = r.grace()
 	r.OK = len(r.Problems) == 0
 	return r
+}
+
+// AskAs asks for Status over connections that dial makes, as whoever it makes them, and
+// returns what is wrong: nil where the plugin answers, be it with a problem of its own.
+// The error of dial is the kernel's to say, and is left to the caller.
+func AskAs(ctx context.Context, timeout time.Duration, dial func(context.Context) (net.Conn, error)) *Finding {
+	conn, err := grpc.NewClient("passthrough:///localhost", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }))
+	r := &Report{}
+	if err == nil {
+		defer func() { _ = conn.Close() }()
+		_, err = v2.NewKeyManagementServiceClient(&limited{conn, timeout}).Status(ctx, &v2.StatusRequest{})
+	}
+	if err == nil {
+		return nil
+	}
+	r.failed("Status", err)
+	if _, its := findingIn(grpcstatus.Convert(err).Message()); its {
+		return nil
+	}
+	return &r.Findings[0]
 }
 
 // call makes the calls, over one connection.

@@ -1,0 +1,4 @@
+package inquiry
+
+// Steps returns the whole way.
+func (w *Way) Steps() []Step { return w.steps }
