@@ -153,7 +153,7 @@ func (e *fileError) Unwrap() error { return e.err }
 func (e *fileError) why() string {
 	switch {
 	case errors.Is(e.err, fs.ErrNotExist):
-		return "there is no such file: look at its path, and at the directory that this runs in"
+		return "there is no such file: check its path"
 	case errors.Is(e.err, fs.ErrPermission):
 		return fmt.Sprintf("user %d may not read it", os.Geteuid())
 	case errors.Is(e.err, syscall.ENOTDIR):
