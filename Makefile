@@ -88,6 +88,7 @@ test-docs: servers ## What the docs tell one to type runs, and their links lead 
 .PHONY: test-release
 test-release: ## Release, package and image: built twice, compared, installed and run
 	@echo '== release and image, built twice'
+	@hack/rpm.sh >/dev/null
 	go -C tools/release test -count=1 $(TESTFLAGS) ./...
 
 # -count=1: Go does not see the files of other modules that it reads.

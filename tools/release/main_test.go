@@ -324,7 +324,7 @@ func checkNames(t *testing.T, dir string) {
 	t.Helper()
 	want := []string{"SHA256SUMS", "image-digest.txt", program + "_v1.2.3_oci.tar"}
 	for _, target := range []string{"amd64", "arm64", runtime.GOARCH + "_fips140"} {
-		for _, kind := range []string{"tar.gz", "deb", "spdx.json"} {
+		for _, kind := range []string{"tar.gz", "deb", "rpm", "spdx.json"} {
 			want = append(want, fmt.Sprintf("%s_v1.2.3_linux_%s.%s", program, target, kind))
 		}
 	}

@@ -53,7 +53,8 @@ func checkArchives(t *testing.T, dir string, c checkout) {
 		}
 		checkDocumentation(t, inside)
 		path := filepath.Join(inside, program)
-		checkPackaged(t, filepath.Join(dir, artifact(b, ".deb")), path)
+		checkPackaged(t, filepath.Join(dir, artifact(b, ".deb")), path, unpackDeb)
+		checkPackaged(t, filepath.Join(dir, artifact(b, ".rpm")), path, unpackRPM)
 		info, err := buildinfo.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -130,13 +131,18 @@ func checkLinks(t *testing.T, path string) {
 	}
 }
 
-// checkPackaged demands that a package installs the archive's program.
-func checkPackaged(t *testing.T, pkg, path string) {
+func unpackDeb(t *testing.T, pkg, into string) {
 	t.Helper()
-	into := t.TempDir()
 	if out, err := exec.CommandContext(t.Context(), "dpkg-deb", "--extract", pkg, into).CombinedOutput(); err != nil {
 		t.Fatalf("dpkg-deb --extract %s: %v\n%s", pkg, err, out)
 	}
+}
+
+// checkPackaged demands that a package installs the archive's program and its pages.
+func checkPackaged(t *testing.T, pkg, path string, unpack func(t *testing.T, pkg, into string)) {
+	t.Helper()
+	into := t.TempDir()
+	unpack(t, pkg, into)
 	want, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
