@@ -69,6 +69,24 @@ release-snapshot: $(TOOLS)/release ## What a release has, in bin/release: archiv
 	@rm -rf bin/release
 	@$(TOOLS)/release snapshot --out bin/release --docs-url '$(DOCS_URL)' $(ARGS)
 
+# What goes to a registry: the image of make image, or FROM=bin/release.
+FROM ?= bin/image
+.PHONY: push
+push: $(TOOLS)/release ## The built image to a registry (IMAGE=registry/name:tag; FROM=bin/release)
+	@$(TOOLS)/release push --from '$(FROM)' --image '$(IMAGE)' $(if $(GITHUB_OUTPUT),--outputs '$(GITHUB_OUTPUT)')
+
+.PHONY: rebuild
+rebuild: $(TOOLS)/release ## Build a release again and compare (VERSION=v1.2.3 CHECKSUMS=SHA256SUMS)
+	@$(TOOLS)/release rebuild --version '$(VERSION)' --checksums '$(CHECKSUMS)' --docs-url '$(DOCS_URL)'
+
+.PHONY: release-notes
+release-notes: ## What CHANGELOG.md says of a release (VERSION=v1.2.3)
+	@hack/release-notes.sh '$(VERSION)'
+
+.PHONY: release-draft
+release-draft: ## A draft of a release on GitHub, of bin/release (VERSION=v1.2.3; needs gh)
+	@hack/release-draft.sh '$(VERSION)'
+
 .PHONY: test
 test: test-unit test-docs test-release test-manifests test-loaders test-observability test-e2e ## All tests: unit with the race detector, docs, release, manifests, loaders, alerts, end to end
 
@@ -135,7 +153,7 @@ fuzz: ## Fuzz each target for FUZZTIME (10s)
 	@FUZZTIME=$(FUZZTIME) hack/fuzz.sh
 
 .PHONY: lint
-lint: lint-text lint-tidy lint-go lint-tools vulncheck ## All checks: linters, formatting, tidy modules, vulnerabilities
+lint: lint-text lint-workflows lint-tidy lint-go lint-tools vulncheck ## All checks: linters, formatting, tidy modules, vulnerabilities
 
 # The mains of other people's servers are checked with the flags that they are
 # built with, so that the compiler's work is shared, and only by linters that do
@@ -166,6 +184,12 @@ lint-tidy: ## Is each go.mod what `go mod tidy` would write?
 lint-text: ## No tracked file names a directory of this machine or a package registry
 	@echo '== texts'
 	@hack/check-text.sh
+
+# No shellcheck and no pyflakes: what a workflow runs is a target of this file.
+.PHONY: lint-workflows
+lint-workflows: tools ## actionlint: are the workflows of .github well-formed?
+	@echo '== actionlint'
+	@$(TOOLS)/actionlint -shellcheck= -pyflakes=
 
 .PHONY: lint-tools
 lint-tools: ## The tools' own tests
@@ -208,9 +232,9 @@ clean: ## Remove what was built here; the caches of Go and of the servers stay
 .PHONY: tools
 tools: $(addprefix $(TOOLS)/,golangci-lint vulncheck progress)
 
-# This one builds all that tools/go.mod names, gofumpt and govulncheck as well.
+# This one builds all that tools/go.mod names: actionlint, gofumpt and govulncheck as well.
 $(TOOLS)/golangci-lint: tools/go.mod tools/go.sum
-	@echo '== building golangci-lint, gofumpt and govulncheck (two minutes the first time)'
+	@echo '== building golangci-lint, actionlint, gofumpt and govulncheck (two minutes the first time)'
 	go -C tools build -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/$(TOOLS)/ tool
 	@touch $@
 

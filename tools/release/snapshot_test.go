@@ -198,6 +198,31 @@ func checkSBOMs(t *testing.T, dir string) {
 	}
 }
 
+// A scanner that reads the predecessor's module or repository in an SBOM takes its
+// advisories for this program's.
+func TestSBOMNamesThisProgramAlone(t *testing.T) {
+	b := binary{target: target{arch: "amd64"}, file: []byte("a"), goVer: "go1.26.8", version: "v1.2.3+dirty", commit: "abc", time: epoch()}
+	data, err := sbom(b, licences{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"sigs.k8s.io", "kubernetes-sigs", "cpe:", "cpe2"} {
+		if bytes.Contains(data, []byte(name)) {
+			t.Errorf("the SBOM has %q:\n%s", name, data)
+		}
+	}
+	const sum = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb" // of "a"
+	for _, want := range []string{
+		`"pkg:generic/aws-encryption-provider@v1.2.3%2Bdirty?checksum=sha256:` + sum + `"`,
+		`"built by go1.26.8 for linux/amd64 of commit abc"`,
+		`"https://spdx.org/spdxdocs/aws-encryption-provider_v1.2.3+dirty_linux_amd64-` + sum + `"`,
+	} {
+		if !bytes.Contains(data, []byte(want)) {
+			t.Errorf("the SBOM has no %s:\n%s", want, data)
+		}
+	}
+}
+
 func TestLicencesAreKnownByTheirWords(t *testing.T) {
 	const redistribution = "Redistribution and use in source\nand binary forms, with or without"
 	for text, want := range map[string]string{
