@@ -79,6 +79,7 @@ func checkArchives(t *testing.T, dir string, c checkout) {
 				t.Errorf("%s: version says %q, %v", target, out, err)
 			}
 			checkLinks(t, path)
+			checkGeneratedImage(t, path, "localhost/"+program+":"+defaultTag(b))
 		}
 	}
 }
@@ -104,6 +105,16 @@ func checkDocumentation(t *testing.T, dir string) {
 		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s: %d bytes, %v; want %d", filepath.Join(dir, name), len(got), err, len(want))
 		}
+	}
+}
+
+// checkGeneratedImage demands that the program's own manifests name the image that make
+// image makes of it: whoever imports that into a node need say no name.
+func checkGeneratedImage(t *testing.T, path, image string) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), path, "generate", "static-pod", "--key="+keyARN).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "image: "+image+"\n") {
+		t.Errorf("generate static-pod names no image %s: %v\n%s", image, err, out)
 	}
 }
 
