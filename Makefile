@@ -134,6 +134,10 @@ test-e2e: build servers $(TOOLS)/progress ## The built program under a real kube
 	@echo '== end-to-end tests; about ten minutes'
 	cd test/e2e && PLUGIN=$(CURDIR)/$(PROGRAM) go test -p 1 -count=1 -json -timeout $(E2E_TIMEOUT) $(TESTFLAGS) ./... | $(CURDIR)/$(TOOLS)/progress
 
+.PHONY: smoke-aws
+smoke-aws: build ## The program with a key of yours in the real AWS KMS (KEY=ARN); never in CI
+	@cd test/e2e && go run ./cmd/smoke --program '$(CURDIR)/$(PROGRAM)' --key '$(KEY)'
+
 .PHONY: servers
 servers: ## Build kube-apiserver, etcd and their clients for the tests, or find them in the cache
 	@echo '== kube-apiserver, etcd and their clients, built once for each version'

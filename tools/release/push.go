@@ -2,6 +2,7 @@ package main
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -194,14 +195,15 @@ func writeOutputs(r pushRequest, index v1.ImageIndex, digest v1.Hash) error {
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf("name=%s\ndigest=%s\n", r.to.Context(), digest)
+	var text bytes.Buffer
+	fmt.Fprintf(&text, "name=%s\ndigest=%s\n", r.to.Context(), digest)
 	for _, d := range manifest.Manifests {
-		text += fmt.Sprintf("digest-%s=%s\n", d.Platform.Architecture, d.Digest)
+		fmt.Fprintf(&text, "digest-%s=%s\n", d.Platform.Architecture, d.Digest)
 	}
 	f, err := os.OpenFile(r.outputs, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(text)
+	_, err = f.Write(text.Bytes())
 	return errors.Join(err, f.Close())
 }

@@ -38,7 +38,7 @@ func TestRebuildBuildsWhatIsListed(t *testing.T) {
 		"aws-encryption-provider_v1.2.3_oci.tar aws-encryption-provider_v1.2.3_linux_amd64_fips140.spdx.json": "amd64 amd64_fips140 arm64",
 	} {
 		sums := map[string]string{}
-		for _, file := range strings.Fields(listed) {
+		for file := range strings.FieldsSeq(listed) {
 			sums[file] = oneSum
 		}
 		if got, err := targetsIn(r, sums); err != nil || strings.Join(got, " ") != want {
