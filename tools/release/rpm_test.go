@@ -103,8 +103,13 @@ func (m rpmMachine) must(t *testing.T, args ...string) string {
 // packRPM is pack's of the other format.
 func packRPM(t *testing.T, version string, fips bool) string {
 	t.Helper()
+	return packRPMOf(t, filepath.Join("..", ".."), version, fips)
+}
+
+func packRPMOf(t *testing.T, source, version string, fips bool) string {
+	t.Helper()
 	b := binary{target: target{arch: runtime.GOARCH, fips: fips}, file: []byte("#!/bin/sh\necho " + version + "\n"), version: version, time: epoch()}
-	data, err := redHat(filepath.Join("..", ".."), "", b, licences{own: []byte("a licence\n")}, []byte("{}\n"))
+	data, err := redHat(source, "", b, licences{own: []byte("a licence\n")}, []byte("{}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,6 +171,21 @@ func TestRPMComesIsUpgradedAndGoes(t *testing.T) {
 	m.called(t, noReload+disable, reload)
 	if got, want := m.ours(t), []string{"/etc/aws-encryption-provider", confFile + ".rpmsave"}; !slices.Equal(got, want) {
 		t.Errorf("after the removal there are %q, want %q", got, want)
+	}
+}
+
+// A release that ships another configuration stops nobody, and takes no edit away.
+func TestConfigurationThatAlsoChangedInTheRPMStays(t *testing.T) {
+	m := newRPMMachine(t, true)
+	m.must(t, "--install", packRPM(t, "v1.2.2", false))
+	m.write(t, confFile, "edited\n")
+	other := newCheckout(t, filepath.Join("..", "..")).dir
+	if err := os.WriteFile(filepath.Join(other, "deploy", "deb", "config.yaml"), []byte("another\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.must(t, "--upgrade", packRPMOf(t, other, "v1.2.3", false))
+	if got, beside := m.read(t, confFile), m.read(t, confFile+".rpmnew"); got != "edited\n" || beside != "another\n" {
+		t.Errorf("the configuration is %q, beside it is %q", got, beside)
 	}
 }
 
