@@ -34,7 +34,7 @@ if [ ! -x "$cache/rpm" ]; then
 	cat >x/rpm <<'SCRIPT'
 #!/bin/sh
 here=$(dirname "$(readlink -f "$0")")
-LD_LIBRARY_PATH=$(echo "$here"/usr/lib/*-linux-gnu* | tr ' ' :) RPM_CONFIGDIR=$here/usr/lib/rpm exec "$here/usr/bin/rpm" "$@"
+LD_LIBRARY_PATH=$(echo "$here"/usr/lib/*-linux-gnu* "$here"/lib/*-linux-gnu* | tr ' ' :) RPM_CONFIGDIR=$here/usr/lib/rpm exec "$here/usr/bin/rpm" "$@"
 SCRIPT
 	chmod +x x/rpm
 	# Some releases have it in /usr/bin.

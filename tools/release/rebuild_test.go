@@ -47,6 +47,20 @@ func TestRebuildBuildsWhatIsListed(t *testing.T) {
 	}
 }
 
+// A branch moves: what was published under a tag is compared with that tag alone.
+func TestRebuildTakesNoBranchForATag(t *testing.T) {
+	c := newCheckout(t, filepath.Join("..", ".."))
+	c.git(t, "branch", "v1.2.4")
+	sums := filepath.Join(t.TempDir(), "SHA256SUMS")
+	if err := os.WriteFile(sums, []byte(oneSum+"  aws-encryption-provider_v1.2.4_linux_amd64.deb\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := run(t.Context(), []string{"rebuild", "--version", "v1.2.4", "--checksums", sums, "--source", c.dir}, io.Discard, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "has v1.2.4, but not as a tag") {
+		t.Errorf("a branch: %v", err)
+	}
+}
+
 func TestRebuildRefusals(t *testing.T) {
 	sums := func(text string) string {
 		path := filepath.Join(t.TempDir(), "SHA256SUMS")
