@@ -10,7 +10,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 
@@ -141,11 +140,6 @@ func extract(tarball, dir string) error {
 		return err
 	}
 	defer func() { _ = f.Close() }()
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = root.Close() }()
 	for in := tar.NewReader(f); ; {
 		h, err := in.Next()
 		if errors.Is(err, io.EOF) {
@@ -154,14 +148,18 @@ func extract(tarball, dir string) error {
 		if err != nil {
 			return err
 		}
+		if !filepath.IsLocal(h.Name) || h.Typeflag != tar.TypeReg {
+			return fmt.Errorf("entry %q is no file of a layout", h.Name)
+		}
 		data, err := io.ReadAll(in)
 		if err != nil {
 			return err
 		}
-		if err := root.MkdirAll(path.Dir(h.Name), 0o755); err != nil {
+		path := filepath.Join(dir, h.Name) //nolint:gosec // it is local, see above
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
-		if err := root.WriteFile(h.Name, data, 0o644); err != nil {
+		if err := os.WriteFile(path, data, 0o644); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -157,6 +158,23 @@ func TestPushSaysWhatToDo(t *testing.T) {
 				t.Errorf("%v, want %q", err, want)
 			}
 		})
+	}
+}
+
+// A tar is what somebody has put into the directory.
+func TestPushUnpacksNothingElsewhere(t *testing.T) {
+	for _, name := range []string{"../outside", "/tmp/outside", "a/../../outside"} {
+		path := filepath.Join(t.TempDir(), "image_oci.tar")
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(writeTar(f, epoch(), []file{{name: name, mode: 0o644}}), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if err := extract(path, filepath.Join(t.TempDir(), "inside")); err == nil || !strings.Contains(err.Error(), "is no file of a layout") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
