@@ -76,6 +76,24 @@ release-snapshot: $(TOOLS)/release ## What a release has, in bin/release: archiv
 	@rm -rf bin/release
 	@$(TOOLS)/release snapshot --out bin/release --docs-url '$(DOCS_URL)' $(ARGS)
 
+# What goes to a registry: the image of make image, or FROM=bin/release.
+FROM ?= bin/image
+.PHONY: push
+push: $(TOOLS)/release ## The built image to a registry (IMAGE=registry/name:tag; FROM=bin/release)
+	@$(TOOLS)/release push --from '$(FROM)' --image '$(IMAGE)' $(if $(GITHUB_OUTPUT),--outputs '$(GITHUB_OUTPUT)')
+
+.PHONY: rebuild
+rebuild: $(TOOLS)/release ## Build a release again and compare (VERSION=v1.2.3 CHECKSUMS=SHA256SUMS)
+	@$(TOOLS)/release rebuild --version '$(VERSION)' --checksums '$(CHECKSUMS)' --docs-url '$(DOCS_URL)'
+
+.PHONY: release-notes
+release-notes: ## What CHANGELOG.md says of a release (VERSION=v1.2.3)
+	@hack/release-notes.sh '$(VERSION)'
+
+.PHONY: release-draft
+release-draft: ## A draft of a release on GitHub, of bin/release (VERSION=v1.2.3; needs gh)
+	@hack/release-draft.sh '$(VERSION)'
+
 .PHONY: test
 test: test-unit test-docs test-release test-manifests test-loaders test-observability test-e2e ## All tests: unit with the race detector, docs, release, manifests, loaders, alerts, end to end
 
@@ -95,6 +113,7 @@ test-docs: servers ## What the docs tell one to type runs, and their links lead 
 .PHONY: test-release
 test-release: ## Release, package and image: built twice, compared, installed and run
 	@echo '== release and image, built twice'
+	@hack/rpm.sh >/dev/null
 	go -C tools/release test -count=1 -timeout $(PART_TIMEOUT) $(TESTFLAGS) ./...
 
 # -count=1: Go does not see the files of other modules that it reads.
@@ -122,6 +141,10 @@ test-e2e: build servers $(TOOLS)/progress ## The built program under a real kube
 	@echo '== end-to-end tests; about ten minutes'
 	cd test/e2e && PLUGIN=$(CURDIR)/$(PROGRAM) go test -p 1 -count=1 -json -timeout $(E2E_TIMEOUT) $(TESTFLAGS) ./... | $(CURDIR)/$(TOOLS)/progress
 
+.PHONY: smoke-aws
+smoke-aws: build ## The program with a key of yours in the real AWS KMS (KEY=ARN); never in CI
+	@cd test/e2e && go run ./cmd/smoke --program '$(CURDIR)/$(PROGRAM)' --key '$(KEY)'
+
 .PHONY: servers
 servers: ## Build kube-apiserver, etcd and their clients for the tests, or find them in the cache
 	@echo '== kube-apiserver, etcd and their clients, built once for each version'
@@ -141,7 +164,7 @@ fuzz: ## Fuzz each target for FUZZTIME (10s)
 	@FUZZTIME=$(FUZZTIME) hack/fuzz.sh
 
 .PHONY: lint
-lint: lint-text lint-tidy lint-go lint-tools vulncheck ## All checks: linters, formatting, tidy modules, vulnerabilities
+lint: lint-text lint-workflows lint-tidy lint-go lint-tools vulncheck ## All checks: linters, formatting, tidy modules, vulnerabilities
 
 # The mains of other people's servers are checked with the flags that they are
 # built with, so that the compiler's work is shared, and only by linters that do
@@ -172,6 +195,12 @@ lint-tidy: ## Is each go.mod what `go mod tidy` would write?
 lint-text: ## No tracked file names a directory of this machine or a package registry
 	@echo '== texts'
 	@hack/check-text.sh
+
+# No shellcheck and no pyflakes: what a workflow runs is a target of this file.
+.PHONY: lint-workflows
+lint-workflows: tools ## actionlint: are the workflows of .github well-formed?
+	@echo '== actionlint'
+	@$(TOOLS)/actionlint -shellcheck= -pyflakes=
 
 .PHONY: lint-tools
 lint-tools: ## The tools' own tests
@@ -214,9 +243,9 @@ clean: ## Remove what was built here; the caches of Go and of the servers stay
 .PHONY: tools
 tools: $(addprefix $(TOOLS)/,golangci-lint vulncheck progress)
 
-# This one builds all that tools/go.mod names, gofumpt and govulncheck as well.
+# This one builds all that tools/go.mod names: actionlint, gofumpt and govulncheck as well.
 $(TOOLS)/golangci-lint: tools/go.mod tools/go.sum
-	@echo '== building golangci-lint, gofumpt and govulncheck (two minutes the first time)'
+	@echo '== building golangci-lint, actionlint, gofumpt and govulncheck (two minutes the first time)'
 	go -C tools build -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/$(TOOLS)/ tool
 	@touch $@
 

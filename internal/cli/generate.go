@@ -34,7 +34,7 @@ func (f *generateFlags) define(set *pflag.FlagSet) {
 	set.Int32Var(&o.CacheSize, "cachesize", generate.DefaultCacheSize, "`OBJECTS` whose keys an API server remembers; KMS v1 only")
 	set.StringVar(&o.PathAt, "encryption-config-path", generate.DefaultEncConfig, "`PATH` of the EncryptionConfiguration on the node")
 	set.StringVar(&f.fileAt, "config-path", "", "`PATH` of the file of --config on the node; default: as given, or "+generate.DefaultConfigAt)
-	set.StringVar(&o.Image, "image", generate.DefaultImage, "`IMAGE` of the program")
+	set.StringVar(&o.Image, "image", "", "`IMAGE` of the program; default: what make image makes of this version, localhost/aws-encryption-provider:VERSION")
 	set.StringVar(&o.Program, "program", generate.DefaultProgram, "`PATH` of the program on the node, for systemd")
 	set.StringArrayVar(&o.Env, "env", nil, "`NAME=VALUE` in the program's environment, such as AWS_CA_BUNDLE; repeats; directories of AWS' files are mounted")
 	set.StringArrayVar(&o.Mounts, "mount", nil, "`PATH` of the node that the program reads; repeats")
@@ -74,6 +74,10 @@ func newGenerate(s Streams) *cobra.Command {
 		}
 		if len(mistakes) > 0 {
 			return mistakes
+		}
+		if !set.Changed("image") {
+			v := version()
+			f.o.Image = generate.Image(v.Version, v.FIPS)
 		}
 		return f.run(s, kind, cfg, flags)
 	})

@@ -11,7 +11,11 @@ import (
 )
 
 // buildVersion is what the build says of itself.
-type buildVersion struct{ Version, Commit, Go string }
+type buildVersion struct {
+	Version, Commit, Go string
+
+	FIPS bool // built with a version of Go's FIPS 140-3 module
+}
 
 // version reads the build info, which the linker writes: there is no variable
 // that could be set wrong.
@@ -26,8 +30,11 @@ func version() buildVersion {
 		v.Version = info.Main.Version
 	}
 	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
+		switch s.Key {
+		case "vcs.revision":
 			v.Commit = s.Value
+		case "GOFIPS140":
+			v.FIPS = s.Value != "off"
 		}
 	}
 	return v

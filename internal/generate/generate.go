@@ -25,7 +25,6 @@ import (
 
 // Defaults of [Options].
 const (
-	DefaultImage     = "localhost/aws-encryption-provider:latest"
 	DefaultProgram   = "/usr/bin/aws-encryption-provider"
 	DefaultResources = "secrets"
 	DefaultName      = "aws-encryption-provider"
@@ -33,6 +32,20 @@ const (
 	DefaultConfigAt  = "/etc/aws-encryption-provider/config.yaml"
 	DefaultCacheSize = encryptionconfig.DefaultCacheSize
 )
+
+// Image is the name that `make image` gives the image of a version, such as v1.2.3, and
+// with fips that of the build with FIPS 140-3. A version that no repository could say is
+// "" or "(devel)". tools/release has the same rule, and its tests compare.
+func Image(version string, fips bool) string {
+	if version == "" || version == "(devel)" {
+		version = "devel"
+	}
+	tag := strings.ReplaceAll(version, "+", "-") // a tag has no plus
+	if fips {
+		tag += "-fips140"
+	}
+	return "localhost/aws-encryption-provider:" + tag
+}
 
 // Options are what the output depends on. No field has a default of its own.
 type Options struct {

@@ -23,7 +23,7 @@ func options(sockets ...string) generate.Options {
 	}
 	return generate.Options{
 		Config: cfg, Args: []string{"--key=alias/a"}, FileAt: generate.DefaultConfigAt, PathAt: generate.DefaultEncConfig,
-		Image: generate.DefaultImage, Program: generate.DefaultProgram, CacheSize: generate.DefaultCacheSize,
+		Image: generate.Image("v1.2.3", false), Program: generate.DefaultProgram, CacheSize: generate.DefaultCacheSize,
 	}
 }
 
@@ -376,5 +376,24 @@ func TestRefuses(t *testing.T) {
 				t.Errorf("a secret is told: %v", err)
 			}
 		})
+	}
+}
+
+// Tags have no plus, and each build has its own.
+func TestImageIsWhatMakeImageMakes(t *testing.T) {
+	for name, c := range map[string]struct {
+		version string
+		fips    bool
+		want    string
+	}{
+		"a release":         {"v1.2.3", false, "localhost/aws-encryption-provider:v1.2.3"},
+		"with FIPS 140-3":   {"v1.2.3", true, "localhost/aws-encryption-provider:v1.2.3-fips140"},
+		"uncommitted":       {"v0.0.0-20261125101112-abcdefabcdef+dirty", false, "localhost/aws-encryption-provider:v0.0.0-20261125101112-abcdefabcdef-dirty"},
+		"no repository":     {"(devel)", false, "localhost/aws-encryption-provider:devel"},
+		"a test, or go run": {"", true, "localhost/aws-encryption-provider:devel-fips140"},
+	} {
+		if got := generate.Image(c.version, c.fips); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
 	}
 }

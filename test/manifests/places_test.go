@@ -82,7 +82,7 @@ func usual(kind generate.Kind) generate.Options {
 			Socket:    config.Socket{Group: -1, Mode: 0o600}, Health: config.Health{Address: ":8080", LivezPath: "/livez"}, KMSTimeout: 2500e6,
 		},
 		Args: []string{"--key=alias/a"}, Made: []byte("kind: ProviderConfiguration\n"), FileAt: generate.DefaultConfigAt, PathAt: generate.DefaultEncConfig,
-		Image: generate.DefaultImage, Program: generate.DefaultProgram, CacheSize: generate.DefaultCacheSize,
+		Image: generate.Image("v1.2.3", false), Program: generate.DefaultProgram, CacheSize: generate.DefaultCacheSize,
 	}
 }
 

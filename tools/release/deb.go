@@ -19,7 +19,16 @@ import (
 //
 // https://www.debian.org/doc/debian-policy/ch-maintainerscripts.html
 func debian(source, docsURL string, b binary, l licences, document []byte) ([]byte, error) {
-	work, err := os.MkdirTemp("", "deb-")
+	return packaged(source, docsURL, b, l, document, debPackage)
+}
+
+// A packageFormat makes a package of what lies at the places of Debian's.
+type packageFormat func(deploy string, b binary, contents files.Contents) ([]byte, error)
+
+// packaged collects what packages install, and has one made of it. Every format has
+// the same contents, so that none lacks what another has.
+func packaged(source, docsURL string, b binary, l licences, document []byte, format packageFormat) ([]byte, error) {
+	work, err := os.MkdirTemp("", "package-")
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +70,10 @@ func debian(source, docsURL string, b binary, l licences, document []byte) ([]by
 		}
 		c.FileInfo.MTime = b.time
 	}
+	return format(deploy, b, contents)
+}
 
+func debPackage(deploy string, b binary, contents files.Contents) ([]byte, error) {
 	var packed bytes.Buffer
 	if err := deb.Default.Package(nfpm.WithDefaults(debInfo(deploy, b, contents)), &packed); err != nil {
 		return nil, fmt.Errorf("package for %s: %w", b.target, err)

@@ -309,8 +309,13 @@ func TestConfigurationThatAlsoChangedInThePackageStays(t *testing.T) {
 	}
 }
 
+// versionsInOrder are what builds may be of, the oldest first.
+func versionsInOrder() []string {
+	return []string{"devel", "v0.0.0-20261125101112-abcdefabcdef+dirty", "v1.2.3-rc.1", "v1.2.3-rc.2", "v1.2.3", "v1.2.4-0.20261125101112-abcdefabcdef", "v1.2.4", "v1.10.0"}
+}
+
 func TestVersionsKeepTheirOrder(t *testing.T) {
-	order := []string{"devel", "v0.0.0-20261125101112-abcdefabcdef+dirty", "v1.2.3-rc.1", "v1.2.3-rc.2", "v1.2.3", "v1.2.4-0.20261125101112-abcdefabcdef", "v1.2.4", "v1.10.0"}
+	order := versionsInOrder()
 	for i := range order[1:] {
 		one, two := debVersion(order[i]), debVersion(order[i+1])
 		if out, err := exec.CommandContext(t.Context(), "dpkg", "--compare-versions", one, "lt", two).CombinedOutput(); err != nil {

@@ -58,7 +58,7 @@ func writeImage(r request, built []binary, l licences, dir string, out io.Writer
 	if err := tarLayout(dir, filepath.Join(r.out, program+"_"+tag+"_oci.tar")); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(r.out, "image-digest.txt"), []byte(digest.String()+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(r.out, digestFile), []byte(digest.String()+"\n"), 0o644); err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "%s:%s\n%s\n", r.name, tag, digest)

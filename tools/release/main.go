@@ -1,9 +1,11 @@
 // Command release builds what this project ships: the container image as an OCI
-// layout, archives of the program, Debian packages, their SBOMs and checksums. It
+// layout, archives of the program, packages, their SBOMs and checksums. It
 // needs Go, make and a checkout; no Docker, no daemon, no base image.
 //
 //	release image    [flags] the image, as a layout and as one tar
 //	release snapshot [flags] archives, packages, SBOMs, the image's tar, checksums
+//	release push     [flags] the image of either, to a registry
+//	release rebuild  [flags] a tag, compared with checksums that somebody published
 //
 // Two runs on one commit with one Go give the same bytes: all times are the
 // commit's, entries are sorted, and the version is what the built program's
@@ -44,7 +46,13 @@ type request struct {
 
 func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("say image or snapshot")
+		return errors.New("say image, snapshot, push or rebuild")
+	}
+	switch args[0] {
+	case "push":
+		return push(ctx, args[1:], out, progress)
+	case "rebuild":
+		return rebuild(ctx, args[1:], out, progress)
 	}
 	command := args[0]
 	r, err := parse(command, args[1:], progress)
@@ -79,7 +87,7 @@ func parse(command string, args []string, progress io.Writer) (request, error) {
 		"snapshot": "amd64,arm64,amd64_fips140,arm64_fips140",
 	}[command]
 	if targets == "" {
-		return request{}, fmt.Errorf("no command %q: say image or snapshot", command)
+		return request{}, fmt.Errorf("no command %q: say image, snapshot, push or rebuild", command)
 	}
 	var r request
 	set := flag.NewFlagSet("release "+command, flag.ContinueOnError)

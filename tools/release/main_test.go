@@ -85,8 +85,8 @@ func TestRefusals(t *testing.T) {
 		{"--docs-url (DOCS_URL)", []string{"image", "--out", t.TempDir(), "--docs-url", "example.org/docs"}},
 		{"--docs-url (DOCS_URL)", []string{"image", "--out", t.TempDir(), "--docs-url", "https://example.org/docs?x=y"}},
 		{"--docs-url (DOCS_URL)", []string{"image", "--out", t.TempDir(), "--docs-url", "https://example.org/'$(id)'"}},
-		{"say image or snapshot", nil},
-		{`no command "push"`, []string{"push"}},
+		{"say image, snapshot, push or rebuild", nil},
+		{`no command "publish"`, []string{"publish"}},
 		{"--out is required", []string{"image"}},
 		{"no arguments", []string{"image", "--out", t.TempDir(), "more"}},
 		{"is not empty", []string{"image", "--out", full}},
@@ -324,7 +324,7 @@ func checkNames(t *testing.T, dir string) {
 	t.Helper()
 	want := []string{"SHA256SUMS", "image-digest.txt", program + "_v1.2.3_oci.tar"}
 	for _, target := range []string{"amd64", "arm64", runtime.GOARCH + "_fips140"} {
-		for _, kind := range []string{"tar.gz", "deb", "spdx.json"} {
+		for _, kind := range []string{"tar.gz", "deb", "rpm", "spdx.json"} {
 			want = append(want, fmt.Sprintf("%s_v1.2.3_linux_%s.%s", program, target, kind))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,22 +20,31 @@ const goModule = "stdlib"
 
 // sbom is an SPDX 2.3 document in JSON: the program, and each module that its
 // build info names. The program's checksum makes the document's name unique.
+//
+// The program's Go module has the path of another project's, whose releases it takes
+// the place of. So nothing here names that module or that project's repository, or a
+// scanner would take its advisories for this program's: the purl is a generic one, by
+// the checksum, and there is no CPE.
 func sbom(b binary, l licences) ([]byte, error) {
 	sum := sha256.Sum256(b.file)
 	checksum := hex.EncodeToString(sum[:])
 	main := &spdx.Package{
 		PackageName: program, PackageSPDXIdentifier: program, PackageVersion: b.version,
-		PackageFileName: program, PackageDownloadLocation: downloadLocation(b),
+		PackageFileName: program, PackageDownloadLocation: noAssertion,
 		PackageChecksums:        []spdx.Checksum{{Algorithm: spdx.SHA256, Value: checksum}},
 		PackageLicenseConcluded: licenceID, PackageLicenseDeclared: licenceID, PackageCopyrightText: noAssertion,
 		PackageSupplier:       &spdx.Supplier{Supplier: noAssertion},
 		PrimaryPackagePurpose: "APPLICATION",
-		PackageSourceInfo:     fmt.Sprintf("built by %s for linux/%s", b.goVer, b.target),
+		PackageSourceInfo:     sourceInfo(b),
+		PackageExternalReferences: []*spdx.PackageExternalReference{{
+			Category: common.CategoryPackageManager, RefType: common.TypePackageManagerPURL,
+			Locator: "pkg:generic/" + program + "@" + url.QueryEscape(b.version) + "?checksum=sha256:" + checksum,
+		}},
 	}
 	doc := &spdx.Document{
 		SPDXVersion: spdx.Version, DataLicense: spdx.DataLicense, SPDXIdentifier: "DOCUMENT",
 		DocumentName:      artifact(b, ""),
-		DocumentNamespace: repository + "/spdx/" + artifact(b, "") + "-" + checksum,
+		DocumentNamespace: "https://spdx.org/spdxdocs/" + artifact(b, "") + "-" + checksum,
 		CreationInfo: &spdx.CreationInfo{
 			Created:  b.time.Format("2006-01-02T15:04:05Z"),
 			Creators: []spdx.Creator{{CreatorType: "Tool", Creator: program + "-release"}},
@@ -52,11 +62,13 @@ func sbom(b binary, l licences) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-func downloadLocation(b binary) string {
-	if b.commit == "" {
-		return noAssertion
+// sourceInfo is what a rebuild needs to know.
+func sourceInfo(b binary) string {
+	info := fmt.Sprintf("built by %s for linux/%s", b.goVer, b.target)
+	if b.commit != "" {
+		info += " of commit " + b.commit
 	}
-	return "git+" + repository + "@" + b.commit
+	return info
 }
 
 // linked are the modules of a binary, the standard library among them.

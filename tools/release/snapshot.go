@@ -35,8 +35,12 @@ func writeSnapshot(r request, built []binary, l licences, layoutDir string, out 
 		if err != nil {
 			return err
 		}
+		rpm, err := redHat(r.source, r.docsURL, b, l, document)
+		if err != nil {
+			return err
+		}
 		for name, data := range map[string][]byte{
-			artifact(b, ".spdx.json"): document, artifact(b, ".tar.gz"): packed, artifact(b, ".deb"): installed,
+			artifact(b, ".spdx.json"): document, artifact(b, ".tar.gz"): packed, artifact(b, ".deb"): installed, artifact(b, ".rpm"): rpm,
 		} {
 			if err := os.WriteFile(filepath.Join(r.out, name), data, 0o644); err != nil {
 				return err

@@ -53,7 +53,8 @@ func checkArchives(t *testing.T, dir string, c checkout) {
 		}
 		checkDocumentation(t, inside)
 		path := filepath.Join(inside, program)
-		checkPackaged(t, filepath.Join(dir, artifact(b, ".deb")), path)
+		checkPackaged(t, filepath.Join(dir, artifact(b, ".deb")), path, unpackDeb)
+		checkPackaged(t, filepath.Join(dir, artifact(b, ".rpm")), path, unpackRPM)
 		info, err := buildinfo.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -78,6 +79,7 @@ func checkArchives(t *testing.T, dir string, c checkout) {
 				t.Errorf("%s: version says %q, %v", target, out, err)
 			}
 			checkLinks(t, path)
+			checkGeneratedImage(t, path, "localhost/"+program+":"+defaultTag(b))
 		}
 	}
 }
@@ -106,6 +108,16 @@ func checkDocumentation(t *testing.T, dir string) {
 	}
 }
 
+// checkGeneratedImage demands that the program's own manifests name the image that make
+// image makes of it: whoever imports that into a node need say no name.
+func checkGeneratedImage(t *testing.T, path, image string) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), path, "generate", "static-pod", "--key="+keyARN).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "image: "+image+"\n") {
+		t.Errorf("generate static-pod names no image %s: %v\n%s", image, err, out)
+	}
+}
+
 // checkLinks demands that what the program finds links to where its docs are, and that
 // it explains a code by itself.
 func checkLinks(t *testing.T, path string) {
@@ -130,13 +142,18 @@ func checkLinks(t *testing.T, path string) {
 	}
 }
 
-// checkPackaged demands that a package installs the archive's program.
-func checkPackaged(t *testing.T, pkg, path string) {
+func unpackDeb(t *testing.T, pkg, into string) {
 	t.Helper()
-	into := t.TempDir()
 	if out, err := exec.CommandContext(t.Context(), "dpkg-deb", "--extract", pkg, into).CombinedOutput(); err != nil {
 		t.Fatalf("dpkg-deb --extract %s: %v\n%s", pkg, err, out)
 	}
+}
+
+// checkPackaged demands that a package installs the archive's program and its pages.
+func checkPackaged(t *testing.T, pkg, path string, unpack func(t *testing.T, pkg, into string)) {
+	t.Helper()
+	into := t.TempDir()
+	unpack(t, pkg, into)
 	want, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -188,6 +205,31 @@ func checkSBOMs(t *testing.T, dir string) {
 		}
 		if len(doc.Relationships) != len(doc.Packages) {
 			t.Errorf("%s: %d relationships for %d packages", target, len(doc.Relationships), len(doc.Packages))
+		}
+	}
+}
+
+// A scanner that reads the predecessor's module or repository in an SBOM takes its
+// advisories for this program's.
+func TestSBOMNamesThisProgramAlone(t *testing.T) {
+	b := binary{target: target{arch: "amd64"}, file: []byte("a"), goVer: "go1.26.8", version: "v1.2.3+dirty", commit: "abc", time: epoch()}
+	data, err := sbom(b, licences{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"sigs.k8s.io", "kubernetes-sigs", "cpe:", "cpe2"} {
+		if bytes.Contains(data, []byte(name)) {
+			t.Errorf("the SBOM has %q:\n%s", name, data)
+		}
+	}
+	const sum = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb" // of "a"
+	for _, want := range []string{
+		`"pkg:generic/aws-encryption-provider@v1.2.3%2Bdirty?checksum=sha256:` + sum + `"`,
+		`"built by go1.26.8 for linux/amd64 of commit abc"`,
+		`"https://spdx.org/spdxdocs/aws-encryption-provider_v1.2.3+dirty_linux_amd64-` + sum + `"`,
+	} {
+		if !bytes.Contains(data, []byte(want)) {
+			t.Errorf("the SBOM has no %s:\n%s", want, data)
 		}
 	}
 }
