@@ -41,54 +41,61 @@ func tellPID(address string) error {
 	return err
 }
 
-// takers are those who can take a port while its server is down. Each returns
-// how to let go of it.
-func takers() map[string]func(t *testing.T, address string) (release func()) {
-	return map[string]func(t *testing.T, address string) func(){
-		"listener": func(t *testing.T, address string) func() {
-			t.Helper()
-			l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			closed := make(chan struct{})
-			go func() { // ends with the listener
-				defer close(closed)
-				for {
-					conn, err := l.Accept()
-					if err != nil {
-						return
-					}
-					_ = conn.Close()
-				}
-			}()
-			return func() {
-				_ = l.Close()
-				<-closed
-			}
-		},
-		"outgoing connection": func(t *testing.T, address string) func() {
-			t.Helper()
-			l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = l.Close() })
-			local, err := net.ResolveTCPAddr("tcp", address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			conn, err := (&net.Dialer{LocalAddr: local}).DialContext(t.Context(), "tcp", l.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			return func() {
-				_ = conn.(*net.TCPConn).SetLinger(0) // no TIME_WAIT, which would only take longer
-				_ = conn.Close()
-			}
-		},
-	}
+// A taker takes a port while its server is down, and returns how to let go of it.
+// It fails where somebody else was faster: other processes of this machine choose
+// among the same ports.
+type taker func(t *testing.T, address string) (release func(), err error)
+
+func takers() map[string]taker {
+	return map[string]taker{"listener": takeByListener, "outgoing connection": takeByConnection}
 }
+
+func takeByListener(t *testing.T, address string) (func(), error) {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	closed := make(chan struct{})
+	go func() { // ends with the listener
+		defer close(closed)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.Close()
+		}
+	}()
+	return func() {
+		_ = l.Close()
+		<-closed
+	}, nil
+}
+
+func takeByConnection(t *testing.T, address string) (func(), error) {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	local, err := net.ResolveTCPAddr("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := (&net.Dialer{LocalAddr: local}).DialContext(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		_ = conn.(*net.TCPConn).SetLinger(0) // no TIME_WAIT, which would only take longer
+		_ = conn.Close()
+	}, nil
+}
+
+// tries is how often a test begins anew where its port went to somebody else.
+const tries = 10
 
 // held is for how long a port is taken: longer than a server takes to end.
 const held = time.Second
@@ -101,7 +108,15 @@ func TestStartsOnceItsAddressIsFree(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p, address := newListener(t)
-			time.AfterFunc(held, take(t, address))
+			release, err := take(t, address)
+			for n := 1; err != nil && n < tries; n++ {
+				p, address = newListener(t)
+				release, err = take(t, address)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.AfterFunc(held, release)
 			if err := p.serve(t.Context(), time.Minute, serves(p, address)); err != nil {
 				t.Fatalf("%v; its log is:\n%s", err, p.Tail(20))
 			}
@@ -136,12 +151,8 @@ func TestKMSWaitsForItsAddress(t *testing.T) {
 	for name, take := range takers() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			kms, err := testHost().KMS(t.Context(), kmsemulator.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			kms.Unlisten()
-			time.AfterFunc(held, take(t, kms.address))
+			kms, release := takenKMS(t, take)
+			time.AfterFunc(held, release)
 			if err := kms.Listen(t.Context()); err != nil {
 				t.Error(err)
 			}
@@ -150,6 +161,24 @@ func TestKMSWaitsForItsAddress(t *testing.T) {
 			}
 		})
 	}
+}
+
+// takenKMS returns a KMS that is off the network, and whose port is taken.
+func takenKMS(t *testing.T, take taker) (kms *KMS, release func()) {
+	t.Helper()
+	var err error
+	for range tries {
+		if kms, err = testHost().KMS(t.Context(), kmsemulator.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		kms.Unlisten()
+		if release, err = take(t, kms.address); err == nil {
+			return kms, release
+		}
+		_ = kms.Close()
+	}
+	t.Fatal(err)
+	return nil, nil
 }
 
 func testHost() *Host { return &Host{ports: portsBeside(outgoing()), taken: map[int]bool{}} }
