@@ -77,6 +77,17 @@ func TestTable(t *testing.T) {
 				strings.Repeat("r", 60) + "\n" +
 				strings.Repeat(" ", 47) + strings.Repeat("u", 30) + "  2\n",
 		},
+		"one long name breaks no other row": {
+			report.Table{
+				Columns: []report.Column{{Name: "WHAT"}, {Name: "UNDER"}, {Name: "N", Right: true}},
+				Rows:    [][]string{{"secrets", strings.Repeat("u", 60), "1"}, {strings.Repeat("r", 40), "plaintext", "2"}, {"pods", strings.Repeat("v", 60), "3"}},
+			},
+			"WHAT             UNDER                                                         N\n" +
+				"secrets          " + strings.Repeat("u", 60) + "  1\n" +
+				strings.Repeat("r", 40) + "\n" +
+				"                 plaintext                                                     2\n" +
+				"pods             " + strings.Repeat("v", 60) + "  3\n",
+		},
 		"no rows": {
 			report.Table{Columns: []report.Column{{Name: "A"}, {Name: "B"}}},
 			"\n",
@@ -111,7 +122,7 @@ func TestYAMLIsJSONInItsOrder(t *testing.T) {
 	if err := report.YAML(&b, v); err != nil {
 		t.Fatal(err)
 	}
-	want := "z: \"no\"\na:\n  - 'x: y'\n  - \"1\"\n  - |-\n    a\n    b\nn: null\n"
+	want := "z: \"no\"\na:\n  - 'x: y'\n  - \"1\"\n  - |-\n    a\n    b\n\"n\": null\n"
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

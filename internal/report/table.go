@@ -20,14 +20,23 @@ type Table struct {
 
 const gap = 2 // columns of blanks between two of the table
 
-// Width returns how wide the table is by itself.
-func (t Table) Width() int {
-	return total(t.used().widths())
+// Broken returns how many rows of the table need more than one line.
+func (t Table) Broken() int {
+	t = t.used()
+	widths := t.widths()
+	t.narrow(widths)
+	n := 0
+	for _, row := range t.Rows {
+		if broken(row, widths) {
+			n++
+		}
+	}
+	return n
 }
 
-// Print writes the table in no more than [Columns]. Where it is wider, its widest
-// columns are made narrower: a cell that does not fit ends its line, and the row goes
-// on below.
+// Print writes the table in no more than [Columns]. Where it is wider, columns are made
+// narrower, so that as few rows as possible are broken: a cell that does not fit ends
+// its line, and the row goes on below.
 func (t Table) Print(w io.Writer) error {
 	t = t.used()
 	widths := t.widths()
@@ -84,22 +93,58 @@ func total(widths []int) int {
 	return max(n-gap, 0)
 }
 
-// narrow takes from the widest column until the table fits, or no column of text is
-// wider than its least.
+func broken(row []string, widths []int) bool {
+	for i, cell := range row {
+		if len(cell) > widths[i] {
+			return true
+		}
+	}
+	return false
+}
+
+// narrow makes columns of text narrower until the table fits, each time that which
+// breaks the fewest rows for what it saves.
 func (t Table) narrow(widths []int) {
-	const least = 10
-	for total(widths) > Columns {
-		widest := -1
+	for excess := total(widths) - Columns; excess > 0; excess = total(widths) - Columns {
+		best, least, cheapest := -1, 0, 0.0
 		for i, c := range t.Columns {
-			if !c.Right && widths[i] > max(least, len(c.Name)) && (widest < 0 || widths[i] > widths[widest]) {
-				widest = i
+			next := t.next(i, widths[i])
+			if c.Right || next >= widths[i] {
+				continue
+			}
+			next = max(next, widths[i]-excess)
+			cost := float64(t.breaks(i, next, widths)) / float64(widths[i]-next)
+			if best < 0 || cost < cheapest {
+				best, least, cheapest = i, next, cost
 			}
 		}
-		if widest < 0 {
+		if best < 0 {
 			return
 		}
-		widths[widest]--
+		widths[best] = least
 	}
+}
+
+// next is the width at which the cells fit that are not the widest of a column.
+func (t Table) next(column, width int) int {
+	next := len(t.Columns[column].Name)
+	for _, row := range t.Rows {
+		if n := len(row[column]); n < width {
+			next = max(next, n)
+		}
+	}
+	return next
+}
+
+// breaks counts the rows that a narrower column breaks and that are whole so far.
+func (t Table) breaks(column, width int, widths []int) int {
+	n := 0
+	for _, row := range t.Rows {
+		if len(row[column]) > width && !broken(row, widths) {
+			n++
+		}
+	}
+	return n
 }
 
 func (t Table) line(b *strings.Builder, row []string, widths []int) {
