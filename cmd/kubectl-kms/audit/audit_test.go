@@ -540,10 +540,7 @@ func TestVectorsOfKubeAPIServer(t *testing.T) {
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			t.Parallel()
-			data, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
+			data := mustRead(t, file)
 			vector := map[string]string{}
 			for line := range strings.Lines(string(data)) {
 				name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
@@ -590,4 +587,13 @@ func TestWhatCannotBeShownIsQuoted(t *testing.T) {
 			t.Error("a quotation mark within a text needs none around it")
 		}
 	}
+}
+
+func mustRead(t *testing.T, file string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }

@@ -117,7 +117,7 @@ func initial(_ int, id string) string {
 	if !ok {
 		return clip(name, 8)
 	}
-	return clip(name, 8) + "?" + clip(material, 4)
+	return name[:min(8, len(name))] + "?" + material[:min(4, len(material))]
 }
 
 func numbered(i int, _ string) string { return fmt.Sprintf("#%d", i+1) }
