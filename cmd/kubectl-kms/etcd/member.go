@@ -85,6 +85,9 @@ func (r *Reader) try(ctx context.Context, e endpoint, below store.Prefixes) (*me
 	if e.tls {
 		settings.TLS = config
 	}
+	if r.options.ServerName != "" {
+		settings.DialOptions = append(settings.DialOptions, grpc.WithAuthority(r.options.ServerName))
+	}
 	var err error
 	if m.client, err = clientv3.New(settings); err != nil {
 		return nil, m.explain(ctx, err)

@@ -33,12 +33,13 @@ func (o Options) probe(ctx context.Context, e endpoint, config *tls.Config) erro
 	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
+	spoken := conn
 	if e.tls {
-		if conn, err = o.handshake(ctx, e, conn, config); err != nil {
+		if spoken, err = o.handshake(ctx, e, conn, config); err != nil {
 			return err
 		}
 	}
-	return o.greet(ctx, e, conn)
+	return o.greet(ctx, e, spoken)
 }
 
 func dial(ctx context.Context, e endpoint) (net.Conn, error) {
@@ -92,9 +93,11 @@ func (o Options) explainTLS(ctx context.Context, e endpoint, err error) error {
 	host, isHost := errors.AsType[x509.HostnameError](err)
 	_, isUnknown := errors.AsType[x509.UnknownAuthorityError](err)
 	_, isPlain := errors.AsType[tls.RecordHeaderError](err)
-	remote, isOp := errors.AsType[*net.OpError](err)
+	alert := alertOf(err)
 	switch {
-	case isPlain:
+	case strings.Contains(alert, "no application protocol"):
+		return notEtcd(e)
+	case isPlain, errors.Is(err, io.EOF) && speaksPlain(ctx, e):
 		said.Reason, said.Next = "the server does not speak TLS", "Begin the endpoint with http:// if it is etcd's"
 	case isUnknown && o.CACert != "":
 		said.Reason, said.Next = "its certificate is not signed by the authority in "+o.CACert, adviceCA
@@ -107,15 +110,33 @@ func (o Options) explainTLS(ctx context.Context, e endpoint, err error) error {
 		said.Reason = fmt.Sprintf("its certificate is valid from %s to %s, and this machine's clock says %s",
 			day(invalid.Cert.NotBefore), day(invalid.Cert.NotAfter), day(time.Now()))
 		said.Next = "Renew it, with kubeadm by: kubeadm certs renew etcd-server; or set the clock"
-	case isOp && remote.Op == "remote error" && o.Cert == "":
-		said.Reason, said.Next = fmt.Sprintf("it asks for a client certificate (%v)", remote.Err), adviceCert
-	case isOp && remote.Op == "remote error":
-		said.Reason, said.Next = fmt.Sprintf("it does not accept the certificate in %s (%v)", o.Cert, remote.Err), adviceCert
+	case aboutCertificate(alert) && o.Cert == "":
+		said.Reason, said.Next = fmt.Sprintf("it asks for a client certificate (%s)", alert), adviceCert
+	case aboutCertificate(alert):
+		said.Reason, said.Next = fmt.Sprintf("it does not accept the certificate in %s (%s)", o.Cert, alert), adviceCert
 	case ctx.Err() != nil && errors.Is(ctx.Err(), context.DeadlineExceeded):
 		said.Reason = fmt.Sprintf("no TLS handshake within %v", dialTimeout)
 		said.Next = "Is it etcd's client address?"
 	}
 	return said
+}
+
+// alertOf is what the other side of TLS said, in the words of crypto/tls, or empty.
+func alertOf(err error) string {
+	if remote, ok := errors.AsType[*net.OpError](err); ok && remote.Op == "remote error" {
+		return remote.Err.Error()
+	}
+	return ""
+}
+
+// aboutCertificate reports whether an alert is of the client's certificate. TLS 1.2
+// calls a missing one a handshake failure.
+func aboutCertificate(alert string) bool {
+	return strings.Contains(alert, "certificate") || strings.Contains(alert, "handshake failure") || strings.Contains(alert, "access denied")
+}
+
+func notEtcd(e endpoint) error {
+	return &store.Error{Place: e.url, Reason: "the server does not speak gRPC", Next: "Is it etcd's client address?"}
 }
 
 // namesOf are the hosts that a certificate is for.
@@ -135,22 +156,16 @@ func day(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
 // greet speaks HTTP/2 until the server has answered. In TLS 1.3 this is also where
 // the server says that it does not like the client's certificate.
 func (o Options) greet(ctx context.Context, e endpoint, conn net.Conn) error {
-	if err := conn.SetDeadline(time.Now().Add(dialTimeout)); err != nil {
-		return err
-	}
-	_, sent := io.WriteString(conn, preface)
-	var head [9]byte
-	_, err := io.ReadFull(conn, head[:])
-	const frameSettings = 4
+	settings, err := exchange(conn)
 	switch {
-	case err == nil && head[3] == frameSettings:
+	case settings:
 		return nil
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case err == nil:
-		return &store.Error{Place: e.url, Reason: "the server does not speak gRPC", Next: "Is it etcd's client address?"}
+		return notEtcd(e)
 	case e.tls:
-		return o.explainTLS(ctx, e, errors.Join(err, sent))
+		return o.explainTLS(ctx, e, err)
 	}
 	if speaksTLS(ctx, e) {
 		return &store.Error{Place: e.url, Reason: "the server speaks TLS", Next: "Begin the endpoint with https://", Err: err}
@@ -158,6 +173,33 @@ func (o Options) greet(ctx context.Context, e endpoint, conn net.Conn) error {
 	return &store.Error{
 		Place: e.url, Reason: fmt.Sprintf("the server does not answer as etcd does: %v", err), Next: "Is it etcd's client address?", Err: err,
 	}
+}
+
+// exchange sends the preface and reads the head of the first frame. It reports whether
+// that is one of SETTINGS.
+func exchange(conn net.Conn) (settings bool, err error) {
+	if err := conn.SetDeadline(time.Now().Add(dialTimeout)); err != nil {
+		return false, err
+	}
+	_, sent := io.WriteString(conn, preface)
+	var head [9]byte
+	if _, err := io.ReadFull(conn, head[:]); err != nil {
+		return false, errors.Join(err, sent)
+	}
+	const kind = 4
+	return head[3] == kind, nil
+}
+
+// speaksPlain reports whether a server that does not answer a handshake answers plain
+// HTTP/2.
+func speaksPlain(ctx context.Context, e endpoint) bool {
+	conn, err := dial(ctx, e)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = conn.Close() }()
+	settings, _ := exchange(conn)
+	return settings
 }
 
 // speaksTLS reports whether a server that does not answer plain words answers a
@@ -172,6 +214,5 @@ func speaksTLS(ctx context.Context, e endpoint) bool {
 	defer func() { _ = conn.Close() }()
 	// Nothing but its language is asked for, so its certificate does not matter.
 	err = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}).HandshakeContext(ctx) //nolint:gosec // as said
-	remote, refused := errors.AsType[*net.OpError](err)
-	return err == nil || refused && remote.Op == "remote error"
+	return err == nil || alertOf(err) != ""
 }
