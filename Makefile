@@ -47,6 +47,11 @@ help: ## Say what there is to make
 build: ## Build the program: bin/aws-encryption-provider
 	$(BUILD) -o $(PROGRAM) ./cmd/aws-encryption-provider
 
+.PHONY: build-kubectl-kms
+build-kubectl-kms: ## Build the operator's tool, kubectl kms: bin/kubectl-kms
+	CGO_ENABLED=0 go -C cmd/kubectl-kms build -trimpath -buildvcs=$(VCS) -tags $(TAGS) -ldflags '-s -w' -o $(CURDIR)/bin/kubectl-kms .
+	@ln -sf kubectl-kms bin/kubectl_complete-kms
+
 .PHONY: run
 run: build ## Build and run it over an emulated AWS KMS (ARGS=...)
 	@exec $(PROGRAM) dev $(ARGS)

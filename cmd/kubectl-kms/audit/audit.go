@@ -116,8 +116,11 @@ func Run(ctx context.Context, places []Place, o Options) (*Report, error) {
 			o.Progress.place.Store(int64(i))
 			o.Progress.Part(0, 0)
 		}
-		one := &reading{o: o, scope: scope, rows: map[row]*tally{}, aggregated: groups}
-		read, err := place.Reader.Read(ctx, one.prefixes(), one.add)
+		var one *reading
+		read, err := store.ReadTwice(ctx, place.Reader, o.prefixes(), func() func(store.KeyValue) error {
+			one = &reading{o: o, scope: scope, rows: map[row]*tally{}, aggregated: groups}
+			return one.add
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -190,10 +193,11 @@ type tally struct {
 // A seed is the first half of a [stored.SourceID]: enough to tell millions apart.
 type seed [16]byte
 
-func (r *reading) prefixes() []string {
+// prefixes are those of the keys, as etcd has them.
+func (o Options) prefixes() []string {
 	var prefixes []string
-	for _, p := range r.o.Prefixes {
-		prefixes = append(prefixes, r.o.StripPrefix+clean(p))
+	for _, p := range o.Prefixes {
+		prefixes = append(prefixes, o.StripPrefix+clean(p))
 	}
 	return prefixes
 }

@@ -471,9 +471,13 @@ func TestAQuestionWithoutResourcesIsRefused(t *testing.T) {
 func TestAReadingThatFailsGivesNoReport(t *testing.T) {
 	t.Parallel()
 	good := "snapshot\n/registry/secrets/default/a plaintext\n"
-	r, err := audit.Run(t.Context(), places(t, good, "etcd\ncompacted\n/registry/secrets/default/a plaintext\n"), audit.Options{})
+	r, err := audit.Run(t.Context(), places(t, good, "etcd\ncompacted\ncompacted\n/registry/secrets/default/a plaintext\n"), audit.Options{})
 	if r != nil || err == nil || !strings.Contains(err.Error(), "compacted") {
 		t.Errorf("%v, %v: want no report and the compaction", r, err)
+	}
+	once := run(t, audit.Options{Objects: true}, "etcd\ncompacted\n/registry/secrets/default/a plaintext\n")
+	if len(once.Objects) != 1 || once.Places[0].Rows[0].Objects != 1 {
+		t.Errorf("after a compaction %+v: want one object, of the second reading", once.Places[0].Rows)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -116,7 +116,7 @@ func (at row) report(o Options) Under {
 func (r *reading) report(read store.Reading, live bool) PlaceReport {
 	p := PlaceReport{
 		Place: report.Plain(read.Place), Live: live, Revision: read.Revision, Keys: read.Keys, OlderRead: read.OlderRead,
-		Prefixes: plain(r.prefixes()), NotObjects: r.notObjects, Unreadable: r.unreadable,
+		Prefixes: plain(r.o.prefixes()), NotObjects: r.notObjects, Unreadable: r.unreadable,
 		Rows: []Row{}, Unread: []string{}, Caveats: plain(read.Caveats),
 	}
 	for _, prefix := range read.Unread {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,9 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/report"
 
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/etcd"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/snapshot"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
 )
 
 // etcdFlags say where stored objects are.
@@ -177,6 +181,9 @@ func (f *auditFlags) options() (o audit.Options, mistakes []string) {
 			wrong("--prefix: %.64q names no prefix: kube-apiserver's is %s unless --etcd-prefix says otherwise", prefix, audit.DefaultPrefix)
 		}
 	}
+	if f.stripPrefix != "" && !strings.HasPrefix(f.stripPrefix, "/") {
+		wrong("--strip-prefix: %.64q does not begin with a slash, as keys do", f.stripPrefix)
+	}
 	for _, m := range encryptionconfig.CheckResources(f.resources) {
 		wrong("--resources%s", m)
 	}
@@ -207,8 +214,8 @@ func (f *auditFlags) options() (o audit.Options, mistakes []string) {
 
 // A target is what is read.
 type target struct {
-	manifest  *manifest // nil: not asked
-	etcd      *Etcd     // nil: none
+	manifest  *manifest     // nil: not asked
+	etcd      *etcd.Options // nil: none
 	snapshots []string
 }
 
@@ -216,53 +223,45 @@ type target struct {
 // that the API server of this machine uses.
 func (f *etcdFlags) target(s Streams) (*target, error) {
 	t := &target{snapshots: f.snapshots}
-	env := func(value, name string) string {
-		if value != "" {
-			return value
-		}
-		text, _ := s.LookupEnv(name)
-		return text
+	env, err := etcd.FromEnvironment(s.LookupEnv)
+	if err != nil {
+		return nil, &usageError{mistakes: []string{err.Error()}}
 	}
 	endpoints := f.endpoints
 	if len(endpoints) == 0 && len(f.snapshots) == 0 && f.manifest == "" {
-		endpoints = split(env("", "ETCDCTL_ENDPOINTS"), ",")
+		endpoints = env.Endpoints
 	}
-	file := f.manifest
-	if file == "" && len(endpoints) == 0 && len(f.snapshots) == 0 {
-		file = defaultManifest
-	}
-	if file != "" {
-		m, err := readManifest(file)
-		switch {
-		case errors.Is(err, fs.ErrNotExist) && f.manifest == "":
-			return nil, &usageError{mistakes: []string{"there is no etcd to read: " + defaultManifest + " is not here, so run this on a control plane node, say where etcd is with --endpoints, or give --snapshot"}}
-		case errors.Is(err, fs.ErrPermission):
-			return nil, fmt.Errorf("%w: run this as root", err)
-		case err != nil:
+	if f.manifest != "" || len(endpoints) == 0 && len(f.snapshots) == 0 {
+		if t.manifest, err = f.readManifest(); err != nil {
 			return nil, err
 		}
-		t.manifest = m
 	}
 	if len(endpoints) == 0 && (len(f.snapshots) > 0 || t.manifest == nil) {
 		return t, nil
 	}
-	t.etcd = &Etcd{Endpoints: endpoints}
-	if len(endpoints) == 0 {
-		*t.etcd = t.manifest.etcd
+	var running etcd.Options
+	if t.manifest != nil {
+		running = t.manifest.etcd
 	}
-	t.etcd.CACert = env(f.caCert, "ETCDCTL_CACERT")
-	t.etcd.Cert = env(f.cert, "ETCDCTL_CERT")
-	t.etcd.Key = env(f.key, "ETCDCTL_KEY")
-	t.etcd.User, t.etcd.Password, _ = strings.Cut(env("", "ETCDCTL_USER"), ":")
-	t.etcd.Password = env(t.etcd.Password, "ETCDCTL_PASSWORD")
-	if m := t.manifest; m != nil {
-		for _, one := range []struct{ to, from *string }{{&t.etcd.CACert, &m.etcd.CACert}, {&t.etcd.Cert, &m.etcd.Cert}, {&t.etcd.Key, &m.etcd.Key}} {
-			if *one.to == "" {
-				*one.to = *one.from
-			}
-		}
+	t.etcd = &env
+	if t.etcd.Endpoints = endpoints; len(endpoints) == 0 {
+		t.etcd.Endpoints = running.Endpoints
 	}
+	t.etcd.CACert = cmp.Or(f.caCert, env.CACert, running.CACert)
+	t.etcd.Cert = cmp.Or(f.cert, env.Cert, running.Cert)
+	t.etcd.Key = cmp.Or(f.key, env.Key, running.Key)
 	return t, nil
+}
+
+func (f *etcdFlags) readManifest() (*manifest, error) {
+	m, err := readManifest(cmp.Or(f.manifest, defaultManifest))
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && f.manifest == "":
+		return nil, &usageError{mistakes: []string{"there is no etcd to read: " + defaultManifest + " is not here, so run this on a control plane node, say where etcd is with --endpoints, or give --snapshot"}}
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("%w: run this as root", err)
+	}
+	return m, err
 }
 
 // complete adds what files say.
@@ -293,18 +292,20 @@ func (f *auditFlags) complete(o *audit.Options, m *manifest) error {
 }
 
 func (t *target) open(s Streams, p *audit.Progress) (places []place, err error) {
+	progress := func(of store.Progress) { p.Part(of.Done, of.Total) }
 	if t.etcd != nil {
-		reader, err := s.Stores.Etcd(*t.etcd, p.Part)
-		if err != nil {
+		t.etcd.Progress = progress
+		reader, err := s.Stores.Etcd(*t.etcd)
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			return nil, fmt.Errorf("%w: etcd's certificates are root's on most machines, so run this as root", err)
+		case err != nil:
 			return nil, err
 		}
 		places = append(places, place{audit.Place{Reader: reader, Live: true}, strings.Join(t.etcd.Endpoints, ",")})
 	}
 	for _, file := range t.snapshots {
-		reader, err := s.Stores.Snapshot(file, p.Part)
-		if err != nil {
-			return nil, err
-		}
+		reader := s.Stores.Snapshot(file, snapshot.Options{Progress: progress})
 		places = append(places, place{audit.Place{Reader: reader}, file})
 	}
 	return places, nil

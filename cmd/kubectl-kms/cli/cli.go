@@ -18,6 +18,8 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/report"
 
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/etcd"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/snapshot"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
 )
 
@@ -46,19 +48,10 @@ type Streams struct {
 	Stores Stores
 }
 
-// Stores make the readers of the places that are read. Each calls progress, from Read's
-// goroutine, with how much of its work is done, in a unit of its own; total is 0 where it
-// is not known.
+// Stores make the readers of the places that are read.
 type Stores struct {
-	Etcd     func(e Etcd, progress func(done, total int64)) (store.Reader, error)
-	Snapshot func(file string, progress func(done, total int64)) (store.Reader, error)
-}
-
-// Etcd says how to reach one.
-type Etcd struct {
-	Endpoints         []string
-	CACert, Cert, Key string // files; empty: none
-	User, Password    string // of etcd's own authentication; empty: none
+	Etcd     func(etcd.Options) (store.Reader, error)
+	Snapshot func(file string, o snapshot.Options) store.Reader
 }
 
 // A usageError is a command line that cannot be meant.

@@ -10,6 +10,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/report"
+
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/etcd"
 )
 
 // defaultManifest is where kubeadm has the static pod of the API server.
@@ -18,7 +20,7 @@ const defaultManifest = "/etc/kubernetes/manifests/kube-apiserver.yaml"
 // A manifest is what the static pod of an API server says of its etcd. Files are those
 // of this machine.
 type manifest struct {
-	etcd             Etcd
+	etcd             etcd.Options
 	prefix           string
 	encryptionConfig string
 	elsewhere        []string // resources in an etcd of their own
@@ -85,7 +87,7 @@ func (c container) flags() (flags map[string]string, ok bool) {
 
 func (p pod) manifest(c container, flags map[string]string) *manifest {
 	m := &manifest{
-		etcd: Etcd{
+		etcd: etcd.Options{
 			Endpoints: split(flags["etcd-servers"], ","),
 			CACert:    p.onHost(c, flags["etcd-cafile"]), Cert: p.onHost(c, flags["etcd-certfile"]), Key: p.onHost(c, flags["etcd-keyfile"]),
 		},

@@ -18,6 +18,8 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit/audittest"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/cli"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/etcd"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/snapshot"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
 )
 
@@ -39,32 +41,39 @@ func TestMain(m *testing.M) {
 
 func stores() cli.Stores {
 	return cli.Stores{
-		Etcd: func(e cli.Etcd, progress func(done, total int64)) (store.Reader, error) {
-			if len(e.Endpoints) != 1 {
-				return nil, fmt.Errorf("%d endpoints", len(e.Endpoints))
+		Etcd: func(o etcd.Options) (store.Reader, error) {
+			if len(o.Endpoints) != 1 {
+				return nil, fmt.Errorf("%d endpoints", len(o.Endpoints))
 			}
-			return open(e.Endpoints[0], "https://127.0.0.1:2379", false, progress)
+			return &lazy{o.Endpoints[0], "https://127.0.0.1:2379", false, o.Progress}, nil
 		},
-		Snapshot: func(file string, progress func(done, total int64)) (store.Reader, error) {
-			return open(file, file, true, progress)
+		Snapshot: func(file string, o snapshot.Options) store.Reader {
+			return &lazy{file, file, true, o.Progress}
 		},
 	}
 }
 
-func open(file, place string, snapshot bool, progress func(done, total int64)) (store.Reader, error) {
-	data, err := os.ReadFile(file)
+// A lazy store is read when it is asked.
+type lazy struct {
+	file, place string
+	snapshot    bool
+	progress    func(store.Progress)
+}
+
+func (l *lazy) Read(ctx context.Context, prefixes []string, each func(store.KeyValue) error) (store.Reading, error) {
+	data, err := os.ReadFile(l.file)
 	if err != nil {
-		return nil, err
+		return store.Reading{}, err
 	}
-	s, err := audittest.Parse(place, string(data), snapshot)
+	s, err := audittest.Parse(l.place, string(data), l.snapshot)
 	if err != nil {
-		return nil, err
+		return store.Reading{}, err
 	}
 	s.Each = func(ctx context.Context, i int) error {
-		progress(int64(i), int64(len(s.Values)))
+		l.progress(store.Progress{Done: int64(i), Total: int64(len(s.Values))})
 		return ctx.Err()
 	}
-	return s, nil
+	return s.Read(ctx, prefixes, each)
 }
 
 // TestScripts runs testdata/script: what a person types, and to the word what the
@@ -151,7 +160,7 @@ func TestCtrlCSaysWhatWasDone(t *testing.T) {
 	var out, errs strings.Builder
 	code := cli.Main(ctx, []string{"kubectl-kms", "audit", "--snapshot", "backup.db", "--resources", "secrets", "--expect-only", "plaintext"}, cli.Streams{
 		Out: &out, Err: &errs, LookupEnv: os.LookupEnv,
-		Stores: cli.Stores{Snapshot: func(string, func(done, total int64)) (store.Reader, error) { return s, nil }},
+		Stores: cli.Stores{Snapshot: func(string, snapshot.Options) store.Reader { return s }},
 	})
 	want := "kubectl kms: interrupted: 2 keys of backup.db had been read, and nothing was changed; there is no verdict on a part: run it again\n"
 	if code != cli.Failed || out.String() != "" || errs.String() != want {

@@ -49,6 +49,14 @@ func servers() []server {
 	}
 }
 
+// oldEtcd is the minor before: it has no RangeStream.
+func oldEtcd() server {
+	return server{
+		name: "etcd", env: "ETCD_3_6", module: "test/cluster/etcd-3.6",
+		of: "go.etcd.io/etcd/server/v3", typical: "half a minute on 2 cores",
+	}
+}
+
 // Clients are what one types commands of.
 type Clients struct {
 	Kubectl, Etcdctl, Etcdutl string
@@ -106,6 +114,24 @@ func BuildClients(ctx context.Context, progress io.Writer) (Clients, error) {
 		return Clients{}, err
 	}
 	return Clients{Kubectl: found[0], Etcdctl: found[1], Etcdutl: found[2]}, nil
+}
+
+// BuildOldEtcd does the same for etcd 3.6 (ETCD_3_6).
+func BuildOldEtcd(ctx context.Context, progress io.Writer) (path string, err error) {
+	found, err := findAll(ctx, []server{oldEtcd()}, progress)
+	if err != nil {
+		return "", err
+	}
+	return found[0], nil
+}
+
+// BuildEtcd does the same for etcd alone (ETCD).
+func BuildEtcd(ctx context.Context, progress io.Writer) (path string, err error) {
+	found, err := findAll(ctx, servers()[1:], progress)
+	if err != nil {
+		return "", err
+	}
+	return found[0], nil
 }
 
 func findAll(ctx context.Context, all []server, progress io.Writer) (found []string, err error) {

@@ -3,7 +3,7 @@
 //	revision 81234
 //	unread /openshift.io
 //	caveat WORDS
-//	compacted                      the Read fails, as after a compaction
+//	compacted                      a Read fails at its end, as after a compaction; repeats
 //	PATH plaintext [TEXT]
 //	PATH aescbc|aesgcm|secretbox NAME
 //	PATH v1 NAME [wrapped=TEXT] [size=BYTES]
@@ -32,7 +32,7 @@ import (
 type Store struct {
 	Values    []store.KeyValue
 	Reading   store.Reading // what Read returns, but Keys and Unread
-	Compacted bool
+	Compacted int // so many Reads fail at their end, as after a compaction
 	// Each, where it is not nil, is called before each value.
 	Each func(ctx context.Context, i int) error
 }
@@ -62,8 +62,9 @@ func (s *Store) Read(ctx context.Context, prefixes []string, each func(store.Key
 		clear(scratch.Key) // they are the reader's: whoever keeps them sees zeros
 		clear(scratch.Value)
 	}
-	if s.Compacted {
-		return store.Reading{}, errors.New(r.Place + ": etcd has compacted the revision that was being read")
+	if s.Compacted > 0 {
+		s.Compacted--
+		return store.Reading{}, &store.Error{Place: r.Place, Reason: store.ErrCompacted.Error(), Err: store.ErrCompacted}
 	}
 	return r, nil
 }
@@ -103,7 +104,7 @@ func (s *Store) line(line string) (err error) {
 		s.Reading.Caveats = append(s.Reading.Caveats, rest)
 		return nil
 	case "compacted":
-		s.Compacted = true
+		s.Compacted++
 		return nil
 	case "old":
 		if err := s.line(rest); err != nil {
