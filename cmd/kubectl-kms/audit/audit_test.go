@@ -332,6 +332,98 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// What may be elsewhere keeps every answer from being yes, and the verdict says so.
+func TestWhatWasNotReadIsInTheVerdict(t *testing.T) {
+	t.Parallel()
+	good := "/registry/secrets/default/a v2 aws " + newARN + "\n"
+	for name, c := range map[string]struct {
+		text      string
+		elsewhere []string
+		words     string
+	}{
+		"a prefix":            {"unread /openshift.io\n", nil, "/openshift.io in backup-1.db"},
+		"prefixes not listed": {"unread others, which etcd does not let this user list\n", nil, "does not let this user list"},
+		"an override":         {"", []string{"events"}, "events in an etcd of their own"},
+		"an aggregated API server": {
+			"/registry/apiregistration.k8s.io/apiservices/v1.w.example.com raw {\"spec\":{\"service\":{}}}\n", nil,
+			"the aggregated API server of w.example.com",
+		},
+		"a write-ahead log": {"caveat What etcd had only in its write-ahead log (WAL) is not applied.\n", nil, "write-ahead log (WAL) is not applied"},
+		"a value":           {"/registry/secrets/default/b raw k8s:enc:x\n", nil, "1 value of backup-1.db could not be read"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, q := range []*audit.Question{only(t, newARN), unused(t, oldARN), unused(t, "plaintext"), unused(t, "provider:x")} {
+				r := run(t, audit.Options{Resources: []string{"secrets"}, Elsewhere: c.elsewhere, Question: q}, "snapshot\n"+c.text+good)
+				if v := r.Verdict; v.Answer != audit.NotKnown || !strings.Contains(v.Text, c.words) {
+					t.Errorf("%s: want not known, and %q", v.Text, c.words)
+				}
+				if r.Complete() {
+					t.Error("the report is complete")
+				}
+			}
+			used := run(t, audit.Options{Resources: []string{"secrets"}, Elsewhere: c.elsewhere, Question: unused(t, newARN)}, "snapshot\n"+c.text+good).Verdict
+			if used.Answer != audit.No || !strings.Contains(used.Text, c.words) {
+				t.Errorf("%s: want no, and %q", used.Text, c.words)
+			}
+		})
+	}
+}
+
+// Only the running API servers know which key they write under.
+func TestALiveStoreIsNeverAYes(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"plaintext", "v2 aws " + newARN, "v1 aws-v1", "aescbc k1", "aesgcm k1", "secretbox k1"} {
+		for _, k := range []string{newARN, oldARN, "provider:aws", "provider:k1", "plaintext", "sha256:" + strings.Repeat("0", 64)} {
+			for _, q := range []*audit.Question{only(t, k), unused(t, k)} {
+				v := run(t, audit.Options{Resources: []string{"secrets"}, Question: q}, "etcd\n/registry/secrets/default/a "+text+"\n").Verdict
+				if v.Answer == audit.Yes || !strings.Contains(v.Text, "API servers: not asked") {
+					t.Errorf("%s, %s %s: %s", text, q, k, v.Text)
+				}
+			}
+		}
+	}
+}
+
+// The wrapped DEK of v1 does not say which key wrapped it, whatever its bytes look like.
+func TestV1IsCountedUnderNoKey(t *testing.T) {
+	t.Parallel()
+	for _, value := range []string{"v1 aws", "v1 aws wrapped=1" + newARN, "v1 " + newARN, "v1 aws size=4"} {
+		r := run(t, audit.Options{Resources: []string{"secrets"}, Question: unused(t, newARN)},
+			"snapshot\n/registry/secrets/default/a "+value+"\n/registry/secrets/default/b v2 aws "+oldARN+"\n")
+		for _, row := range r.Places[0].Rows {
+			if row.Format == "kms v1" && (row.KeyID != "" || row.KeyIDHash != "") {
+				t.Errorf("%s: %+v has a key", value, row)
+			}
+		}
+		if r.Verdict.Answer != audit.NotKnown {
+			t.Errorf("%s: %s: want not known", value, r.Verdict.Text)
+		}
+		if v := run(t, audit.Options{Resources: []string{"secrets"}, Question: only(t, newARN)}, "snapshot\n/registry/secrets/default/a "+value+"\n").Verdict; v.Answer != audit.NotKnown {
+			t.Errorf("%s: %s: want not known", value, v.Text)
+		}
+	}
+}
+
+func TestOlderRevisionsAreNoObjects(t *testing.T) {
+	t.Parallel()
+	r := run(t, audit.Options{Resources: []string{"secrets"}, Question: only(t, newARN), Objects: true}, "snapshot\n"+
+		"/registry/secrets/default/a v2 aws "+newARN+"\nold /registry/secrets/default/a v1 aws-v1\nold /registry/secrets/default/gone plaintext\n")
+	if r.Verdict.Answer != audit.Yes || r.Verdict.Asked != 1 || len(r.Objects) != 0 {
+		t.Errorf("%s, objects %v: want yes for one object", r.Verdict.Text, r.Objects)
+	}
+	var older int64
+	for _, row := range r.Places[0].Rows {
+		older += row.Older
+		if row.Older > 0 && row.Objects+int64(row.Seeds) > 0 {
+			t.Errorf("%+v: want older revisions counted apart", row)
+		}
+	}
+	if older != 2 {
+		t.Errorf("%d older revisions, want 2", older)
+	}
+}
+
 // Annotations and other people's key_ids may contain the text of an ARN.
 func TestKeysAreComparedAndNotSearched(t *testing.T) {
 	t.Parallel()
