@@ -20,15 +20,17 @@ type Table struct {
 
 const gap = 2 // columns of blanks between two of the table
 
-// Broken returns how many rows of the table need more than one line.
+// Broken returns how many cells of the table do not fit into their columns.
 func (t Table) Broken() int {
 	t = t.used()
 	widths := t.widths()
 	t.narrow(widths)
 	n := 0
 	for _, row := range t.Rows {
-		if broken(row, widths) {
-			n++
+		for i, cell := range row {
+			if len(cell) > widths[i] {
+				n++
+			}
 		}
 	}
 	return n
@@ -158,7 +160,7 @@ func (t Table) line(b *strings.Builder, row []string, widths []int) {
 		if cell == "" {
 			continue
 		}
-		if at > 0 && at+1 > begin {
+		if at > 0 && at+gap > begin {
 			b.WriteByte('\n')
 			at = 0
 		}

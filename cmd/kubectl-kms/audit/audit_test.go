@@ -170,7 +170,7 @@ func TestVerdict(t *testing.T) {
 		},
 		"live, however clean: API servers were not asked": {
 			places: []string{"etcd\n" + newObject}, question: only(t, newARN), want: audit.NotKnown,
-			words: []string{"not known: no object of secrets was found not under", "API servers: not asked", "snapshots: none given"},
+			words: []string{"not known: no object of secrets was found that is not under", "API servers: not asked", "snapshots: none given"},
 		},
 		"live, unused: older revisions were not read": {
 			places: []string{"etcd\n" + newObject}, question: unused(t, oldARN), want: audit.NotKnown,

@@ -29,8 +29,8 @@ func (n keyNames) of(u Under) string {
 	return n.short[u.KeyID]
 }
 
-// names finds the longest names of keys, no two of them alike, by which the fewest rows
-// are broken.
+// names finds the longest names of keys, no two of them alike, by which the fewest cells
+// are too wide.
 func (r *Report) names() keyNames {
 	var order []string
 	for _, p := range r.Places {

@@ -164,7 +164,7 @@ func tableOf(p PlaceReport, keys keyNames) report.Table {
 		case StaleNo, StaleYes:
 		}
 		t.Rows = append(t.Rows, []string{
-			r.Resource, r.underText(), keys.of(r.Under), r.formatText(), report.Count(r.Objects), seeds, older, stale,
+			r.short, r.underText(), keys.of(r.Under), r.formatText(), report.Count(r.Objects), seeds, older, stale,
 		})
 	}
 	return t

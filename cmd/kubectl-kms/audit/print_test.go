@@ -98,6 +98,8 @@ func TestTheSchemaHasTheReportsFields(t *testing.T) {
 			f := of.Field(i)
 			if f.Anonymous {
 				names = append(names, fields(f.Type)...)
+			}
+			if f.Anonymous || !f.IsExported() {
 				continue
 			}
 			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")

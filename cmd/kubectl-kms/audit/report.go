@@ -60,6 +60,8 @@ type Under struct {
 	Wrapped string `json:"wrapped,omitempty"`
 	Cipher  string `json:"cipher,omitempty"` // of package stored
 	Stale   Stale  `json:"stale,omitempty"`
+
+	short string // what the table calls the resource
 }
 
 // A Row counts the objects of a resource that one and the same protects.
@@ -105,6 +107,7 @@ func (at row) report(o Options) Under {
 	u := Under{
 		Resource: report.Plain(at.resource.String()), Format: string(at.format), Provider: quoted(at.provider),
 		KeyID: quoted(at.keyID), Wrapped: at.wrapped, Cipher: string(at.cipher), Stale: at.staleness(o.Config),
+		short: report.Plain(at.resource.short()),
 	}
 	if at.keyID != "" {
 		u.KeyIDHash = hashOf(at.keyID)

@@ -22,6 +22,14 @@ func (r resource) String() string {
 	return r.name + "." + r.group
 }
 
+// short leaves the group of Kubernetes' own resources out, as kubectl does.
+func (r resource) short() string {
+	if group, builtIn := groupOf(r.name); builtIn && group == r.group || r.group == "apiextensions.k8s.io" || r.group == "apiregistration.k8s.io" {
+		return r.name
+	}
+	return r.String()
+}
+
 func resourceAt(o stored.Object) resource {
 	if o.Group != "" {
 		return resource{name: o.Resource, group: o.Group}

@@ -277,7 +277,7 @@ func (e *evidence) finding(v *Verdict, q *Question) string {
 	case v.Answer == Yes:
 		return fmt.Sprintf("no object of %s is %s", resources, under)
 	case v.Answer == NotKnown:
-		return fmt.Sprintf("no object of %s was found %s", resources, under)
+		return fmt.Sprintf("no object of %s was found that is %s", resources, under)
 	case e.against == 0:
 		return fmt.Sprintf("none %s is %s, but %s", some, under, numbers(0, e.older))
 	case e.against == 1:

@@ -36,15 +36,17 @@ func (t *ticker) run(ctx context.Context) {
 	}
 	tick := time.NewTicker(each)
 	defer tick.Stop()
+	shown := false
 	for {
 		select {
 		case <-ctx.Done():
-			if t.terminal {
+			if shown {
 				fmt.Fprint(t.w, "\r\x1b[K")
 			}
 			return
 		case <-tick.C:
 			if t.terminal {
+				shown = true
 				fmt.Fprint(t.w, "\r\x1b[K"+t.bar())
 			} else {
 				fmt.Fprintf(t.w, "%s: %s: %s\n", displayName, t.place(), t.text())
