@@ -19,13 +19,16 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	code := cli.Main(ctx, os.Args, cli.Streams{
-		Out: os.Stdout, Err: os.Stderr, LookupEnv: os.LookupEnv, Stores: cli.Stores{
-			Etcd:     func(o etcd.Options) (store.Reader, error) { return etcd.New(o) },
-			Snapshot: func(file string, o snapshot.Options) store.Reader { return snapshot.New(file, o) },
-		},
+		Out: os.Stdout, Err: os.Stderr, LookupEnv: os.LookupEnv, Stores: stores(),
 		OutTerminal: term.IsTerminal(int(os.Stdout.Fd())), ErrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
 	})
 	stop()
 	os.Exit(code)
 }
 
+func stores() cli.Stores {
+	return cli.Stores{
+		Etcd:     func(o etcd.Options) (store.Reader, error) { return etcd.New(o) },
+		Snapshot: func(file string, o snapshot.Options) store.Reader { return snapshot.New(file, o) },
+	}
+}
