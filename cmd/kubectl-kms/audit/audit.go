@@ -118,7 +118,7 @@ func Run(ctx context.Context, places []Place, o Options) (*Report, error) {
 		}
 		var one *reading
 		read, err := store.ReadTwice(ctx, place.Reader, o.prefixes(), func() func(store.KeyValue) error {
-			one = &reading{o: o, scope: scope, rows: map[row]*tally{}, aggregated: groups}
+			one = &reading{o: o, scope: scope, rows: map[row]*tally{}, names: o.names(), aggregated: groups}
 			return one.add
 		})
 		if err != nil {
@@ -162,7 +162,7 @@ type reading struct {
 	o          Options
 	scope      *scope
 	rows       map[row]*tally
-	names      []string        // of the configuration
+	names      []string        // of providers that are known
 	aggregated map[string]bool // groups of aggregated API servers
 	objects    []Object
 
@@ -202,6 +202,19 @@ func (o Options) prefixes() []string {
 	return prefixes
 }
 
+// names are those of providers that are known: of a name with colons, only this tells
+// where it ends.
+func (o Options) names() []string {
+	var names []string
+	if o.Config != nil {
+		names = o.Config.Names()
+	}
+	if o.Question != nil && o.Question.Key.kind == byProvider {
+		names = append(names, o.Question.Key.provider())
+	}
+	return names
+}
+
 // clean writes a prefix as the keys of etcd begin.
 func clean(prefix string) string { return "/" + strings.Trim(prefix, "/") }
 
@@ -220,12 +233,6 @@ func (r *reading) add(kv store.KeyValue) error {
 	if p := r.o.Progress; p != nil {
 		p.keys.Add(1)
 		p.bytes.Add(int64(len(kv.Key) + len(kv.Value)))
-	}
-	if r.names == nil {
-		r.names = []string{}
-		if r.o.Config != nil {
-			r.names = r.o.Config.Names()
-		}
 	}
 	object, ok := r.objectAt(string(kv.Key))
 	record, err := stored.Parse(kv.Value, r.names)
@@ -259,6 +266,8 @@ func (r *reading) count(at row, object stored.Object, record stored.Record, kv s
 			return errRows
 		}
 		t = &tally{}
+		at.resource.name = strings.Clone(at.resource.name) // not the whole path
+		at.resource.group = strings.Clone(at.resource.group)
 		r.rows[at] = t
 	}
 	if kv.Older {
@@ -300,7 +309,7 @@ func reason(err error) string {
 }
 
 func underOf(r stored.Record) under {
-	return under{r.Format, strings.Clone(r.Provider), strings.Clone(r.KeyID), wrapping(r), r.Cipher()}
+	return under{r.Format, r.Provider, r.KeyID, wrapping(r), r.Cipher()}
 }
 
 // wrapping names the format in which a plugin wrapped the DEK or its seed, as far as

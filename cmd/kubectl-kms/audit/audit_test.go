@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit/audittest"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
 )
 
 const (
@@ -457,6 +459,7 @@ func TestKeysAreComparedAndNotSearched(t *testing.T) {
 		"an alias, as predecessors wrote":    {"v2 aws alias/K8sKMSKey", "alias/K8sKMSKey", true},
 		"an object that holds the ARN":       {"plaintext " + newARN, newARN, false},
 		"provider":                           {"v2 aws x", "provider:aws", true},
+		"provider with a colon":              {"v1 aws:b", "provider:aws:b", true},
 		"provider, a part of its name":       {"v2 aws2 x", "provider:aws", false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -692,4 +695,27 @@ func mustRead(t *testing.T, file string) []byte {
 		t.Fatal(err)
 	}
 	return data
+}
+
+// many is a store of n Secrets, each with a DEK of its own, as KMS v1 has.
+type many int
+
+func (n many) Read(_ context.Context, _ []string, each func(store.KeyValue) error) (store.Reading, error) {
+	value := make([]byte, 1024)
+	head := copy(value, "k8s:enc:kms:v1:aws:\x00\x20")
+	for i := range int(n) {
+		binary.BigEndian.PutUint64(value[head:], uint64(i)) //nolint:gosec // a count
+		if err := each(store.KeyValue{Key: fmt.Appendf(nil, "/registry/secrets/default/s%d", i), Value: value}); err != nil {
+			return store.Reading{}, err
+		}
+	}
+	return store.Reading{Place: "many", Keys: int64(n)}, nil
+}
+
+func BenchmarkRun(b *testing.B) {
+	for range b.N {
+		if _, err := audit.Run(b.Context(), []audit.Place{{Reader: many(1_000_000)}}, audit.Options{}); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

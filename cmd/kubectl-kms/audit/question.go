@@ -86,6 +86,9 @@ func parseRef(text string) (keyref.Ref, error) {
 // String returns the key as it was asked about.
 func (k Key) String() string { return k.text }
 
+// provider is the NAME of provider:NAME.
+func (k Key) provider() string { return strings.TrimPrefix(k.text, "provider:") }
+
 // A certainty is whether something holds, as far as bytes tell.
 type certainty uint8
 
@@ -103,7 +106,7 @@ func (k Key) protects(u under) certainty {
 	case asPlaintext:
 		return certain(u.format == stored.Plaintext)
 	case byProvider:
-		return certain(u.format != stored.Plaintext && "provider:"+u.provider == k.text)
+		return certain(u.format != stored.Plaintext && u.provider == k.provider())
 	case byHash, byKeyID:
 	}
 	switch {

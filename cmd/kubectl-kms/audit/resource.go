@@ -35,7 +35,7 @@ func resourceAt(o stored.Object) resource {
 		return resource{name: o.Resource, group: o.Group}
 	}
 	group, known := groupOf(o.Resource)
-	return resource{name: strings.Clone(o.Resource), group: group, unplaced: !known}
+	return resource{name: o.Resource, group: group, unplaced: !known}
 }
 
 // groupOf returns the group of a built-in resource, which its path does not have.
