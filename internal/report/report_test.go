@@ -88,6 +88,16 @@ func TestTable(t *testing.T) {
 				"                 plaintext                                                     2\n" +
 				"pods             " + strings.Repeat("v", 60) + "  3\n",
 		},
+		"the row that says most stays whole": {
+			report.Table{
+				Columns: []report.Column{{Name: "WHAT"}, {Name: "UNDER"}, {Name: "KEY"}, {Name: "N", Right: true}},
+				Rows:    [][]string{{"secrets", strings.Repeat("u", 45), "key", "1"}, {strings.Repeat("r", 40), "plaintext", "", "2"}},
+			},
+			"WHAT                       UNDER                                          KEY  N\n" +
+				"secrets                    " + strings.Repeat("u", 45) + "  key  1\n" +
+				strings.Repeat("r", 40) + "\n" +
+				"                           plaintext                                           2\n",
+		},
 		"no rows": {
 			report.Table{Columns: []report.Column{{Name: "A"}, {Name: "B"}}},
 			"\n",

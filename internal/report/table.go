@@ -20,26 +20,27 @@ type Table struct {
 
 const gap = 2 // columns of blanks between two of the table
 
-// Broken returns how many cells of the table do not fit into their columns.
-func (t Table) Broken() int {
-	t = t.used()
-	widths := t.widths()
-	t.narrow(widths)
-	n := 0
-	for _, row := range t.Rows {
-		for i, cell := range row {
-			if len(cell) > widths[i] {
-				n++
-			}
+// Excess returns how many lines the table has beyond one for each row, and how many of
+// all are wider than [Columns]: where a cell is, nothing can be done.
+func (t Table) Excess() (lines, wide int) {
+	text := t.text()
+	for line := range strings.Lines(text) {
+		if len(strings.TrimSuffix(line, "\n")) > Columns {
+			wide++
 		}
 	}
-	return n
+	return strings.Count(text, "\n") - len(t.Rows) - 1, wide
 }
 
 // Print writes the table in no more than [Columns]. Where it is wider, columns are made
 // narrower, so that as few rows as possible are broken: a cell that does not fit ends
 // its line, and the row goes on below.
 func (t Table) Print(w io.Writer) error {
+	_, err := io.WriteString(w, t.text())
+	return err
+}
+
+func (t Table) text() string {
 	t = t.used()
 	widths := t.widths()
 	t.narrow(widths)
@@ -52,8 +53,7 @@ func (t Table) Print(w io.Writer) error {
 	for _, row := range t.Rows {
 		t.line(&b, row, widths)
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return b.String()
 }
 
 // used leaves out the columns without a cell.
@@ -105,7 +105,7 @@ func broken(row []string, widths []int) bool {
 }
 
 // narrow makes columns of text narrower until the table fits, each time that which
-// breaks the fewest rows for what it saves.
+// breaks the least for what it saves.
 func (t Table) narrow(widths []int) {
 	for excess := total(widths) - Columns; excess > 0; excess = total(widths) - Columns {
 		best, least, cheapest := -1, 0, 0.0
@@ -138,12 +138,18 @@ func (t Table) next(column, width int) int {
 	return next
 }
 
-// breaks counts the rows that a narrower column breaks and that are whole so far.
+// breaks counts the cells of the rows that a narrower column breaks and that are whole
+// so far: a row that says much is worth more than one that says little.
 func (t Table) breaks(column, width int, widths []int) int {
 	n := 0
 	for _, row := range t.Rows {
-		if len(row[column]) > width && !broken(row, widths) {
-			n++
+		if len(row[column]) <= width || broken(row, widths) {
+			continue
+		}
+		for _, cell := range row {
+			if cell != "" {
+				n++
+			}
 		}
 	}
 	return n

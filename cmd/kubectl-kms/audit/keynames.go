@@ -29,8 +29,8 @@ func (n keyNames) of(u Under) string {
 	return n.short[u.KeyID]
 }
 
-// names finds the longest names of keys, no two of them alike, by which the fewest cells
-// are too wide.
+// names finds the longest names of keys, no two of them alike, by which the tables fit
+// best.
 func (r *Report) names() keyNames {
 	var order []string
 	for _, p := range r.Places {
@@ -49,17 +49,20 @@ func (r *Report) names() keyNames {
 			n.short[id] = shorten(i, id)
 			taken[n.short[id]] = true
 		}
-		if broken := n.broken(r); len(taken) == len(order) && (fewest < 0 || broken < fewest) {
-			best, fewest = n, broken
+		if excess := n.excess(r); len(taken) == len(order) && (fewest < 0 || excess < fewest) {
+			best, fewest = n, excess
 		}
 	}
 	return best
 }
 
-func (n keyNames) broken(r *Report) int {
+// excess is how badly the tables fit: a line that the terminal breaks is worse than any
+// number that the table does.
+func (n keyNames) excess(r *Report) int {
 	sum := 0
 	for _, p := range r.Places {
-		sum += tableOf(p, n).Broken()
+		lines, wide := tableOf(p, n).Excess()
+		sum += lines + wide*maxRows
 	}
 	return sum
 }

@@ -76,6 +76,9 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	if filepath.Base(args[0]) == completerName { // kubectl runs it to complete its plugin
 		line = append([]string{cobra.ShellCompRequestCmd}, line...)
 	}
+	if len(line) > 0 && strings.HasPrefix(line[0], cobra.ShellCompRequestCmd) {
+		describe(root)
+	}
 	root.SetArgs(line)
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
@@ -134,6 +137,18 @@ plugin and for aescbc, aesgcm, secretbox and plaintext. It changes nothing.`,
 	})
 	root.SetHelpFunc(help)
 	return root
+}
+
+// describe makes the words for flags short and plain, for the list that a shell shows.
+func describe(cmd *cobra.Command) {
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		_, usage := pflag.UnquoteUsage(f)
+		usage, _, _ = strings.Cut(usage, "; ")
+		f.Usage, _, _ = strings.Cut(usage, ": ")
+	})
+	for _, c := range cmd.Commands() {
+		describe(c)
+	}
 }
 
 // noArguments refuses words that are no flags.
