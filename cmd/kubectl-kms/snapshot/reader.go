@@ -22,6 +22,7 @@ package snapshot
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -78,7 +79,7 @@ func (r *Reader) Read(ctx context.Context, prefixes []string, each func(store.Ke
 	}
 	reading := store.Reading{Place: r.path, Revision: w.revision, Keys: w.live, OlderRead: true, Unread: w.others.Unread()}
 	if !f.digest {
-		reading.Caveats = []string{r.path + " has no digest, so nobody knows whether the copy is whole: not checked. " +
+		reading.Caveats = []string{r.path + " has no digest, so its values are not checked. " +
 			"What etcd had only in its write-ahead log (WAL) is not applied."}
 	}
 	return reading, nil
@@ -137,14 +138,21 @@ func (w *walk) open(ctx context.Context) (err error) {
 		return w.file.damaged(err.Error())
 	}
 	defer func() { _ = db.Close() }()
-	return db.View(func(tx *bolt.Tx) error { return w.view(ctx, tx) })
+	return db.View(func(tx *bolt.Tx) error {
+		if tx.Size() > w.file.size {
+			return w.file.wrong(fmt.Sprintf("it has %d bytes of the %d that it says it has", w.file.size, tx.Size()), adviceTruncated, nil)
+		}
+		if !w.file.digest {
+			if err := checkTree(ctx, opened, db.Info().PageSize, int64(tx.ID())); err != nil {
+				return cmp.Or(context.Cause(ctx), w.file.damaged(err.Error()))
+			}
+		}
+		return w.view(ctx, tx)
+	})
 }
 
 // view walks bucket "key" from its end.
 func (w *walk) view(ctx context.Context, tx *bolt.Tx) error {
-	if tx.Size() > w.file.size {
-		return w.file.wrong(fmt.Sprintf("it has %d bytes of the %d that it says it has", w.file.size, tx.Size()), adviceTruncated, nil)
-	}
 	keys := tx.Bucket([]byte("key"))
 	if keys == nil || tx.Bucket([]byte("meta")) == nil {
 		return w.file.wrong("it is a bbolt database, and not one of etcd", adviceForeign, nil)
