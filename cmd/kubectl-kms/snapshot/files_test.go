@@ -142,7 +142,11 @@ func TestTruncatedSnapshotsAreRefused(t *testing.T) {
 	} {
 		cut := write(t, "cut", whole[:n])
 		_, err := attempt(t, cut)
-		want(t, cut, err)
+		words := ""
+		if n%4096 == 0 && n > 4096 {
+			words = fmt.Sprintf("it has %d bytes of the %d that it says it has", n, size-32)
+		}
+		want(t, cut, err, words)
 		if t.Failed() {
 			t.Fatalf("at %d of %d bytes", n, size)
 		}
@@ -191,6 +195,9 @@ func TestDamagedCopiesAreErrors(t *testing.T) {
 				damaged[at+random.IntN(64)] ^= 1 << random.IntN(8)
 			}
 		}
+		if random.IntN(2) == 0 {
+			damaged = withDigest(damaged) // etcd sends what it has
+		}
 		path := write(t, "damaged", damaged)
 		if _, err := attempt(t, path); err != nil {
 			failed++
@@ -214,9 +221,11 @@ func TestPagesThatLeadToThemselvesAreRefused(t *testing.T) {
 		looped := bytes.Clone(data)
 		last := at + pageHeader + elementSize*(int(binary.NativeEndian.Uint16(data[at+10:]))-1)
 		copy(looped[last+8:], data[at:at+8]) // its last child is itself
-		path := write(t, "looped", looped)
-		_, err := attempt(t, path)
-		want(t, path, err, "it is damaged: ", "twice")
+		for _, data := range [][]byte{looped, withDigest(looped)} {
+			path := write(t, "looped", data)
+			_, err := attempt(t, path)
+			want(t, path, err, "it is damaged: ", "twice")
+		}
 	}
 	if found == 0 {
 		t.Error("no branch page: the test is wrong")
@@ -344,6 +353,61 @@ func TestACopiedDatabaseIsNotChecked(t *testing.T) {
 	for _, words := range []string{path, "not checked", "write-ahead log (WAL) is not applied"} {
 		if !strings.Contains(reading.Caveats[0], words) {
 			t.Errorf("%q does not say %q", reading.Caveats[0], words)
+		}
+	}
+}
+
+// TestBboltsPanicsAreErrors: whatever it does not like in a page.
+func TestBboltsPanicsAreErrors(t *testing.T) {
+	path := database(t, put(t, 5))
+	w := &walk{file: file{path: path, size: 1 << 30}, each: func(store.KeyValue) error { return nil }}
+	err := w.guard(func() error { panic("page 7 already freed") })
+	want(t, path, err, "it is damaged: page 7 already freed")
+	err = w.guard(func() error {
+		data, err := syscall.Mmap(int(openFile(t, path).Fd()), 0, 1<<20, syscall.PROT_READ, syscall.MAP_SHARED)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = syscall.Munmap(data) }()
+		if data[1<<20-1] != 0 { // beyond the end of the file
+			return nil
+		}
+		return nil
+	})
+	want(t, path, err, "it is damaged: a part of it cannot be read")
+}
+
+func openFile(t *testing.T, path string) *os.File {
+	t.Helper()
+	f, err := os.Open(path)
+	must(t, err)
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+// TestCompactionsCountForTheRevision: older etcds drop the deletion that they compact
+// to, so that no key has the last revision.
+func TestCompactionsCountForTheRevision(t *testing.T) {
+	for _, c := range []struct {
+		name, value string
+		want        int64
+		err         string
+	}{
+		{"finishedCompactRev", "\x00\x00\x00\x00\x00\x00\x00\x2a_\x00\x00\x00\x00\x00\x00\x00\x00", 42, ""},
+		{"scheduledCompactRev", "\x00\x00\x00\x00\x00\x00\x00\x2a_\x00\x00\x00\x00\x00\x00\x00\x00", 42, ""},
+		{"finishedCompactRev", "\x00\x00\x00\x00\x00\x00\x00\x02_\x00\x00\x00\x00\x00\x00\x00\x00", 6, ""},
+		{"finishedCompactRev", "text", 0, "finishedCompactRev: a key of 4 bytes is not a revision"},
+		{"other", "text", 6, ""},
+	} {
+		path := database(t, func(keys *bolt.Bucket) {
+			put(t, 5)(keys)
+			must(t, keys.Tx().Bucket([]byte("meta")).Put([]byte(c.name), []byte(c.value)))
+		})
+		reading, err := attempt(t, path)
+		if c.err != "" {
+			want(t, path, err, c.err)
+		} else if err != nil || reading.Revision != c.want || reading.Keys != 5 {
+			t.Errorf("%s %q: %+v, %v; want revision %d", c.name, c.value, reading, err, c.want)
 		}
 	}
 }

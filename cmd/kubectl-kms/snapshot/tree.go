@@ -9,8 +9,9 @@ import (
 )
 
 // A tree is the pages of a bbolt database, as the file has them. bbolt trusts them: it
-// follows a page that leads to itself without end, and reads outside of the file where
-// an entry says so. A file without digest is checked for both before bbolt reads it.
+// follows a page that leads to itself until memory ends, and reads outside of the file
+// where an entry says so. Both are looked for before bbolt reads. A digest does not
+// make that needless: etcd takes it of what it sends, damaged or not.
 //
 // The layout is that of go.etcd.io/bbolt/internal/common, in the machine's byte order:
 //
