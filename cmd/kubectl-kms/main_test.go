@@ -11,12 +11,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"sigs.k8s.io/aws-encryption-provider/test/e2e/cluster"
-
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit/audittest"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/cli"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/etcdtest"
+	"sigs.k8s.io/aws-encryption-provider/test/e2e/cluster"
 )
 
 const ledger = `/registry/secrets/default/a v2 aws arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab?material=3d8a wrapped=1one

@@ -18,11 +18,10 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
 	"sigs.k8s.io/aws-encryption-provider/internal/encryptionconfig"
 	"sigs.k8s.io/aws-encryption-provider/internal/report"
 	"sigs.k8s.io/aws-encryption-provider/internal/stored"
-
-	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
 )
 
 // DefaultPrefix is kube-apiserver's --etcd-prefix where it is not given.

@@ -11,12 +11,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/encryptionconfig"
-	"sigs.k8s.io/aws-encryption-provider/internal/report"
-
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit/audittest"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
+	"sigs.k8s.io/aws-encryption-provider/internal/encryptionconfig"
+	"sigs.k8s.io/aws-encryption-provider/internal/report"
 )
 
 const (
@@ -540,7 +539,7 @@ func TestAPrefixOfAProxyIsTakenAway(t *testing.T) {
 func TestNothingUnderThePrefixIsAnError(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"snapshot\nunread /kubernetes.io\n":       "there are keys under /kubernetes.io: give that with --prefix",
+		"snapshot\nunread /kubernetes.io\n":        "there are keys under /kubernetes.io: give that with --prefix",
 		"snapshot\n/registry2/secrets/a/b raw x\n": "is this the etcd of the API servers",
 	} {
 		_, err := audit.Run(t.Context(), places(t, text), audit.Options{})
@@ -704,7 +703,7 @@ func (n many) Read(_ context.Context, _ []string, each func(store.KeyValue) erro
 	value := make([]byte, 1024)
 	head := copy(value, "k8s:enc:kms:v1:aws:\x00\x20")
 	for i := range int(n) {
-		binary.BigEndian.PutUint64(value[head:], uint64(i)) //nolint:gosec // a count
+		binary.BigEndian.PutUint64(value[head:], uint64(i))
 		if err := each(store.KeyValue{Key: fmt.Appendf(nil, "/registry/secrets/default/s%d", i), Value: value}); err != nil {
 			return store.Reading{}, err
 		}

@@ -144,8 +144,14 @@ func (u Under) formatText() string {
 
 func tableOf(p PlaceReport, keys keyNames) report.Table {
 	t := report.Table{Columns: []report.Column{
-		{Name: "RESOURCE"}, {Name: "UNDER"}, {Name: "KEY"}, {Name: "FORMAT"},
-		{Name: "OBJECTS", Right: true}, {Name: "SEEDS", Right: true}, {Name: "OLDER", Right: true}, {Name: "STALE"},
+		{Name: "RESOURCE"},
+		{Name: "UNDER"},
+		{Name: "KEY"},
+		{Name: "FORMAT"},
+		{Name: "OBJECTS", Right: true},
+		{Name: "SEEDS", Right: true},
+		{Name: "OLDER", Right: true},
+		{Name: "STALE"},
 	}}
 	for _, r := range p.Rows {
 		seeds, older := "", ""

@@ -94,8 +94,7 @@ func TestTheSchemaHasTheReportsFields(t *testing.T) {
 	t.Parallel()
 	var fields func(reflect.Type) []string
 	fields = func(of reflect.Type) (names []string) {
-		for i := range of.NumField() {
-			f := of.Field(i)
+		for f := range of.Fields() {
 			if f.Anonymous {
 				names = append(names, fields(f.Type)...)
 			}

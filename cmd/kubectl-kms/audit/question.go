@@ -54,12 +54,12 @@ func ParseKey(text string) (Key, error) {
 	case text == "plaintext":
 		return Key{text: "plaintext", kind: asPlaintext}, nil
 	case isProvider && name == "":
-		return Key{}, errors.New("names no provider after provider:")
+		return Key{}, errors.New("names no provider: want provider:NAME")
 	case isProvider:
 		return Key{text: text, kind: byProvider}, nil
 	case isHash:
 		if raw, err := hex.DecodeString(hash); err != nil || len(raw) != sha256.Size {
-			return Key{}, errors.New("has no 64 hex digits after sha256:")
+			return Key{}, errors.New("is no hash: want sha256: and 64 hex digits")
 		}
 		return Key{text: "sha256:" + strings.ToLower(hash), kind: byHash}, nil
 	}

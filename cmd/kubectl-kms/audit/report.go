@@ -5,10 +5,9 @@ import (
 	"slices"
 	"strings"
 
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
 	"sigs.k8s.io/aws-encryption-provider/internal/report"
 	"sigs.k8s.io/aws-encryption-provider/internal/stored"
-
-	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
 )
 
 // What a [Report] says it is. deploy/kubectl-kms-audit.schema.json describes it; fields

@@ -13,9 +13,9 @@ type Stale string
 
 // Staleness. It is empty where there is no configuration.
 const (
-	StaleNo      Stale = "no"
-	StaleYes     Stale = "yes"
-	StaleUnknown Stale = "unknown"    // the running plugin's key_id, or a key, would tell
+	StaleNo         Stale = "no"
+	StaleYes        Stale = "yes"
+	StaleUnknown    Stale = "unknown"    // the running plugin's key_id, or a key, would tell
 	StaleUnreadable Stale = "unreadable" // no provider of the configuration reads it
 )
 

@@ -14,13 +14,13 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/encryptionconfig"
-	"sigs.k8s.io/aws-encryption-provider/internal/report"
-
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/controlplane"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/etcd"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/snapshot"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
+	"sigs.k8s.io/aws-encryption-provider/internal/encryptionconfig"
+	"sigs.k8s.io/aws-encryption-provider/internal/report"
 )
 
 // etcdFlags say where stored objects are.
@@ -60,7 +60,7 @@ none is under another. It looks into no object, and changes nothing.
 
 On a control plane node that kubeadm made it needs no flag, but root, whose
 etcd's certificates are: it reads the flags of kube-apiserver in
-` + defaultManifest + `.
+` + controlplane.DefaultManifest + `.
 
 KEY is a key's ARN, a key_id, its sha256: as API servers' metrics have it,
 provider:NAME, or plaintext. The question is about the resources that the
@@ -117,7 +117,7 @@ func (f *auditFlags) run(cmd *cobra.Command, s Streams) error {
 	if err != nil {
 		return usage(cmd, err)
 	}
-	if err := f.complete(&o, target.manifest); err != nil {
+	if err := f.complete(&o, target.apiServer); err != nil {
 		return usage(cmd, err)
 	}
 	if o.Question != nil && len(o.Resources) == 0 && o.Config == nil {
@@ -214,8 +214,8 @@ func (f *auditFlags) options() (o audit.Options, mistakes []string) {
 
 // A target is what is read.
 type target struct {
-	manifest  *manifest     // nil: not asked
-	etcd      *etcd.Options // nil: none
+	apiServer *controlplane.APIServer // of the manifest; nil: not asked
+	etcd      *etcd.Options           // nil: none
 	snapshots []string
 }
 
@@ -231,50 +231,49 @@ func (f *etcdFlags) target(s Streams) (*target, error) {
 	if len(endpoints) == 0 && len(f.snapshots) == 0 && f.manifest == "" {
 		endpoints = env.Endpoints
 	}
+	var running controlplane.APIServer
 	if f.manifest != "" || len(endpoints) == 0 && len(f.snapshots) == 0 {
-		if t.manifest, err = f.readManifest(); err != nil {
+		if running, err = f.readManifest(); err != nil {
 			return nil, err
 		}
+		t.apiServer = &running
 	}
-	if len(endpoints) == 0 && (len(f.snapshots) > 0 || t.manifest == nil) {
+	if len(endpoints) == 0 && len(f.snapshots) > 0 {
 		return t, nil
 	}
-	var running etcd.Options
-	if t.manifest != nil {
-		running = t.manifest.etcd
+	if t.etcd = &env; len(endpoints) == 0 {
+		endpoints = running.Servers
 	}
-	t.etcd = &env
-	if t.etcd.Endpoints = endpoints; len(endpoints) == 0 {
-		t.etcd.Endpoints = running.Endpoints
-	}
-	t.etcd.CACert = cmp.Or(f.caCert, env.CACert, running.CACert)
-	t.etcd.Cert = cmp.Or(f.cert, env.Cert, running.Cert)
-	t.etcd.Key = cmp.Or(f.key, env.Key, running.Key)
+	t.etcd.Endpoints = endpoints
+	t.etcd.CACert = cmp.Or(f.caCert, env.CACert, running.CAFile)
+	t.etcd.Cert = cmp.Or(f.cert, env.Cert, running.CertFile)
+	t.etcd.Key = cmp.Or(f.key, env.Key, running.KeyFile)
 	return t, nil
 }
 
-func (f *etcdFlags) readManifest() (*manifest, error) {
-	m, err := readManifest(cmp.Or(f.manifest, defaultManifest))
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && f.manifest == "":
-		return nil, &usageError{mistakes: []string{"there is no etcd to read: " + defaultManifest + " is not here, so run this on a control plane node, say where etcd is with --endpoints, or give --snapshot"}}
-	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("%w: run this as root", err)
+// readManifest reads the one that is named, or kubeadm's: without it, and without another
+// word of where etcd is, the command line says too little.
+func (f *etcdFlags) readManifest() (controlplane.APIServer, error) {
+	a, err := controlplane.Read(cmp.Or(f.manifest, controlplane.DefaultManifest))
+	if errors.Is(err, fs.ErrNotExist) && f.manifest == "" {
+		return a, &usageError{mistakes: []string{
+			"there is nothing to read: " + controlplane.DefaultManifest + " is not here. Run this on a control plane node, say where etcd is with --endpoints, or give --snapshot",
+		}}
 	}
-	return m, err
+	return a, err
 }
 
 // complete adds what files say.
-func (f *auditFlags) complete(o *audit.Options, m *manifest) error {
+func (f *auditFlags) complete(o *audit.Options, a *controlplane.APIServer) error {
 	file := f.encryption
-	if m != nil {
-		o.Elsewhere = m.elsewhere
-		if len(o.Prefixes) == 0 && m.prefix != "" {
-			o.Prefixes = []string{m.prefix}
+	if a != nil {
+		for _, override := range a.Overrides {
+			o.Elsewhere = append(o.Elsewhere, strings.TrimSuffix(override.Resource+"."+override.Group, "."))
 		}
-		if file == "" {
-			file = m.encryptionConfig
+		if len(o.Prefixes) == 0 {
+			o.Prefixes = []string{a.Prefix}
 		}
+		file = cmp.Or(file, a.EncryptionConfig)
 	}
 	if file == "" {
 		return nil

@@ -16,11 +16,10 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/report"
-
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/etcd"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/snapshot"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
+	"sigs.k8s.io/aws-encryption-provider/internal/report"
 )
 
 // Exit codes.

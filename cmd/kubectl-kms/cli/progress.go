@@ -7,9 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/report"
-
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
+	"sigs.k8s.io/aws-encryption-provider/internal/report"
 )
 
 // How often progress is shown.

@@ -7,10 +7,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/report"
-
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit/audittest"
+	"sigs.k8s.io/aws-encryption-provider/internal/report"
 )
 
 // shown is what a reading shows that takes nearly a second for each of 25 keys.

@@ -84,4 +84,6 @@ func (kv *keyValue) take(field protowire.Number, kind protowire.Type, b []byte) 
 	}
 }
 
-func errNotKeyValue(err error) error { return fmt.Errorf("the value is not a KeyValue of etcd: %w", err) }
+func errNotKeyValue(err error) error {
+	return fmt.Errorf("the value is not a KeyValue of etcd: %w", err)
+}

@@ -22,11 +22,13 @@ package snapshot
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -73,12 +75,12 @@ func (r *Reader) Read(ctx context.Context, prefixes []string, each func(store.Ke
 			return store.Reading{}, err
 		}
 	}
-	if err := w.open(ctx); err != nil {
+	if err := w.guard(func() error { return w.open(ctx) }); err != nil {
 		return store.Reading{}, err
 	}
 	reading := store.Reading{Place: r.path, Revision: w.revision, Keys: w.live, OlderRead: true, Unread: w.others.Unread()}
 	if !f.digest {
-		reading.Caveats = []string{r.path + " has no digest, so nobody knows whether the copy is whole: not checked. " +
+		reading.Caveats = []string{r.path + " has no digest, so its values are not checked. " +
 			"What etcd had only in its write-ahead log (WAL) is not applied."}
 	}
 	return reading, nil
@@ -104,10 +106,9 @@ type walk struct {
 	inEach bool // a panic is not bbolt's
 }
 
-// open opens the database and walks it. bbolt panics where a page is not what it
-// expects, and a file that is shorter than its pages faults: both become errors.
-func (w *walk) open(ctx context.Context) (err error) {
-	var opened *os.File
+// guard calls read. bbolt panics where a page is not what it expects, and a file that
+// becomes shorter while it is mapped faults: both become errors.
+func (w *walk) guard(read func() error) (err error) {
 	before := debug.SetPanicOnFault(true)
 	defer func() {
 		debug.SetPanicOnFault(before)
@@ -115,8 +116,24 @@ func (w *walk) open(ctx context.Context) (err error) {
 			if w.inEach {
 				panic(p)
 			}
-			err = w.file.damaged(fmt.Sprint(p))
+			err = w.file.damaged(panicText(p))
 		}
+	}()
+	return read()
+}
+
+// panicText is what a panic means. A fault of memory is one of the mapped file.
+func panicText(p any) string {
+	if fault, ok := p.(runtime.Error); ok {
+		return fmt.Sprintf("a part of it cannot be read: its disk fails, or it has become shorter (%v)", fault)
+	}
+	return fmt.Sprint(p)
+}
+
+// open opens the database and walks it.
+func (w *walk) open(ctx context.Context) error {
+	var opened *os.File
+	defer func() {
 		if opened != nil {
 			_ = opened.Close() // again, unless bbolt did not come to it
 		}
@@ -137,14 +154,19 @@ func (w *walk) open(ctx context.Context) (err error) {
 		return w.file.damaged(err.Error())
 	}
 	defer func() { _ = db.Close() }()
-	return db.View(func(tx *bolt.Tx) error { return w.view(ctx, tx) })
+	return db.View(func(tx *bolt.Tx) error {
+		if tx.Size() > w.file.size {
+			return w.file.wrong(fmt.Sprintf("it has %d bytes of the %d that it says it has", w.file.size, tx.Size()), adviceTruncated, nil)
+		}
+		if err := checkTree(ctx, opened, db.Info().PageSize, int64(tx.ID())); err != nil {
+			return cmp.Or(context.Cause(ctx), w.file.damaged(err.Error()))
+		}
+		return w.view(ctx, tx)
+	})
 }
 
 // view walks bucket "key" from its end.
 func (w *walk) view(ctx context.Context, tx *bolt.Tx) error {
-	if tx.Size() > w.file.size {
-		return w.file.wrong(fmt.Sprintf("it has %d bytes of the %d that it says it has", w.file.size, tx.Size()), adviceTruncated, nil)
-	}
 	keys := tx.Bucket([]byte("key"))
 	if keys == nil || tx.Bucket([]byte("meta")) == nil {
 		return w.file.wrong("it is a bbolt database, and not one of etcd", adviceForeign, nil)

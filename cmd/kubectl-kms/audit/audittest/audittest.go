@@ -32,7 +32,7 @@ import (
 type Store struct {
 	Values    []store.KeyValue
 	Reading   store.Reading // what Read returns, but Keys and Unread
-	Compacted int // so many Reads fail at their end, as after a compaction
+	Compacted int           // so many Reads fail at their end, as after a compaction
 	// Each, where it is not nil, is called before each value.
 	Each func(ctx context.Context, i int) error
 }
