@@ -297,6 +297,16 @@ func TestVerdict(t *testing.T) {
 			places:    []string{"snapshot\n/registry/example.com/pandas/default/a plaintext\n" + newObject},
 			resources: []string{"*.*"}, question: only(t, newARN), want: audit.No,
 		},
+		"a resource without objects": {
+			places:    []string{"snapshot\n" + newObject},
+			resources: []string{"secrets", "pandas.example.com"}, question: only(t, newARN), want: audit.Yes,
+			words: []string{"no object of pandas.example.com was read"},
+		},
+		"events are in question and nowhere": {
+			places:    []string{"snapshot\n" + newObject},
+			resources: []string{"*."}, question: only(t, newARN), want: audit.Yes,
+			words: []string{"no object of events was read"},
+		},
 		"a built-in resource that no release had": {
 			places:    []string{"snapshot\n/registry/widgets/default/a plaintext\n/registry/statefulsets/default/a v2 aws " + newARN + "\n"},
 			resources: []string{"*.apps"}, question: only(t, newARN), want: audit.NotKnown, words: []string{"1 object of widgets, whose group its path does not tell"},

@@ -74,6 +74,22 @@ func (s *scope) hasUnplaced(r resource) certainty {
 	return no
 }
 
+// named are the resources of the question without wildcards. Events are always among
+// them where they are covered: many clusters keep them in an etcd of their own, and where
+// that was not read nobody should think so.
+func (s *scope) named() []string {
+	var out []string
+	for _, name := range s.names {
+		if !strings.HasPrefix(name, "*") {
+			out = append(out, name)
+		}
+	}
+	if !slices.Contains(out, "events") && s.has(resource{name: "events"}) == yes {
+		out = append(out, "events")
+	}
+	return out
+}
+
 // inTheWay reports whether an object of a row keeps the answer from being yes. Without
 // a question all are listed.
 func (s *scope) inTheWay(q *Question, at row) bool {

@@ -302,6 +302,11 @@ func (r *Report) basis(e *evidence, s *scope) []string {
 			out = append(out, fmt.Sprintf("outside the question: %s of %s under it", report.Plural(e.outside[name], "object", "objects"), name))
 		}
 	}
+	for _, name := range s.named() {
+		if !e.found[report.Plain(name)] && e.asked > 0 {
+			out = append(out, "no object of "+report.Plain(name)+" was read")
+		}
+	}
 	if len(snapshots) == len(r.Places) {
 		out = append(out, "this speaks of "+these(len(snapshots))+" alone")
 	}
