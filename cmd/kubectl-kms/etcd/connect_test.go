@@ -80,12 +80,16 @@ func TestCertificates(t *testing.T) {
 		change func(*Options)
 		words  []string
 	}{
-		{"another authority", func(o *Options) { o.CACert = theirs.Cert },
-			[]string{e.URL, "not signed by the authority in " + theirs.Cert, "--cacert", "/etc/kubernetes/pki/etcd/ca.crt"}},
+		{
+			"another authority", func(o *Options) { o.CACert = theirs.Cert },
+			[]string{e.URL, "not signed by the authority in " + theirs.Cert, "--cacert", "/etc/kubernetes/pki/etcd/ca.crt"},
+		},
 		{"no authority", func(o *Options) { o.CACert = "" }, []string{"this machine does not trust", "--cacert"}},
 		{"no client certificate", func(o *Options) { o.Cert, o.Key = "", "" }, []string{"asks for a client certificate", "--cert and --key"}},
-		{"a client of another authority", func(o *Options) { o.Cert, o.Key = stranger.Cert, stranger.Key },
-			[]string{"does not accept the certificate in " + stranger.Cert, "apiserver-etcd-client.crt"}},
+		{
+			"a client of another authority", func(o *Options) { o.Cert, o.Key = stranger.Cert, stranger.Key },
+			[]string{"does not accept the certificate in " + stranger.Cert, "apiserver-etcd-client.crt"},
+		},
 		{"an expired client certificate", func(o *Options) { o.Cert, o.Key = old.Cert, old.Key }, []string{old.Cert, "expired on 20", "kubeadm certs renew"}},
 		{"a key of another certificate", func(o *Options) { o.Key = stranger.Key }, []string{client.Cert, "do not go together"}},
 		{"a certificate without key", func(o *Options) { o.Key = "" }, []string{"--cert and --key belong together"}},
@@ -94,10 +98,14 @@ func TestCertificates(t *testing.T) {
 		{"a directory", func(o *Options) { o.CACert = filepath.Dir(text) }, []string{"--cacert cannot be read: is a directory"}},
 		{"an authority that is text", func(o *Options) { o.CACert = text }, []string{text, "no certificate in PEM form"}},
 		{"a certificate that is text", func(o *Options) { o.Cert = text }, []string{text, "do not go together"}},
-		{"http to TLS", func(o *Options) { o.Endpoints = []string{strings.Replace(e.URL, "https", "http", 1)} },
-			[]string{"http://", "the server speaks TLS", "Begin the endpoint with https://"}},
-		{"https to plain HTTP", func(o *Options) { o.Endpoints = []string{strings.Replace(plain.URL, "http", "https", 1)} },
-			[]string{"does not speak TLS", "http://"}},
+		{
+			"http to TLS", func(o *Options) { o.Endpoints = []string{strings.Replace(e.URL, "https", "http", 1)} },
+			[]string{"http://", "the server speaks TLS", "Begin the endpoint with https://"},
+		},
+		{
+			"https to plain HTTP", func(o *Options) { o.Endpoints = []string{strings.Replace(plain.URL, "http", "https", 1)} },
+			[]string{"does not speak TLS", "http://"},
+		},
 		{"another host", func(o *Options) { o.Endpoints = []string{wrongHost.URL} }, []string{"not for 127.0.0.1, but for etcd.example"}},
 		{"an expired server", func(o *Options) { o.Endpoints = []string{expired.URL} }, []string{"its certificate is valid from", "this machine's clock says", "certs renew etcd-server"}},
 	} {

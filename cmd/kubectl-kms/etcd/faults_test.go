@@ -326,8 +326,15 @@ func TestPagesFollowTheSizeOfValues(t *testing.T) {
 		bytes int
 		want  int64
 	}{
-		{1 << 20, 4000}, {4 << 20, 8000}, {8 << 20, 8000}, {7 << 20, 10_000}, {16 << 20, 10_000},
-		{17 << 20, 5000}, {40 << 20, 2500}, {1 << 10, 10_000}, {0, 10_000},
+		{1 << 20, 4000},
+		{4 << 20, 8000},
+		{8 << 20, 8000},
+		{7 << 20, 10_000},
+		{16 << 20, 10_000},
+		{17 << 20, 5000},
+		{40 << 20, 2500},
+		{1 << 10, 10_000},
+		{0, 10_000},
 	} {
 		if m.resize(c.bytes); m.page != c.want {
 			t.Errorf("after an answer of %d bytes the page has %d keys, want %d", c.bytes, m.page, c.want)
