@@ -179,7 +179,7 @@ func (p pod) apiServer() (container, bool) {
 func (c container) words() (words []string) {
 	for _, word := range slices.Concat(c.Command, c.Args) {
 		if !strings.HasPrefix(word, "-") && strings.Contains(word, program) && strings.Contains(word, " --") {
-			for _, part := range strings.Fields(word) {
+			for part := range strings.FieldsSeq(word) {
 				words = append(words, strings.NewReplacer(`"`, "", `'`, "").Replace(part))
 			}
 			continue
@@ -254,7 +254,7 @@ func (c container) overrides(values []string) (all []Override, err error) {
 }
 
 // variable is $(NAME), which the kubelet replaces, or $$(NAME), which is $(NAME).
-var variable = regexp.MustCompile(`\$?\$\([A-Za-z_][A-Za-z0-9_.-]*\)`) //nolint:gochecknoglobals // constant
+var variable = regexp.MustCompile(`\$?\$\([A-Za-z_][A-Za-z0-9_.-]*\)`)
 
 // expand replaces variables of the container. One whose value only the kubelet knows
 // is an error.

@@ -33,8 +33,6 @@ type member struct {
 }
 
 // These say why a Read ends where etcd itself did not say it.
-//
-//nolint:gochecknoglobals // they are compared only
 var (
 	errSilent = errors.New("no answer in time")
 	errGone   = errors.New("the connection is lost")

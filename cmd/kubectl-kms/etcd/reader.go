@@ -212,7 +212,7 @@ func (m *member) stream(ctx context.Context, rg store.Range, take func([]*mvccpb
 	}
 	defer func() { // the client's goroutine ends when nothing is left to say
 		cancel(nil)
-		for range parts { //nolint:revive // as said
+		for range parts {
 		}
 	}()
 	whole := false

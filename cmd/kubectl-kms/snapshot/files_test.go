@@ -46,7 +46,7 @@ func want(t *testing.T, path string, err error, words ...string) {
 
 // entry is the key and the value of a revision, as etcd writes them.
 func entry(main, sub int64, key, value string, tombstone bool) (k, v []byte) {
-	k = binary.BigEndian.AppendUint64(nil, uint64(main)) //nolint:gosec // small
+	k = binary.BigEndian.AppendUint64(nil, uint64(main))
 	k = binary.BigEndian.AppendUint64(append(k, '_'), uint64(sub))
 	v = protowire.AppendTag(v, 1, protowire.BytesType)
 	v = protowire.AppendBytes(v, []byte(key))
@@ -90,6 +90,7 @@ func database(t testing.TB, fill func(keys *bolt.Bucket)) (path string) {
 
 // put puts revisions 2 to n+1.
 func put(t testing.TB, n int) func(*bolt.Bucket) {
+	t.Helper()
 	return func(keys *bolt.Bucket) {
 		for i := range int64(n) {
 			if err := keys.Put(entry(i+2, 0, fmt.Sprintf("/registry/%05d", i), strings.Repeat("v", 300), false)); err != nil {

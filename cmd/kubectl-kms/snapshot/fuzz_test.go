@@ -75,7 +75,7 @@ func FuzzReadDatabase(f *testing.F) {
 			t.Fatal(err)
 		}
 		calls := 0
-		_, _ = New(path, Options{}).Read(context.Background(), []string{"/"}, func(store.KeyValue) error { //nolint:usetesting // as fast as it can
+		_, _ = New(path, Options{}).Read(context.Background(), []string{"/"}, func(store.KeyValue) error {
 			calls++
 			return nil
 		})

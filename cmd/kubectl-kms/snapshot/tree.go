@@ -64,7 +64,7 @@ func checkTree(ctx context.Context, file io.ReaderAt, pageSize int, txid int64) 
 
 // pageID reads a page's number, cut to what a file of this size can have.
 func pageID(b []byte) int64 {
-	return int64(min(binary.NativeEndian.Uint64(b), 1<<40)) //nolint:gosec // cut
+	return int64(min(binary.NativeEndian.Uint64(b), 1<<40))
 }
 
 // page checks a page and all that it leads to.
@@ -110,7 +110,7 @@ func (t *tree) elements(ctx context.Context, page []byte, depth int) error {
 	for i := range count {
 		element := page[pageHeader+i*elementSize:]
 		if flags == flagBranch {
-			if _, _, err := span(element, element, element[4:], make([]byte, 4)); err != nil {
+			if _, err := span(element, element, element[4:], make([]byte, 4)); err != nil {
 				return err
 			}
 			if err := t.page(ctx, pageID(element[8:]), depth+1); err != nil {
@@ -127,7 +127,7 @@ func (t *tree) elements(ctx context.Context, page []byte, depth int) error {
 
 // leaf checks an element of a leaf, and the bucket that it may be.
 func (t *tree) leaf(ctx context.Context, element []byte, depth int) error {
-	_, value, err := span(element, element[4:], element[8:], element[12:])
+	value, err := span(element, element[4:], element[8:], element[12:])
 	if err != nil || binary.NativeEndian.Uint32(element)&flagBucket == 0 {
 		return err
 	}
@@ -143,13 +143,13 @@ func (t *tree) leaf(ctx context.Context, element []byte, depth int) error {
 	return t.elements(ctx, value[16:], depth+1)
 }
 
-// span returns what an element names by a position and the sizes of a key and a value.
-func span(element, pos, ksize, vsize []byte) (key, value []byte, err error) {
-	start := int64(binary.NativeEndian.Uint32(pos))
-	middle := start + int64(binary.NativeEndian.Uint32(ksize))
-	end := middle + int64(binary.NativeEndian.Uint32(vsize))
+// span returns the value of an element, by its position and the sizes of its key and of
+// itself.
+func span(element, pos, ksize, vsize []byte) (value []byte, err error) {
+	start := int64(binary.NativeEndian.Uint32(pos)) + int64(binary.NativeEndian.Uint32(ksize))
+	end := start + int64(binary.NativeEndian.Uint32(vsize))
 	if end > int64(len(element)) {
-		return nil, nil, errors.New("an element reaches beyond its page")
+		return nil, errors.New("an element reaches beyond its page")
 	}
-	return element[start:middle], element[middle:end], nil
+	return element[start:end], nil
 }
