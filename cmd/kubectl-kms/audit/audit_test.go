@@ -299,8 +299,12 @@ func TestVerdict(t *testing.T) {
 		},
 		"a resource without objects": {
 			places:    []string{"snapshot\n" + newObject},
-			resources: []string{"secrets", "pandas.example.com"}, question: only(t, newARN), want: audit.Yes,
-			words: []string{"no object of pandas.example.com was read"},
+			resources: []string{"secrets", "pandas.example.com"}, question: only(t, newARN), want: audit.NotKnown,
+			words: []string{"but no object of pandas.example.com was read: is this its name?"},
+		},
+		"a resource of the configuration without objects": {
+			places: []string{"snapshot\n" + newObject}, config: strings.Replace(secretsV2, "[secrets]", "[secrets, pandas.example.com]", 1),
+			question: only(t, newARN), want: audit.Yes, words: []string{"; no object of pandas.example.com was read"},
 		},
 		"events are in question and nowhere": {
 			places:    []string{"snapshot\n" + newObject},

@@ -12,6 +12,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit/audittest"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
 )
 
 const schemaFile = "../../../deploy/kubectl-kms-audit.schema.json"
@@ -40,7 +42,7 @@ func everythingReport(t *testing.T) *audit.Report {
 	}, everything)
 }
 
-func printed(t *testing.T, r *audit.Report, form string) []byte {
+func printed(t testing.TB, r *audit.Report, form string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	if err := r.Print(&b, audit.PrintOptions{Form: form}); err != nil {
@@ -161,4 +163,31 @@ func TestPrintSaysThatItFailed(t *testing.T) {
 			t.Errorf("%s: want an error", form)
 		}
 	}
+}
+
+// Whatever etcd holds, audit ends, and prints nothing but plain ASCII.
+func FuzzRun(f *testing.F) {
+	f.Add("/registry/secrets/default/a", []byte("k8s:enc:kms:v2:aws:x"), "aws")
+	f.Add("/registry/a.b/c/\n", []byte("k8s:enc:aescbc:v1:k\u202e:"+strings.Repeat("x", 32)), "")
+	f.Add("/registry/apiregistration.k8s.io/apiservices/v1.a\x1b", []byte(`{"spec":{"service":{}}}`), "a:b")
+	f.Fuzz(func(t *testing.T, path string, value []byte, provider string) {
+		q := &audit.Question{}
+		var err error
+		if q.Key, err = audit.ParseKey("provider:" + provider); err != nil {
+			return
+		}
+		s := &audittest.Store{Values: []store.KeyValue{{Key: []byte("/registry/secrets/a/b")}, {Key: []byte(path), Value: value}, {Key: []byte(path), Value: value, Older: true}}}
+		s.Reading = store.Reading{Place: path, OlderRead: true, Unread: []string{path}, Caveats: []string{provider}}
+		r, err := audit.Run(t.Context(), []audit.Place{{Reader: s}}, audit.Options{Objects: true, Resources: []string{"secrets"}, Question: q})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, form := range audit.Forms() {
+			for _, b := range printed(t, r, form) {
+				if b != '\n' && (b < ' ' || b > '~') {
+					t.Fatalf("%s: %q is printed", form, b)
+				}
+			}
+		}
+	})
 }

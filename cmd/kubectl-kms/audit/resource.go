@@ -91,6 +91,15 @@ func groupOf(name string) (group string, known bool) {
 	return "", false
 }
 
+// CheckResource returns what is wrong with the name of a resource, and "" where nothing
+// is: one of another group than the core one needs it, or it would stand for nothing.
+func CheckResource(name string) string {
+	if group, known := groupOf(name); known && group != "" {
+		return "is of the group " + group + ": write " + name + "." + group
+	}
+	return ""
+}
+
 // aggregatedBy notes the group of an APIService that another server answers for: where
 // that one stores, nothing here tells. The groups of metrics are never stored.
 // APIServices are JSON in etcd; one that is encrypted tells nothing.

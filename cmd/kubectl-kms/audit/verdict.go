@@ -205,6 +205,11 @@ func (e *evidence) general(r *Report, q *Question, s *scope) {
 	if e.asked == 0 {
 		e.doubt("no object of %s was read", list(plain(s.names)))
 	}
+	if s.config == nil {
+		for _, name := range e.missing(s.names) {
+			e.doubt("no object of %s was read: is this its name?", name)
+		}
+	}
 	if s.config != nil {
 		for _, name := range slices.Sorted(maps.Keys(e.outside)) {
 			e.doubt("%s of %s, which %s does not encrypt, under it", report.Plural(e.outside[name], "object", "objects"), name, report.Plain(s.from))
@@ -221,6 +226,18 @@ func (e *evidence) general(r *Report, q *Question, s *scope) {
 	for _, reason := range r.incomplete() {
 		e.doubt("%s", reason)
 	}
+}
+
+// missing are the resources among names, wildcards left out, of which nothing was read.
+// Whoever types a name may have mistyped it; a configuration may be ahead of its cluster.
+func (e *evidence) missing(names []string) []string {
+	var out []string
+	for _, name := range names {
+		if name = report.Plain(name); !strings.HasPrefix(name, "*") && !e.found[name] && e.asked > 0 {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 // words say what is against it.
@@ -302,9 +319,9 @@ func (r *Report) basis(e *evidence, s *scope) []string {
 			out = append(out, fmt.Sprintf("outside the question: %s of %s under it", report.Plural(e.outside[name], "object", "objects"), name))
 		}
 	}
-	for _, name := range s.named() {
-		if !e.found[report.Plain(name)] && e.asked > 0 {
-			out = append(out, "no object of "+report.Plain(name)+" was read")
+	for _, name := range e.missing(s.named()) {
+		if s.config != nil || !slices.Contains(s.names, name) {
+			out = append(out, "no object of "+name+" was read")
 		}
 	}
 	if len(snapshots) == len(r.Places) {

@@ -171,7 +171,7 @@ func verdict(r *audit.Report) error {
 func (f *auditFlags) options() (o audit.Options, mistakes []string) {
 	wrong := func(format string, args ...any) { mistakes = append(mistakes, fmt.Sprintf(format, args...)) }
 	o = audit.Options{
-		Prefixes: f.prefixes, StripPrefix: strings.TrimSuffix(f.stripPrefix, "/"), Resources: f.resources, Objects: f.objects,
+		Prefixes: f.prefixes, StripPrefix: strings.TrimSuffix(f.stripPrefix, "/"), Resources: slices.Clone(f.resources), Objects: f.objects,
 	}
 	if !slices.Contains(audit.Forms(), f.output) {
 		wrong("--output: %.64q is none of %s", f.output, strings.Join(audit.Forms(), ", "))
@@ -184,10 +184,16 @@ func (f *auditFlags) options() (o audit.Options, mistakes []string) {
 	if f.stripPrefix != "" && !strings.HasPrefix(f.stripPrefix, "/") {
 		wrong("--strip-prefix: %.64q does not begin with a slash, as keys do", f.stripPrefix)
 	}
-	for _, m := range encryptionconfig.CheckResources(f.resources) {
+	for i, name := range f.resources {
+		o.Resources[i] = strings.TrimSpace(name) // after a comma
+		if text := audit.CheckResource(o.Resources[i]); text != "" {
+			wrong("--resources: %s %s", o.Resources[i], text)
+		}
+	}
+	for _, m := range encryptionconfig.CheckResources(o.Resources) {
 		wrong("--resources%s", m)
 	}
-	if slices.Contains(f.resources, "") {
+	if slices.Contains(o.Resources, "") {
 		wrong("--resources has an empty name")
 	}
 	text, only := f.expectUnused, false
