@@ -25,7 +25,7 @@ type member struct {
 	client   *clientv3.Client
 
 	revision int64  // that everything is read at
-	cluster  uint64 // its id
+	cluster  uint64 // its id, which etcd always has: k3s-io/kine, pkg/server, sends none
 
 	noStreams bool // is known to have none
 	page      int64

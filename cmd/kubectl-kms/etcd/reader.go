@@ -99,6 +99,9 @@ func (r *Reader) Read(ctx context.Context, prefixes []string, each func(store.Ke
 	if r.options.InsecureSkipVerify && m.endpoint.tls {
 		reading.Caveats = append(reading.Caveats, "The certificate of "+m.endpoint.url+" was not checked: it may be another server than etcd.")
 	}
+	if m.cluster == 0 {
+		reading.Caveats = append(reading.Caveats, m.endpoint.url+" is not etcd but speaks its protocol, as kine does: nobody knows whether all of it is of one revision.")
+	}
 	return reading, nil
 }
 
