@@ -10,6 +10,7 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -89,9 +90,11 @@ func (p *Progress) Place() int { return int(p.place.Load()) }
 
 // Bounds of what a report keeps, whatever etcd holds.
 const (
-	maxRows  = 20_000
-	maxPaths = 1_000
-	maxName  = 1_024 // bytes of a provider's name
+	maxRows     = 20_000
+	maxPaths    = 1_000
+	maxName     = 1_024 // bytes of a provider's name
+	maxPath     = 2_048 // bytes of a path, of which the rest is not shown
+	maxResource = 512   // bytes of a resource and its group: twice what Kubernetes allows
 )
 
 // errRows is what keeps memory bounded where somebody fills etcd with names.
@@ -117,7 +120,7 @@ func Run(ctx context.Context, places []Place, o Options) (*Report, error) {
 		}
 		var one *reading
 		read, err := store.ReadTwice(ctx, place.Reader, o.prefixes(), func() func(store.KeyValue) error {
-			one = &reading{o: o, scope: scope, rows: map[row]*tally{}, names: o.names(), aggregated: groups}
+			one = &reading{o: o, scope: scope, rows: map[row]*tally{}, names: o.names(), under: o.longestFirst(), aggregated: groups}
 			return one.add
 		})
 		if err != nil {
@@ -162,6 +165,7 @@ type reading struct {
 	scope      *scope
 	rows       map[row]*tally
 	names      []string        // of providers that are known
+	under      []string        // prefixes, the longest first: one may be below another
 	aggregated map[string]bool // groups of aggregated API servers
 	objects    []Object
 
@@ -217,10 +221,14 @@ func (o Options) names() []string {
 // clean writes a prefix as the keys of etcd begin.
 func clean(prefix string) string { return "/" + strings.Trim(prefix, "/") }
 
+func (o Options) longestFirst() []string {
+	return slices.SortedStableFunc(slices.Values(o.Prefixes), func(a, b string) int { return cmp.Compare(len(clean(b)), len(clean(a))) })
+}
+
 // objectAt returns what a key names, below whichever prefix it has.
 func (r *reading) objectAt(key string) (stored.Object, bool) {
 	key = strings.TrimPrefix(key, r.o.StripPrefix)
-	for _, p := range r.o.Prefixes {
+	for _, p := range r.under {
 		if o, ok := stored.ObjectAt(p, key); ok {
 			return o, true
 		}
@@ -244,8 +252,8 @@ func (r *reading) add(kv store.KeyValue) error {
 			r.notObjects++
 		}
 		return nil
-	case !ok:
-		r.unreadable.add(kv, "encrypted, and the path is of no shape that kube-apiserver writes")
+	case !ok || len(object.Resource)+len(object.Group) > maxResource:
+		r.unreadable.add(kv, "the path is of no shape that kube-apiserver writes")
 		return nil
 	case len(record.Provider) > maxName && !slices.Contains(r.names, record.Provider):
 		r.unreadable.add(kv, fmt.Sprintf("the provider's name has %d bytes", len(record.Provider)))
@@ -282,7 +290,7 @@ func (r *reading) count(at row, object stored.Object, record stored.Record, kv s
 		t.seeds[seed(id[:16])] = struct{}{}
 	}
 	if r.o.Objects && r.scope.inTheWay(r.o.Question, at) {
-		line := Object{Path: report.Plain(string(kv.Key)), Namespace: quoted(object.Namespace), Name: report.Plain(object.Name), ModRevision: kv.ModRevision, Under: at.report(r.o)}
+		line := Object{Path: report.Clip(string(kv.Key), maxPath), Namespace: quoted(object.Namespace), Name: report.Clip(object.Name, maxPath), ModRevision: kv.ModRevision, Under: at.report(r.o)}
 		if record.Wrapped != nil {
 			line.Seed = hex.EncodeToString(id[:16])
 		}

@@ -3,6 +3,7 @@ package audit_test
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -235,6 +236,11 @@ func TestVerdict(t *testing.T) {
 			places:   []string{"snapshot\n/kubernetes.io/secrets/default/a v2 aws " + newARN + "\n/openshift.io/routes/default/a v2 aws " + oldARN + "\n"},
 			prefixes: []string{"kubernetes.io", "/openshift.io/"}, resources: []string{"secrets", "routes.route.openshift.io"},
 			question: unused(t, oldARN), want: audit.No, words: []string{"prefixes /kubernetes.io, /openshift.io"},
+		},
+		"a resource whose path has no group": {
+			places:   []string{"snapshot\n/kubernetes.io/secrets/default/a v2 aws " + newARN + "\n/openshift.io/routes/default/a v2 aws " + newARN + "\n"},
+			prefixes: []string{"kubernetes.io", "/openshift.io/"}, resources: []string{"secrets", "routes.route.openshift.io"},
+			question: unused(t, oldARN), want: audit.Yes,
 		},
 		"events in an etcd of their own": {
 			places: []string{"snapshot\n" + newObject}, elsewhere: []string{"events"}, question: only(t, newARN), want: audit.NotKnown,
@@ -542,6 +548,14 @@ func TestAnotherSeedAloneIsNeverStale(t *testing.T) {
 	}
 }
 
+func TestThePrefixBelowAnotherCounts(t *testing.T) {
+	t.Parallel()
+	r := run(t, audit.Options{Prefixes: []string{"/a", "/a/b"}}, "snapshot\n/a/b/namespaces/x plaintext\n/a/secrets/ns/x plaintext\n")
+	if rows := r.Places[0].Rows; len(rows) != 2 || rows[0].Resource != "namespaces" || rows[1].Resource != "secrets" {
+		t.Errorf("%+v: want namespaces and secrets", rows)
+	}
+}
+
 func TestAPrefixOfAProxyIsTakenAway(t *testing.T) {
 	t.Parallel()
 	r := run(t, audit.Options{StripPrefix: "/cluster-1"}, "snapshot\n/cluster-1/registry/secrets/default/a plaintext\n/cluster-2/registry/secrets/default/a plaintext\n")
@@ -630,6 +644,21 @@ func TestMemoryIsBoundedWhateverEtcdHolds(t *testing.T) {
 	fmt.Fprintf(&b, "/registry/secrets/default/long aescbc %s\n", strings.Repeat("n", 2000))
 	if u := run(t, audit.Options{}, b.String()).Places[0].Unreadable; u.Count != 1101 || len(u.Values) != 1000 {
 		t.Errorf("%d values of %d are listed, want 1000 of 1101", len(u.Values), u.Count)
+	}
+	huge := strings.Repeat("h", 100_000)
+	r := run(t, audit.Options{Objects: true}, "snapshot\n/registry/"+huge+"/a plaintext\n/registry/secrets/"+huge+"/a raw k8s:enc:x\n/registry/secrets/default/"+huge+" plaintext\n"+
+		"/registry/apiregistration.k8s.io/apiservices/v1."+huge+" raw {\"spec\":{\"service\":{}}}\n")
+	if data, err := json.Marshal(r); err != nil || len(data) > 20_000 || r.Places[0].Unreadable.Count != 2 {
+		t.Errorf("paths of 100,000 bytes make a report of %d, %v", len(data), err)
+	}
+	b.Reset()
+	b.WriteString("snapshot\n")
+	for i := range 1000 {
+		fmt.Fprintf(&b, "/registry/secrets/default/a%d v1 n%d\n/registry/secrets/default/b%d aescbc n%d\n", i, i, i, i)
+	}
+	v := run(t, audit.Options{Resources: []string{"secrets"}, Question: only(t, newARN)}, b.String()).Verdict
+	if len(v.Reasons) > 50 || len(v.Text) > 10_000 || !strings.Contains(v.Text, "and 980 more kinds") {
+		t.Errorf("%d reasons, %d bytes of verdict", len(v.Reasons), len(v.Text))
 	}
 	b.Reset()
 	b.WriteString("snapshot\n")

@@ -98,7 +98,7 @@ type UnreadableItem struct {
 
 func (u *Unreadable) add(kv store.KeyValue, reason string) {
 	if u.Count++; u.Count <= maxPaths {
-		u.Values = append(u.Values, UnreadableItem{report.Plain(string(kv.Key)), kv.Older, reason})
+		u.Values = append(u.Values, UnreadableItem{report.Clip(string(kv.Key), maxPath), kv.Older, reason})
 	}
 }
 

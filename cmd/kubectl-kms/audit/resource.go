@@ -123,6 +123,6 @@ func (r *reading) aggregatedBy(at row, o stored.Object, value []byte) {
 		return
 	}
 	if service.Spec.Service != nil && len(r.aggregated) < maxPaths {
-		r.aggregated[group] = true
+		r.aggregated[strings.Clone(group[:min(len(group), maxResource)])] = true
 	}
 }

@@ -57,6 +57,17 @@ func (s *scope) has(r resource) certainty {
 	return certain(ok && entry.Encrypts())
 }
 
+// standFor are the names without wildcards that stand for a resource.
+func (s *scope) standFor(r resource) []string {
+	out := []string{r.String()}
+	for _, text := range s.names {
+		if name, _, _ := strings.Cut(text, "."); r.unplaced && name == r.name {
+			out = append(out, text)
+		}
+	}
+	return out
+}
+
 func (s *scope) hasUnplaced(r resource) certainty {
 	wildcard := false
 	for _, text := range s.names {

@@ -70,12 +70,13 @@ func notRead(places []PlaceReport, readings []*reading, o Options, aggregated ma
 	if aggregated[""] {
 		out = append(out, "what aggregated API servers store, if there are any: their list is encrypted")
 	}
+	var others []string
 	for _, group := range slices.Sorted(maps.Keys(aggregated)) {
 		if group != "" {
-			out = append(out, "what the aggregated API server of "+report.Plain(group)+" stores")
+			others = append(others, "what the aggregated API server of "+report.Plain(group)+" stores")
 		}
 	}
-	return out
+	return append(out, few(others, "aggregated API servers")...)
 }
 
 // hasObjects reports whether the place holds objects of a resource, named as in an
@@ -94,6 +95,7 @@ type evidence struct {
 	asked, against, older int64
 	found                 map[string]bool  // resources in question with an object
 	rows                  map[string]int64 // that are against it, in words
+	rowDoubts             map[string]bool  // what is in doubt about rows, in words
 	doubts                []string
 	outside               map[string]int64 // resources that it is not about, under the key whose use it asks for
 }
@@ -106,13 +108,13 @@ func (e *evidence) doubt(format string, args ...any) {
 
 func answer(r *Report, readings []*reading, o Options, s *scope) *Verdict {
 	q := o.Question
-	e := &evidence{found: map[string]bool{}, rows: map[string]int64{}, outside: map[string]int64{}}
+	e := &evidence{found: map[string]bool{}, rows: map[string]int64{}, rowDoubts: map[string]bool{}, outside: map[string]int64{}}
 	for _, reading := range readings {
 		for at, t := range reading.rows {
 			e.weigh(q, s, at, t)
 		}
 	}
-	slices.Sort(e.doubts)
+	e.doubts = few(slices.Sorted(maps.Keys(e.rowDoubts)), "doubts of this kind")
 	e.general(r, q, s)
 	v := &Verdict{
 		Question: q.String(), Key: report.Plain(q.Key.String()), Resources: plain(s.names),
@@ -147,23 +149,31 @@ func (e *evidence) weigh(q *Question, s *scope, at row, t *tally) {
 		return
 	case notKnown:
 		if against != no && t.objects+older > 0 {
-			e.doubt("%s of %s, whose group its path does not tell", report.Plural(t.objects+older, "object", "objects"), name)
+			e.rowDoubts[fmt.Sprintf("%s of %s, whose group its path does not tell", report.Plural(t.objects+older, "object", "objects"), name)] = true
 		}
 		return
 	case yes:
 	}
 	e.asked += t.objects
-	e.found[name] = e.found[name] || t.objects > 0
+	if t.objects > 0 {
+		for _, text := range s.standFor(at.resource) {
+			e.found[report.Plain(text)] = true
+		}
+	}
 	switch against {
 	case yes:
 		e.against += t.objects
 		e.older += older
 		if t.objects > 0 {
-			e.rows[name+" under "+at.words()] += t.objects
+			words := name + " under " + at.words()
+			if q.Only && at.keyID != "" {
+				words += " (" + report.Clip(at.keyID, 256) + ")"
+			}
+			e.rows[words] += t.objects
 		}
 	case notKnown:
 		if t.objects+older > 0 {
-			e.doubt("%s of %s under %s: %s", numbers(t.objects, older), name, at.words(), at.why())
+			e.rowDoubts[fmt.Sprintf("%s of %s under %s: %s", numbers(t.objects, older), name, at.words(), at.why())] = true
 		}
 	case no:
 	}
@@ -246,17 +256,27 @@ func (e *evidence) words() []string {
 	for _, text := range slices.Sorted(maps.Keys(e.rows)) {
 		out = append(out, report.Plural(e.rows[text], "object", "objects")+" of "+text)
 	}
+	out = few(out, "kinds")
 	if e.older > 0 {
 		out = append(out, report.Plural(e.older, "older revision", "older revisions")+" under it, until etcd compacts")
 	}
 	return out
 }
 
+// few are no more than a person reads, and how many there are besides.
+func few(texts []string, what string) []string {
+	const most = 20
+	if len(texts) > most {
+		return append(texts[:most:most], fmt.Sprintf("and %d more %s", len(texts)-most, what))
+	}
+	return texts
+}
+
 // list names a few of many.
 func list(texts []string) string {
-	const few = 6
-	if len(texts) > few {
-		return strings.Join(texts[:few], ", ") + fmt.Sprintf(" and %d more", len(texts)-few)
+	const most = 6
+	if len(texts) > most {
+		return strings.Join(texts[:most], ", ") + fmt.Sprintf(" and %d more", len(texts)-most)
 	}
 	return strings.Join(texts, ", ")
 }
