@@ -12,6 +12,7 @@ require (
 	go.yaml.in/yaml/v3 v3.0.6
 	google.golang.org/grpc v1.85.0
 	google.golang.org/protobuf v1.36.12
+	sigs.k8s.io/aws-encryption-provider v0.0.0-00010101000000-000000000000
 	sigs.k8s.io/aws-encryption-provider/test/e2e v0.0.0-00010101000000-000000000000
 )
 
@@ -27,7 +28,6 @@ require (
 	golang.org/x/text v0.43.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20260817212433-ac3dfec99bb1 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
-	sigs.k8s.io/aws-encryption-provider v0.0.0-00010101000000-000000000000 // indirect
 )
 
 replace (
