@@ -28,7 +28,7 @@ type stored struct {
 // compactions, of both minors, the living etcd, its snapshot and its copied database
 // all hold what was written last.
 func TestFilesEqualTheLivingEtcd(t *testing.T) {
-	seed := uint64(time.Now().UnixNano()) //nolint:gosec // no secret
+	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	for _, v := range etcdtest.Versions() {
 		t.Run(string(v), func(t *testing.T) {
