@@ -19,6 +19,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/etcdtest"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
+	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 	"sigs.k8s.io/aws-encryption-provider/test/e2e/cluster"
 )
 
@@ -184,7 +185,7 @@ func TestUsersOfEtcd(t *testing.T) {
 			e.Put("/registry/a", "a")
 			e.Put("/openshift.io/a", "a")
 			addUsers(t, e.Client())
-			o := Options{Endpoints: []string{e.URL}, User: "reader", Password: "right"}
+			o := Options{Endpoints: []string{e.URL}, User: "reader", Password: secret.Bytes("right")}
 			reading, err := attempt(t, o)
 			if err != nil || reading.Keys != 1 || len(reading.Unread) != 1 || reading.Unread[0] != store.UnreadUnknown {
 				t.Errorf("%+v, %v", reading, err)
@@ -197,10 +198,15 @@ func TestUsersOfEtcd(t *testing.T) {
 			want(t, err, "etcd does not let user reader read this", "grant-permission")
 			_, err = attempt(t, Options{Endpoints: []string{e.URL}})
 			want(t, err, "etcd has users of its own and was told none", "ETCDCTL_USER")
-			_, err = attempt(t, Options{Endpoints: []string{e.URL}, User: "reader", Password: "wrong"})
+			o.Password = secret.Bytes("Wr0ng")
+			o.Endpoints = append(o.Endpoints, e.URL)
+			_, err = attempt(t, o)
 			want(t, err, "does not know user reader with this password")
-			if strings.Contains(err.Error(), "wrong") {
+			if strings.Contains(fmt.Sprintf("%v %+v %#v", err, o, o), "Wr0ng") {
 				t.Errorf("the password is shown: %v", err)
+			}
+			if strings.Count(err.Error(), "does not know") != 1 {
+				t.Errorf("each member was asked: %v", err)
 			}
 		})
 	}

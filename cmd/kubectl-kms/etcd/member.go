@@ -48,12 +48,19 @@ func (r *Reader) connect(ctx context.Context, below store.Prefixes) (*member, er
 		if err == nil {
 			return m, nil
 		}
-		failed = append(failed, err)
-		if ctx.Err() != nil {
+		switch failed = append(failed, err); {
+		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
+		case refused(err): // as every other member would
+			return nil, err
 		}
 	}
 	return nil, errors.Join(failed...)
+}
+
+// refused reports whether a member answered, and does not let this user read.
+func refused(err error) bool {
+	return errors.Is(err, errDenied) || errors.Is(err, rpctypes.ErrUserEmpty) || errors.Is(err, rpctypes.ErrAuthFailed)
 }
 
 // try connects to one member and asks it for the revision.
@@ -74,7 +81,7 @@ func (r *Reader) try(ctx context.Context, e endpoint, below store.Prefixes) (*me
 		MaxCallRecvMsgSize:   maxMessage,
 		MaxUnaryRetries:      3,
 		Username:             r.options.User,
-		Password:             r.options.Password,
+		Password:             string(r.options.Password),
 		Logger:               zap.NewNop(),
 		// etcd is near: no proxy of the environment is asked. A slow reader of one page
 		// does not make the connection sleep.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
+	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
 // Options say where etcd is and as whom to read it. They are those of etcdctl.
@@ -25,7 +26,7 @@ type Options struct {
 	InsecureSkipVerify bool   // takes any certificate, which becomes a caveat
 
 	User     string // of etcd's own users; empty: none
-	Password string
+	Password secret.Bytes
 
 	// Progress is called, from the goroutine of Read, after each answer of etcd. It may
 	// be nil.
@@ -41,17 +42,19 @@ func FromEnvironment(lookup func(string) (string, bool)) (Options, error) {
 		return value
 	}
 	o := Options{
-		CACert:   get("CACERT"),
-		Cert:     get("CERT"),
-		Key:      get("KEY"),
-		User:     get("USER"),
-		Password: get("PASSWORD"),
+		CACert: get("CACERT"),
+		Cert:   get("CERT"),
+		Key:    get("KEY"),
+		User:   get("USER"),
+	}
+	if password := get("PASSWORD"); password != "" {
+		o.Password = secret.Bytes(password)
 	}
 	if endpoints := get("ENDPOINTS"); endpoints != "" {
 		o.Endpoints = strings.Split(endpoints, ",")
 	}
-	if user, password, both := strings.Cut(o.User, ":"); both && o.Password == "" {
-		o.User, o.Password = user, password
+	if user, password, both := strings.Cut(o.User, ":"); both && o.Password == nil {
+		o.User, o.Password = user, secret.Bytes(password)
 	}
 	if text := get("INSECURE_SKIP_TLS_VERIFY"); text != "" {
 		skip, err := strconv.ParseBool(text)

@@ -6,6 +6,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
 // TestFromEnvironment: the variables of etcdctl.
@@ -21,10 +23,10 @@ func TestFromEnvironment(t *testing.T) {
 			"ETCDCTL_USER": "user", "ETCDCTL_PASSWORD": "password", "ETCDCTL_INSECURE_SKIP_TLS_VERIFY": "true",
 		}, Options{
 			Endpoints: []string{"https://a:2379", "https://b:2379"}, CACert: "ca", Cert: "cert", Key: "key",
-			User: "user", Password: "password", InsecureSkipVerify: true,
+			User: "user", Password: secret.Bytes("password"), InsecureSkipVerify: true,
 		}},
-		{"user and password in one", map[string]string{"ETCDCTL_USER": "user:pass:word"}, Options{User: "user", Password: "pass:word"}},
-		{"a colon in the user", map[string]string{"ETCDCTL_USER": "a:b", "ETCDCTL_PASSWORD": "p"}, Options{User: "a:b", Password: "p"}},
+		{"user and password in one", map[string]string{"ETCDCTL_USER": "user:pass:word"}, Options{User: "user", Password: secret.Bytes("pass:word")}},
+		{"a colon in the user", map[string]string{"ETCDCTL_USER": "a:b", "ETCDCTL_PASSWORD": "p"}, Options{User: "a:b", Password: secret.Bytes("p")}},
 		{"not skipped", map[string]string{"ETCDCTL_INSECURE_SKIP_TLS_VERIFY": "0"}, Options{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
