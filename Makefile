@@ -23,7 +23,7 @@ LDFLAGS := -s -w$(if $(DOCS_URL), -X "main.docsURL=$(DOCS_URL)")
 BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=$(VCS) -tags $(TAGS) -ldflags '$(LDFLAGS)'
 
 # Every Go module of this checkout; these build other people's servers.
-MODULES := . $(patsubst ./%/go.mod,%,$(sort $(wildcard ./tools/go.mod ./tools/*/go.mod ./test/*/go.mod ./test/cluster/*/go.mod ./test/loaders/*/go.mod)))
+MODULES := . $(patsubst ./%/go.mod,%,$(sort $(wildcard ./cmd/*/go.mod ./tools/go.mod ./tools/*/go.mod ./test/*/go.mod ./test/cluster/*/go.mod ./test/loaders/*/go.mod)))
 LOADERS := $(filter test/loaders/%,$(MODULES))
 SERVERS := $(filter test/cluster/%,$(MODULES)) $(LOADERS)
 
@@ -53,6 +53,11 @@ help: ## Say what there is to make
 .PHONY: build
 build: ## Build the program: bin/aws-encryption-provider
 	$(BUILD) -o $(PROGRAM) ./cmd/aws-encryption-provider
+
+.PHONY: build-kubectl-kms
+build-kubectl-kms: ## Build the operator's tool, kubectl kms: bin/kubectl-kms
+	CGO_ENABLED=0 go -C cmd/kubectl-kms build -trimpath -buildvcs=$(VCS) -tags $(TAGS) -ldflags '-s -w' -o $(CURDIR)/bin/kubectl-kms .
+	@ln -sf kubectl-kms bin/kubectl_complete-kms
 
 .PHONY: run
 run: build ## Build and run it over an emulated AWS KMS (ARGS=...)
@@ -95,13 +100,19 @@ release-draft: ## A draft of a release on GitHub, of bin/release (VERSION=v1.2.3
 	@hack/release-draft.sh '$(VERSION)'
 
 .PHONY: test
-test: test-unit test-docs test-release test-manifests test-loaders test-observability test-e2e ## All tests: unit with the race detector, docs, release, manifests, loaders, alerts, end to end
+test: test-unit test-kubectl-kms test-docs test-release test-manifests test-loaders test-observability test-e2e ## All tests: unit with the race detector, kubectl kms, docs, release, manifests, loaders, alerts, end to end
 
 .PHONY: test-unit race
 test-unit: ## Unit tests with the race detector
 	@echo '== unit tests with the race detector'
 	go test -race -timeout $(UNIT_TIMEOUT) $(TESTFLAGS) ./...
 race: test-unit ## The same as test-unit
+
+# -count=1: Go does not see the servers that it runs.
+.PHONY: test-kubectl-kms
+test-kubectl-kms: servers ## kubectl kms, on real etcds of two minors, with the race detector
+	@echo '== kubectl kms, on real etcds'
+	go -C cmd/kubectl-kms test -race -count=1 -timeout $(UNIT_TIMEOUT) $(TESTFLAGS) ./...
 
 # -count=1: Go does not see the files of other modules that it reads.
 .PHONY: test-docs

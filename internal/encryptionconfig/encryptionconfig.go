@@ -17,6 +17,7 @@ package encryptionconfig
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -154,3 +155,35 @@ func (p Provider) String() string {
 
 // GoString returns the same as String: no key is printed.
 func (p Provider) GoString() string { return p.String() }
+
+// Encrypts reports whether one of the providers encrypts, be it not the first: then
+// some of the resources' objects may be encrypted.
+func (r Resource) Encrypts() bool { return slices.ContainsFunc(r.Providers, encrypts) }
+
+// Names returns what the providers store with all that they encrypt: names of kms
+// entries and of local keys, each as often as it stands there.
+func (c *Configuration) Names() []string {
+	var names []string
+	for _, r := range c.Resources {
+		for _, p := range r.Providers {
+			if p.KMS != nil {
+				names = append(names, p.KMS.Name)
+			}
+			for _, k := range p.LocalKeys() {
+				names = append(names, k.Name)
+			}
+		}
+	}
+	return names
+}
+
+// LocalKeys returns the keys of aesgcm, aescbc or secretbox, the first of which
+// writes. Other providers have none.
+func (p Provider) LocalKeys() []Key {
+	for _, keys := range []*Keys{p.AESGCM, p.AESCBC, p.Secretbox} {
+		if keys != nil {
+			return keys.Keys
+		}
+	}
+	return nil
+}

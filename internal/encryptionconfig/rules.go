@@ -71,6 +71,26 @@ func (r resource) covers(other resource) bool {
 	return r == other || r == everything() || r.name == "*" && r.group == other.group
 }
 
+// Covers reports whether a name in a list of resources, such as "secrets",
+// "pandas.example.com", "*.apps" or "*.*", stands for a resource. The group of the
+// core resources is empty.
+func Covers(text, name, group string) bool {
+	return resourceOf(text).covers(resource{name, group})
+}
+
+// For returns the providers of a resource: those of the first entry that covers it, as
+// kube-apiserver takes them. ok is false where none does and the resource is stored in
+// the clear. [Parse] refuses files in which a wildcard comes before what it covers.
+func (c *Configuration) For(name, group string) (r Resource, ok bool) {
+	i := slices.IndexFunc(c.Resources, func(r Resource) bool {
+		return slices.ContainsFunc(r.Resources, func(text string) bool { return Covers(text, name, group) })
+	})
+	if i < 0 {
+		return Resource{}, false
+	}
+	return c.Resources[i], true
+}
+
 // CheckResources returns what kube-apiserver would refuse of a list of resources.
 // Paths are such as "[1]".
 func CheckResources(names []string) Mistakes { return checkNames(names, "") }

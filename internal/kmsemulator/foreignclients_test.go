@@ -4,10 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"io"
 	"maps"
 	"os"
@@ -18,6 +15,7 @@ import (
 	"testing"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/nodetest"
 )
 
 // clientsDir holds the pinned client and its driver.
@@ -51,66 +49,13 @@ type result struct {
 	Known     bool
 }
 
-// installClient returns a folder with the node_modules of the lock file, from
-// the user's cache or by npm. It is there for good once it is complete.
-func installClient(t *testing.T) string {
-	t.Helper()
-	lock, err := os.ReadFile(filepath.Join(clientsDir, "package-lock.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum := sha256.Sum256(lock)
-	parent := filepath.Join(cache, "aws-encryption-provider", "clients")
-	dir := filepath.Join(parent, hex.EncodeToString(sum[:8]))
-	modules := filepath.Join(dir, "node_modules")
-	if _, err := os.Stat(modules); err == nil {
-		return modules
-	}
-	if err := os.MkdirAll(parent, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	temp, err := os.MkdirTemp(parent, "installing-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = os.RemoveAll(temp) }()
-	for _, name := range []string{"package.json", "package-lock.json"} {
-		copyFile(t, filepath.Join(clientsDir, name), filepath.Join(temp, name))
-	}
-	npm := exec.CommandContext(t.Context(), "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
-	npm.Dir = temp
-	if out, err := npm.CombinedOutput(); err != nil {
-		t.Fatalf("installing AWS's JavaScript client by npm ci: %v\n%s", err, out)
-	}
-	// Another process may have been faster; then its folder is as good.
-	if err := os.Rename(temp, dir); err != nil && !errors.Is(err, os.ErrExist) {
-		t.Fatal(err)
-	}
-	return modules
-}
-
-func copyFile(t *testing.T, from, to string) {
-	t.Helper()
-	text, err := os.ReadFile(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(to, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func startForeignClient(t *testing.T, s *kmstest.Server) *foreignClient {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.Symlink(installClient(t), filepath.Join(dir, "node_modules")); err != nil {
+	if err := os.Symlink(nodetest.Install(t, clientsDir), filepath.Join(dir, "node_modules")); err != nil {
 		t.Fatal(err)
 	}
-	copyFile(t, filepath.Join(clientsDir, "kms.mjs"), filepath.Join(dir, "kms.mjs"))
+	nodetest.Copy(t, filepath.Join(clientsDir, "kms.mjs"), filepath.Join(dir, "kms.mjs"))
 	// The test's context ends before its cleanups; closing stdin ends the client.
 	node := exec.CommandContext(context.WithoutCancel(t.Context()), "node", filepath.Join(dir, "kms.mjs"))
 	node.Env = append(os.Environ(), append(s.Env(), "NODE_NO_WARNINGS=1")...)

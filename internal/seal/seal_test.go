@@ -8,6 +8,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
@@ -48,7 +49,41 @@ func loadVectors(t *testing.T) []vector {
 		}
 		all = append(all, vectors...)
 	}
+	plain, err := filepath.Glob("testdata/vectors/*.txt")
+	if err != nil || len(plain) < len(all) {
+		t.Fatalf("%d plain vectors of %d: %v", len(plain), len(all), err)
+	}
+	for _, file := range plain {
+		all = append(all, loadPlain(t, file))
+	}
 	return all
+}
+
+// loadPlain reads a vector as docs/format.md has them: lines of NAME: VALUE, bytes in hex.
+func loadPlain(t *testing.T, file string) (v vector) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Name = filepath.Base(file)
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
+		switch {
+		case strings.HasPrefix(line, "#"):
+		case name == "api":
+			v.Bare = value == "v1"
+		case name == "ciphertext":
+			v.Ciphertext = value
+		case name == "blob":
+			v.Blob = value
+		case name == "refused":
+			v.Refused = value
+		default:
+			t.Fatalf("%s: %q is not known, so the vector would be half read", file, line)
+		}
+	}
+	return v
 }
 
 func long(t *testing.T, digits string, repeat int) []byte {

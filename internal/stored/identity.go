@@ -18,10 +18,14 @@ func (r Record) SourceID() SourceID {
 	if r.Wrapped == nil {
 		return SourceID{}
 	}
-	b := []byte(r.Format)
+	var room [1 << 10]byte // most fit, and none of these leaves the stack
+	b := append(room[:0], r.Format...)
 	b = append(b, byte(r.Source&0xff))
 	b = appendPart(b, r.Wrapped)
 	b = appendPart(b, []byte(r.KeyID))
+	if len(r.Annotations) == 0 {
+		return sha256.Sum256(b)
+	}
 	for _, name := range slices.Sorted(maps.Keys(r.Annotations)) {
 		b = appendPart(b, []byte(name))
 		b = appendPart(b, r.Annotations[name])

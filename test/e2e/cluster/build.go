@@ -99,13 +99,22 @@ func servers(root string) ([]server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []server{
-		kube,
-		{
-			name: "etcd", env: "ETCD", module: "test/cluster/etcd",
-			of: "go.etcd.io/etcd/server/v3", typical: "half a minute on 2 cores",
-		},
-	}, nil
+	return []server{kube, etcd()}, nil
+}
+
+func etcd() server {
+	return server{
+		name: "etcd", env: "ETCD", module: "test/cluster/etcd",
+		of: "go.etcd.io/etcd/server/v3", typical: "half a minute on 2 cores",
+	}
+}
+
+// oldEtcd is the minor before: it has no RangeStream.
+func oldEtcd() server {
+	return server{
+		name: "etcd", env: "ETCD_3_6", module: "test/cluster/etcd-3.6",
+		of: "go.etcd.io/etcd/server/v3", typical: "half a minute on 2 cores",
+	}
 }
 
 // Clients are what one types commands of.
@@ -178,6 +187,32 @@ func BuildClients(ctx context.Context, progress io.Writer) (Clients, error) {
 		return Clients{}, err
 	}
 	return Clients{Kubectl: found[0], Etcdctl: found[1], Etcdutl: found[2]}, nil
+}
+
+// BuildOldEtcd does the same for etcd 3.6 (ETCD_3_6).
+func BuildOldEtcd(ctx context.Context, progress io.Writer) (path string, err error) {
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	found, err := findAll(ctx, root, []server{oldEtcd()}, progress)
+	if err != nil {
+		return "", err
+	}
+	return found[0], nil
+}
+
+// BuildEtcd does the same for etcd alone (ETCD).
+func BuildEtcd(ctx context.Context, progress io.Writer) (path string, err error) {
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	found, err := findAll(ctx, root, []server{etcd()}, progress)
+	if err != nil {
+		return "", err
+	}
+	return found[0], nil
 }
 
 func findAll(ctx context.Context, root string, all []server, progress io.Writer) (found []string, err error) {

@@ -37,12 +37,18 @@ func NewHost(ctx context.Context, dir string, progress io.Writer) (*Host, error)
 	if err != nil {
 		return nil, err
 	}
+	return NewHostOf(bin), nil
+}
+
+// NewHostOf returns a Host with the programs that bin names. It can start no
+// others.
+func NewHostOf(bin Binaries) *Host {
 	return &Host{
 		Bin:      bin,
 		starting: make(chan struct{}, maxStarting),
 		ports:    portsBeside(outgoing()),
 		taken:    map[int]bool{},
-	}, nil
+	}
 }
 
 // environment is what every program gets: enough to run, and nothing of the

@@ -1,8 +1,7 @@
-// Command servers builds the kube-apiserver and the etcd that the end-to-end
-// tests run, and the clients that the docs' blocks run, unless the cache has
-// them, and prints where they are. Running it
-// before the tests keeps minutes of compilation out of their time limit and
-// shows how far it is.
+// Command servers builds the kube-apiserver and the etcds that the tests run, and
+// the clients that the docs' blocks run, unless the cache has them, and prints
+// where they are. Running it before the tests keeps minutes of compilation out of
+// their time limit and shows how far it is.
 package main
 
 import (
@@ -22,11 +21,16 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	oldEtcd, err := cluster.BuildOldEtcd(ctx, os.Stderr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	clients, err := cluster.BuildClients(ctx, os.Stderr)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	fmt.Printf("KUBE_APISERVER=%s\nETCD=%s\nKUBECTL=%s\nETCDCTL=%s\nETCDUTL=%s\n",
-		bin.APIServer, bin.Etcd, clients.Kubectl, clients.Etcdctl, clients.Etcdutl)
+	fmt.Printf("KUBE_APISERVER=%s\nETCD=%s\nETCD_3_6=%s\nKUBECTL=%s\nETCDCTL=%s\nETCDUTL=%s\n",
+		bin.APIServer, bin.Etcd, oldEtcd, clients.Kubectl, clients.Etcdctl, clients.Etcdutl)
 }

@@ -1,0 +1,157 @@
+package audit
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
+	"sigs.k8s.io/aws-encryption-provider/internal/stored"
+)
+
+// A Question asks about a key. Its answer is yes, no or "not known".
+type Question struct {
+	Only bool // is everything under the key? Else: is nothing under it?
+	Key  Key
+}
+
+// String returns the flag that asks it.
+func (q Question) String() string {
+	if q.Only {
+		return "expect-only"
+	}
+	return "expect-unused"
+}
+
+// A Key is what people call what protects objects. The zero value is none; see
+// [ParseKey].
+type Key struct {
+	text string
+	kind keyKind
+	ref  keyref.Ref // of a key ARN or a key id without parameters
+}
+
+type keyKind uint8
+
+const (
+	byKeyID keyKind = iota
+	byHash
+	byProvider
+	asPlaintext
+)
+
+// ParseKey reads a key's name: an ARN, under which every key_id of the key counts; a
+// key_id; its "sha256:" as metrics and logs of API servers have it; provider:NAME; or
+// plaintext.
+func ParseKey(text string) (Key, error) {
+	name, isProvider := strings.CutPrefix(text, "provider:")
+	hash, isHash := strings.CutPrefix(text, "sha256:")
+	switch {
+	case text == "":
+		return Key{}, errors.New("is empty: give a key's ARN, a key_id, its sha256:, provider:NAME or plaintext")
+	case text == "plaintext":
+		return Key{text: "plaintext", kind: asPlaintext}, nil
+	case isProvider && name == "":
+		return Key{}, errors.New("names no provider: want provider:NAME")
+	case isProvider:
+		return Key{text: text, kind: byProvider}, nil
+	case isHash:
+		if raw, err := hex.DecodeString(hash); err != nil || len(raw) != sha256.Size {
+			return Key{}, errors.New("is no hash: want sha256: and 64 hex digits")
+		}
+		return Key{text: "sha256:" + strings.ToLower(hash), kind: byHash}, nil
+	}
+	if wrong := keyref.Slip(text); wrong != "" {
+		return Key{}, errors.New(wrong)
+	}
+	k := Key{text: text}
+	ref, err := parseRef(text)
+	if err != nil && strings.HasPrefix(text, "arn:") && !strings.Contains(text, "?") {
+		return Key{}, fmt.Errorf("%w: a mistyped key would count as unused", err)
+	}
+	if err == nil && !ref.IsAlias() {
+		k.ref = ref
+	}
+	return k, nil
+}
+
+// parseRef reads a key's name, and also that of a multi-Region key as key_ids have it:
+// without a Region.
+func parseRef(text string) (keyref.Ref, error) {
+	return keyref.Parse(strings.Replace(text, ":kms::", ":kms:any-region:", 1))
+}
+
+// String returns the key as it was asked about.
+func (k Key) String() string { return k.text }
+
+// provider is the NAME of provider:NAME.
+func (k Key) provider() string { return strings.TrimPrefix(k.text, "provider:") }
+
+// A certainty is whether something holds, as far as bytes tell.
+type certainty uint8
+
+const (
+	no certainty = iota
+	yes
+	notKnown
+)
+
+// protects reports whether the key protects what is stored so. A key is compared as a
+// whole, or by the parts of its ARN: never by a part of a text, since annotations and
+// key_ids of others may contain an ARN.
+func (k Key) protects(u under) certainty {
+	switch k.kind {
+	case asPlaintext:
+		return certain(u.format == stored.Plaintext)
+	case byProvider:
+		return certain(u.format != stored.Plaintext && u.provider == k.provider())
+	case byHash, byKeyID:
+	}
+	switch {
+	case u.format == stored.KMSv1:
+		return notKnown // its bytes name no key
+	case u.format != stored.KMSv2:
+		return no
+	case k.kind == byHash:
+		return certain(hashOf(u.keyID) == k.text)
+	case u.keyID == k.text:
+		return yes
+	case k.ref.ID == "":
+		return no
+	}
+	return k.names(keyref.ParseState(u.keyID).Key)
+}
+
+// names compares the key with the one that a key_id is of. A replica of a multi-Region
+// key is the same key. The predecessor's key_ids are whatever its --key was: an
+// alias may stand for any key.
+func (k Key) names(key string) certainty {
+	if key == k.ref.KeyID() {
+		return yes
+	}
+	ref, err := parseRef(key)
+	switch {
+	case err != nil:
+		return no
+	case ref.IsAlias():
+		return notKnown
+	case ref.IsARN() && k.ref.IsARN():
+		return certain(ref.KeyID() == k.ref.KeyID())
+	}
+	return certain(ref.ID == k.ref.ID)
+}
+
+func certain(ok bool) certainty {
+	if ok {
+		return yes
+	}
+	return no
+}
+
+// hashOf is what API servers call a key_id in metrics and logs.
+func hashOf(keyID string) string {
+	sum := sha256.Sum256([]byte(keyID))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,348 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/controlplane"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/etcd"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/snapshot"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
+	"sigs.k8s.io/aws-encryption-provider/internal/encryptionconfig"
+	"sigs.k8s.io/aws-encryption-provider/internal/report"
+)
+
+// etcdFlags say where stored objects are.
+type etcdFlags struct {
+	snapshots, endpoints, prefixes []string
+	caCert, cert, key              string
+	stripPrefix, manifest          string
+}
+
+func (f *etcdFlags) define(set *pflag.FlagSet) {
+	set.StringArrayVar(&f.snapshots, "snapshot", nil, "`FILE` that etcdctl snapshot save wrote, or a copied member/snap/db, to read instead of an etcd; repeats")
+	set.StringSliceVar(&f.endpoints, "endpoints", nil, "`ADDRESSES` of an etcd, separated by commas ($ETCDCTL_ENDPOINTS)")
+	set.StringVar(&f.caCert, "cacert", "", "`FILE` with the CA of etcd's certificate ($ETCDCTL_CACERT)")
+	set.StringVar(&f.cert, "cert", "", "`FILE` with the client certificate for etcd ($ETCDCTL_CERT)")
+	set.StringVar(&f.key, "key", "", "`FILE` with that certificate's private key ($ETCDCTL_KEY)")
+	set.StringVar(&f.manifest, "apiserver-manifest", "", "`FILE` with the static pod of kube-apiserver, whose flags say where etcd is, its prefix, and what encrypts (default kubeadm's, where neither --snapshot nor --endpoints is given)")
+	set.StringArrayVar(&f.prefixes, "prefix", nil, "`PREFIX` of keys to read, an API server's --etcd-prefix (default "+audit.DefaultPrefix+"); repeats")
+	set.StringVar(&f.stripPrefix, "strip-prefix", "", "`PREFIX` that a proxy before etcd puts before every key")
+}
+
+type auditFlags struct {
+	etcdFlags
+
+	encryption, output       string
+	resources                []string
+	expectOnly, expectUnused string
+	objects                  bool
+}
+
+func newAudit(s Streams) *cobra.Command {
+	var f auditFlags
+	cmd := &cobra.Command{
+		Use: "audit [flags]", Short: "Count what etcd stores, by the key that protects it",
+		Long: `Reads all objects in etcd, or in snapshots of it, and counts them by resource
+and by what protects them. Answers whether all objects are under one key, or
+none is under another. It looks into no object, and changes nothing.
+
+On a control plane node that kubeadm made it needs no flag, but root, whose
+etcd's certificates are: it reads the flags of kube-apiserver in
+` + controlplane.DefaultManifest + `.
+
+KEY is a key's ARN, a key_id, its sha256: as API servers' metrics have it,
+provider:NAME, or plaintext. The question is about the resources that the
+encryption configuration encrypts, or about --resources. API servers go on
+writing while etcd is read, so that only a question about snapshots can be
+answered with yes.`,
+		Example: `  kubectl kms audit
+  kubectl kms audit --expect-unused arn:aws:kms:us-west-2:111122223333:key/4321
+  kubectl kms audit --snapshot backup.db --resources secrets \
+    --expect-only provider:aws-encryption-provider`,
+		Annotations: map[string]string{"exits": `  0  done, or yes to the question
+  1  failed, not all was read, or the answer is not known
+  2  wrong usage or configuration
+  3  no to the question`},
+		Args: noArguments, DisableFlagsInUseLine: true,
+	}
+	set := cmd.Flags()
+	set.SortFlags = false
+	f.define(set)
+	set.StringVar(&f.encryption, "encryption-config", "", "`FILE` with kube-apiserver's EncryptionConfiguration: which objects are stale, and what a question is about")
+	set.StringSliceVar(&f.resources, "resources", nil, "`RESOURCES` that a question is about, separated by commas, as an EncryptionConfiguration names them")
+	set.StringVar(&f.expectOnly, "expect-only", "", "ask whether everything is under `KEY`")
+	set.StringVar(&f.expectUnused, "expect-unused", "", "ask whether nothing is under `KEY`")
+	set.BoolVar(&f.objects, "objects", false, "list objects too: with a question those that speak against yes, else all")
+	set.StringVarP(&f.output, "output", "o", "table", "`FORM` of the output: "+strings.Join(audit.Forms(), ", "))
+	offer(cmd, "output", audit.Forms()...)
+	offer(cmd, "expect-only", "provider:", "plaintext", "arn:aws:kms:")
+	offer(cmd, "expect-unused", "provider:", "plaintext", "arn:aws:kms:")
+	for _, flag := range []string{"endpoints", "prefix", "strip-prefix", "resources"} {
+		offer(cmd, flag)
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return f.run(cmd, s) }
+	return cmd
+}
+
+// offer says what a shell completes for a flag. A flag without an offer takes a file.
+func offer(cmd *cobra.Command, flag string, values ...string) {
+	directive := cobra.ShellCompDirectiveNoFileComp
+	if slices.ContainsFunc(values, func(v string) bool { return strings.HasSuffix(v, ":") }) {
+		directive |= cobra.ShellCompDirectiveNoSpace
+	}
+	err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, directive))
+	if err != nil {
+		panic(err) // a flag that this file does not define
+	}
+}
+
+func (f *auditFlags) run(cmd *cobra.Command, s Streams) error {
+	o, mistakes := f.options()
+	if len(mistakes) > 0 {
+		return &usageError{mistakes, cmd.CommandPath()}
+	}
+	target, err := f.target(s)
+	if err != nil {
+		return usage(cmd, err)
+	}
+	if err := f.complete(&o, target.apiServer); err != nil {
+		return usage(cmd, err)
+	}
+	if o.Question != nil && len(o.Resources) == 0 && o.Config == nil {
+		return &usageError{[]string{audit.ErrScope.Error()}, cmd.CommandPath()}
+	}
+	o.Progress = &audit.Progress{}
+	places, err := target.open(s, o.Progress)
+	if err != nil {
+		return err
+	}
+	r, err := read(cmd.Context(), s, places, o)
+	if errors.Is(err, audit.ErrScope) {
+		return usage(cmd, &usageError{mistakes: []string{err.Error()}})
+	}
+	if err != nil {
+		return err
+	}
+	if err := r.Print(s.Out, audit.PrintOptions{Form: f.output, Wrap: s.OutTerminal}); err != nil {
+		return fmt.Errorf("printing the result: %w", err)
+	}
+	return verdict(r)
+}
+
+// usage gives a mistake the command whose help explains it.
+func usage(cmd *cobra.Command, err error) error {
+	if wrong, ok := errors.AsType[*usageError](err); ok {
+		wrong.command = cmd.CommandPath()
+	}
+	return err
+}
+
+// verdict is the exit code of a report that has been printed.
+func verdict(r *audit.Report) error {
+	switch {
+	case r.Verdict == nil && r.Complete():
+		return nil
+	case r.Verdict == nil:
+		return exitError(Failed)
+	}
+	switch r.Verdict.Answer {
+	case audit.Yes:
+		return nil
+	case audit.No:
+		return exitError(Found)
+	case audit.NotKnown:
+	}
+	return exitError(Failed)
+}
+
+// options reads the flags that need no file.
+func (f *auditFlags) options() (o audit.Options, mistakes []string) {
+	wrong := func(format string, args ...any) { mistakes = append(mistakes, fmt.Sprintf(format, args...)) }
+	o = audit.Options{
+		Prefixes: f.prefixes, StripPrefix: strings.TrimSuffix(f.stripPrefix, "/"), Resources: slices.Clone(f.resources), Objects: f.objects,
+	}
+	if !slices.Contains(audit.Forms(), f.output) {
+		wrong("--output: %.64q is none of %s", f.output, strings.Join(audit.Forms(), ", "))
+	}
+	for _, prefix := range f.prefixes {
+		if strings.Trim(prefix, "/") == "" {
+			wrong("--prefix: %.64q names no prefix: kube-apiserver's is %s unless --etcd-prefix says otherwise", prefix, audit.DefaultPrefix)
+		}
+	}
+	if f.stripPrefix != "" && !strings.HasPrefix(f.stripPrefix, "/") {
+		wrong("--strip-prefix: %.64q does not begin with a slash, as keys do", f.stripPrefix)
+	}
+	for i, name := range f.resources {
+		o.Resources[i] = strings.TrimSpace(name) // after a comma
+		if text := audit.CheckResource(o.Resources[i]); text != "" {
+			wrong("--resources: %s %s", o.Resources[i], text)
+		}
+	}
+	for _, m := range encryptionconfig.CheckResources(o.Resources) {
+		wrong("--resources%s", m)
+	}
+	if slices.Contains(o.Resources, "") {
+		wrong("--resources has an empty name")
+	}
+	text, only := f.expectUnused, false
+	if f.expectOnly != "" {
+		text, only = f.expectOnly, true
+	}
+	switch {
+	case f.expectOnly != "" && f.expectUnused != "":
+		wrong("--expect-only and --expect-unused are two questions: ask one at a time")
+	case text != "":
+		q := &audit.Question{Only: only}
+		key, err := audit.ParseKey(text)
+		if err != nil {
+			wrong("--%s: the key %v", q, err)
+		}
+		q.Key = key
+		o.Question = q
+	}
+	if len(f.snapshots) > 0 && len(f.endpoints) == 0 && (f.caCert != "" || f.cert != "" || f.key != "") {
+		wrong("--cacert, --cert and --key are for an etcd, and only snapshots are read: leave them out, or add --endpoints")
+	}
+	return o, mistakes
+}
+
+// A target is what is read.
+type target struct {
+	apiServer *controlplane.APIServer // of the manifest; nil: not asked
+	etcd      *etcd.Options           // nil: none
+	snapshots []string
+}
+
+// target decides what is read: snapshots and the etcd that are named, or else the etcd
+// that the API server of this machine uses.
+func (f *etcdFlags) target(s Streams) (*target, error) {
+	t := &target{snapshots: f.snapshots}
+	env, err := etcd.FromEnvironment(s.LookupEnv)
+	if err != nil {
+		return nil, &usageError{mistakes: []string{err.Error()}}
+	}
+	endpoints := f.endpoints
+	if len(endpoints) == 0 && len(f.snapshots) == 0 && f.manifest == "" {
+		endpoints = env.Endpoints
+	}
+	var running controlplane.APIServer
+	if f.manifest != "" || len(endpoints) == 0 && len(f.snapshots) == 0 {
+		if running, err = f.readManifest(); err != nil {
+			return nil, err
+		}
+		t.apiServer = &running
+	}
+	if len(endpoints) == 0 && len(f.snapshots) > 0 {
+		return t, nil
+	}
+	if t.etcd = &env; len(endpoints) == 0 {
+		endpoints = running.Servers
+	}
+	t.etcd.Endpoints = endpoints
+	t.etcd.CACert = cmp.Or(f.caCert, env.CACert, running.CAFile)
+	t.etcd.Cert = cmp.Or(f.cert, env.Cert, running.CertFile)
+	t.etcd.Key = cmp.Or(f.key, env.Key, running.KeyFile)
+	return t, nil
+}
+
+// readManifest reads the one that is named, or kubeadm's: without it, and without another
+// word of where etcd is, the command line says too little.
+func (f *etcdFlags) readManifest() (controlplane.APIServer, error) {
+	a, err := controlplane.Read(cmp.Or(f.manifest, controlplane.DefaultManifest))
+	if errors.Is(err, fs.ErrNotExist) && f.manifest == "" {
+		return a, &usageError{mistakes: []string{
+			"there is nothing to read: " + controlplane.DefaultManifest + " is not here. Run this on a control plane node, say where etcd is with --endpoints, or give --snapshot",
+		}}
+	}
+	return a, err
+}
+
+// complete adds what files say.
+func (f *auditFlags) complete(o *audit.Options, a *controlplane.APIServer) error {
+	file := f.encryption
+	if a != nil {
+		for _, override := range a.Overrides {
+			o.Elsewhere = append(o.Elsewhere, strings.TrimSuffix(override.Resource+"."+override.Group, "."))
+		}
+		if len(o.Prefixes) == 0 {
+			o.Prefixes = []string{a.Prefix}
+		}
+		file = cmp.Or(file, a.EncryptionConfig)
+	}
+	if file == "" {
+		return nil
+	}
+	data, err := os.ReadFile(file) //nolint:gosec // whoever runs this says which file
+	if err != nil {
+		return fmt.Errorf("reading the encryption configuration: %w", err)
+	}
+	config, err := encryptionconfig.Parse(data)
+	if err != nil {
+		return &usageError{mistakes: []string{report.Plain(file) + " is no encryption configuration that kube-apiserver takes: " + err.Error()}}
+	}
+	o.Config, o.ConfigName = config, file
+	return nil
+}
+
+func (t *target) open(s Streams, p *audit.Progress) (places []place, err error) {
+	progress := func(of store.Progress) { p.Part(of.Done, of.Total) }
+	if t.etcd != nil {
+		t.etcd.Progress = progress
+		reader, err := s.Stores.Etcd(*t.etcd)
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			return nil, fmt.Errorf("%w: etcd's certificates are root's on most machines, so run this as root", err)
+		case err != nil:
+			return nil, err
+		}
+		places = append(places, place{audit.Place{Reader: reader, Live: true}, strings.Join(t.etcd.Endpoints, ",")})
+	}
+	for _, file := range t.snapshots {
+		reader := s.Stores.Snapshot(file, snapshot.Options{Progress: progress})
+		places = append(places, place{audit.Place{Reader: reader}, file})
+	}
+	return places, nil
+}
+
+// A place that is read, and what people call it.
+type place struct {
+	audit.Place
+
+	name string
+}
+
+// read runs the audit and shows how far it is.
+func read(ctx context.Context, s Streams, places []place, o audit.Options) (*audit.Report, error) {
+	t := &ticker{w: s.Err, terminal: s.ErrTerminal, progress: o.Progress, start: time.Now()}
+	var all []audit.Place
+	for _, p := range places {
+		all = append(all, p.Place)
+		t.names = append(t.names, p.name)
+	}
+	showing, stop := context.WithCancel(ctx)
+	shown := make(chan struct{})
+	go func() { // ends with showing
+		defer close(shown)
+		t.run(showing)
+	}()
+	r, err := audit.Run(ctx, all, o)
+	stop()
+	<-shown
+	if err != nil && ctx.Err() != nil {
+		keys, _ := o.Progress.Keys()
+		return nil, fmt.Errorf("interrupted: %s of %s had been read, and nothing was changed; there is no verdict on a part: run it again", report.Plural(keys, "key", "keys"), t.place())
+	}
+	return r, err
+}

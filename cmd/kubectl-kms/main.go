@@ -1,0 +1,34 @@
+// Command kubectl-kms says what a cluster's etcd stores, and under which key. kubectl
+// runs it as "kubectl kms".
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/term"
+
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/cli"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/etcd"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/snapshot"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	code := cli.Main(ctx, os.Args, cli.Streams{
+		Out: os.Stdout, Err: os.Stderr, LookupEnv: os.LookupEnv, Stores: stores(),
+		OutTerminal: term.IsTerminal(int(os.Stdout.Fd())), ErrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
+	})
+	stop()
+	os.Exit(code)
+}
+
+func stores() cli.Stores {
+	return cli.Stores{
+		Etcd:     func(o etcd.Options) (store.Reader, error) { return etcd.New(o) },
+		Snapshot: func(file string, o snapshot.Options) store.Reader { return snapshot.New(file, o) },
+	}
+}
