@@ -61,13 +61,11 @@ bench: build ## Measure it and print the table of the README (ARGS=...)
 
 .PHONY: image
 image: $(TOOLS)/release ## The container image in bin/image: an OCI layout, and a tar of it (ARGS=...)
-	@rm -rf bin/image
-	@$(TOOLS)/release image --out bin/image --docs-url '$(DOCS_URL)' $(ARGS)
+	@$(TOOLS)/release image --out bin/image --replace bin/image --docs-url '$(DOCS_URL)' $(ARGS)
 
 .PHONY: release-snapshot
 release-snapshot: $(TOOLS)/release ## What a release has, in bin/release: archives, packages, SBOMs, image, checksums (ARGS=...)
-	@rm -rf bin/release
-	@$(TOOLS)/release snapshot --out bin/release --docs-url '$(DOCS_URL)' $(ARGS)
+	@$(TOOLS)/release snapshot --out bin/release --replace bin/release --docs-url '$(DOCS_URL)' $(ARGS)
 
 .PHONY: test
 test: test-unit test-docs test-release test-manifests test-loaders test-observability test-e2e ## All tests: unit with the race detector, docs, release, manifests, loaders, alerts, end to end
@@ -184,7 +182,7 @@ fmt: tools ## Format all Go files
 	$(LINT) fmt
 
 .PHONY: generate
-generate: ## Write what is generated: docs/errors.md, docs/doctor-codes.md, docs/status-codes.md, docs/metrics.md, docs/flags.md, deploy/manifests, deploy/observability's alerts, what guides show
+generate: ## Write what is generated: docs/errors.md, docs/doctor-codes.md, docs/status-codes.md, docs/metrics.md, docs/flags.md, deploy/manifests, deploy/completion, deploy/observability's alerts, what guides show
 	go test ./internal/cause -update
 	go test ./internal/doctor -run Link -update
 	go test ./internal/inquiry -run Page -update
