@@ -79,11 +79,13 @@ func identify(e *cause.Error, err error, from *sourceSettings) {
 		e.Code, e.Said = cause.SettingsUnreadable, saidOfSettings(err)
 	case noIdentity:
 		identifyCredentials(e, credentials.err, from)
+		from.blameBarred(e)
 	case noRegion:
 		e.Code, e.Said = cause.RegionUnknown, innermost(err)
 		if asked := lastAsked(err); asked != nil {
 			e.Source, e.Said = asked.source.String(), asked.said
 		}
+		from.blameBarred(e)
 	case isStrange:
 		e.Code, e.Said = cause.NotKMS, strange.Error()
 	case isWrong && wrong.requestID == "":

@@ -163,6 +163,8 @@ func (s *sources) load(ctx context.Context, region string) (aws.Config, error) {
 		options = append(options, config.WithRegion(region))
 	}
 	cfg, err := config.LoadDefaultConfig(ctx, options...)
+	r.settings.barred = barred()
+	s.log.warnOfBarred(r.settings.barred)
 	if err != nil {
 		return aws.Config{}, &settingsError{err}
 	}

@@ -112,6 +112,7 @@ type sourceSettings struct {
 	env      config.EnvConfig
 	profiles []config.SharedConfig // the one in use, then those that source_profile leads through
 	role     string                // of --assume-role-arn; "": none
+	barred   []string              // shared files that this process may not read
 }
 
 // read takes over the settings that the SDK has read.

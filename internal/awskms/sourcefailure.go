@@ -223,6 +223,9 @@ func askedAService(err error) bool {
 
 // saidOfSettings says which settings cannot be read, and why.
 func saidOfSettings(err error) string {
+	if paths := barred(); len(paths) > 0 && isA[config.SharedConfigProfileNotExistError](err) {
+		return barredText(paths) // the profile may be there
+	}
 	if e, ok := errors.AsType[config.SharedConfigAssumeRoleError](err); ok {
 		if _, missing := errors.AsType[config.SharedConfigProfileNotExistError](e.Err); missing {
 			return fmt.Sprintf("source_profile %q is in none of %s", e.Profile, strings.Join(sharedFiles(), ", "))
