@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/config"
+	"golang.org/x/sys/unix"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
@@ -28,11 +29,7 @@ func barred() []string {
 		if _, err := os.Stat(path); err != nil && named == "" { //nolint:gosec // where the SDK reads
 			continue
 		}
-		file, err := os.Open(path) //nolint:gosec // where the SDK reads
-		if err == nil {
-			_ = file.Close()
-		}
-		if errors.Is(err, fs.ErrPermission) {
+		if err := unix.Access(path, unix.R_OK); errors.Is(err, fs.ErrPermission) { // and not by opening it: it may be a pipe
 			paths = append(paths, path)
 		}
 	}

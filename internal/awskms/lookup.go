@@ -103,9 +103,9 @@ func (l *lookUp) look(ctx context.Context) error {
 	l.renews = l.current != nil && !l.current.static && found.tokens == nil
 	switch {
 	case isA[*bounded.AbandonedError](err):
-		return &settingsError{fmt.Errorf("%s does not answer: its file system hangs", path(&at))}
+		return &settingsError{err: fmt.Errorf("%s does not answer: its file system hangs", path(&at))}
 	case err != nil:
-		return &settingsError{err}
+		return &settingsError{err: err}
 	case found.tokens != nil:
 		return &credentialsError{found.tokens}
 	}
@@ -131,7 +131,7 @@ func (l *lookUp) ask(ctx context.Context) (*session, error) {
 	asOf := time.Now()
 	s, err := bound(ctx, l.identity, limit, bounded.Settings, l.identity.source)
 	if isA[*bounded.AbandonedError](err) {
-		err = &settingsError{errors.New("no answer while files were read, or the Region was asked for")}
+		err = &settingsError{err: errors.New("no answer while files were read, or the Region was asked for")}
 	}
 	if err != nil {
 		l.renews = l.current != nil && !l.current.static

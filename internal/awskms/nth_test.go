@@ -99,7 +99,7 @@ func (u *unlucky) settings(c *Client) func(context.Context) (*session, error) {
 			case "panics":
 				panic("settings")
 			}
-			return nil, &settingsError{errDown}
+			return nil, &settingsError{err: errDown}
 		}
 		return c.identity.session(aws.Config{}, aws.NewCredentialsCache(provider(u.ask))), nil
 	}

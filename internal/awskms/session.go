@@ -166,7 +166,7 @@ func (s *sources) load(ctx context.Context, region string) (aws.Config, error) {
 	r.settings.barred = barred()
 	s.log.warnOfBarred(r.settings.barred)
 	if err != nil {
-		return aws.Config{}, &settingsError{err}
+		return aws.Config{}, &settingsError{err: err, barred: r.settings.barred}
 	}
 	r.settings.read(cfg)
 	r.process.command = r.settings.last().CredentialProcess
@@ -194,7 +194,10 @@ func (e *credentialsError) Error() string { return "retrieving credentials: " + 
 func (e *credentialsError) Unwrap() error { return e.err }
 
 // settingsError marks settings of the SDK that cannot be read.
-type settingsError struct{ err error }
+type settingsError struct {
+	err    error
+	barred []string // shared files that this process may not read
+}
 
 func (e *settingsError) Error() string { return "loading AWS settings: " + e.err.Error() }
 func (e *settingsError) Unwrap() error { return e.err }

@@ -223,8 +223,8 @@ func askedAService(err error) bool {
 
 // saidOfSettings says which settings cannot be read, and why.
 func saidOfSettings(err error) string {
-	if paths := barred(); len(paths) > 0 && isA[config.SharedConfigProfileNotExistError](err) {
-		return barredText(paths) // the profile may be there
+	if e, ok := errors.AsType[*settingsError](err); ok && len(e.barred) > 0 && isA[config.SharedConfigProfileNotExistError](err) {
+		return barredText(e.barred) // the profile may be there
 	}
 	if e, ok := errors.AsType[config.SharedConfigAssumeRoleError](err); ok {
 		if _, missing := errors.AsType[config.SharedConfigProfileNotExistError](e.Err); missing {
