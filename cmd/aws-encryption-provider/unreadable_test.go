@@ -69,7 +69,7 @@ func TestFileThatMayNotBeReadIsNamed(t *testing.T) {
 				t.Fatalf("ended without a line with %q\n%s", want, p.err)
 			}
 			if c.text == profile && c.key == "" && !strings.Contains(name, "profile") {
-				if err := os.Chmod(file, 0o644); err != nil { //nolint:gosec // for others to read
+				if err := os.Chmod(file, 0o644); err != nil {
 					t.Fatal(err)
 				}
 				server := newAPIServer(t, strings.TrimPrefix(args[2], "--listen="))
