@@ -69,7 +69,7 @@ drop_in() {
 }
 
 install_package() {
-	check "the package is installed" dpkg --install /root/before.deb
+	check "the package is installed" dpkg --install /srv/before.deb
 	never "nothing is started by that" active
 	check "health is for this node alone" grep -q '^  address: 127.0.0.1:8083$' $conf
 	configure 3m
@@ -150,7 +150,7 @@ upgrade() {
 		callers+=($!)
 	done
 	sleep 5
-	check "an upgrade leaves the file alone" dpkg --force-confold --install /root/after.deb
+	check "an upgrade leaves the file alone" dpkg --force-confold --install /srv/after.deb
 	sleep 5
 	touch /tmp/enough
 	for pid in "${callers[@]}"; do wait "$pid" || failed=1; done

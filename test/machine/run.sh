@@ -43,8 +43,8 @@ cp "$(ls "$root"/boot/initrd.img-* | tail -n1)" "$work/initrd"
 # The machine of before has a package of the same files with a lower version.
 dpkg-deb --raw-extract "$deb" "$work/before"
 sed -i 's/^Version: .*/Version: 0~~before/' "$work/before/DEBIAN/control"
-dpkg-deb --root-owner-group --build "$work/before" "$root/root/before.deb" >/dev/null
-cp "$deb" "$root/root/after.deb"
+dpkg-deb --root-owner-group --build "$work/before" "$root/srv/before.deb" >/dev/null
+cp "$deb" "$root/srv/after.deb"
 install -m 0755 "$program" "$root/usr/local/bin/kms-emulator"
 install -m 0755 guest.sh "$root/usr/local/sbin/machine-test"
 cp ./*.service "$root/etc/systemd/system/"

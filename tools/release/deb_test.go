@@ -227,7 +227,7 @@ func TestPackageCompletesInEveryShell(t *testing.T) {
 		t.Fatal(err)
 	}
 	script := filepath.Join(m.dir, completions()["bash"])
-	if out, err := exec.CommandContext(t.Context(), bash, "-c", `. "$1" && complete -p aws-encryption-provider`, "bash", script).CombinedOutput(); err != nil { //nolint:gosec // the package's own
+	if out, err := exec.CommandContext(t.Context(), bash, "-c", `. "$1" && complete -p aws-encryption-provider`, "bash", script).CombinedOutput(); err != nil {
 		t.Errorf("bash does not take its script: %v\n%s", err, out)
 	}
 }
