@@ -55,7 +55,7 @@ configure() {
 	{
 		printf 'apiVersion: aws-encryption-provider.sigs.k8s.io/v1alpha1\nkind: ProviderConfiguration\n'
 		printf 'outageGrace: %s\nhealth: {address: "127.0.0.1:8083"}\n' "$1"
-		printf 'socket: {mode: "0660", group: %s}\n' $group
+		printf 'socket: {mode: "0660", group: "%s"}\n' $group
 		printf 'providers:\n- {name: aws, listen: %s, keys: [%s]}\n' $first "$key"
 		[ $# -lt 2 ] || printf -- '- {name: second, listen: %s, keys: [%s]}\n' "$2" "$key"
 	} >$conf.new
