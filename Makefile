@@ -73,13 +73,11 @@ bench: build ## Measure it and print the table of docs/bench.md (ARGS=...)
 
 .PHONY: image
 image: $(TOOLS)/release ## The container image in bin/image: an OCI layout, and a tar of it (ARGS=...)
-	@rm -rf bin/image
-	@$(TOOLS)/release image --out bin/image --docs-url '$(DOCS_URL)' $(ARGS)
+	@$(TOOLS)/release image --out bin/image --replace bin/image --docs-url '$(DOCS_URL)' $(ARGS)
 
 .PHONY: release-snapshot
 release-snapshot: $(TOOLS)/release ## What a release has, in bin/release: archives, packages, SBOMs, image, checksums (ARGS=...)
-	@rm -rf bin/release
-	@$(TOOLS)/release snapshot --out bin/release --docs-url '$(DOCS_URL)' $(ARGS)
+	@$(TOOLS)/release snapshot --out bin/release --replace bin/release --docs-url '$(DOCS_URL)' $(ARGS)
 
 # What goes to a registry: the image of make image, or FROM=bin/release.
 FROM ?= bin/image
@@ -156,6 +154,14 @@ test-e2e: build servers $(TOOLS)/progress ## The built program under a real kube
 smoke-aws: build ## The program with a key of yours in the real AWS KMS (KEY=ARN); never in CI
 	@cd test/e2e && go run ./cmd/smoke --program '$(CURDIR)/$(PROGRAM)' --key '$(KEY)'
 
+# Not a part of `make test`: it needs root and half an hour, and no commit has to wait
+# for it. Run it before a release, and where units or package change.
+.PHONY: test-machine
+test-machine: build $(TOOLS)/release ## The package on a machine with systemd, in qemu: install, sockets, watchdog, reboot, upgrade, removal
+	@rm -rf bin/machine
+	@$(TOOLS)/release snapshot --out bin/machine --targets $$(go env GOARCH) >/dev/null
+	@test/machine/run.sh bin/machine/*_$$(go env GOARCH).deb $(PROGRAM)
+
 .PHONY: servers
 servers: ## Build kube-apiserver, etcd and their clients for the tests, or find them in the cache
 	@echo '== kube-apiserver, etcd and their clients, built once for each version'
@@ -231,7 +237,7 @@ fmt: tools ## Format all Go files
 	$(LINT) fmt
 
 .PHONY: generate
-generate: ## Write what is generated: docs/errors.md, docs/doctor-codes.md, docs/status-codes.md, docs/metrics.md, docs/flags.md, deploy/manifests, deploy/observability's alerts, what guides show
+generate: ## Write what is generated: docs/errors.md, docs/doctor-codes.md, docs/status-codes.md, docs/metrics.md, docs/flags.md, deploy/manifests, deploy/completion, deploy/observability's alerts, what guides show
 	go test ./internal/cause -update
 	go test ./internal/doctor -run Link -update
 	go test ./internal/inquiry -run Page -update

@@ -263,41 +263,110 @@ func TestServesTheSocketOfSystemdSocketActivate(t *testing.T) {
 	}
 }
 
-func TestTellsTheServiceManager(t *testing.T) {
-	s := kmstest.Start(t)
-	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socketIn(t), Net: "unixgram"})
+// A serviceManager hears what is told to systemd.
+type serviceManager struct {
+	t     testing.TB
+	path  string
+	heard chan string
+}
+
+func newServiceManager(t testing.TB) *serviceManager {
+	t.Helper()
+	m := &serviceManager{t: t, path: socketIn(t), heard: make(chan string, 1000)}
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: m.path, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = manager.Close() }()
-	heard := make(chan string, 1000)
+	t.Cleanup(func() { _ = conn.Close() })
 	go func() { // ends with the socket
-		defer close(heard)
-		buf := make([]byte, 4096)
+		defer close(m.heard)
+		buf := make([]byte, 8192)
 		for {
-			n, err := manager.Read(buf)
+			n, err := conn.Read(buf)
 			if err != nil {
 				return
 			}
-			heard <- string(buf[:n])
+			m.heard <- string(buf[:n])
 		}
 	}()
+	return m
+}
+
+// hears waits until it is told what begins so.
+func (m *serviceManager) hears(want string) string {
+	m.t.Helper()
+	timeout := time.After(patience)
+	for {
+		select {
+		case got := <-m.heard:
+			if strings.HasPrefix(got, want) {
+				return got
+			}
+		case <-timeout:
+			m.t.Fatalf("not told within %s: %s", patience, want)
+		}
+	}
+}
+
+// systemd ends what is not ready in time, and with it the socket that can be had.
+func TestReadyThoughOneSocketOfTwoCannotBeHad(t *testing.T) {
+	s := kmstest.Start(t)
+	m := newServiceManager(t)
+	one, two := socketIn(t), socketIn(t)
+	if err := os.Mkdir(two, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	arn := key(t, s)
+	p := launch(t, append(s.Env(), "NOTIFY_SOCKET="+m.path), "--key="+arn, "--listen="+one, "--key="+arn, "--listen="+two, "--health-port=127.0.0.1:0")
+	m.hears("READY=1")
+	m.hears("STATUS=provider 0: healthy, provider 1: healthy, its socket cannot be had (KMS0602)")
+	seal(t, one, []byte("served"))
+	if err := os.Remove(two); err != nil {
+		t.Fatal(err)
+	}
+	m.hears("STATUS=provider 0: healthy, provider 1: healthy") // after ten seconds
+	seal(t, two, []byte("served, too"))
+	p.signal(syscall.SIGTERM)
+	p.exits(0)
+}
+
+// The reason why a file is not served stands in the line of systemctl status.
+func TestServiceManagerIsToldOfABrokenFile(t *testing.T) {
+	s := kmstest.Start(t)
+	m := newServiceManager(t)
+	listen := socketIn(t)
+	file := listen + ".yaml"
+	text := fmt.Sprintf("apiVersion: aws-encryption-provider.sigs.k8s.io/v1alpha1\nkind: ProviderConfiguration\nhealth: {address: '127.0.0.1:0'}\n"+
+		"providers: [{name: aws, listen: %q, keys: [{key: %q}]}]\n", listen, key(t, s))
+	write := func(text string) {
+		if err := errors.Join(os.WriteFile(file+".new", []byte(text), 0o600), os.Rename(file+".new", file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(text)
+	p := launch(t, append(s.Env(), "NOTIFY_SOCKET="+m.path), "--config="+file)
+	m.hears("STATUS=provider aws: healthy")
+	write(text + "unknown: field\n")
+	if got := m.hears("STATUS=configuration not reloaded, the running one goes on: " + file); !strings.HasSuffix(got, "; provider aws: healthy") || strings.Contains(got, "\n") {
+		t.Errorf("told %q", got)
+	}
+	write(text)
+	m.hears("STATUS=provider aws: healthy")
+	p.signal(syscall.SIGTERM)
+	p.exits(0)
+}
+
+func TestTellsTheServiceManager(t *testing.T) {
+	s := kmstest.Start(t)
+	manager := newServiceManager(t)
 	hears := func(want string) {
 		t.Helper()
-		timeout := time.After(patience)
-		for {
-			select {
-			case got := <-heard:
-				if got == want {
-					return
-				}
-			case <-timeout:
-				t.Fatalf("not told within %s: %s", patience, want)
-			}
+		if got := manager.hears(want); got != want {
+			t.Errorf("told %q, want %q", got, want)
 		}
 	}
 	listen := socketIn(t)
-	p := launch(t, append(s.Env(), "NOTIFY_SOCKET="+manager.LocalAddr().String(), "WATCHDOG_USEC="+strconv.Itoa(200_000)),
+	p := launch(t, append(s.Env(), "NOTIFY_SOCKET="+manager.path, "WATCHDOG_USEC="+strconv.Itoa(200_000)),
 		"--key="+key(t, s), "--listen="+listen, "--health-port=127.0.0.1:0")
 	hears("READY=1")
 	if !exists(listen) {

@@ -35,6 +35,36 @@ func TestServiceIsExposedToLittle(t *testing.T) {
 	if got, err := strconv.ParseFloat(level[1], 64); err != nil || got > most {
 		t.Errorf("exposure level %s, want at most %.1f (%v)", level[1], most, err)
 	}
+	page, err := os.ReadFile("../../docs/systemd.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := strings.Fields(systemdAnalyze(t, "--version"))[1]
+	if strings.Contains(string(page), "by systemd "+version) && !strings.Contains(string(page), "says "+level[1]+" of 10, by systemd "+version) {
+		t.Errorf("docs/systemd.md has another exposure level of systemd %s than %s", version, level[1])
+	}
+}
+
+// The group of a socket has to reach it, and a socket goes with its unit. systemd warns
+// of /var/run.
+func TestUnitsSayWhatSocketsNeed(t *testing.T) {
+	for name, wants := range map[string][]string{
+		"aws-encryption-provider.socket":  {"ListenStream=/run/kmsplugin/socket.sock", "DirectoryMode=0755", "SocketMode=0600", "RemoveOnStop=yes"},
+		"aws-encryption-provider.service": {"SystemCallFilter=~@privileged @resources\n# ", "\nSystemCallFilter=@chown\n", "CapabilityBoundingSet=\n"},
+	} {
+		text, err := os.ReadFile(filepath.Join(units, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), "/var/run") {
+			t.Errorf("%s names /var/run", name)
+		}
+		for _, want := range wants {
+			if !strings.Contains(string(text), want) {
+				t.Errorf("%s lacks %q", name, want)
+			}
+		}
+	}
 }
 
 // putUnits copies the units into a directory of their own, which it returns, with a
@@ -85,6 +115,7 @@ func TestGeneratedDropInsFitTheUnits(t *testing.T) {
 	const key = "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 	for name, args := range map[string][]string{
 		"a key":           {"--key=" + key},
+		"a group":         {"--key=" + key, "--socket-mode=0660", "--socket-group=2000"},
 		"words to quote":  {"--key=" + key, "--encryption-context=a=b c,d=100%", "--env=AWS_CA_BUNDLE=/etc/aws-encryption-provider/aws/bundle.pem"},
 		"another socket":  {"--key=" + key, "--listen=/run/other-place/socket.sock"},
 		"a file":          {"--config=../../deploy/examples/minimal.yaml"},

@@ -40,7 +40,7 @@ const (
 func All() []Alert {
 	return []Alert{
 		keyRefused(), readKeyTrouble(), keyPendingDeletion(), kmsUnreachable(), credentials(), graceOver(),
-		kmsSlow(), reloadFailed(), keyIDsDiffer(), unreadableData(), down(),
+		kmsSlow(), reloadFailed(), keyIDsDiffer(), unreadableData(), socketMissing(), down(),
 	}
 }
 
@@ -159,6 +159,15 @@ func unreadableData() Alert {
 		Expr:        `sum by (` + provider + `) (increase(aws_encryption_provider_calls_total{operation="decrypt",class="bad_data"}[10m])) > 0`,
 		Summary:     "Provider {{ $labels.provider }} on {{ $labels.instance }} was asked to decrypt what it cannot",
 		Description: "Stored data was made by a key that provider {{ $labels.provider }} does not list, or is damaged. See the log of {{ $labels.instance }} for the code. Do not restart an API server.",
+	}
+}
+
+func socketMissing() Alert {
+	return Alert{
+		Name: "EncryptionProviderSocketMissing", Severity: "critical", For: "2m",
+		Expr:        `min by (` + provider + `) (aws_encryption_provider_socket_served) == 0`,
+		Summary:     "Provider {{ $labels.provider }} on {{ $labels.instance }} has no socket",
+		Description: "The process on {{ $labels.instance }} cannot have the socket of provider {{ $labels.provider }}, and serves its others. The API server that asks there finds no plugin: it reads what it has in memory, and cannot start. Do not restart an API server.",
 	}
 }
 

@@ -87,6 +87,9 @@ func identify(e *cause.Error, err error, from *sourceSettings) {
 		if asked := lastAsked(err); asked != nil {
 			e.Source, e.Said = asked.source.String(), asked.said
 		}
+		if from != nil && from.unread != nil { // the Region may be in it
+			e.Code, e.Source, e.Said, e.Check = cause.SettingsUnreadable, "", from.unread.Error(), from.unread.check()
+		}
 	case isStrange:
 		e.Code, e.Said = cause.NotKMS, strange.Error()
 	case isWrong && wrong.requestID == "":

@@ -90,10 +90,8 @@ func (e *unreadError) check() string {
 func unreadShared() *unreadError {
 	named := []string{os.Getenv("AWS_CONFIG_FILE"), os.Getenv("AWS_SHARED_CREDENTIALS_FILE")}
 	for _, path := range sharedPaths() {
-		f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) //nolint:gosec // where the SDK reads
-		if err == nil {
-			_ = f.Close()
-		}
+		// Not by opening it: it may be a pipe, which somebody waits to write into.
+		err := unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK, unix.AT_EACCESS)
 		_, absent := os.Lstat(path)
 		if errors.Is(err, fs.ErrPermission) && (absent == nil || slices.Contains(named, path)) {
 			return &unreadError{path}

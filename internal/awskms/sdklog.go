@@ -94,3 +94,14 @@ func (l *sdkLog) forgetLocked(now time.Time) {
 		}
 	}
 }
+
+// warnOfUnread tells that a shared file counts as empty for the SDK, wherever
+// credentials are found then.
+func (l *sdkLog) warnOfUnread(unread *unreadError) {
+	if l.log == nil || unread == nil {
+		return
+	}
+	if _, ok := l.tell(unread.Error()); ok {
+		l.log.Warn("a file of AWS settings cannot be read, and counts as empty", slog.String("error", unread.Error()), slog.String("next", unread.check()))
+	}
+}

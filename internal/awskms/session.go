@@ -163,6 +163,7 @@ func (s *sources) load(ctx context.Context, region string) (aws.Config, error) {
 		options = append(options, config.WithRegion(region))
 	}
 	r.settings.unread = unreadShared()
+	s.log.warnOfUnread(r.settings.unread)
 	cfg, err := config.LoadDefaultConfig(ctx, options...)
 	if err != nil && r.settings.unread != nil && isProfileMissing(err) {
 		return aws.Config{}, &settingsError{r.settings.unread}

@@ -31,9 +31,10 @@ const (
 	Cancelled   Class = "cancelled"   // the caller left, or gave too little time
 	Overload    Class = "overload"    // more calls at once than this process takes
 	Bug         Class = "bug"         // nobody foresaw it: ours to fix
+	Node        Class = "node"        // the node keeps something from this process. Of no call, so no value of the label
 )
 
-// Classes returns every class, in the order in which a reader of metrics or
+// Classes returns every class that a call can have, in the order in which a reader of metrics or
 // docs wants them.
 func Classes() []Class {
 	return []Class{Refused, Outage, Credentials, BadData, Cancelled, Overload, Bug}
@@ -45,7 +46,7 @@ func (c Class) TellsHealth() bool {
 	switch c {
 	case Refused, Outage, Credentials, Bug:
 		return true
-	case BadData, Cancelled, Overload:
+	case BadData, Cancelled, Overload, Node:
 		return false
 	}
 	return true
@@ -54,7 +55,7 @@ func (c Class) TellsHealth() bool {
 // Level is the log level of a failure of this class.
 func (c Class) Level() slog.Level {
 	switch c {
-	case Refused, Credentials, Bug:
+	case Refused, Credentials, Bug, Node:
 		return slog.LevelError
 	case Outage, BadData, Overload:
 		return slog.LevelWarn
@@ -80,7 +81,7 @@ func (c Class) severity() int {
 		return 2
 	case Cancelled:
 		return 1
-	case BadData:
+	case BadData, Node:
 		return 0
 	}
 	return 4

@@ -7,7 +7,7 @@ func (c Class) GRPCCode() codes.Code {
 	switch c {
 	case Refused:
 		return codes.FailedPrecondition
-	case Outage:
+	case Outage, Node:
 		return codes.Unavailable
 	case Credentials:
 		return codes.Unauthenticated

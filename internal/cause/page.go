@@ -14,7 +14,7 @@ func Page() string {
 		"`aws-encryption-provider explain KMS0104` prints the section of a code, without network. " +
 		"A code never changes its meaning. What follows from a failure depends on its class:\n\n" +
 		"| class | what it means | what the API server is told by Status | gRPC code |\n| --- | --- | --- | --- |\n")
-	for _, c := range Classes() {
+	for _, c := range append(Classes(), Node) {
 		meaning, told := c.describe()
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", c, meaning, told, c.GRPCCode())
 	}
@@ -64,6 +64,8 @@ func (c Class) describe() (meaning, told string) {
 		return "more calls at once than the process takes", "nothing: Status is never refused for load"
 	case Bug:
 		return "nobody foresaw it", "as for an outage"
+	case Node:
+		return "the node keeps a socket from the process; of no call", "nothing: on that socket nobody can ask, on the others the API server is told of their keys"
 	}
 	return "", ""
 }

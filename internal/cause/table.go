@@ -65,6 +65,9 @@ const (
 	// More than this process takes.
 	TooManyCalls
 
+	// The node keeps something from this process. Of no call.
+	SocketNotHad
+
 	// Ours to fix.
 	WrongAnswer
 	RoundTripBroken
@@ -310,6 +313,14 @@ var table = [...]Info{
 	},
 	TooManyCalls: {
 		"KMS0601", Overload, "too many calls are under way", "find out why KMS answers slowly, or what calls so often", "",
+	},
+	SocketNotHad: {
+		"KMS0602", Node, "a provider's socket cannot be had",
+		"mend what the text names, on this node alone: the socket is tried again by itself",
+		"The providers whose sockets are served go on; where none can be served, a start ends with exit code 1. " +
+			"The socket is tried again after 10 seconds and then up to a minute apart, and at once when the file of --config has been loaded again. " +
+			"A reload that adds such a socket is not done, and tried again in the same way: what was served before is served. " +
+			"No restart is needed for it. Where what has to be mended asks for one, do it on one node after the other, and while KMS answers.",
 	},
 	WrongAnswer: {
 		"KMS0901", Bug, "KMS answered with something else than was asked for", "report it, with the request id", "",

@@ -3,6 +3,7 @@ package cli
 import (
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
@@ -90,8 +91,18 @@ func (n *notifier) run() {
 func (n *notifier) sayStates() {
 	if states := n.daemon.States(); states != n.said {
 		n.said = states
-		n.say("STATUS=" + states)
+		n.say("STATUS=" + fitting(states))
 	}
+}
+
+// fitting is as much of a text as the service manager takes: it ignores a message of
+// more than 4,096 bytes (NOTIFY_BUFFER_MAX in systemd's sources).
+func fitting(text string) string {
+	const most = 3500
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "..."
+	}
+	return text
 }
 
 // say sends one message. That nobody hears it must end nothing.

@@ -89,9 +89,17 @@ const readTime = 10 * time.Second
 func ReadInTime(path string) ([]byte, error) {
 	data, err := readWithin(readTime, path, ReadFile)
 	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("%w: run this as root, or as the user that the file is for", err)
+		return nil, fmt.Errorf("%w: %s", err, letIn())
 	}
 	return data, err
+}
+
+// letIn says what to do about a file that may not be read.
+func letIn() string {
+	if os.Geteuid() == 0 {
+		return "let root read it: by its owner, its group or its mode, since root without CAP_DAC_OVERRIDE, as by the systemd unit, is as any user"
+	}
+	return "run this as root, or as the user that the file is for"
 }
 
 // readWithin needs no context, which bounded would: none of its callers can be told to

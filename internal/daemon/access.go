@@ -15,6 +15,15 @@ type access struct {
 	group int // -1: the process's own
 }
 
+// directory is the mode of directories that are made for the socket: whom the socket
+// lets in can reach it.
+func (a access) directory() fs.FileMode {
+	if a.mode&0o077 != 0 {
+		return 0o755
+	}
+	return 0o700
+}
+
 // adopt gives a new file its group, then its mode: in the other order, a group
 // that is not meant could come in between.
 func (s *socket) adopt(listener *net.UnixListener) error {
@@ -41,10 +50,15 @@ func (s *socket) adopt(listener *net.UnixListener) error {
 }
 
 func (s *socket) giveGroup(file fileID, gid int) error {
-	if err := s.files.chown(s.path, file, gid); err != nil {
-		return fmt.Errorf("giving it the group of %s: %w", s.settings.group, err)
+	err := s.files.chown(s.path, file, gid)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("giving it the group of %s: %w; run the process in group %d: in a pod by supplementalGroups, under systemd by SupplementaryGroups=%d and SystemCallFilter=@chown "+
+			"in a drop-in of its service, or give the socket a ListenStream= and a SocketGroup= in its socket unit; do that on one node after the other, and while KMS answers", s.settings.group, err, gid, gid)
 	}
-	return nil
+	return fmt.Errorf("giving it the group of %s: %w", s.settings.group, err)
 }
 
 // setAccess changes who may open the file, now where it is there and else when

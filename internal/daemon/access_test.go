@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -13,6 +14,27 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 )
+
+// Without CAP_CHOWN a process gives files only to groups that it is in.
+func TestGroupThatTheProcessIsNotInIsExplained(t *testing.T) {
+	o := options(filepath.Join(directory(t), "s"), &logBook{})
+	o.access = access{0o660, 65534}
+	o.files.chown = func(path string, _ fileID, _ int) error {
+		return &fs.PathError{Op: "chown", Path: path, Err: syscall.EPERM}
+	}
+	_, err := claim(t.Context(), o)
+	if err == nil {
+		t.Fatal("claimed")
+	}
+	for _, want := range []string{"the group of --socket-group: chown " + o.path + ": operation not permitted", "SupplementaryGroups=65534 and SystemCallFilter=@chown", "supplementalGroups", "SocketGroup="} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("claim: %v, want in it %q", err, want)
+		}
+	}
+	if exists(o.path) {
+		t.Error("the socket is there, with another group than was asked for")
+	}
+}
 
 func TestWhatMayReachTheSocketsIsChanged(t *testing.T) {
 	t.Parallel()

@@ -72,9 +72,9 @@ type Daemon struct {
 	ending    *ending
 	cut       context.CancelFunc           // running calls are waited for no longer
 	onCut     func(func()) (forget func()) // calls a function then
-	failed    chan error                   // a socket that could not be had
+	failed    chan error                   // no socket could be had
 
-	serving chan struct{} // closed when every socket is served
+	serving chan struct{} // closed when every socket is served, or missing beside one that is
 	once    sync.Once     // closes it
 }
 
@@ -115,7 +115,7 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	}
 	for _, s := range first.providers {
 		s.ring.start(ctx)
-		s.at.claimAndServe(ctx, t.holderWait, d.noteServing)
+		s.at.claimAndServe(ctx, t.holderWait, d.noteSettled)
 	}
 	if d.reloader != nil {
 		d.reloading.Go(func() { d.reloader.run(ctx) })
@@ -126,12 +126,19 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	return d
 }
 
-// noteServing closes serving at the right time.
-func (d *Daemon) noteServing() {
-	if d.current.Load().answering() {
-		d.once.Do(func() { close(d.serving) })
-		d.warnOfUnused()
+// noteSettled closes serving at the right time, or delivers that nothing can be
+// served: what is served must not end for what is not.
+func (d *Daemon) noteSettled() {
+	g := d.current.Load()
+	if !g.settled() {
+		return
 	}
+	if err := g.allMissing(); err != nil {
+		d.fail(err)
+		return
+	}
+	d.once.Do(func() { close(d.serving) })
+	d.warnOfUnused()
 }
 
 // warnOfUnused says which sockets were handed over for nothing. Callers are not
@@ -158,13 +165,14 @@ func (d *Daemon) Reload() {
 	}
 }
 
-// Serving is closed when every socket is served.
+// Serving is closed when every socket is served. One that cannot be had is not waited
+// for where another is served.
 func (d *Daemon) Serving() <-chan struct{} { return d.serving }
 
 // Stopping is closed when Shutdown begins.
 func (d *Daemon) Stopping() <-chan struct{} { return d.stopping }
 
-// Failed delivers an error that ends the process: a socket that cannot be had.
+// Failed delivers an error that ends the process: not one socket can be had.
 func (d *Daemon) Failed() <-chan error { return d.failed }
 
 // Silent returns why the process should be started anew, nil where it should not:
@@ -179,19 +187,50 @@ func (d *Daemon) Silent() error {
 	return errors.Join(silent...)
 }
 
-// States returns how each provider's first key is doing, in one line.
+// States returns in one line what is wrong with the file of --config, if anything, and
+// how each provider's socket and first key are doing.
 func (d *Daemon) States() string {
 	g := d.current.Load()
 	states := make([]string, 0, len(g.providers))
 	for _, p := range g.providers {
-		h := p.provider.Health()
-		state := fmt.Sprintf("provider %s: %s", p.cfg.Name, h.State)
-		if h.Err != nil {
-			state += " (" + h.Err.Code.String() + ")"
-		}
-		states = append(states, state)
+		states = append(states, p.state())
 	}
-	return strings.Join(states, ", ")
+	return d.reloadTrouble() + strings.Join(states, ", ")
+}
+
+// state says in a few words how a provider's socket and first key are doing.
+func (s *served) state() string {
+	h := s.provider.Health()
+	state := fmt.Sprintf("provider %s: %s", s.cfg.Name, h.State)
+	if h.Err != nil {
+		state += " (" + h.Err.Code.String() + ")"
+	}
+	if s.at.missing.Load() != nil {
+		state += ", its socket cannot be had (" + cause.SocketNotHad.String() + ")"
+	}
+	return state
+}
+
+// reloadTrouble says why the file as it is now is not served, "" where it is.
+func (d *Daemon) reloadTrouble() string {
+	if d.reloader == nil {
+		return ""
+	}
+	err := d.reloader.state.Load().err
+	if err == nil {
+		return ""
+	}
+	return "configuration not reloaded, the running one goes on: " + brief(err.Error()) + "; "
+}
+
+// brief is the beginning of a text that may have many lines.
+func brief(text string) string {
+	const most = 400
+	text, _, _ = strings.Cut(text, "\n")
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "..."
+	}
+	return text
 }
 
 // HealthAddress returns where health and metrics are served, "" while the port
@@ -310,8 +349,12 @@ func (d *Daemon) healthMetrics() []metrics.Health {
 		h := s.provider.Health()
 		m := metrics.Health{Provider: h.Provider, State: string(h.State), KeyID: h.KeyID, LastOK: h.LastOK, GraceEnds: h.GraceEnds}
 		if h.Err != nil {
-			m.Code = h.Err.Code.String()
+			m.Codes = append(m.Codes, h.Err.Code.String())
 		}
+		if s.at.missing.Load() != nil {
+			m.Codes = append(m.Codes, cause.SocketNotHad.String())
+		}
+		m.Served = s.at.found()
 		out = append(out, m)
 	}
 	return out

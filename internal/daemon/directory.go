@@ -20,25 +20,25 @@ const (
 	lockPoll = 5 * time.Millisecond
 )
 
-// makeDirs makes the directories that are missing, each for the owner alone,
-// whatever the umask, and returns those that it made, also where it fails.
-func (f files) makeDirs(dir string) (made []string, err error) {
+// makeDirs makes the directories that are missing, each with the mode, whatever the
+// umask, and returns those that it made, also where it fails.
+func (f files) makeDirs(dir string, mode fs.FileMode) (made []string, err error) {
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	if parent := filepath.Dir(dir); parent != dir {
-		if made, err = f.makeDirs(parent); err != nil {
+		if made, err = f.makeDirs(parent, mode); err != nil {
 			return made, err
 		}
 	}
-	err = f.mkdir(dir, 0o700)
+	err = f.mkdir(dir, 0o700) // until it is the right one
 	switch {
 	case errors.Is(err, fs.ErrExist): // somebody was faster, or it is a dangling link: opening it will tell
 		return made, nil
 	case err != nil:
 		return made, err
 	}
-	return append(made, dir), f.secure(dir, 0o700)
+	return append(made, dir), f.secure(dir, mode)
 }
 
 // busyError is a socket whose lock another process of this user keeps.

@@ -13,24 +13,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestMissingParentsAreTheOwnersAlone(t *testing.T) {
-	for _, umask := range umasks() {
-		t.Run(fmt.Sprintf("umask %04o", umask), func(t *testing.T) {
-			t.Parallel()
-			dir := directory(t)
-			path := filepath.Join(dir, "a", "b", "s")
-			p := another(t, role{Do: "claim", Path: path, Mode: 0o600, Group: -1, Umask: umask}, os.Getuid())
-			p.expect("", "ready")
-			p.expect("go", "claimed")
-			for _, made := range []string{"a", "a/b"} {
-				if got := permissions(t, filepath.Join(dir, made)); got != 0o700 {
-					t.Errorf("%s made with mode %04o, want 0700", made, got)
+// Whom a socket lets in has to reach it, and nobody else has business there.
+func TestMissingParentsLetInWhomTheSocketDoes(t *testing.T) {
+	for socket, want := range map[uint32]fs.FileMode{0o600: 0o700, 0o660: 0o755, 0o666: 0o755} {
+		for _, umask := range umasks() {
+			t.Run(fmt.Sprintf("socket %04o, umask %04o", socket, umask), func(t *testing.T) {
+				t.Parallel()
+				dir := directory(t)
+				path := filepath.Join(dir, "a", "b", "s")
+				p := another(t, role{Do: "claim", Path: path, Mode: socket, Group: -1, Umask: umask}, os.Getuid())
+				p.expect("", "ready")
+				p.expect("go", "claimed")
+				for _, made := range []string{"a", "a/b"} {
+					if got := permissions(t, filepath.Join(dir, made)); got != want {
+						t.Errorf("%s made with mode %04o, want %04o", made, got, want)
+					}
 				}
-			}
-			if got := permissions(t, dir); got != 0o755 {
-				t.Errorf("the parent that was there has mode %04o now, want 0755 as before", got)
-			}
-		})
+				if got := permissions(t, dir); got != 0o755 {
+					t.Errorf("the parent that was there has mode %04o now, want 0755 as before", got)
+				}
+			})
+		}
 	}
 }
 

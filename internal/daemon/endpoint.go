@@ -24,9 +24,10 @@ type endpoint struct {
 	conns     connections
 	allowed   atomic.Pointer[[]uint32] // users that may connect; empty: the file's mode decides
 	rejected  func(provider, reason string)
-	failed    func(error) // the socket could not be had
 	answering answering
 	answers   atomic.Bool // it is served
+	missing   atomic.Pointer[missing]
+	again     chan struct{} // has the socket tried at once, where it is missing
 	began     time.Time
 	log       *slog.Logger
 
@@ -40,7 +41,7 @@ type endpoint struct {
 func (d *Daemon) newEndpoint(cfg *config.Config, path string, t *kmsserver.Target) *endpoint {
 	e := &endpoint{
 		path: path, server: kmsserver.New(d.opts.Version, t), began: time.Now(), log: d.log.With("socket", path),
-		rejected: d.metrics.Rejected, failed: d.fail, stop: func() {}, impatient: func() {}, answering: answering{pauses: d.pauses},
+		rejected: d.metrics.Rejected, again: make(chan struct{}, 1), stop: func() {}, impatient: func() {}, answering: answering{pauses: d.pauses},
 		socket: newSocket(socketOptions{
 			path: path, access: access{mode: cfg.Socket.Mode, group: cfg.Socket.Group}, log: d.log, time: d.time, files: d.files, settings: d.settings, handed: d.handed,
 			itself: d.itself, waits: d.waits, pauses: d.pauses,
@@ -51,18 +52,17 @@ func (d *Daemon) newEndpoint(cfg *config.Config, path string, t *kmsserver.Targe
 }
 
 // claimAndServe claims the socket, however long its holder takes to leave, and
-// serves it. What it starts ends with drain, and not with ctx.
-func (e *endpoint) claimAndServe(ctx context.Context, wait time.Duration, served func()) {
+// serves it. One that cannot be had is tried again until it can. settled is called
+// when it is served, and when it is missing for the first time. What it starts ends
+// with drain, and not with ctx.
+func (e *endpoint) claimAndServe(ctx context.Context, wait time.Duration, settled func()) {
 	ctx, e.stop = context.WithCancel(context.WithoutCancel(ctx))
 	e.work.Go(func() {
-		if err := e.socket.claim(ctx, wait); err != nil {
-			if ctx.Err() == nil {
-				e.failed(err)
-			}
+		if err := e.socket.claim(ctx, wait); err != nil && !e.claimLater(ctx, err, settled) {
 			return
 		}
 		e.run(ctx)
-		served()
+		settled()
 	})
 }
 
@@ -71,6 +71,12 @@ func (e *endpoint) claimAndServe(ctx context.Context, wait time.Duration, served
 func (e *endpoint) serve(ctx context.Context) {
 	ctx, e.stop = context.WithCancel(context.WithoutCancel(ctx))
 	e.run(ctx)
+}
+
+// found reports whether callers find the socket served.
+func (e *endpoint) found() bool {
+	_, err := e.socket.problem()
+	return e.answers.Load() && err == nil
 }
 
 func (e *endpoint) run(ctx context.Context) {

@@ -100,8 +100,3 @@ func (g *generation) without(o *generation) (rings []*ring, endpoints []*endpoin
 	}
 	return rings, endpoints
 }
-
-// answering says whether all of its sockets are served.
-func (g *generation) answering() bool {
-	return !slices.ContainsFunc(g.providers, func(s *served) bool { return !s.at.answers.Load() })
-}

@@ -188,6 +188,9 @@ func (g *generation) names() string {
 func (s *served) readiness() (line string, ready bool) {
 	h := s.provider.Health()
 	prefix := "provider " + s.cfg.Name + ": "
+	if m := s.at.missing.Load(); m != nil {
+		return fmt.Sprintf("%sits socket is not served since %s: %v", prefix, stamp(m.since), m.err), false
+	}
 	if !s.at.answers.Load() {
 		return prefix + "its socket is not served yet, since the start at " + stamp(s.at.began), false
 	}

@@ -95,7 +95,7 @@ func chownFile(path string, file fileID, gid int) error {
 	return errors.Join(err, o.close())
 }
 
-// chmodDirectory makes a directory that was just made the owner's alone.
+// chmodDirectory gives a directory that was just made its mode.
 func chmodDirectory(path string, mode fs.FileMode) error {
 	o, err := openOwn(path)
 	if err != nil {

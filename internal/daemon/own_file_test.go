@@ -114,7 +114,7 @@ func TestDirectoryThatIsReplacedAsItIsMadeChangesNothingElse(t *testing.T) {
 	}
 	ops := usualFiles()
 	ops.mkdir = func(path string, _ fs.FileMode) error { return os.Symlink(other, path) }
-	if _, err := ops.makeDirs(filepath.Join(dir, "d")); err == nil {
+	if _, err := ops.makeDirs(filepath.Join(dir, "d"), 0o700); err == nil {
 		t.Error("no error")
 	}
 	if got := permissions(t, other); got != 0o755 {

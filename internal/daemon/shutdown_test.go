@@ -193,28 +193,31 @@ func TestShutdownWhileWaitingForAHolder(t *testing.T) {
 	}
 }
 
-func TestHeldSocketEndsTheProcessAndNothingElseBefore(t *testing.T) {
+func TestNoSocketEndsTheProcessAndNothingElseBefore(t *testing.T) {
 	t.Parallel()
 	dir := directory(t)
-	held, free := filepath.Join(dir, "held"), filepath.Join(dir, "free")
-	p := holding(t, held)
+	one, two := filepath.Join(dir, "one"), filepath.Join(dir, "two")
+	holders := []*process{holding(t, one), holding(t, two)}
 	timing := shortTiming()
 	timing.holderWait = 2 * time.Second
-	r := run(t, setup{listen: free, time: timing, args: []string{"--key=alias/other", "--listen=" + held}})
+	r := run(t, setup{listen: one, time: timing, args: []string{"--key=alias/other", "--listen=" + two}})
 	if code, body := r.get("/livez"); code != http.StatusOK {
 		t.Errorf("/livez while it waits: %d %s, want 200", code, body)
 	}
 	if code, body := r.get("/readyz/1"); code != http.StatusServiceUnavailable || !strings.HasPrefix(body, "provider 1: its socket is not served yet, since the start at ") {
 		t.Errorf("/readyz/1 while it waits: %d %s, want 503 and that its socket is not served yet", code, body)
 	}
-	r.encrypts(r.client())
 	select {
 	case err := <-r.Failed():
-		if !strings.Contains(err.Error(), fmt.Sprintf("pid %d ", p.pid())) || !strings.Contains(err.Error(), held) {
-			t.Errorf("failed with %v, want socket and holder", err)
+		for i, path := range []string{one, two} {
+			if want := fmt.Sprintf("listening on %s: the process with pid %d serves it", path, holders[i].pid()); !strings.Contains(err.Error(), want) {
+				t.Errorf("failed with %v, want in it %s", err, want)
+			}
 		}
+	case <-r.Serving():
+		t.Error("it says that it serves, and serves nothing")
 	case <-time.After(patience):
-		t.Error("a socket that cannot be had is no failure")
+		t.Error("that no socket can be had is no failure")
 	}
 }
 

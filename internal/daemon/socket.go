@@ -166,6 +166,9 @@ func (e *heldError) Error() string {
 // inheritOrBind takes over the socket that was handed over for the path, or makes
 // one.
 func (s *socket) inheritOrBind(ctx context.Context) error {
+	if s.isClaimed() { // an earlier try that was given up has ended since
+		return nil
+	}
 	listener, err := s.handed.take(s.path)
 	if err != nil {
 		return err
@@ -214,7 +217,7 @@ func (s *socket) bind(ctx context.Context) error {
 	if s.abstract() {
 		return s.bindAbstract(ctx)
 	}
-	made, err := s.files.makeDirs(filepath.Dir(s.path))
+	made, err := s.files.makeDirs(filepath.Dir(s.path), s.wants().directory())
 	s.note(made)
 	if err != nil {
 		return err
@@ -424,6 +427,12 @@ func (s *socket) isClosed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.closed
+}
+
+func (s *socket) isClaimed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.listener != nil && !s.closed
 }
 
 // closeTime is how long the removal of a socket's file may take before callers are

@@ -64,10 +64,13 @@ func (d *Daemon) prepare(ctx context.Context, before, next *generation) (undo []
 	if err := d.verify(ctx, before, next); err != nil {
 		return nil, err
 	}
+	if err := next.allMissing(); err != nil { // nothing would be served any more
+		return nil, &socketError{err}
+	}
 	_, fresh := next.without(before)
 	for _, e := range fresh {
 		if err := e.socket.claim(ctx, 0); err != nil {
-			return undo, err // what the claim has made goes with the endpoint
+			return undo, &socketError{err} // what the claim has made goes with the endpoint
 		}
 	}
 	want := access{mode: next.cfg.Socket.Mode, group: next.cfg.Socket.Group}
@@ -172,7 +175,10 @@ func (d *Daemon) swap(ctx context.Context, before, next *generation) error {
 	d.keepHistories(next)
 	d.drain(oldRings, gone) //nolint:contextcheck // it outlives ctx
 	d.current.Store(next)   // after that: who sees next may wait for what it replaced
-	d.noteServing()
+	d.noteSettled()
+	for _, s := range next.providers {
+		s.at.tryAgain()
+	}
 	return nil
 }
 

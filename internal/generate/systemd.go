@@ -2,7 +2,6 @@ package generate
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -33,28 +32,47 @@ Check:
 		service.WriteString("Environment=" + unitWord(env) + "\n")
 	}
 	for _, dir := range o.socketDirs() {
-		if !slices.Contains([]string{"/run/kmsplugin", "/var/run/kmsplugin"}, dir) {
+		if dir = unitPath(dir); dir != "/run/kmsplugin" {
 			service.WriteString("ReadWritePaths=" + unitWord("-"+dir) + "\n")
 		}
 	}
+	if group := o.Config.Socket.Group; group >= 0 {
+		fmt.Fprintf(&service, "# For a socket that the socket unit does not have: the program gives it the group.\nSupplementaryGroups=%d\nSystemCallFilter=@chown\n", group)
+	}
 
+	shared := o.Config.Socket.Mode.Perm()&0o077 != 0 // whom it lets in has to reach it
+	checks := ""
+	if shared {
+		checks = "\n- a directory of a socket that is there already has mode 0755, too: systemd changes none"
+	}
 	socket.WriteString(comment(`Drop-in for aws-encryption-provider.socket, where sockets are kept by systemd:
 /etc/systemd/system/aws-encryption-provider.socket.d/10-configuration.conf
 Then: systemctl daemon-reload && systemctl restart aws-encryption-provider.socket
 
 Check:
-- the sockets are those of the EncryptionConfiguration`) + "\n[Socket]\nListenStream=\n")
+- the sockets are those of the EncryptionConfiguration`+checks) + "\n[Socket]\nListenStream=\n")
 	for _, p := range o.Config.Providers {
-		socket.WriteString("ListenStream=" + strings.ReplaceAll(p.Listen, "%", "%%") + "\n")
+		socket.WriteString("ListenStream=" + strings.ReplaceAll(unitPath(p.Listen), "%", "%%") + "\n")
 	}
 	fmt.Fprintf(&socket, "SocketMode=%04o\n", o.Config.Socket.Mode.Perm())
 	if o.Config.Socket.Group >= 0 {
 		fmt.Fprintf(&socket, "SocketGroup=%d\n", o.Config.Socket.Group)
 	}
+	if shared {
+		socket.WriteString("DirectoryMode=0755\n")
+	}
 	return []File{
 		{Name: "aws-encryption-provider.service.d/10-configuration.conf", Text: service.String()},
 		{Name: "aws-encryption-provider.socket.d/10-configuration.conf", Text: socket.String()},
 	}, nil
+}
+
+// unitPath is a path as units have it: systemd warns of /var/run, which is a link.
+func unitPath(path string) string {
+	if rest, ok := strings.CutPrefix(path, "/var/run/"); ok {
+		return "/run/" + rest
+	}
+	return path
 }
 
 func (o *Options) unitChecks() string {

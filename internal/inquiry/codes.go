@@ -69,7 +69,7 @@ var table = [...]Info{
 	Forbidden: {
 		"KMS0802", "this user may not reach the socket", "ask as a user who may",
 		"Whoever asks needs the right to write to the socket, and to search each directory on the way to it. " +
-			"The socket's mode and group are --socket-mode and --socket-group. A directory that the program makes is its user's alone.",
+			"The socket's mode and group are --socket-mode and --socket-group. A directory that the program makes is its user's alone where the socket is.",
 	},
 	TurnedAway: {
 		"KMS0803", "the process that serves the socket closes the connection at once", "ask as a user that --allow-uid names, and look at the log of the process",

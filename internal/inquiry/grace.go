@@ -61,7 +61,7 @@ func (r *Report) weigh(id string) {
 		r.failing = true
 	case cause.Refused: // Status says so as soon as it is confirmed
 		r.refused = true
-	case cause.BadData, cause.Cancelled, cause.Overload:
+	case cause.BadData, cause.Cancelled, cause.Overload, cause.Node:
 	}
 }
 

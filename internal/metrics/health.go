@@ -12,7 +12,8 @@ import (
 type Health struct {
 	Provider  string
 	State     string
-	Code      string    // of the cause; "" where nothing is wrong
+	Codes     []string  // of what is wrong; empty where nothing is
+	Served    bool      // callers find the socket, and somebody answers there
 	KeyID     string    // "" before the first contact with KMS
 	LastOK    time.Time // zero: never
 	GraceEnds time.Time // zero: no grace is running
@@ -32,6 +33,8 @@ func RegisterHealth(reg prometheus.Registerer, states []string, read func() []He
 			"Seconds since the provider's key last worked; absent before the first time.", label, nil),
 		grace: prometheus.NewDesc("aws_encryption_provider_outage_grace_end_timestamp_seconds",
 			"When Status will report the outage that is under way; absent where none is.", label, nil),
+		socket: prometheus.NewDesc("aws_encryption_provider_socket_served",
+			"1 if the provider's socket is served, 0 while it cannot be had or its file is gone.", label, nil),
 		keyID: prometheus.NewDesc("aws_encryption_provider_key_id_hash",
 			"1 for the hash of the provider's key_id, in the form in which kube-apiserver exports it.",
 			[]string{"provider", "key_id_hash"}, nil),
@@ -39,14 +42,14 @@ func RegisterHealth(reg prometheus.Registerer, states []string, read func() []He
 }
 
 type healthCollector struct {
-	states                          []string
-	read                            func() []Health
-	state, cause, age, grace, keyID *prometheus.Desc
+	states                                  []string
+	read                                    func() []Health
+	state, cause, age, grace, socket, keyID *prometheus.Desc
 }
 
 // Describe implements [prometheus.Collector].
 func (c *healthCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.state, c.cause, c.age, c.grace, c.keyID} {
+	for _, d := range []*prometheus.Desc{c.state, c.cause, c.age, c.grace, c.socket, c.keyID} {
 		out <- d
 	}
 }
@@ -58,15 +61,12 @@ func (c *healthCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, h := range c.read() {
 		for _, state := range c.states {
-			value := 0.0
-			if h.State == state {
-				value = 1
-			}
-			gauge(c.state, value, h.Provider, state)
+			gauge(c.state, oneIf(h.State == state), h.Provider, state)
 		}
-		if h.Code != "" {
-			gauge(c.cause, 1, h.Provider, h.Code)
+		for _, code := range h.Codes {
+			gauge(c.cause, 1, h.Provider, code)
 		}
+		gauge(c.socket, oneIf(h.Served), h.Provider)
 		if !h.LastOK.IsZero() {
 			gauge(c.age, time.Since(h.LastOK).Seconds(), h.Provider)
 		}
@@ -77,6 +77,13 @@ func (c *healthCollector) Collect(out chan<- prometheus.Metric) {
 			gauge(c.keyID, 1, h.Provider, KeyIDHash(h.KeyID))
 		}
 	}
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // KeyIDHash is kube-apiserver's form of a key_id in its own metrics:

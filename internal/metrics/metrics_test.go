@@ -20,7 +20,7 @@ func registry(t *testing.T) (*prometheus.Registry, *metrics.Metrics) {
 	m.KMS("0")("Encrypt", metrics.Success, time.Millisecond)
 	m.Rejected("0", "uid")
 	metrics.RegisterHealth(reg, []string{"healthy", "outage"}, func() []metrics.Health {
-		return []metrics.Health{{Provider: "0", State: "outage", Code: "KMS0203", KeyID: "123", LastOK: time.Now(), GraceEnds: time.Unix(1700000000, 0)}}
+		return []metrics.Health{{Provider: "0", State: "outage", Codes: []string{"KMS0203", "KMS0602"}, KeyID: "123", LastOK: time.Now(), GraceEnds: time.Unix(1700000000, 0)}}
 	})
 	metrics.RegisterKeys(reg, []string{"healthy", "refused"}, func() []metrics.Key {
 		until := time.Unix(1700000000, 0)
@@ -66,15 +66,20 @@ aws_encryption_provider_health{provider="0",state="outage"} 1
 # HELP aws_encryption_provider_health_cause 1 for the code of what is wrong with the provider; absent where nothing is.
 # TYPE aws_encryption_provider_health_cause gauge
 aws_encryption_provider_health_cause{code="KMS0203",provider="0"} 1
+aws_encryption_provider_health_cause{code="KMS0602",provider="0"} 1
 # HELP aws_encryption_provider_key_id_hash 1 for the hash of the provider's key_id, in the form in which kube-apiserver exports it.
 # TYPE aws_encryption_provider_key_id_hash gauge
 aws_encryption_provider_key_id_hash{key_id_hash="sha256:a665a45920422f9d417e4867efdc4fb8a04a1f3fff1fa07e998e86f7f7a27ae3",provider="0"} 1
 # HELP aws_encryption_provider_outage_grace_end_timestamp_seconds When Status will report the outage that is under way; absent where none is.
 # TYPE aws_encryption_provider_outage_grace_end_timestamp_seconds gauge
 aws_encryption_provider_outage_grace_end_timestamp_seconds{provider="0"} 1.7e+09
+# HELP aws_encryption_provider_socket_served 1 if the provider's socket is served, 0 while it cannot be had or its file is gone.
+# TYPE aws_encryption_provider_socket_served gauge
+aws_encryption_provider_socket_served{provider="0"} 0
 `
 	err := testutil.GatherAndCompare(reg, strings.NewReader(want), "aws_encryption_provider_health", "aws_encryption_provider_health_cause",
-		"aws_encryption_provider_key_id_hash", "aws_encryption_provider_outage_grace_end_timestamp_seconds")
+		"aws_encryption_provider_key_id_hash", "aws_encryption_provider_outage_grace_end_timestamp_seconds",
+		"aws_encryption_provider_socket_served")
 	if err != nil {
 		t.Error(err)
 	}

@@ -42,11 +42,7 @@ func (c *reloadCollector) Describe(out chan<- *prometheus.Desc) {
 // Collect implements [prometheus.Collector].
 func (c *reloadCollector) Collect(out chan<- prometheus.Metric) {
 	r := c.read()
-	success := 0.0
-	if r.OK {
-		success = 1
-	}
-	out <- prometheus.MustNewConstMetric(c.success, prometheus.GaugeValue, success)
+	out <- prometheus.MustNewConstMetric(c.success, prometheus.GaugeValue, oneIf(r.OK))
 	out <- prometheus.MustNewConstMetric(c.lastOK, prometheus.GaugeValue, float64(r.LastOK.UnixMilli())/1000)
 	out <- prometheus.MustNewConstMetric(c.info, prometheus.GaugeValue, 1, r.Hash)
 }

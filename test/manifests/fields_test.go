@@ -167,8 +167,8 @@ func decodesRKE2(t *testing.T, data []byte) {
 func hasDirectives(t *testing.T, data []byte) {
 	t.Helper()
 	known := map[string][]string{
-		"[Service]": {"ExecStart", "Environment", "ReadWritePaths"},
-		"[Socket]":  {"ListenStream", "SocketMode", "SocketGroup"},
+		"[Service]": {"ExecStart", "Environment", "ReadWritePaths", "SupplementaryGroups", "SystemCallFilter"},
+		"[Socket]":  {"ListenStream", "SocketMode", "SocketGroup", "DirectoryMode"},
 	}
 	section, continued := "", false
 	for i, line := range strings.Split(strings.TrimSpace(string(data)), "\n") {

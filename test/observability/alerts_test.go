@@ -3,6 +3,7 @@
 package observability_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -194,6 +195,15 @@ func TestEachAlertFiresForItsFaultAndNoOther(t *testing.T) {
 			},
 		},
 		{
+			name: "something is in the place of the socket", alert: "EncryptionProviderSocketMissing",
+			fault: func(p *plugin) {
+				if err := errors.Join(os.Remove(p.socket), os.Mkdir(p.socket, 0o700)); err != nil {
+					p.t.Fatal(err)
+				}
+				p.until(`aws_encryption_provider_socket_served{provider="aws"} 0`)
+			},
+		},
+		{
 			name: "stored data is damaged", alert: "EncryptionProviderUnreadableData",
 			call: func(p *plugin) { p.decryptDamaged() },
 		},
@@ -245,7 +255,7 @@ func TestEachAlertFiresForItsFaultAndNoOther(t *testing.T) {
 	for _, alert := range []string{
 		"EncryptionProviderKeyRefused", "EncryptionProviderReadKeyTrouble", "EncryptionProviderKeyPendingDeletion",
 		"EncryptionProviderKMSUnreachable", "EncryptionProviderCredentials", "EncryptionProviderGraceOver",
-		"EncryptionProviderReloadFailed", "EncryptionProviderUnreadableData",
+		"EncryptionProviderReloadFailed", "EncryptionProviderUnreadableData", "EncryptionProviderSocketMissing",
 	} {
 		t.Run("symptoms of "+alert, func(t *testing.T) { checkSymptoms(t, alert, shown[alert]) })
 	}

@@ -58,6 +58,9 @@ func packaged(source, docsURL string, b binary, l licences, document []byte, for
 	for i, name := range slices.Sorted(maps.Keys(pages)) {
 		contents = append(contents, &files.Content{Source: made(fmt.Sprintf("page%d", i), pages[name]), Destination: doc + name})
 	}
+	for _, shell := range slices.Sorted(maps.Keys(completions())) {
+		contents = append(contents, &files.Content{Source: filepath.Join(deploy, "completion", shell), Destination: completions()[shell]})
+	}
 	for _, unit := range unitFiles() {
 		contents = append(contents, &files.Content{Source: filepath.Join(deploy, "systemd", unit), Destination: "/usr/lib/systemd/system/" + unit})
 	}
@@ -79,6 +82,16 @@ func debPackage(deploy string, b binary, contents files.Contents) ([]byte, error
 		return nil, fmt.Errorf("package for %s: %w", b.target, err)
 	}
 	return packed.Bytes(), nil
+}
+
+// completions are the scripts of deploy/completion by the places where shells of
+// Debian look for those of packages.
+func completions() map[string]string {
+	return map[string]string{
+		"bash": "/usr/share/bash-completion/completions/" + program,
+		"zsh":  "/usr/share/zsh/vendor-completions/_" + program,
+		"fish": "/usr/share/fish/vendor_completions.d/" + program + ".fish",
+	}
 }
 
 // unitFiles are the names of the units in deploy/systemd.

@@ -170,6 +170,9 @@ func TestPackageComesIsUpgradedAndGoes(t *testing.T) {
 		"/usr/lib/systemd/system/aws-encryption-provider.service": 0o644,
 		"/usr/lib/systemd/system/aws-encryption-provider.socket":  0o644,
 		confFile: 0o644,
+		"/usr/share/bash-completion/completions/aws-encryption-provider":                      0o644,
+		"/usr/share/zsh/vendor-completions/_aws-encryption-provider":                          0o644,
+		"/usr/share/fish/vendor_completions.d/aws-encryption-provider.fish":                   0o644,
 		"/usr/share/doc/aws-encryption-provider/copyright":                                    0o644,
 		"/usr/share/doc/aws-encryption-provider/" + thirdPartyFile:                            0o644,
 		"/usr/share/doc/aws-encryption-provider/" + program + ".spdx.json":                    0o644,
@@ -207,6 +210,75 @@ func TestPackageComesIsUpgradedAndGoes(t *testing.T) {
 	m.called(t)
 	if got := m.files(t); !slices.Equal(got, before) {
 		t.Errorf("after the purge there are %q, want %q", got, before)
+	}
+}
+
+// The scripts are the program's own, and each is one of its shell.
+func TestPackageCompletesInEveryShell(t *testing.T) {
+	m := newMachine(t, true)
+	m.mustDpkg(t, "--install", pack(t, "v1.2.3", false))
+	for shell, begins := range map[string]string{"bash": "# bash completion", "zsh": "#compdef aws-encryption-provider", "fish": "# fish completion"} {
+		if got := m.read(t, completions()[shell]); !strings.HasPrefix(got, begins) || !strings.Contains(got, "aws-encryption-provider") {
+			t.Errorf("%s begins with %.60q, want %q", completions()[shell], got, begins)
+		}
+	}
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := filepath.Join(m.dir, completions()["bash"])
+	if out, err := exec.CommandContext(t.Context(), bash, "-c", `. "$1" && complete -p aws-encryption-provider`, "bash", script).CombinedOutput(); err != nil {
+		t.Errorf("bash does not take its script: %v\n%s", err, out)
+	}
+}
+
+// What is open on every address of the node is open to who should not see it.
+func TestShippedConfigurationListensOnThisNodeAlone(t *testing.T) {
+	m := newMachine(t, true)
+	m.mustDpkg(t, "--install", pack(t, "v1.2.3", false))
+	if got := m.read(t, confFile); !strings.Contains(got, "\nhealth:\n  address: 127.0.0.1:8083\n") {
+		t.Errorf("the health port is elsewhere:\n%s", got)
+	}
+}
+
+// A purge takes what the program made in /run, and leaves what the other build or a
+// person has there.
+func TestPurgeTakesWhatTheProgramKnew(t *testing.T) {
+	const known = "/run/aws-encryption-provider"
+	prepare := func(t *testing.T) machine {
+		t.Helper()
+		m := newMachine(t, true)
+		m.mustDpkg(t, "--install", pack(t, "v1.2.3", false))
+		for _, dir := range []string{known, "/run/kmsplugin", "/etc/systemd/system/aws-encryption-provider.service.d"} {
+			if err := os.MkdirAll(filepath.Join(m.dir, dir), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m.write(t, known+"/provider-aws.state", "{}")
+		m.write(t, "/etc/systemd/system/aws-encryption-provider.service.d/10-configuration.conf", "[Service]\n")
+		return m
+	}
+	there := func(m machine, path string) bool {
+		_, err := os.Lstat(filepath.Join(m.dir, path))
+		return err == nil
+	}
+	m := prepare(t)
+	m.mustDpkg(t, "--remove", program)
+	if !there(m, known) {
+		t.Error("a removal takes what the next process needs in an outage")
+	}
+	m.mustDpkg(t, "--purge", program)
+	if there(m, known) || there(m, "/run/kmsplugin") {
+		t.Errorf("after the purge there are %q", m.files(t))
+	}
+	if !there(m, "/etc/systemd/system/aws-encryption-provider.service.d/10-configuration.conf") {
+		t.Error("the purge took a drop-in that somebody wrote")
+	}
+
+	m = prepare(t)
+	m.mustDpkg(t, "--force-confold", "--install", pack(t, "v1.2.3", true))
+	if out, err := m.dpkg(t, "--purge", program); err != nil || !there(m, known) {
+		t.Errorf("the purge of the build before takes what the one in use knows: %v\n%s", err, out)
 	}
 }
 

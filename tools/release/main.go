@@ -39,6 +39,7 @@ func main() {
 // A request is a command line.
 type request struct {
 	source, out string
+	replace     string // a directory that is made empty, where it is the one to write to
 	name, tag   string // of the image
 	docsURL     string // where docs is published; "": nowhere
 	targets     []target
@@ -59,7 +60,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := prepare(r.out); err != nil {
+	if err := prepare(r.out, r.replace); err != nil {
 		return err
 	}
 	work, err := os.MkdirTemp("", "release-")
@@ -94,6 +95,7 @@ func parse(command string, args []string, progress io.Writer) (request, error) {
 	set.SetOutput(progress)
 	set.StringVar(&r.source, "source", ".", "`DIR` of the checkout")
 	set.StringVar(&r.out, "out", "", "`DIR` to write to, which must be empty or absent")
+	set.StringVar(&r.replace, "replace", "", "`DIR` whose content goes where it is the one of --out; any other stays")
 	set.StringVar(&r.name, "name", "localhost/"+program, "`NAME` of the image, registry included")
 	set.StringVar(&r.tag, "tag", "", "`TAG` of the image; default: the version")
 	set.StringVar(&r.docsURL, "docs-url", "", "`URL` at which docs is published: what links of the program and of the alerts lead to; default: they have none")
@@ -143,8 +145,13 @@ func platforms(targets []target) map[string]bool {
 }
 
 // prepare makes an empty directory: what an earlier run left would be mixed
-// with what this one writes.
-func prepare(dir string) error {
+// with what this one writes. It takes the content of replace away, and of no other.
+func prepare(dir, replace string) error {
+	if replace != "" && filepath.Clean(dir) == filepath.Clean(replace) {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}

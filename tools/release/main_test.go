@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -71,6 +72,41 @@ func TestImageTakesNameTagAndFIPS(t *testing.T) {
 		t.Errorf("the tag is %q", tag)
 	}
 	untar(t, filepath.Join(out, program+"_v1.2.3-fips140_oci.tar"), t.TempDir())
+}
+
+// What lies in bin/release goes only where it makes room for what is written there.
+func TestNothingIsReplacedButWhatIsWrittenTo(t *testing.T) {
+	for name, c := range map[string]struct {
+		out     string
+		replace string
+		stays   bool
+	}{
+		"written there":            {"bin/release", "bin/release", false},
+		"by another name":          {"./bin//release/", "bin/release", false},
+		"written elsewhere":        {"other", "bin/release", true},
+		"written below":            {"bin/release/below", "bin/release", true},
+		"nothing is said to go":    {"other", "", true},
+		"written to what is above": {"bin", "bin/release", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			const old = "bin/release/SHA256SUMS"
+			if err := errors.Join(os.MkdirAll("bin/release", 0o755), os.WriteFile(old, nil, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			err := prepare(c.out, c.replace)
+			if _, gone := os.Stat(old); (gone == nil) != c.stays {
+				t.Errorf("what was there: %v, want it to stay: %t (prepare: %v)", gone, c.stays, err)
+			}
+		})
+	}
+	for _, target := range []string{"release-snapshot", "image"} {
+		cmd := exec.CommandContext(t.Context(), "make", "--dry-run", target, "ARGS=--out /elsewhere")
+		cmd.Dir = filepath.Join("..", "..")
+		if out, err := cmd.CombinedOutput(); err != nil || strings.Contains(string(out), "rm ") || !strings.Contains(string(out), "--replace bin/") {
+			t.Errorf("make %s removes by itself: %v\n%s", target, err, out)
+		}
+	}
 }
 
 func TestRefusals(t *testing.T) {
