@@ -117,7 +117,7 @@ func TestGeneratedDropInsFitTheUnits(t *testing.T) {
 		"a key":           {"--key=" + key},
 		"a group":         {"--key=" + key, "--socket-mode=0660", "--socket-group=2000"},
 		"words to quote":  {"--key=" + key, "--encryption-context=a=b c,d=100%", "--env=AWS_CA_BUNDLE=/etc/aws-encryption-provider/aws/bundle.pem"},
-		"another socket":  {"--key=" + key, "--listen=/run/other-place/socket.sock"},
+		"another socket":  {"--key=" + key, "--listen=/run/kms-other/socket.sock"},
 		"a file":          {"--config=../../deploy/examples/minimal.yaml"},
 		"several sockets": {"--config=../../deploy/examples/full.yaml"},
 	} {

@@ -38,9 +38,9 @@ func TestFileThatMayNotBeReadIsNamed(t *testing.T) {
 		key  string   // "": the ARN
 		want []string // in one line of the log
 	}{
-		"shared credentials":       {profile, []string{"AWS_SHARED_CREDENTIALS_FILE={file}"}, "", []string{"KMS0307", "let user 0 read it"}},
-		"shared configuration":     {profile, []string{"AWS_CONFIG_FILE={file}"}, "", []string{"KMS0307", "let user 0 read it"}},
-		"both, at the usual place": {profile, []string{"HOME={home}"}, "", []string{"KMS0307", "let user 0 read it"}},
+		"shared credentials":       {profile, []string{"AWS_SHARED_CREDENTIALS_FILE={file}"}, "", []string{"KMS0307", "let user 0, as whom this process runs, read"}},
+		"shared configuration":     {profile, []string{"AWS_CONFIG_FILE={file}"}, "", []string{"KMS0307", "let user 0, as whom this process runs, read"}},
+		"both, at the usual place": {profile, []string{"HOME={home}"}, "", []string{"KMS0307", "let user 0, as whom this process runs, read"}},
 		"a profile of it":          {profile, []string{"AWS_CONFIG_FILE={file}", "AWS_PROFILE=default2"}, "", []string{"KMS0307"}},
 		"the Region in it":         {profile, []string{"AWS_CONFIG_FILE={file}"}, "alias/K8sKMSKey", []string{"KMS0307"}},
 		"over a container":         {profile, []string{"AWS_SHARED_CREDENTIALS_FILE={file}", "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1:1/"}, "", []string{"KMS0307"}},
@@ -82,7 +82,7 @@ func TestFileThatMayNotBeReadIsNamed(t *testing.T) {
 		file := anothers(t, "")
 		p := powerless(t, exe, nil, "--config="+file)
 		p.exits(2)
-		for _, want := range []string{file, "permission denied", "let root read it"} {
+		for _, want := range []string{file, "user 0 may not read it", "let root read it"} {
 			if !strings.Contains(p.err.String(), want) {
 				t.Errorf("want %q in\n%s", want, p.err)
 			}

@@ -71,7 +71,10 @@ func (f files) refuse() error {
 
 // unreadError is a shared configuration file that this user may not read. The SDK
 // passes over it as if it were not there.
-type unreadError struct{ path string }
+type unreadError struct {
+	path  string
+	named bool // by the environment
+}
 
 func (e *unreadError) Error() string { return e.path + ": " + syscall.EACCES.Error() }
 
@@ -93,8 +96,8 @@ func unreadShared() *unreadError {
 		// Not by opening it: it may be a pipe, which somebody waits to write into.
 		err := unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK, unix.AT_EACCESS)
 		_, absent := os.Lstat(path)
-		if errors.Is(err, fs.ErrPermission) && (absent == nil || slices.Contains(named, path)) {
-			return &unreadError{path}
+		if isNamed := slices.Contains(named, path); errors.Is(err, fs.ErrPermission) && (absent == nil || isNamed) {
+			return &unreadError{path, isNamed}
 		}
 	}
 	return nil

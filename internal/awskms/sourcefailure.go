@@ -48,10 +48,14 @@ func identifyCredentials(e *cause.Error, err error, from *sourceSettings) {
 }
 
 // searchedInVain reports whether the search for credentials went past the shared files
-// to its end, the instance metadata service. What it ended with there says nothing
-// about the source that a file may name. asked is the call that failed; nil: none did.
+// to what comes after them: a container's credentials, where the file that may not be
+// read was named, and in the end the instance metadata service. What it ended with there
+// says nothing about the source that a file may name. asked is the call that failed;
+// nil: none did.
 func (o *sourceSettings) searchedInVain(asked *askedError) bool {
-	return o.base().kind == metadataSource && o.last().CredentialSource == "" && (asked == nil || asked.source.kind == metadataSource)
+	kind := o.base().kind
+	past := kind == metadataSource || kind == containerSource && o.unread.named
+	return past && o.last().CredentialSource == "" && (asked == nil || asked.source.kind == kind)
 }
 
 // lastAsked is the call that failed by itself, and not for want of credentials of
