@@ -113,8 +113,8 @@ test-e2e: build servers $(TOOLS)/progress ## The built program under a real kube
 	@echo '== end-to-end tests; about ten minutes'
 	cd test/e2e && PLUGIN=$(CURDIR)/$(PROGRAM) go test -p 1 -count=1 -json -timeout $(E2E_TIMEOUT) $(TESTFLAGS) ./... | $(CURDIR)/$(TOOLS)/progress
 
-# Not a part of `make test`: it needs root and half an hour, and no commit has to wait
-# for it. Run it before a release, and where units or package change.
+# Not a part of `make test`: it needs root and up to half an hour, and no commit has to
+# wait for it. Run it before a release, and where units or package change.
 .PHONY: test-machine
 test-machine: build $(TOOLS)/release ## The package on a machine with systemd, in qemu: install, sockets, watchdog, reboot, upgrade, removal
 	@rm -rf bin/machine

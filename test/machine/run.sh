@@ -2,7 +2,8 @@
 # Starts a machine with Debian and systemd in qemu, installs the package on it and
 # goes through what happens to it there: guest.sh. It needs root, to keep the owners
 # of the machine's files, and the packages qemu-system-x86, mmdebstrap and e2fsprogs.
-# Without KVM the processor is emulated, and all of it takes about half an hour.
+# The processor is emulated: it takes five minutes on a machine with nothing else to do,
+# and up to half an hour on a busy one.
 #
 #   test/machine/run.sh PACKAGE.deb PROGRAM
 #
