@@ -42,8 +42,11 @@ Check:
 
 	shared := o.Config.Socket.Mode.Perm()&0o077 != 0 // whom it lets in has to reach it
 	checks := ""
+	if o.Config.Socket.Group >= 0 {
+		checks += fmt.Sprintf("\n- the node has a group %d (getent group): else systemd makes no socket", o.Config.Socket.Group)
+	}
 	if shared {
-		checks = "\n- a directory of a socket that is there already has mode 0755, too: systemd changes none"
+		checks += "\n- a directory of a socket that is there already has mode 0755, too: systemd changes none"
 	}
 	socket.WriteString(comment(`Drop-in for aws-encryption-provider.socket, where sockets are kept by systemd:
 /etc/systemd/system/aws-encryption-provider.socket.d/10-configuration.conf

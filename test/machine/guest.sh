@@ -14,7 +14,7 @@ say() { echo "machine-test: $*"; }
 # check runs a command for as long as it takes to succeed, up to a time that is many
 # times what it needs on an emulated processor.
 check() {
-	local what=$1 end=$((SECONDS + 240))
+	local what=$1 end=$((SECONDS + 120))
 	shift
 	until "$@" >/tmp/out 2>&1; do
 		if [ $SECONDS -ge $end ]; then
@@ -80,6 +80,7 @@ install_package() {
 }
 
 socket_group() {
+	groupadd --gid=$group kms-callers # systemd knows no group that the node does not
 	check "the directory lets in whom the socket does" mode /run/kmsplugin 755
 	chmod 0700 /run/kmsplugin # as units of before made it
 	drop_in socket 10-configuration '[Socket]' SocketMode=0660 SocketGroup=$group DirectoryMode=0755
