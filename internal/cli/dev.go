@@ -25,7 +25,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 )
 
-// What the README's guide creates.
+// What docs/setup.md creates.
 const (
 	devRegion = "us-west-2"
 	devKeyID  = "1234abcd-12ab-34cd-56ef-1234567890ab"
