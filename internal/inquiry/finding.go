@@ -33,7 +33,9 @@ func (r *Report) found(code Code, problem, seen, next string) {
 // so that most causes show in several answers.
 func (r *Report) add(problem string, f Finding) {
 	r.Problems = append(r.Problems, problem)
-	same := func(o Finding) bool { return o.Code == f.Code && o.Next == f.Next }
+	same := func(o Finding) bool { // one may say more: Encrypt waits for a Decrypt that is refused
+		return o.Code == f.Code && (strings.HasPrefix(f.Next, o.Next) || strings.HasPrefix(o.Next, f.Next))
+	}
 	if !slices.ContainsFunc(r.Findings, same) {
 		r.Findings = append(r.Findings, f)
 	}

@@ -52,6 +52,7 @@ func fixtures() map[string]fixture {
 				"--query Policy --output text | diff -B - policies/key-policy-us-west-2-1234abcd-12ab-34cd-56ef-1234567890ab.json\n" +
 				"grep -q key-default-1 key-policy-before.json\n",
 		},
+		"docs/health.md":    {cluster: encrypted},
 		"docs/k3s.md":       {cluster: encrypted},
 		"docs/kms-down.md":  {cluster: encrypted},
 		"docs/kops.md":      {cluster: encrypted},
