@@ -23,6 +23,10 @@ import (
 // waitPause is the time between two looks of --wait.
 const waitPause = 2 * time.Second
 
+// leastTimeout is the shortest time that tells something of the plugin: it keeps 300 ms
+// of it for its answer.
+const leastTimeout = time.Second
+
 // errTimeUp ends a command that waited in vain: it has said for what.
 var errTimeUp = errors.New("time is up")
 
@@ -57,8 +61,8 @@ func (f *doctorFlags) mistakes() (mistakes config.Mistakes) {
 	if f.failOn != "failure" && f.failOn != "warning" {
 		wrong("--fail-on", fmt.Sprintf("%.64q is neither failure nor warning", f.failOn))
 	}
-	if f.timeout <= 0 {
-		wrong("--timeout", "must be longer than 0")
+	if f.timeout < leastTimeout {
+		wrong("--timeout", "must be 1s or more: the plugin keeps 300 ms of it for its answer")
 	}
 	if f.wait < 0 {
 		wrong("--wait", "must not be below 0")

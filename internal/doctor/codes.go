@@ -77,6 +77,8 @@ const (
 	// oneAPIServer is for a change that an API server takes by a restart or a reload:
 	// it then asks KMS for everything again, and what it has in memory is gone.
 	oneAPIServer = "; change one API server after the other, and none while KMS does not answer"
+	// noStart is for a file that kube-apiserver does not take.
+	noStart = "restart no API server with it, since none would start: "
 	// steps are those of a key that is to write.
 	steps = "add it below on all nodes first, as a read key, then move it to the top on one node after the other; restart nothing and change no key while KMS does not answer"
 )
@@ -108,7 +110,7 @@ var table = [...]Info{
 		"KMS0706", Failure, "something stands at the socket's path that is no socket", "find out what put it there, and move it away; or give the program and this node's API server another path",
 		"The program removes sockets that nobody serves, and nothing else. Another path takes a restart of this node's API server: on one node after the other, and only while KMS answers.",
 	},
-	PathUnusable: {"KMS0707", Failure, "no socket can be made or found at the path", "correct the path or its directory: each part of it has to be a directory that the program's user may enter and write to", ""},
+	PathUnusable: {"KMS0707", Failure, "no socket can be made or found at the path", "correct the path: each part before the last is a directory that the program's user may enter, and the directory of the socket one that it may write to too", ""},
 	DeadSocket: {
 		"KMS0708", Warning, "a socket is there that no process serves", "start the program on this node, with the configuration that the other nodes have: it replaces the socket",
 		"The start waits for nothing: it serves while KMS does not answer too, and answers when KMS does. It is what a process leaves that was killed. Until the program runs, API servers are refused the connection.",
@@ -130,30 +132,30 @@ var table = [...]Info{
 	},
 	EncryptionFile: {"KMS0714", Failure, "kube-apiserver would refuse the EncryptionConfiguration", "correct the file, and restart no API server with it on any node before that: it would not start", "An API server that runs goes on with the file that it read before. Leave it alone while KMS does not answer."},
 	ProviderMissing: {
-		"KMS0715", Failure, "no entry of the EncryptionConfiguration uses this provider's socket", "add a kms entry with this endpoint, or correct the endpoint of the entry that is meant: generate encryption-config writes one" + oneAPIServer,
+		"KMS0715", Failure, "no entry of the EncryptionConfiguration uses this provider's socket", "add a kms entry with this endpoint, below the present entries on all API servers first, or correct the endpoint of the entry that is meant: generate encryption-config writes both files" + oneAPIServer,
 		"The endpoint is unix:// and the path of --listen. In a pod, both sides have to mount the directory at the same path.",
 	},
 	NameTwice: {
-		"KMS0716", Failure, "two kms entries share a name", "give each its own name; keep the name of the one that has already stored data" + oneAPIServer,
+		"KMS0716", Failure, "two kms entries share a name", noStart + "give each its own name, and keep that of the one that has already stored data; a new name goes below on all API servers first" + oneAPIServer,
 		"The name is stored with the data: kube-apiserver finds the provider by it. It refuses v2 entries that share one.",
 	},
-	NameRefused: {"KMS0717", Failure, "kube-apiserver does not take this name", "choose a name without a colon" + oneAPIServer, "The name stands between colons in etcd."},
+	NameRefused: {"KMS0717", Failure, "kube-apiserver does not take this name", noStart + "choose a name without a colon, and put it below on all API servers first; where an entry of KMS v1 has stored data under this name, keep that entry" + oneAPIServer, "The name stands between colons in etcd."},
 	NotFirst: {
 		"KMS0718", Warning, "another provider writes: new data is not encrypted by this program", "move the kms entry to the first place, once every API server reads with it" + oneAPIServer,
 		"It is right for the first step of a migration, in which all API servers learn to read. With identity in the first place, new data is stored in the clear.",
 	},
 	OldAPI: {
-		"KMS0719", Warning, "the entry uses KMS v1, which is deprecated and off by default", "add an entry with apiVersion: v2 and another name, below on all API servers first and then before it, and rewrite the data; keep this one until then" + oneAPIServer,
+		"KMS0719", Warning, "the entry uses KMS v1, which is deprecated and off by default", "let an entry with apiVersion: v2 and another name write: where there is none, add it below on all API servers first and then before this one; then rewrite the data, and take this entry out last" + oneAPIServer,
 		"KMS v1 is deprecated since Kubernetes 1.28, and needs the feature gate KMSv1 since 1.29. https://kubernetes.io/docs/tasks/administer-cluster/kms-provider/",
 	},
 	CacheSmall: {
 		"KMS0720", Warning, "cachesize is smaller than the number of objects", "raise cachesize above the number of objects that the entry encrypts" + oneAPIServer,
 		"With KMS v1 each object has a DEK of its own: one that is not in the cache costs a call of KMS at each read.",
 	},
-	CacheRefused:   {"KMS0721", Failure, "kube-apiserver does not take this cachesize", "take cachesize out of entries of KMS v2; with v1 give a number other than 0" + oneAPIServer, ""},
-	TimeoutRefused: {"KMS0722", Failure, "kube-apiserver does not take this timeout", "give a timeout above 0, such as 3s" + oneAPIServer, ""},
+	CacheRefused:   {"KMS0721", Failure, "kube-apiserver does not take this cachesize", noStart + "take cachesize out of entries of KMS v2; with v1 give a number other than 0" + oneAPIServer, ""},
+	TimeoutRefused: {"KMS0722", Failure, "kube-apiserver does not take this timeout", noStart + "give a timeout above 0, such as 3s" + oneAPIServer, ""},
 	TimeoutShort: {
-		"KMS0723", Failure, "the API server gives up before KMS has answered", "raise the entry's timeout to 3s or more" + oneAPIServer,
+		"KMS0723", Failure, "the entry's timeout leaves too little time for KMS", "raise the entry's timeout to 3s or more" + oneAPIServer,
 		"The program keeps 300 ms of the timeout for its own answer. The time that calls took just now, and that, have to fit. " +
 			"Under 3s, which is kube-apiserver's default, it is a warning although they fit: there is no time to repeat a call that hangs.",
 	},
@@ -163,7 +165,7 @@ var table = [...]Info{
 		"The limit is 1 by default, which is enough on the host and in a pod with hostNetwork.",
 	},
 	SecretsPlain: {
-		"KMS0725", Warning, "Secrets are stored in the clear", "let the first entry that covers secrets be one that encrypts, with secrets among its resources, without a version or group" + oneAPIServer,
+		"KMS0725", Warning, "Secrets are stored in the clear", "put an entry that encrypts secrets, without a version or group, below on all API servers first, so that each can read what the first one writes, and only then in front: generate encryption-config writes both files" + oneAPIServer,
 		"kube-apiserver takes the name of any resource, also of one that does not exist, and encrypts what has exactly that name.",
 	},
 	EndpointStrays: {
@@ -171,8 +173,8 @@ var table = [...]Info{
 		"kube-apiserver reads the endpoint as a URL: what follows two slashes is a host, which it ignores.",
 	},
 	NameOnReload: {
-		"KMS0727", Warning, "kube-apiserver refuses the file where it reloads it by itself", "leave --encryption-provider-config-automatic-reload off, on every API server, until the entries are replaced by ones of KMS v2, each with a name of its own" + oneAPIServer,
-		"Without that flag, entries of KMS v1 may share a name. Do not rename one that has stored data: kube-apiserver finds the data by the name.",
+		"KMS0727", Warning, "kube-apiserver refuses the file where automatic reload is on", "leave --encryption-provider-config-automatic-reload off, on every API server, until the entries are replaced by ones of KMS v2, each with a name of its own" + oneAPIServer,
+		"With that flag it does not start with the file either. Without it, entries of KMS v1 may share a name. Do not rename one that has stored data: kube-apiserver finds the data by the name.",
 	},
 	KeyLacking: {
 		"KMS0728", Warning, "this configuration lacks a key with which the running plugin reads", "keep the key below the others; take it out last of all, on one node after the other and not while KMS does not answer, when nothing stored and no backup of etcd needs it",

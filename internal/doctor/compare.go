@@ -75,6 +75,12 @@ func idOf(name string) string {
 	return name
 }
 
+// mayBeMistaken reports whether KMS's refusal may mean that another key is meant: a name
+// that KMS does not know, or one that does not say which key it is.
+func (n named) mayBeMistaken() bool {
+	return n.refused == cause.KeyNotFound.String() || n.refused != "" && !strings.HasPrefix(n.as, "arn:")
+}
+
 // is reports whether a configured key is meant by a name.
 func (n named) is(name string) bool { return n.as == name || n.id != "" && n.id == idOf(name) }
 
@@ -98,7 +104,7 @@ func (c comparison) written() difference {
 	switch {
 	case want.id == "" && !sameKey: // an alias or key id that KMS does not resolve just now
 		return difference{}
-	case want.refused != "" && !sameKey: // that comes first: it may not be the key that is meant
+	case !sameKey && want.mayBeMistaken(): // that comes first
 		return difference{}
 	case !sameKey:
 		return c.otherKey(want)

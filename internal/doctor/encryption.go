@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
@@ -75,7 +76,7 @@ func (x *examination) mistakes(g *Group, all encryptionconfig.Mistakes) (unread 
 func title(c Code) string {
 	switch c { //nolint:exhaustive // the others are refusals
 	case NameOnReload:
-		return "kube-apiserver refuses at a reload"
+		return "kube-apiserver refuses with automatic reload"
 	case SecretsPlain:
 		return "Secrets are not encrypted by"
 	case Ineffective:
@@ -136,6 +137,15 @@ func (x *examination) entry(g *Group, where string, k *encryptionconfig.KMS, our
 	x.timeout(g, at, k, ours)
 }
 
+// timeoutSeen says what an entry's timeout was compared with.
+func (x *examination) timeoutSeen(timeout time.Duration, ours *config.Provider) string {
+	slowest := x.slowest[ours.Listen]
+	if slowest == 0 {
+		return fmt.Sprintf("timeout %s, and no call was measured", timeout)
+	}
+	return fmt.Sprintf("timeout %s, the slowest call took %s, and the program keeps %s", timeout, rounded(slowest), awskms.Reply)
+}
+
 // farAbove is how many times the program's own limit is far above it.
 const farAbove = 4
 
@@ -154,7 +164,7 @@ func (x *examination) timeout(g *Group, at string, k *encryptionconfig.KMS, ours
 		g.found(TimeoutShort, text+"shorter than KMS takes", fmt.Sprintf("timeout %s, needed %s", timeout, rounded(need)))
 	case timeout < encryptionconfig.DefaultTimeout:
 		// Calls fit, as long as none has to be repeated.
-		g.tell(TimeoutShort, Warning, text+"short", fmt.Sprintf("timeout %s, needed just now %s", timeout, rounded(need)), TimeoutShort.Info().Next)
+		g.tell(TimeoutShort, Warning, text+"short", x.timeoutSeen(timeout, ours), TimeoutShort.Info().Next)
 	case timeout > farAbove*x.Config.KMSTimeout && timeout > encryptionconfig.DefaultTimeout:
 		g.found(TimeoutLong, text+"long", fmt.Sprintf("timeout %s, --kms-timeout %s", timeout, x.Config.KMSTimeout))
 	}

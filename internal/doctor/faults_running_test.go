@@ -163,3 +163,20 @@ func TestPluginWhoseKeyIsRefusedIsComparedByItsHealthPort(t *testing.T) {
 		t.Errorf("finds %q:\n%s", codes, said)
 	}
 }
+
+// A key that KMS refuses is another key all the same: whoever cures the refusal must not
+// take the configuration to one node alone.
+func TestARefusedKeyOnTopIsAnotherKey(t *testing.T) {
+	n := newNode(t, kmstest.Start(t))
+	n.runsWith(n.key)
+	next := n.createKey(kmsemulator.KeyOptions{})
+	n.must(nil, n.kms.DisableKey(next))
+	n.keysFile(next, n.key)
+	r := n.examine()
+	if codes, _ := findings(r); !slices.Equal(codes, []string{"KMS0101", "KMS0713"}) {
+		t.Errorf("finds %q, want the refusal and the other key:\n%s", codes, text(t, r))
+	}
+	if want := "below on all nodes, as a read key"; !strings.Contains(text(t, r), want) {
+		t.Errorf("does not say %q:\n%s", want, text(t, r))
+	}
+}

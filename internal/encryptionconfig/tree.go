@@ -175,6 +175,7 @@ func parserTexts() []parserText {
 		{"did not find expected '-' indicator", "an element of a list, with a hyphen, is expected about here: the indentation does not fit the lines above", ""},
 		{"block sequence entries are not allowed", "a list cannot begin here: put its first hyphen in a line of its own", ""},
 		{noColon, "a field without a colon stands here or in the line above", ""},
+		{"tab character", "it is indented by a tab: indent by blanks", ""},
 		{"cannot start any token", "a text cannot begin with this character: indent by blanks, never by tabs, and put texts that begin with @, ` or % in quotes", ""},
 		{"alphabetic or numeric character", "a text that begins with * or & needs quotes, such as '*.*'", star},
 		{"unknown anchor", "a text that begins with * needs quotes, such as '*.*'; without, it stands for an anchor (&) of this file, which has none of that name", star},

@@ -102,7 +102,7 @@ func (c *Configuration) shadowed(i int, of resource) (path, wrong string) {
 		path := below(element("resources", i), "providers")
 		if slices.ContainsFunc(r.Resources, func(name string) bool { return resourceOf(name).covers(of) }) {
 			return path, fmt.Sprintf(
-				"only identity is here, and the first entry that covers %s counts: %s would encrypt them and is not used; put it first",
+				"only identity is here, and the first entry that covers %s counts: %s encrypts, and is used only to read; put it first, once every API server reads with it",
 				of.name, element("resources", j))
 		}
 		return path, fmt.Sprintf("only identity is here, so %s are stored in the clear, while %s encrypts others", of.name, element("resources", j))
