@@ -286,7 +286,7 @@ func (c claim) foreign() string {
 
 // known is why a known place is no place for a claim.
 func (c claim) known(k Kind) string {
-	lasting := c.role == encryption || c.role == settings
+	lasting := c.role == encryption || c.role == settings || c.role == program
 	if c.isPublic() {
 		return ""
 	}

@@ -333,6 +333,17 @@ func TestEndpointsAreNoFilesOfOthers(t *testing.T) {
 	}
 }
 
+// TestAProgramOutlivesABoot: and it does not lie where sockets are shared.
+func TestAProgramOutlivesABoot(t *testing.T) {
+	for _, dir := range []string{"/var/run/kmsplugin", "/run/kms/bin"} {
+		o := made("systemd")
+		o.Program = dir + "/aws-encryption-provider"
+		if _, err := kind(t, "systemd").Generate(o); err == nil || !strings.Contains(err.Error(), "is gone after each boot") {
+			t.Errorf("--program in %s: %v, want it refused", dir, err)
+		}
+	}
+}
+
 // TestFilesOutliveABoot, whoever mounts them.
 func TestFilesOutliveABoot(t *testing.T) {
 	for kindName, option := range map[string]string{
