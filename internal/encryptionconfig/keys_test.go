@@ -150,12 +150,14 @@ func TestUsualValuesAreShown(t *testing.T) {
 	for _, value := range []string{
 		"", "secrets", "Secrets", "secret", "v3", "*.*", "pandas.example.com", "ingresses.networking.k8s.io", "aws-encryption-provider", "aws-encryption-provider-2", "aws-kms-primary", "cloudkmsprovider",
 		"unix:///var/run/kmsplugin/socket.sock", "unix:///run/kms/a.sock", "unix://run/a", "/tmp/kms.sock", "tcp://localhost:8080", "apiserver.config.k8s.io/v1beta1", "3s", "500ms", "-1h", "my-cluster-kms", "a b",
+		"unix:///tmp/review/s.sock", "unix:///opt/vendor/our-plugin.sock", "clusters.anywhere.eks.amazonaws.com", "virtualmachines.kubevirt.io",
 	} {
 		if got := encryptionconfig.Shown(value); got != value {
 			t.Errorf("%q is told as %q", value, got)
 		}
 	}
 	for value, want := range map[string]string{
+		"unix:///0123456789abcdef": "a value of 24 characters", "abcdefab.cdefabcd": "a value of 17 characters", "unix:///Zm9v/YmFy": "a value of 17 characters",
 		"0123456789abcdef": "a value of 16 characters", "AbCdEfGh": "a value of 8 characters", "/abcdefg": "a value of 8 characters", "key1:AbCdEfGh": "a value of 13 characters",
 		"AbCd EfGh IjKl": "a value of 14 characters", "00:11:22:33:44": "a value of 14 characters", strings.Repeat("secrets ", 20): "a value of 160 characters", "cl\u00fcster\u00e4\u00f6\u00fc\u00df-\u20ac": "a value of 13 characters",
 	} {

@@ -19,7 +19,7 @@ func locate(data []byte) (lines map[string]int, twice Mistakes) {
 	var root yaml.Node
 	if err := yaml.Unmarshal(spaced(data), &root); err == nil && len(root.Content) == 1 {
 		l.lines[""] = root.Content[0].Line
-		l.walk(root.Content[0], "")
+		l.walk(root.Content[0], "", "")
 	}
 	return l.lines, l.twice
 }
@@ -38,25 +38,26 @@ type locator struct {
 }
 
 // walk does not follow aliases: what stands behind one is told by the line of the
-// field that has it.
-func (l *locator) walk(n *yaml.Node, path string) {
+// field that has it. shown is the path as it may be printed: a field's name may be a
+// key.
+func (l *locator) walk(n *yaml.Node, path, shown string) {
 	switch n.Kind {
 	case yaml.MappingNode:
 		given := map[string]int{}
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			name, value := n.Content[i], n.Content[i+1]
-			at := below(path, name.Value)
+			at, as := below(path, name.Value), below(shown, field(name.Value))
 			if first := given[name.Value]; first > 0 {
-				l.twice = append(l.twice, Mistake{Line: name.Line, Path: below(path, field(name.Value)), Text: fmt.Sprintf("is given twice: it stands in line %d already", first)})
+				l.twice = append(l.twice, Mistake{Line: name.Line, Path: as, Text: fmt.Sprintf("is given twice: it stands in line %d already", first)})
 			}
 			given[name.Value], l.lines[at] = name.Line, name.Line
-			l.walk(value, at)
+			l.walk(value, at, as)
 		}
 	case yaml.SequenceNode:
 		for i, one := range n.Content {
 			at := element(path, i)
 			l.lines[at] = one.Line
-			l.walk(one, at)
+			l.walk(one, at, element(shown, i))
 		}
 	case yaml.DocumentNode, yaml.ScalarNode, yaml.AliasNode:
 	}

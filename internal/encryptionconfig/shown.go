@@ -62,7 +62,42 @@ func misspelt(name string) bool {
 
 // harmless reports whether so little of a text is unknown that it can be no part of
 // a key worth having.
-func harmless(text string) bool { return len(text) <= longestShown && unknownIn(text) < fewUnknown }
+func harmless(text string) bool {
+	return len(text) <= longestShown && (unknownIn(text) < fewUnknown || isAddress(text))
+}
+
+// longestPart is how long a part of an address may be: the shortest key has 22
+// characters in base64, and 32 in hexadecimal.
+const longestPart = 20
+
+// isAddress reports whether a text is the path of a socket or a name with dots, of
+// short parts in small letters with hardly a digit. A key has capitals or is of one
+// part: that all of it looks like this is as likely as to guess it.
+func isAddress(text string) bool {
+	parts := strings.Split(text, ".")
+	if path, is := strings.CutPrefix(text, "unix:///"); is {
+		parts = strings.Split(path, "/")
+	} else if len(parts) == 1 {
+		return false
+	}
+	return !slices.ContainsFunc(parts, func(part string) bool { return !isPart(part) })
+}
+
+func isPart(part string) bool {
+	const short, mostDigits = 3, 2
+	digits, telling := 0, false
+	for _, r := range part {
+		switch {
+		case r >= '0' && r <= '9':
+			digits++
+		case r >= 'a' && r <= 'z':
+			telling = telling || r > 'f' // hexadecimal has none of these
+		case r != '-' && r != '_' && r != '.':
+			return false
+		}
+	}
+	return part != "" && len(part) <= longestPart && digits <= mostDigits && (telling || len(part) <= short)
+}
 
 // unknownIn counts the characters of a text that are in no known word. Characters
 // that keys have between letters count where they stand beside an unknown one.

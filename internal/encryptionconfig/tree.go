@@ -250,7 +250,7 @@ func (r *reader) object(path string) node {
 			r.mistakes.add(Form, below(path, field(name)), "is given twice")
 		}
 		given[name] = true
-		n.fields = append(n.fields, pair{name, r.value(below(path, name))})
+		n.fields = append(n.fields, pair{name, r.value(below(path, field(name)))})
 	}
 	_, _ = r.decoder.Token() // the brace
 	return n
