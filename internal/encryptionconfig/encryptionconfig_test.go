@@ -192,7 +192,7 @@ func TestWarns(t *testing.T) {
 		"secrets.":          {entry("secrets.", kms), ""},
 		"core group":        {entry("'*.'", kms), ""},
 		"everything":        {entry("'*.*'", kms), ""},
-		"first of a move":   {entry("secrets", "identity: {}"), ""},
+		"nothing encrypts":  {entry("secrets", "identity: {}"), "resources[0].providers: only identity is here, and nothing in the file encrypts: secrets are stored in the clear"},
 		"in the shadow":     {entry("secrets", "identity: {}") + "- resources: ['*.*']\n  providers:\n  - " + kms + "\n", "resources[0].providers: only identity is here, and the first entry that covers secrets counts: resources[1] encrypts, and is used only to read; put it first, once every API server reads with it"},
 		"others encrypted":  {entry("secrets", "identity: {}") + "- resources: [pods]\n  providers:\n  - " + kms + "\n", "resources[0].providers: only identity is here, so secrets are stored in the clear, while resources[1] encrypts others"},
 		"others first":      {entry("pods", kms) + "- resources: [secrets]\n  providers:\n  - identity: {}\n", "resources[1].providers: only identity is here, so secrets are stored in the clear, while resources[0] encrypts others"},

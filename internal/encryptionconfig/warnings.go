@@ -57,9 +57,9 @@ func strayed(k *KMS) string {
 	return ""
 }
 
-// plainSecrets says why no Secret is encrypted, and "" where one is. Identity first
-// is the first step of a migration, or deliberate, unless it keeps Secrets from an
-// entry that would encrypt them: kube-apiserver takes the first that names them.
+// plainSecrets says why no Secret is encrypted, and "" where one is. Identity before a
+// provider that encrypts is the first step of a migration, or deliberate; alone it
+// keeps Secrets from every other entry: kube-apiserver takes the first that names them.
 func (c *Configuration) plainSecrets() (path, wrong string) {
 	secrets := resource{name: "secrets"}
 	var names, near []string
@@ -90,7 +90,7 @@ func (c *Configuration) plainSecrets() (path, wrong string) {
 }
 
 // shadowed says what is wrong where entry i, the first to cover a resource, leaves it to
-// identity alone, while another entry encrypts: it, or something else.
+// identity alone: whether another entry encrypts it, or something else, or nothing does.
 func (c *Configuration) shadowed(i int, of resource) (path, wrong string) {
 	if slices.ContainsFunc(c.Resources[i].Providers, encrypts) {
 		return "", ""
@@ -107,7 +107,7 @@ func (c *Configuration) shadowed(i int, of resource) (path, wrong string) {
 		}
 		return path, fmt.Sprintf("only identity is here, so %s are stored in the clear, while %s encrypts others", of.name, element("resources", j))
 	}
-	return "", ""
+	return below(element("resources", i), "providers"), fmt.Sprintf("only identity is here, and nothing in the file encrypts: %s are stored in the clear", of.name)
 }
 
 func encrypts(p Provider) bool { return p.Identity == nil }
