@@ -1,18 +1,14 @@
 package main
 
 import (
-	"errors"
 	"flag"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/scripttest"
 )
 
 var update = flag.Bool("update", false, "write what the program prints into the scripts")
@@ -32,7 +28,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv(asProgram, "1")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "narrow": narrow},
+		Cmds: scripttest.Commands("aws-encryption-provider", nil),
 	})
 }
 
@@ -48,33 +44,4 @@ func programDirectory(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return dir
-}
-
-func exits(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 1 {
-		ts.Fatalf("usage: exits CODE ARGUMENT ...")
-	}
-	want, err := strconv.Atoi(args[0])
-	ts.Check(err)
-	err = ts.Exec("aws-encryption-provider", args[1:]...)
-	code := 0
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		code = exit.ExitCode()
-	} else {
-		ts.Check(err)
-	}
-	if code != want {
-		ts.Fatalf("exit code %d, want %d", code, want)
-	}
-}
-
-func narrow(ts *testscript.TestScript, neg bool, args []string) {
-	const columns = 80
-	for _, name := range args {
-		for i, line := range strings.Split(ts.ReadFile(name), "\n") {
-			if n := utf8.RuneCountInString(line); n > columns != neg {
-				ts.Fatalf("%s", fmt.Sprintf("%s:%d has %d columns: %s", name, i+1, n, line))
-			}
-		}
-	}
 }

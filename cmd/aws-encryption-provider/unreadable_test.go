@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/roottest"
 )
 
 // powerless is how systemd's unit runs the program: root, without any capability.
@@ -25,7 +25,7 @@ func powerless(t *testing.T, exe string, env []string, args ...string) *program 
 // A file that another user keeps for itself is named, and nothing is blamed that was
 // asked in its place.
 func TestFileThatMayNotBeReadIsNamed(t *testing.T) {
-	daemontest.NeedsRoot(t)
+	roottest.Needs(t, "it acts as another user")
 	const role = "AWS_ROLE_ARN=arn:aws:iam::111122223333:role/r"
 	credential := kmstest.Credential()
 	profile := fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\nregion = us-west-2\n", credential.AccessKeyID, credential.SecretAccessKey)

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/roottest"
 )
 
 // Who asks, and the group of the socket: neither is anybody's on this machine.
@@ -50,7 +50,7 @@ func forEveryone(t *testing.T) string {
 // Another user is told what keeps it from the socket and who gets in, with the group
 // of the socket and without it.
 func TestStatusAsAnotherUser(t *testing.T) {
-	daemontest.NeedsRoot(t)
+	roottest.Needs(t, "it acts as another user")
 	s := kmstest.Start(t)
 	arn, exe := key(t, s), forEveryone(t)
 	me := fmt.Sprintf("user %d", someUser)
@@ -121,7 +121,7 @@ func TestStatusAsAnotherUser(t *testing.T) {
 // Doctor as the API server's user says what it may not look at, and blames nobody; root
 // asks as that user, with its groups and without them, and is told what is missing.
 func TestDoctorAsTheAPIServersUser(t *testing.T) {
-	daemontest.NeedsRoot(t)
+	roottest.Needs(t, "it acts as another user")
 	s := kmstest.Start(t)
 	arn, exe := key(t, s), forEveryone(t)
 	socket := socketIn(t)

@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 	"sigs.k8s.io/aws-encryption-provider/internal/doctor"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/roottest"
 )
 
 // The user and the groups of an API server. Neither is anybody's on this machine.
@@ -25,7 +25,7 @@ const (
 func (n *node) open() { n.must(nil, os.Chmod(n.dir, 0o755)) }
 
 func TestSocketsAreAskedAsTheAPIServersUser(t *testing.T) {
-	daemontest.NeedsRoot(t)
+	roottest.Needs(t, "it acts as another user")
 	inGroup := &doctor.User{UID: apiServer, Groups: []uint32{otherGroup, apiServerGroup}}
 	alone := &doctor.User{UID: apiServer, Groups: []uint32{otherGroup}}
 	forGroup := []string{"--socket-mode=0660", fmt.Sprintf("--socket-group=%d", apiServerGroup)}
@@ -105,7 +105,7 @@ func (n *node) finds(codes, says []string) {
 
 // What the running plugin does counts, whatever this configuration says.
 func TestPluginThatTurnsTheAPIServersUserAwayIsNamed(t *testing.T) {
-	daemontest.NeedsRoot(t)
+	roottest.Needs(t, "it acts as another user")
 	n := newNode(t, kmstest.Start(t))
 	n.open()
 	n.flags = []string{"--socket-mode=0666", "--allow-uid=0"}
@@ -117,7 +117,7 @@ func TestPluginThatTurnsTheAPIServersUserAwayIsNamed(t *testing.T) {
 
 // Before the plugin's first start, what is there already is looked at.
 func TestWayToASocketThatIsNotServedYet(t *testing.T) {
-	daemontest.NeedsRoot(t)
+	roottest.Needs(t, "it acts as another user")
 	n := newNode(t, kmstest.Start(t))
 	n.options.As = &doctor.User{UID: apiServer, Groups: []uint32{apiServerGroup}}
 	n.finds([]string{"KMS0733"}, []string{"uid 64125 cannot enter DIR (mode 0700"})
@@ -131,7 +131,7 @@ func TestWayToASocketThatIsNotServedYet(t *testing.T) {
 // Somebody else cannot be tried by who is not root: that is no warning to pass over,
 // since it was asked for.
 func TestAskingAsAnotherUserNeedsRoot(t *testing.T) {
-	daemontest.NeedsRoot(t)
+	roottest.Needs(t, "it acts as another user")
 	n := newNode(t, kmstest.Start(t))
 	n.open()
 	n.flags = []string{"--socket-mode=0666"}

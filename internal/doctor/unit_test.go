@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/roottest"
 )
 
 const theUnit = "aws-encryption-provider.service"
@@ -36,7 +36,7 @@ func (n *node) systemctl(script string) {
 
 // The unit's root has no capabilities: it reads its own files and those of everybody.
 func TestFileThatTheUnitMayNotReadIsNamed(t *testing.T) {
-	daemontest.NeedsRoot(t)
+	roottest.Needs(t, "it acts as another user")
 	const command = "systemd-run --wait --pipe --collect -p CapabilityBoundingSet= -p NoNewPrivileges=yes -p ProtectHome=read-only -p ProtectSystem=strict -p PrivateTmp=yes "
 	for name, c := range map[string]struct {
 		plant func(n *node, file string)
@@ -109,7 +109,7 @@ echo 'EnvironmentFiles=/etc/default/kms (ignore_errors=yes)'`)
 
 // Whoever may not read the credentials is told how to look as the unit does.
 func TestConfigurationFileOfAnotherUserIsNamedForTheUnit(t *testing.T) {
-	daemontest.NeedsRoot(t)
+	roottest.Needs(t, "it acts as another user")
 	n := newNode(t, kmstest.Start(t))
 	n.open()
 	n.keysFile(n.key)

@@ -11,9 +11,9 @@ import (
 	"syscall"
 	"testing"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 	"sigs.k8s.io/aws-encryption-provider/internal/doctor"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/roottest"
 )
 
 const nobody = 65534
@@ -38,7 +38,7 @@ func (n *node) examineAs(uid uint32) (printed []byte, err error) {
 }
 
 func TestWhoMayNotLookIsToldSoAndThePluginIsNotBlamed(t *testing.T) {
-	daemontest.NeedsRoot(t)
+	roottest.Needs(t, "it acts as another user")
 	for name, c := range map[string]struct {
 		plant func(n *node)
 		codes []string
@@ -149,7 +149,7 @@ func TestWhoMayNotLookIsToldSoAndThePluginIsNotBlamed(t *testing.T) {
 }
 
 func TestConfigurationThatOnlyRootReadsIsSaid(t *testing.T) {
-	daemontest.NeedsRoot(t)
+	roottest.Needs(t, "it acts as another user")
 	n := newNode(t, kmstest.Start(t))
 	n.keysFile(n.key)
 	n.must(nil, os.Chmod(n.dir, 0o755))

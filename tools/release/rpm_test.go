@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/goreleaser/nfpm/v2/files"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/roottest"
 )
 
 const (
@@ -42,7 +44,7 @@ type rpmMachine struct {
 
 func newRPMMachine(t *testing.T, booted bool) rpmMachine {
 	t.Helper()
-	needsRoot(t, "rpm enters the machine's root directory")
+	roottest.Needs(t, "rpm enters the machine's root directory")
 	rpm, busybox := rpmTools(t)
 	dir := t.TempDir()
 	m := rpmMachine{machine{dir: dir, bin: filepath.Join(dir, "usr", "bin")}, rpm}
@@ -67,19 +69,6 @@ func newRPMMachine(t *testing.T, booted bool) rpmMachine {
 	m.script(t, "systemctl", `[ "$1" != is-active ] || { [ -e "$0.active" ]; exit; }
 echo "$*" >>"$0.calls"; [ ! -e "$0.fails" ] || [ "$1" != "$(cat "$0.fails")" ]`)
 	return m
-}
-
-// needsRoot skips a test that only root can run. In CI it fails instead: nobody shall
-// take a test that did not run for one that passed.
-func needsRoot(t *testing.T, why string) {
-	t.Helper()
-	switch {
-	case os.Geteuid() == 0:
-	case os.Getenv("CI") != "":
-		t.Fatalf("CI has to run this test as root: %s", why)
-	default:
-		t.Skipf("needs root: %s", why)
-	}
 }
 
 // run runs the real rpm on the machine. No package of ours is signed.

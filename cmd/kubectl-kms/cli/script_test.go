@@ -2,17 +2,13 @@ package cli_test
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -21,6 +17,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/etcd"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/snapshot"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
+	"sigs.k8s.io/aws-encryption-provider/internal/scripttest"
 )
 
 var update = flag.Bool("update", false, "write what the program prints into the scripts")
@@ -100,37 +97,8 @@ func TestScripts(t *testing.T) {
 			e.Setenv(asProgram, "1")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "narrow": narrow},
+		Cmds: scripttest.Commands("kubectl-kms", filled),
 	})
-}
-
-func exits(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 1 {
-		ts.Fatalf("usage: exits CODE ARGUMENT ...")
-	}
-	want, err := strconv.Atoi(args[0])
-	ts.Check(err)
-	err = ts.Exec("kubectl-kms", args[1:]...)
-	code := 0
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		code = exit.ExitCode()
-	} else {
-		ts.Check(err)
-	}
-	if code != want {
-		ts.Fatalf("exit code %d, want %d", code, want)
-	}
-}
-
-func narrow(ts *testscript.TestScript, neg bool, args []string) {
-	const columns = 80
-	for _, name := range args {
-		for i, line := range strings.Split(ts.ReadFile(name), "\n") {
-			if n := utf8.RuneCountInString(line); (n > columns && !filled(line)) != neg {
-				ts.Fatalf("%s", fmt.Sprintf("%s:%d has %d columns: %s", name, i+1, n, line))
-			}
-		}
-	}
 }
 
 // filled reports whether one word, such as a key_id, leaves no room for another.

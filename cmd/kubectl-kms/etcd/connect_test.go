@@ -19,6 +19,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/etcdtest"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
+	"sigs.k8s.io/aws-encryption-provider/internal/roottest"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 	"sigs.k8s.io/aws-encryption-provider/test/e2e/cluster"
 )
@@ -245,12 +246,7 @@ func TestFilesOfRootAreNamed(t *testing.T) {
 		fmt.Println(err) //nolint:forbidigo // to the test that runs this one
 		return
 	}
-	if os.Getuid() != 0 {
-		if os.Getenv("CI") != "" {
-			t.Fatal("this test needs root")
-		}
-		t.Skip("this test needs root")
-	}
+	roottest.Needs(t, "it acts as another user")
 	dir, err := os.MkdirTemp("", "root-") // others may enter it
 	if err != nil {
 		t.Fatal(err)

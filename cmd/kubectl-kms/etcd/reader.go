@@ -31,7 +31,7 @@ import (
 )
 
 // A Reader reads a living etcd. It implements [store.Reader]. Only one Read runs at a
-// time; it connects anew and leaves no connection behind.
+// time; it opens a connection of its own and closes it.
 type Reader struct {
 	options   Options
 	endpoints []endpoint
@@ -171,7 +171,7 @@ func (m *member) readRange(ctx context.Context, rg store.Range, each func(store.
 	}
 }
 
-// give hands one key to each. What stops it is no failure of etcd.
+// give hands one key to each. An error of each is not a failure of etcd.
 func (m *member) give(ctx context.Context, kv *mvccpb.KeyValue, each func(store.KeyValue) error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
