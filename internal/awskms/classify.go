@@ -78,7 +78,7 @@ func identify(e *cause.Error, err error, from *sourceSettings) {
 	case noSettings:
 		e.Code, e.Said = cause.SettingsUnreadable, saidOfSettings(err)
 		if unread, ok := errors.AsType[*unreadError](err); ok {
-			e.Check = unread.check()
+			unread.blame(e)
 		}
 	case noIdentity:
 		identifyCredentials(e, credentials.err, from)
@@ -88,7 +88,7 @@ func identify(e *cause.Error, err error, from *sourceSettings) {
 			e.Source, e.Said = asked.source.String(), asked.said
 		}
 		if from != nil && from.unread != nil { // the Region may be in it
-			e.Code, e.Source, e.Said, e.Check = cause.SettingsUnreadable, "", from.unread.Error(), from.unread.check()
+			from.unread.blame(e)
 		}
 	case isStrange:
 		e.Code, e.Said = cause.NotKMS, strange.Error()

@@ -78,6 +78,11 @@ type unreadError struct {
 
 func (e *unreadError) Error() string { return e.path + ": " + syscall.EACCES.Error() }
 
+// blame has the file told in place of what was looked for beyond it.
+func (e *unreadError) blame(err *cause.Error) {
+	*err = cause.Error{Code: cause.SettingsUnreadable, Op: err.Op, Key: err.Key, Err: err.Err, Said: e.Error(), Check: e.check()}
+}
+
 // check is what to do about it. It is safe to print.
 func (e *unreadError) check() string {
 	next := fmt.Sprintf("let user %d, as whom this process runs, read %s and enter each directory on the way to it", os.Geteuid(), cause.Quote(e.path))

@@ -43,7 +43,7 @@ func identifyCredentials(e *cause.Error, err error, from *sourceSettings) {
 		identifyUnasked(e, err, from)
 	}
 	if from.unread != nil && from.searchedInVain(asked) {
-		*e = cause.Error{Code: cause.SettingsUnreadable, Op: e.Op, Key: e.Key, Err: e.Err, Said: from.unread.Error(), Check: from.unread.check()}
+		from.unread.blame(e)
 	}
 }
 
@@ -242,9 +242,6 @@ func isProfileMissing(err error) bool {
 
 // saidOfSettings says which settings cannot be read, and why.
 func saidOfSettings(err error) string {
-	if e, ok := errors.AsType[*unreadError](err); ok {
-		return e.Error()
-	}
 	if e, ok := errors.AsType[config.SharedConfigAssumeRoleError](err); ok {
 		if _, missing := errors.AsType[config.SharedConfigProfileNotExistError](e.Err); missing {
 			return fmt.Sprintf("source_profile %q is in none of %s", e.Profile, strings.Join(sharedFiles(), ", "))

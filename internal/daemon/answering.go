@@ -135,7 +135,7 @@ func ask(ctx context.Context, path string) error {
 func askBy(ctx context.Context, path string, dial func(context.Context) (net.Conn, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	conn, err := newClient(dial)
+	conn, err := ConnectBy(dial)
 	if err != nil {
 		return err
 	}
@@ -149,10 +149,11 @@ func askBy(ctx context.Context, path string, dial func(context.Context) (net.Con
 // Connect returns a client of a socket, of whatever name: gRPC's own targets are
 // URLs, which a path may not survive.
 func Connect(path string) (*grpc.ClientConn, error) {
-	return newClient(func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "unix", path) })
+	return ConnectBy(func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "unix", path) })
 }
 
-func newClient(dial func(context.Context) (net.Conn, error)) (*grpc.ClientConn, error) {
+// ConnectBy is Connect over connections that dial makes.
+func ConnectBy(dial func(context.Context) (net.Conn, error)) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///localhost", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }))
 }

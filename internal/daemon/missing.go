@@ -54,8 +54,9 @@ func (e *endpoint) claimLater(ctx context.Context, err error, settled func()) bo
 // miss notes why the socket cannot be had, and logs it where it is another reason than
 // before.
 func (e *endpoint) miss(err error, since time.Time) {
-	before := e.missing.Swap(&missing{err: &socketError{err}, since: since})
-	if before != nil && before.err.Error() == (&socketError{err}).Error() {
+	now := &missing{err: &socketError{err}, since: since}
+	before := e.missing.Swap(now)
+	if before != nil && before.err.Error() == now.err.Error() {
 		return
 	}
 	e.log.Error("the socket cannot be had: trying again in the background, the others are served meanwhile",

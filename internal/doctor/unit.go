@@ -348,7 +348,7 @@ func (x *examination) unitReads(g *Group) {
 
 func (x *examination) unitRead(g *Group, u *unit, who identity, path string, status Status, named string) {
 	if opens(path) != nil {
-		return // then it is no matter of who looks
+		return // who looks makes no difference then
 	}
 	var err error
 	if failed := who.as(func() { err = opens(path) }); failed != nil || !errors.Is(err, fs.ErrPermission) {

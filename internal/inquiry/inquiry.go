@@ -20,7 +20,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	grpcstatus "google.golang.org/grpc/status"
 	"k8s.io/kms/apis/v1beta1"
 	"k8s.io/kms/apis/v2"
@@ -151,8 +150,7 @@ func Ask(ctx context.Context, q Question) *Report {
 // returns what is wrong: nil where the plugin answers, be it with a problem of its own.
 // The error of dial is the kernel's to say, and is left to the caller.
 func AskAs(ctx context.Context, timeout time.Duration, dial func(context.Context) (net.Conn, error)) *Finding {
-	conn, err := grpc.NewClient("passthrough:///localhost", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }))
+	conn, err := daemon.ConnectBy(dial)
 	r := &Report{}
 	if err == nil {
 		defer func() { _ = conn.Close() }()

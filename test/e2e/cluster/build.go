@@ -191,28 +191,20 @@ func BuildClients(ctx context.Context, progress io.Writer) (Clients, error) {
 
 // BuildOldEtcd does the same for etcd 3.6 (ETCD_3_6).
 func BuildOldEtcd(ctx context.Context, progress io.Writer) (path string, err error) {
-	root, err := Root()
-	if err != nil {
-		return "", err
-	}
-	found, err := findAll(ctx, root, []server{oldEtcd()}, progress)
-	if err != nil {
-		return "", err
-	}
-	return found[0], nil
+	return findOne(ctx, oldEtcd(), progress)
 }
 
 // BuildEtcd does the same for etcd alone (ETCD).
 func BuildEtcd(ctx context.Context, progress io.Writer) (path string, err error) {
+	return findOne(ctx, etcd(), progress)
+}
+
+func findOne(ctx context.Context, s server, progress io.Writer) (path string, err error) {
 	root, err := Root()
 	if err != nil {
 		return "", err
 	}
-	found, err := findAll(ctx, root, []server{etcd()}, progress)
-	if err != nil {
-		return "", err
-	}
-	return found[0], nil
+	return s.find(ctx, root, progress)
 }
 
 func findAll(ctx context.Context, root string, all []server, progress io.Writer) (found []string, err error) {
