@@ -40,6 +40,12 @@ func Classes() []Class {
 	return []Class{Refused, Outage, Credentials, BadData, Cancelled, Overload, Bug}
 }
 
+// OfKeyState reports whether KMS refuses with this code for the state of the key,
+// and not for who asks.
+func (c Code) OfKeyState() bool {
+	return c == KeyDisabled || c == KeyPendingDeletion || c == KeyPendingImport
+}
+
 // TellsHealth says whether a failure of this class is evidence about a key.
 // Bad data, cancelled and refused-for-overload calls are none.
 func (c Class) TellsHealth() bool {
@@ -114,6 +120,13 @@ func (e *Error) Class() Class { return e.Code.Info().Class }
 
 // Unwrap returns what happened underneath.
 func (e *Error) Unwrap() error { return e.Err }
+
+// Noted returns a copy of the error with one more note.
+func (e *Error) Noted(note string) *Error {
+	noted := *e
+	noted.Note = strings.TrimPrefix(e.Note+"; ", "; ") + note
+	return &noted
+}
 
 // Explain is the command that prints the page of a code: it works where there is no
 // network.

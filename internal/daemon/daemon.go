@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
 )
@@ -104,8 +105,8 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	first := d.next(nothing(), cfg)
 	d.keepHistories(first)
 	d.current.Store(first)
-	metrics.RegisterHealth(d.registry, words(keyring.States()), d.healthMetrics)
-	metrics.RegisterKeys(d.registry, words(keyring.KeyStates()), d.keyMetrics)
+	metrics.RegisterHealth(d.registry, words(evidence.States()), d.healthMetrics)
+	metrics.RegisterKeys(d.registry, words(evidence.KeyStates()), d.keyMetrics)
 	if o.Source != nil {
 		d.reloader = newReloader(d, cfg)
 		metrics.RegisterReload(d.registry, d.reloader.metrics)

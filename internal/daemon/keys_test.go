@@ -11,6 +11,7 @@ import (
 	"k8s.io/kms/apis/v2"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
@@ -144,7 +145,7 @@ func TestEarlierKeysOfAnAliasAreCountedUnderItsName(t *testing.T) {
 	refused := `aws_encryption_provider_key_health{key="` + name + `",provider="1",state="refused",use="earlier"}`
 	until(t, "three are refused", func() bool { return r.metric(refused) == "3" })
 	_, body := r.get("/metrics")
-	if n := len(regexp.MustCompile(`(?m)^aws_encryption_provider_key_health\{[^}]*provider="1"`).FindAllString(body, -1)); n != 2*len(keyring.KeyStates()) {
+	if n := len(regexp.MustCompile(`(?m)^aws_encryption_provider_key_health\{[^}]*provider="1"`).FindAllString(body, -1)); n != 2*len(evidence.KeyStates()) {
 		t.Errorf("%d series of the provider's keys, want those of two uses", n)
 	}
 }

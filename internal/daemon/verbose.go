@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 )
 
@@ -35,7 +36,7 @@ func (s *served) details() []string {
 	return append(lines, list...)
 }
 
-func keyWords(state keyring.State, err *cause.Error) string {
+func keyWords(state evidence.State, err *cause.Error) string {
 	if err == nil {
 		return string(state)
 	}
@@ -47,7 +48,7 @@ func keyWords(state keyring.State, err *cause.Error) string {
 // where it is allowed.
 func readWords(k keyring.KeyHealth) string {
 	switch {
-	case k.State != keyring.Authorised || k.Err != nil:
+	case k.State != evidence.Authorised || k.Err != nil:
 		return keyWords(k.State, k.Err)
 	case k.Described != "":
 		return "authorised, and DescribeKey says " + cause.Quote(k.Described) + "; no data of it was read since the start"

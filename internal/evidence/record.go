@@ -1,4 +1,18 @@
-package keyring
+// Package evidence weighs what calls of KMS showed about one key: whether it works,
+// is refused, cannot be reached, or has no credentials.
+//
+// Every call enters its outcome into the [Record] of its key. [Record.Verdict] says
+// what all of them amount to:
+//
+//   - One success of an operation ends whatever was wrong with it.
+//   - A refusal counts once a check that begins at least five seconds later is refused
+//     too: IAM is eventually consistent.
+//   - An outage needs three failures over 20 seconds.
+//   - Three due checks in a row that tell nothing put the key in doubt.
+//   - Bad data, cancelled calls and overload tell nothing.
+//
+// The package does no I/O, starts nothing and reads no clock: its callers pass the time.
+package evidence
 
 import (
 	"sync"
@@ -8,40 +22,26 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
-// A State says how a key is doing. Its text is the value of the metrics label
-// "state", so a name never changes.
-type State string
+// An Operation is one kind of call, whose evidence is kept apart from the others'.
+type Operation int
 
-// States of a key. A bug counts as an outage.
+// Operations, in the order in which a failure is looked for.
 const (
-	Unknown     State = "unknown" // not yet reached
-	Healthy     State = "healthy"
-	Refused     State = "refused"
-	Outage      State = "outage"
-	Credentials State = "credentials"
+	Encrypt Operation = iota
+	Decrypt
+	Reopen // the Decrypt of what this process has just encrypted
 )
 
-// Fails reports whether a key that is in the state does not do its work.
-func (s State) Fails() bool { return s == Refused || s == Outage || s == Credentials }
+const operations = 3
 
-// States returns every state, in the order in which a reader of metrics wants
-// them.
-func States() []State { return []State{Unknown, Healthy, Refused, Outage, Credentials} }
+// Operations returns every operation.
+func Operations() []Operation { return []Operation{Encrypt, Decrypt, Reopen} }
 
-type operation int
-
-const (
-	encrypt operation = iota
-	decrypt
-	reopen // what was just sealed, by this process
-	operations
-)
-
-// A record is the evidence about one key: what every KMS call that used it told.
+// A Record is the evidence about one key: what every KMS call that used it showed.
 // It is kept for each operation, since a key that still encrypts and no longer
-// decrypts is the one that loses data, and one that decrypts only what is older
-// loses it too. It is safe for concurrent use.
-type record struct {
+// decrypts is the one that loses data, and so does one that decrypts only older
+// data. The zero value has no evidence. It is safe for concurrent use.
+type Record struct {
 	mu      sync.Mutex
 	tracks  [operations]track
 	resumed time.Time // when the last pause of the process ended that is known here
@@ -49,9 +49,9 @@ type record struct {
 	barred atomic.Pointer[cause.Error] // why nothing may be encrypted; nil: it may
 }
 
-// enter tells how a call ended. began is when the due check began that made it;
-// zero for every other call.
-func (r *record) enter(op operation, now time.Time, err error, began time.Time) {
+// Enter records how a call ended, at now. began is when the due check began that
+// made the call; zero for every other call.
+func (r *Record) Enter(op Operation, now time.Time, err error, began time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err == nil { // it ends whatever was wrong
@@ -62,9 +62,9 @@ func (r *record) enter(op operation, now time.Time, err error, began time.Time) 
 	r.barred.Store(r.unreadableLocked())
 }
 
-// resume starts to count again where a pause of the process has ended since the
-// last time.
-func (r *record) resume(at time.Time) {
+// Resume starts to count again after a pause of the process that ended at the given
+// time, unless that pause is known already.
+func (r *Record) Resume(at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !at.After(r.resumed) {
@@ -84,9 +84,34 @@ func (r *record) resume(at time.Time) {
 	}
 }
 
-// unreadableLocked returns why what is encrypted now could not be read again.
-func (r *record) unreadableLocked() *cause.Error {
-	for _, op := range []operation{decrypt, reopen} {
+// Forget drops all evidence: the key's name stands for another key now.
+func (r *Record) Forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tracks = [operations]track{}
+}
+
+// Backdate makes all evidence d older, as a pause of the process does whose clock
+// went on. Only tests of pauses need it.
+func (r *Record) Backdate(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.resumed.IsZero() {
+		r.resumed = r.resumed.Add(-d)
+	}
+	for i := range r.tracks {
+		t := &r.tracks[i]
+		for _, at := range []*time.Time{&t.lastOK, &t.graceFrom, &t.first, &t.last, &t.refusedAt} {
+			if !at.IsZero() {
+				*at = at.Add(-d)
+			}
+		}
+	}
+}
+
+// unreadableLocked returns why nobody could read what is encrypted now.
+func (r *Record) unreadableLocked() *cause.Error {
+	for _, op := range []Operation{Decrypt, Reopen} {
 		if t := &r.tracks[op]; t.confirmed {
 			return t.err
 		}
@@ -94,78 +119,79 @@ func (r *record) unreadableLocked() *cause.Error {
 	return nil
 }
 
-// unreadable returns why what is encrypted now could not be read again: Decrypt is
-// confirmed as refused, or what was sealed does not open. nil: it can be read, as
+// Unreadable returns why nobody could read what is encrypted now: Decrypt is
+// confirmed as refused, or what was encrypted does not open. nil: it can be read, as
 // far as is known.
-func (r *record) unreadable() *cause.Error { return r.barred.Load() }
+func (r *Record) Unreadable() *cause.Error { return r.barred.Load() }
 
-// A verdict is what the evidence amounts to at one moment.
-type verdict struct {
-	state     State
-	err       *cause.Error // the cause; also of failures that do not yet amount to a state
-	since     time.Time    // of the first failure; zero where nothing is wrong
-	lastOK    time.Time    // of the operation that fails, or of the older of both
-	graceFrom time.Time    // from when the grace counts: lastOK, or later after a pause
-	contacted bool         // both operations have worked once
-	suspect   bool         // a failure is outstanding
-	inDoubt   bool         // checks tell nothing any more
-	confirm   bool         // a refusal waits for a check of its own
-	refusedAt time.Time    // when the first such refusal came, of the operation where it came last
-	confirmAt time.Time    // from when a check confirms the first of them
+// A Verdict is what the evidence amounts to at one moment.
+type Verdict struct {
+	State     State
+	Err       *cause.Error // the cause; also of failures that do not yet amount to a state
+	Since     time.Time    // of the first failure; zero where nothing is wrong
+	LastOK    time.Time    // of the operation that fails, or of the older of both
+	GraceFrom time.Time    // from when the grace counts: LastOK, or later after a pause
+	Contacted bool         // both operations have worked once
+	Suspect   bool         // a failure is outstanding
+	InDoubt   bool         // checks tell nothing any more
+	Confirm   bool         // a refusal waits for a check of its own
+	RefusedAt time.Time    // when the first such refusal came, of the operation where it came last
+	ConfirmAt time.Time    // from when a check confirms the first of them
 }
 
-// verdict weighs the evidence.
-func (r *record) verdict() verdict {
+// Verdict weighs the evidence.
+func (r *Record) Verdict() Verdict {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	v := verdict{state: Healthy, contacted: true}
+	v := Verdict{State: Healthy, Contacted: true}
 	for i := range r.tracks {
 		t := &r.tracks[i]
-		v.suspect = v.suspect || t.failing()
+		v.Suspect = v.Suspect || t.failing()
 		if t.unconfirmed() {
 			at := t.refusedAt.Add(confirmAfter)
-			if !v.confirm || at.Before(v.confirmAt) {
-				v.confirmAt = at
+			if !v.Confirm || at.Before(v.ConfirmAt) {
+				v.ConfirmAt = at
 			}
-			v.confirm, v.refusedAt = true, later(v.refusedAt, t.refusedAt)
+			v.Confirm, v.RefusedAt = true, later(v.RefusedAt, t.refusedAt)
 		}
-		if operation(i) == reopen { // which shows no more than the other two, where it works
+		if Operation(i) == Reopen { // which shows no more than the other two, where it works
 			continue
 		}
-		v.contacted = v.contacted && !t.lastOK.IsZero()
-		if i == 0 || t.lastOK.Before(v.lastOK) {
-			v.lastOK, v.graceFrom = t.lastOK, t.graceFrom
+		v.Contacted = v.Contacted && !t.lastOK.IsZero()
+		if i == 0 || t.lastOK.Before(v.LastOK) {
+			v.LastOK, v.GraceFrom = t.lastOK, t.graceFrom
 		}
 	}
 	if worst := r.worstLocked(); worst != nil {
-		v.state, v.err, v.since, v.lastOK, v.graceFrom = worst.state(), worst.told(), worst.first, worst.lastOK, worst.graceFrom
-		v.inDoubt = worst.inDoubt()
+		v.State, v.Err, v.Since, v.LastOK, v.GraceFrom = worst.state(), worst.told(), worst.first, worst.lastOK, worst.graceFrom
+		v.InDoubt = worst.inDoubt()
 	}
-	if v.state == Healthy && !v.contacted {
-		v.state = Unknown
+	if v.State == Healthy && !v.Contacted {
+		v.State = Unknown
 	}
 	return v
 }
 
 // worstLocked returns the failing track that decides, nil where none fails.
-func (r *record) worstLocked() *track {
+func (r *Record) worstLocked() *track {
 	var worst *track
 	for i := range r.tracks {
 		t := &r.tracks[i]
-		if t.failing() && (worst == nil || rank(t.state()) > rank(worst.state())) {
+		if t.failing() && (worst == nil || t.state().rank() > worst.state().rank()) {
 			worst = t
 		}
 	}
 	return worst
 }
 
-// freshUntil is until when a check is not needed: the evidence of the older operation
-// is interval old then, or what was sealed has not been opened for reopened.
-func (r *record) freshUntil(interval, reopened time.Duration) time.Time {
+// FreshUntil returns until when no check is needed: then the evidence of the older
+// operation is as old as interval, or what was encrypted has not been opened for
+// reopened.
+func (r *Record) FreshUntil(interval, reopened time.Duration) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	until := r.tracks[reopen].lastOK.Add(reopened)
-	for _, op := range []operation{encrypt, decrypt} {
+	until := r.tracks[Reopen].lastOK.Add(reopened)
+	for _, op := range []Operation{Encrypt, Decrypt} {
 		if fresh := r.tracks[op].lastOK.Add(interval); fresh.Before(until) {
 			until = fresh
 		}
@@ -173,9 +199,36 @@ func (r *record) freshUntil(interval, reopened time.Duration) time.Time {
 	return until
 }
 
-// fails says that an operation's failure is outstanding.
-func (r *record) fails(op operation) bool {
+// Fails reports whether a failure of an operation is outstanding.
+func (r *Record) Fails(op Operation) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.tracks[op].failing()
+}
+
+// Reading weighs the evidence about Decrypt alone, for a key that only reads. lastOK
+// is zero where no Decrypt has worked.
+func (r *Record) Reading() (state State, err *cause.Error, lastOK time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := &r.tracks[Decrypt]
+	state = t.state()
+	if state == Healthy && t.lastOK.IsZero() {
+		state = Unknown
+	}
+	return state, t.err, t.lastOK
+}
+
+// Allowed records that KMS says it would allow Decrypt. That ends what is wrong,
+// except a refusal for the key's state where the answer does not prove that state.
+// It returns the class of what goes on, "" for nothing.
+func (r *Record) Allowed(stateProven bool) cause.Class {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := &r.tracks[Decrypt]
+	if t.refusals > 0 && t.refusal.Code.OfKeyState() && !stateProven {
+		return cause.Refused
+	}
+	*t = track{lastOK: t.lastOK}
+	return ""
 }

@@ -1,4 +1,4 @@
-package keyring
+package evidence
 
 import (
 	"time"
@@ -114,7 +114,7 @@ func (t *track) told() *cause.Error {
 	}
 	doubt := t.muted
 	if doubt.Code != cause.InDoubt {
-		doubt = noted(doubt, "checks of the key end so one after the other, which tells nothing: nobody knows whether it works")
+		doubt = doubt.Noted("checks of the key end so one after the other, which tells nothing: nobody knows whether it works")
 	}
 	if t.err != t.muted && t.err.Code != doubt.Code {
 		return since(doubt, t.err)
@@ -152,18 +152,4 @@ func later(a, b time.Time) time.Time {
 		return a
 	}
 	return b
-}
-
-func rank(s State) int {
-	switch s {
-	case Refused:
-		return 3
-	case Credentials:
-		return 2
-	case Outage:
-		return 1
-	case Healthy, Unknown, Authorised:
-		return 0
-	}
-	return 0
 }

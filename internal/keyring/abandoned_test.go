@@ -11,6 +11,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
@@ -70,7 +71,7 @@ func until(t *testing.T, most time.Duration, is func() bool) {
 	}
 }
 
-func inState(p *keyring.Provider, s keyring.State) func() bool {
+func inState(p *keyring.Provider, s evidence.State) func() bool {
 	return func() bool { return p.Health().State == s }
 }
 
@@ -88,12 +89,12 @@ func TestThreeChecksThatNeverEndPutTheKeyInDoubt(t *testing.T) {
 				release := f.stick(op)
 				defer release()
 				until(t, time.Minute, func() bool { return left.count(bounded.Check) == 2 })
-				wantState(t, p, keyring.Healthy)
+				wantState(t, p, evidence.Healthy)
 				if h := p.Health(); !h.Suspect || h.Err == nil || h.Err.Code != cause.InDoubt {
 					t.Errorf("after two checks: suspect %t, %v; want the failure to show", h.Suspect, h.Err)
 				}
 				until(t, 10*time.Second, func() bool { return left.count(bounded.Check) == 3 })
-				wantState(t, p, keyring.Outage)
+				wantState(t, p, evidence.Outage)
 				h := p.Health()
 				if h.Err.Code != cause.InDoubt || h.CanEncrypt() || !h.GraceEnds.Equal(h.LastOK.Add(3*time.Minute)) {
 					t.Errorf("in doubt: %+v", h)
@@ -110,8 +111,8 @@ func TestThreeChecksThatNeverEndPutTheKeyInDoubt(t *testing.T) {
 				until(t, 10*time.Second, func() bool { return left.count(bounded.Check) > before }) // between two checks
 				release()
 				synctest.Wait()
-				wantState(t, p, keyring.Outage) // what was left behind ends nothing
-				until(t, 10*time.Second, inState(p, keyring.Healthy))
+				wantState(t, p, evidence.Outage) // what was left behind ends nothing
+				until(t, 10*time.Second, inState(p, evidence.Healthy))
 				wantStatus(t, p, "ok")
 			})
 		})
@@ -132,7 +133,7 @@ func TestSuccessBetweenChecksThatNeverEndIsNoDoubt(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			wantState(t, p, keyring.Healthy)
+			wantState(t, p, evidence.Healthy)
 			defer release()
 		}
 	})
@@ -148,9 +149,9 @@ func TestStartWithKMSThatNeverAnswers(t *testing.T) {
 		running(t, p)
 		time.Sleep(20 * time.Second)
 		wantStatus(t, p, "error KMS0211")
-		wantState(t, p, keyring.Outage)
+		wantState(t, p, evidence.Outage)
 		release()
-		until(t, 10*time.Second, inState(p, keyring.Healthy))
+		until(t, 10*time.Second, inState(p, evidence.Healthy))
 		wantStatus(t, p, "ok")
 	})
 }
@@ -169,7 +170,7 @@ func TestLookThatNeverEndsIsLeftBehind(t *testing.T) {
 		defer release()
 		f.moveAlias()
 		until(t, 5*time.Minute, func() bool { return left.count(bounded.Look) == 3 })
-		wantState(t, p, keyring.Healthy)
+		wantState(t, p, evidence.Healthy)
 		if trouble := p.Health().Trouble; trouble == nil || trouble.Err.Code != cause.InDoubt {
 			t.Errorf("trouble %+v, want that looks do not end", trouble)
 		}
@@ -193,7 +194,7 @@ func TestChecksThatTellNothingPutTheKeyInDoubt(t *testing.T) {
 				time.Sleep(29 * time.Second)
 				f.fail("Encrypt", code)
 				f.taken()
-				until(t, time.Minute, inState(p, keyring.Outage))
+				until(t, time.Minute, inState(p, evidence.Outage))
 				if calls := f.taken(); len(calls) != 3 {
 					t.Errorf("calls %q until it is in doubt, want three checks", calls)
 				}
@@ -204,7 +205,7 @@ func TestChecksThatTellNothingPutTheKeyInDoubt(t *testing.T) {
 				time.Sleep(time.Minute)
 				wantStatus(t, p, "text "+code.String())
 				f.mend("Encrypt")
-				until(t, 10*time.Second, inState(p, keyring.Healthy))
+				until(t, 10*time.Second, inState(p, evidence.Healthy))
 			})
 		})
 	}
@@ -297,17 +298,17 @@ func TestPauseStartsToCountAgain(t *testing.T) {
 					time.Sleep(3 * time.Second) // until the last is left behind
 				}
 				checks(c.checks - 1)
-				wantState(t, p, keyring.Healthy)
+				wantState(t, p, evidence.Healthy)
 				p.Pause(10 * time.Minute)
 				f.taken()
-				wantState(t, p, keyring.Healthy)
+				wantState(t, p, evidence.Healthy)
 				checks(1)
-				wantState(t, p, keyring.Healthy)
+				wantState(t, p, evidence.Healthy)
 				wantStatus(t, p, "ok")
 				if !p.Health().Suspect {
 					t.Error("no check failed after the pause: the test is wrong")
 				}
-				until(t, time.Minute, func() bool { return !inState(p, keyring.Healthy)() })
+				until(t, time.Minute, func() bool { return !inState(p, evidence.Healthy)() })
 			})
 		})
 	}
@@ -324,7 +325,7 @@ func TestGraceCountsOnlyTimeInWhichTheProcessRan(t *testing.T) {
 			p.Pause(10 * time.Minute)
 			resumed := time.Now()
 			f.fail("Encrypt", cause.Unreachable)
-			until(t, time.Minute, inState(p, keyring.Outage))
+			until(t, time.Minute, inState(p, evidence.Outage))
 			wantStatus(t, p, "ok")
 			if ends := p.Health().GraceEnds; !ends.Equal(resumed.Add(grace)) {
 				t.Errorf("the grace ends %s after the pause, want %s", ends.Sub(resumed), grace)
@@ -337,10 +338,10 @@ func TestGraceCountsOnlyTimeInWhichTheProcessRan(t *testing.T) {
 		t.Parallel()
 		bubble(t, ringOptions{grace: grace}, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {
 			f.fail("Encrypt", cause.Unreachable)
-			until(t, time.Minute, inState(p, keyring.Outage))
+			until(t, time.Minute, inState(p, evidence.Outage))
 			was := p.Health().GraceEnds
 			p.Pause(10 * time.Minute)
-			wantState(t, p, keyring.Outage)
+			wantState(t, p, evidence.Outage)
 			wantStatus(t, p, "ok")
 			if ends := p.Health().GraceEnds; ends.Before(was) || ends.After(was.Add(10*time.Second)) {
 				t.Errorf("the grace ends %s later than before the pause, want at most the time since the last check", ends.Sub(was))
@@ -358,7 +359,7 @@ func TestPausesAmidAnOutageDoNotProlongTheGrace(t *testing.T) {
 	const grace = 3 * time.Minute
 	bubble(t, ringOptions{grace: grace}, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {
 		f.garble(true)
-		until(t, 2*time.Minute, inState(p, keyring.Outage))
+		until(t, 2*time.Minute, inState(p, evidence.Outage))
 		was := p.Health().GraceEnds
 		f.fail("Encrypt "+keyA, cause.Unreachable) // nothing is sealed, so nothing is opened
 		time.Sleep(10 * time.Minute)
@@ -401,10 +402,10 @@ func TestPausesOfTheProcessAreSeen(t *testing.T) {
 		t.Parallel()
 		pausing(t, func(fail func(times int), p *keyring.Provider) {
 			fail(3)
-			wantState(t, p, keyring.Healthy)
+			wantState(t, p, evidence.Healthy)
 			time.Sleep(away)
 			fail(1)
-			wantState(t, p, keyring.Healthy)
+			wantState(t, p, evidence.Healthy)
 			wantStatus(t, p, "ok")
 		})
 	})
@@ -412,7 +413,7 @@ func TestPausesOfTheProcessAreSeen(t *testing.T) {
 		t.Parallel()
 		pausing(t, func(fail func(times int), p *keyring.Provider) {
 			fail(4)
-			wantState(t, p, keyring.Outage)
+			wantState(t, p, evidence.Outage)
 			time.Sleep(away)
 			wantStatus(t, p, "ok") // within the grace, which leaves out the pause
 		})
@@ -425,7 +426,7 @@ func TestDoubtIsSaidAlsoAmidAnOutage(t *testing.T) {
 	var log lines
 	bubble(t, ringOptions{log: &log}, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {
 		f.fail("Encrypt", cause.Unreachable)
-		until(t, time.Minute, inState(p, keyring.Outage))
+		until(t, time.Minute, inState(p, evidence.Outage))
 		release := f.stick("Encrypt")
 		defer release()
 		until(t, time.Minute, func() bool { return p.Health().Err.Code == cause.InDoubt })

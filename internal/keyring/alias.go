@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/seal"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
@@ -53,7 +54,7 @@ func (p *Provider) openMoved(ctx context.Context, turn uint64, alias *Key, blob 
 	}
 	earlier, isNew := alias.learn(opened.KeyARN)
 	if earlier != nil {
-		p.tell(ctx, earlier, decrypt, nil)
+		p.tell(ctx, earlier, evidence.Decrypt, nil)
 		p.heard(ctx, earlier, blob, opened.KeyARN, nil)
 		p.lastWorked.note(earlier, turn)
 	}
@@ -90,7 +91,7 @@ func (p *Provider) resolveByEncrypt(ctx context.Context, alias *Key) *cause.Erro
 		return known.err
 	}
 	sealed, err := seal.Direct(ctx, alias.config.KMS, alias.address(), randomBytes())
-	p.tell(ctx, alias, encrypt, err)
+	p.tell(ctx, alias, evidence.Encrypt, err)
 	if err != nil {
 		e := *cause.Of(err)
 		e.Note = "to read what its earlier keys made, the alias has to be resolved: with its ARN in its place (arn:aws:kms:REGION:ACCOUNT:" + alias.ref.Alias + ") no Encrypt is needed"

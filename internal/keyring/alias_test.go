@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
@@ -77,7 +78,7 @@ func TestAliasIsNotFollowedToAKeyThatCannotBeUsed(t *testing.T) {
 				f.fail(c.breaks, cause.AccessDenied)
 				f.moveAlias()
 				wantTold(t, watched(t, p, 10*time.Minute), aliasA)
-				wantState(t, p, keyring.Healthy)
+				wantState(t, p, evidence.Healthy)
 				if n := strings.Count(log.String(), "alias cannot be followed"); n != 1 {
 					t.Errorf("said %d times, want once:\n%s", n, log.String())
 				}
@@ -103,10 +104,10 @@ func TestMoveOfAnAliasEndsItsKeysRefusal(t *testing.T) {
 		f.fail("Encrypt "+keyA, cause.KeyDisabled)
 		f.fail("Decrypt "+keyA, cause.KeyDisabled)
 		time.Sleep(time.Minute)
-		wantState(t, p, keyring.Refused)
+		wantState(t, p, evidence.Refused)
 		f.moveAlias()
 		time.Sleep(90 * time.Second)
-		wantState(t, p, keyring.Healthy)
+		wantState(t, p, evidence.Healthy)
 		wantTold(t, watched(t, p, time.Minute), aliasB)
 	})
 }
@@ -264,7 +265,7 @@ func TestAliasReturnsAtOnceWhereItsKeyIsRefused(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		f.moveAliasTo(keyA)
 		time.Sleep(100 * time.Second)
-		wantState(t, p, keyring.Healthy)
+		wantState(t, p, evidence.Healthy)
 	})
 }
 

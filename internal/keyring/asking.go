@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 )
 
 // A describer is a KMS that can also tell of a key without using it. A
@@ -121,11 +122,11 @@ func (p *Provider) question(ctx context.Context, k *Key, now time.Time) {
 		return
 	case err != nil:
 		class = cause.ClassOf(err)
-		p.enter(ctx, k, decrypt, err, k.questions.confirms(now, p.every.Confirm))
+		p.enter(ctx, k, evidence.Decrypt, err, k.questions.confirms(now, p.every.Confirm))
 	case opened:
-		p.tell(ctx, k, decrypt, nil)
+		p.tell(ctx, k, evidence.Decrypt, nil)
 	case allowed:
-		class = k.record.allowed(k.questions.dryRunAllowed(now))
+		class = k.record.Allowed(k.questions.dryRunAllowed(now))
 	}
 	k.questions.ended(now, class, p.every)
 }
@@ -151,7 +152,7 @@ func (p *Provider) decryptProof(ctx context.Context, k *Key) (opened bool, err e
 		return true, nil
 	case cause.ClassOf(err) == cause.BadData:
 		if with.arn == "" { // what it was refused for comes before a look at the ciphertext, and has ended
-			k.record.allowed(true)
+			k.record.Allowed(true)
 		}
 		k.questions.dropProof(with)
 		return false, nil
@@ -239,9 +240,4 @@ func (k *Key) describedRefusal(now time.Time) *cause.Error {
 		return nil
 	}
 	return e
-}
-
-// ofState reports whether a refusal is for the state of the key, and not for who asks.
-func ofState(c cause.Code) bool {
-	return c == cause.KeyDisabled || c == cause.KeyPendingDeletion || c == cause.KeyPendingImport
 }

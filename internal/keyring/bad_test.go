@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
@@ -77,7 +78,7 @@ func TestDeniedReadUnderAnEarlierKeyIsToldAsDenied(t *testing.T) {
 					t.Errorf("missing keys %+v, want key A", missing)
 				}
 				for _, k := range p.Health().ReadKeys {
-					if k.State == keyring.Refused {
+					if k.State == evidence.Refused {
 						t.Errorf("%s is told as refused, which nobody asked for", k.Key)
 					}
 				}

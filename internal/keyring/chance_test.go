@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 )
@@ -129,7 +130,7 @@ func gamble(t *testing.T, seed uint64) {
 	g.tell(g.mend())
 	g.propagated()
 	g.serve(10 * time.Minute)
-	wantState(t, g.ring, keyring.Healthy)
+	wantState(t, g.ring, evidence.Healthy)
 	g.rest()
 	for i := range g.written {
 		g.read(i, true)

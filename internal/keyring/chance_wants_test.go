@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
@@ -352,7 +353,7 @@ func (g *gambler) judgeReadKeys() {
 }
 
 func bad(k keyring.KeyHealth) bool {
-	return k.State == keyring.Refused || k.State == keyring.Outage || k.State == keyring.Credentials
+	return k.State == evidence.Refused || k.State == evidence.Outage || k.State == evidence.Credentials
 }
 
 func (g *gambler) judgeReadKey(k keyring.KeyHealth) {
@@ -377,7 +378,7 @@ func (g *gambler) judgeReadKey(k keyring.KeyHealth) {
 	}
 	want := g.wantedState(k.Key)
 	first := len(g.troubles[k.Key]) == 1 // else an earlier refusal may still stand
-	if !bad(k) || k.State != want && (first || want == keyring.Refused) {
+	if !bad(k) || k.State != want && (first || want == evidence.Refused) {
 		g.t.Errorf("Health says of a key that fails with %s since %s: %+v, want it %s", how, steady, k, want)
 	}
 	if first && (k.Deletion != nil) != (how == cause.KeyPendingDeletion.String()) {
@@ -403,15 +404,15 @@ func (g *gambler) canBeFound(k keyring.KeyHealth) bool {
 	return !g.keys[k.Key].saw.of("Decrypt " + k.Key).ok.IsZero()
 }
 
-func (g *gambler) wantedState(arn string) keyring.State {
+func (g *gambler) wantedState(arn string) evidence.State {
 	if slices.Contains(g.hung, "Decrypt") {
-		return keyring.Outage
+		return evidence.Outage
 	}
 	switch c := g.kms.trouble("Decrypt", arn).Class(); {
 	case c == cause.Refused:
-		return keyring.Refused
+		return evidence.Refused
 	case c == cause.Credentials:
-		return keyring.Credentials
+		return evidence.Credentials
 	}
-	return keyring.Outage
+	return evidence.Outage
 }

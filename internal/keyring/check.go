@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/seal"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
@@ -51,7 +52,7 @@ func (p *Provider) Run(ctx context.Context) {
 // keepChecking checks at once where nothing is known, then whenever there is no
 // recent evidence from traffic, and right after a refusal.
 func (p *Provider) keepChecking(ctx context.Context) {
-	if p.verdict().contacted && !p.waitForCheck(ctx, time.Now()) {
+	if p.verdict().Contacted && !p.waitForCheck(ctx, time.Now()) {
 		return
 	}
 	for {
@@ -69,12 +70,12 @@ func (p *Provider) keepChecking(ctx context.Context) {
 // reportFirstFailure writes a line when a check begins to fail, long before that
 // amounts to a state: whoever starts the process for the first time looks there.
 // Failures of traffic have lines of their own.
-func (p *Provider) reportFirstFailure(ctx context.Context, before verdict) {
+func (p *Provider) reportFirstFailure(ctx context.Context, before evidence.Verdict) {
 	after := p.verdict()
-	if before.suspect || !after.suspect || ctx.Err() != nil {
+	if before.Suspect || !after.Suspect || ctx.Err() != nil {
 		return
 	}
-	e := cause.Of(p.named(after.err))
+	e := cause.Of(p.named(after.Err))
 	p.log.WarnContext(ctx, "health check failed", "key", p.write.address(), "code", e.Code.String(), "class", e.Class(), "error", e.Error())
 }
 
@@ -88,7 +89,7 @@ func (p *Provider) waitForCheck(ctx context.Context, started time.Time) bool {
 			timer.Stop()
 			return false
 		case <-timer.C:
-			if v := p.verdict(); v.suspect || !v.contacted || !time.Now().Before(p.write.record.freshUntil(checkInterval, reopenInterval)) {
+			if v := p.verdict(); v.Suspect || !v.Contacted || !time.Now().Before(p.write.record.FreshUntil(checkInterval, reopenInterval)) {
 				return true
 			}
 		case <-p.wake:
@@ -101,14 +102,14 @@ func (p *Provider) waitForCheck(ctx context.Context, started time.Time) bool {
 func (p *Provider) due(started, ended time.Time, jitter time.Duration) time.Time {
 	recheck := started.Add(recheckInterval - recheckJitter + jitter)
 	switch v := p.verdict(); {
-	case v.confirm && v.refusedAt.After(ended): // by traffic, since the last check
+	case v.Confirm && v.RefusedAt.After(ended): // by traffic, since the last check
 		return started.Add(checkPause)
-	case v.confirm && v.confirmAt.After(started): // the last check could not confirm it yet
-		return v.confirmAt.Add(jitter / 2) //nolint:mnd // at most a second
-	case v.suspect, !v.contacted:
+	case v.Confirm && v.ConfirmAt.After(started): // the last check could not confirm it yet
+		return v.ConfirmAt.Add(jitter / 2) //nolint:mnd // at most a second
+	case v.Suspect, !v.Contacted:
 		return recheck
 	}
-	if fresh := p.write.record.freshUntil(checkInterval, reopenInterval); fresh.After(started) {
+	if fresh := p.write.record.FreshUntil(checkInterval, reopenInterval); fresh.After(started) {
 		return fresh
 	}
 	return recheck // the last check told nothing
@@ -118,7 +119,7 @@ func (p *Provider) due(started, ended time.Time, jitter time.Duration) time.Time
 // first time, what that shows is the key_id's beginning.
 func (p *Provider) check(ctx context.Context, began time.Time) {
 	t := p.trip(ctx, bounded.Check, p.write.address())
-	t.outcomes(func(op operation, err error) { p.checked(ctx, op, err, began) })
+	t.outcomes(func(op evidence.Operation, err error) { p.checked(ctx, op, err, began) })
 	switch {
 	case t.encryptErr == nil:
 		p.lastProbe = &t.probe
@@ -128,19 +129,19 @@ func (p *Provider) check(ctx context.Context, began time.Time) {
 				p.check(ctx, began) // an alias showed a key that it has just left: the key that it went to is to be asked
 			}
 		}
-	case p.lastProbe != nil && p.write.standsFor(p.lastProbe.sealed.KeyARN) && p.verdict().confirm:
+	case p.lastProbe != nil && p.write.standsFor(p.lastProbe.sealed.KeyARN) && p.verdict().Confirm:
 		// Where Encrypt fails, a refused Decrypt is confirmed with what was sealed before.
 		_, err := p.reopen(ctx, bounded.Check, *p.lastProbe)
-		opened(err, func(op operation, err error) { p.checked(ctx, op, err, began) })
+		opened(err, func(op evidence.Operation, err error) { p.checked(ctx, op, err, began) })
 	}
-	if k := p.write; p.written() == nil && k.address() != k.config.Name && p.verdict().state == Refused {
+	if k := p.write; p.written() == nil && k.address() != k.config.Name && p.verdict().State == evidence.Refused {
 		p.look(ctx) // the key that the alias went to is refused: it may return to the one that it left
 	}
 }
 
 // checked enters what a due check told. A check that ends with the process tells
 // nothing of what it did not come to.
-func (p *Provider) checked(ctx context.Context, op operation, err error, began time.Time) {
+func (p *Provider) checked(ctx context.Context, op evidence.Operation, err error, began time.Time) {
 	if err != nil && ctx.Err() != nil {
 		return
 	}
@@ -165,7 +166,7 @@ func (p *Provider) Verify(ctx context.Context) error {
 		}
 	}
 	if t.of(k) && (t.err() == nil || ctx.Err() == nil) {
-		t.outcomes(func(op operation, err error) { k.record.enter(op, time.Now(), err, began) })
+		t.outcomes(func(op evidence.Operation, err error) { k.record.Enter(op, time.Now(), err, began) })
 	}
 	if err := t.err(); err != nil {
 		return p.named(err)
@@ -212,8 +213,8 @@ func (t trip) err() error {
 }
 
 // outcomes tells how each call that was made ended.
-func (t trip) outcomes(tell func(op operation, err error)) {
-	tell(encrypt, t.encryptErr)
+func (t trip) outcomes(tell func(op evidence.Operation, err error)) {
+	tell(evidence.Encrypt, t.encryptErr)
 	if t.encryptErr == nil {
 		opened(t.decryptErr, tell)
 	}
@@ -221,13 +222,13 @@ func (t trip) outcomes(tell func(op operation, err error)) {
 
 // opened tells how the Decrypt of what was just sealed ended. Where KMS takes that
 // for bad data, this says nothing of older data, which may open all the same.
-func opened(err error, tell func(op operation, err error)) {
+func opened(err error, tell func(op evidence.Operation, err error)) {
 	broken := err != nil && cause.Of(err).Code == cause.RoundTripBroken
 	if !broken {
-		tell(decrypt, err)
+		tell(evidence.Decrypt, err)
 	}
 	if broken || err == nil {
-		tell(reopen, err)
+		tell(evidence.Reopen, err)
 	}
 }
 

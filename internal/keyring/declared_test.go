@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 )
 
@@ -67,7 +68,7 @@ func timeToDeclare(t *testing.T, timeout time.Duration, outage func(*fakeKMS)) (
 		outage(f)
 		for range 600 {
 			time.Sleep(time.Second)
-			if h := p.Health(); h.State != keyring.Healthy {
+			if h := p.Health(); h.State != evidence.Healthy {
 				took = time.Since(h.LastOK)
 				return
 			}

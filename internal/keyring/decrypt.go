@@ -9,6 +9,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/seal"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
@@ -101,7 +102,7 @@ func (p *Provider) openWithAny(ctx context.Context, turn uint64, keys []*Key, bl
 	var refusals []refusal
 	for i, k := range keys {
 		opened, err := k.config.KMS.Decrypt(awskms.Share(ctx, min(2, len(keys)-i)), k.address(), blob)
-		p.tell(ctx, k, decrypt, err)
+		p.tell(ctx, k, evidence.Decrypt, err)
 		p.heard(ctx, k, blob, opened.KeyARN, err)
 		if err == nil {
 			k.resolve(opened.KeyARN)
@@ -118,7 +119,7 @@ func (p *Provider) openWithAny(ctx context.Context, turn uint64, keys []*Key, bl
 // of many reads that meet other data at once, the first finds the key for all.
 func (p *Provider) lastFirst(rest []*Key) {
 	k := p.lastWorked.last()
-	if i := slices.Index(rest, k); i > 0 && !k.record.fails(decrypt) {
+	if i := slices.Index(rest, k); i > 0 && !k.record.Fails(evidence.Decrypt) {
 		copy(rest[1:], rest[:i])
 		rest[0] = k
 	}
@@ -209,7 +210,7 @@ func (c *choice) consider(k *Key, configured bool) {
 
 func (c *choice) preference(k *Key) int {
 	switch {
-	case k.record.fails(decrypt):
+	case k.record.Fails(evidence.Decrypt):
 		return 2
 	case k == c.last:
 		return 0

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
@@ -42,7 +43,7 @@ func wantStatus(t *testing.T, p *keyring.Provider, want string) {
 	}
 }
 
-func wantState(t *testing.T, p *keyring.Provider, want keyring.State) {
+func wantState(t *testing.T, p *keyring.Provider, want evidence.State) {
 	t.Helper()
 	if h := p.Health(); h.State != want {
 		t.Errorf("state %s (%v), want %s", h.State, h.Err, want)
@@ -100,7 +101,7 @@ func TestEncryptsAloneDoNotReplaceTheCheck(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		wantState(t, p, keyring.Refused)
+		wantState(t, p, evidence.Refused)
 		wantStatus(t, p, "error KMS0104")
 	})
 }
@@ -158,12 +159,12 @@ func TestOutageIsToldAfterTheGraceAndSeenAtOnce(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		code  cause.Code
-		state keyring.State
+		state evidence.State
 		want  string
 	}{
-		"outage":      {cause.Unreachable, keyring.Outage, "text KMS0204"},
-		"credentials": {cause.CredentialsExpired, keyring.Credentials, "text KMS0302"},
-		"bug":         {cause.Unforeseen, keyring.Outage, "text KMS0999"},
+		"outage":      {cause.Unreachable, evidence.Outage, "text KMS0204"},
+		"credentials": {cause.CredentialsExpired, evidence.Credentials, "text KMS0302"},
+		"bug":         {cause.Unforeseen, evidence.Outage, "text KMS0999"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -172,7 +173,7 @@ func TestOutageIsToldAfterTheGraceAndSeenAtOnce(t *testing.T) {
 				f.fail("Encrypt", c.code)
 				f.fail("Decrypt", c.code)
 				time.Sleep(45 * time.Second) // a check within 30 s, one failure
-				wantState(t, p, keyring.Healthy)
+				wantState(t, p, evidence.Healthy)
 				if !p.Health().Suspect {
 					t.Error("want the failures to show before they amount to a state")
 				}
@@ -192,7 +193,7 @@ func TestOutageIsToldAfterTheGraceAndSeenAtOnce(t *testing.T) {
 				f.mend("Encrypt")
 				f.mend("Decrypt")
 				time.Sleep(7 * time.Second)
-				wantState(t, p, keyring.Healthy)
+				wantState(t, p, evidence.Healthy)
 				wantStatus(t, p, "ok")
 			})
 		})
@@ -237,7 +238,7 @@ func TestBadDataAndCallersWhoLeaveTellHealthNothing(t *testing.T) {
 				f.mend("Decrypt " + keyA)
 				time.Sleep(time.Second)
 			}
-			if h := p.Health(); h.State != keyring.Healthy || h.Suspect {
+			if h := p.Health(); h.State != evidence.Healthy || h.Suspect {
 				t.Errorf("after 100 times %s: state %s, suspect %v", c, h.State, h.Suspect)
 			}
 		}
@@ -255,8 +256,8 @@ func TestReadKeysNeverDecideStatus(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		wantStatus(t, p, "ok")
-		wantState(t, p, keyring.Healthy)
-		if k := p.Health().ReadKeys; len(k) != 1 || k[0].State != keyring.Refused || k[0].Err == nil {
+		wantState(t, p, evidence.Healthy)
+		if k := p.Health().ReadKeys; len(k) != 1 || k[0].State != evidence.Refused || k[0].Err == nil {
 			t.Errorf("read keys %+v, want the refused one", k)
 		}
 		for _, call := range f.taken() {
@@ -319,7 +320,7 @@ func TestStartWithoutKMSIsUnreadyAndRecovers(t *testing.T) {
 		running(t, p)
 		synctest.Wait()
 		wantStatus(t, p, "error KMS0205")
-		wantState(t, p, keyring.Unknown)
+		wantState(t, p, evidence.Unknown)
 		time.Sleep(time.Minute)
 		wantStatus(t, p, "error KMS0205") // no grace for what never worked
 		f.mend("Encrypt")

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 )
 
@@ -175,7 +176,7 @@ func (h *History) refusedAgain(arn string) bool {
 		return true
 	}
 	w := h.writer
-	return w != nil && w.address() == arn && w.record.verdict().state == Refused
+	return w != nil && w.address() == arn && w.record.Verdict().State == evidence.Refused
 }
 
 // worked forgets the refusals of a key that was to write.

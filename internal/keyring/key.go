@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/seal"
 )
@@ -24,7 +25,7 @@ type KeyConfig struct {
 type Key struct {
 	config    KeyConfig
 	ref       keyref.Ref
-	record    record
+	record    evidence.Record
 	questions questions
 
 	sight   atomic.Pointer[sight]  // nil until KMS resolved the name

@@ -6,22 +6,14 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 )
-
-// Authorised is the state of a key that only reads, where KMS says that Decrypt
-// would be allowed and no data of the key was read. AWS documents that such a
-// question checks authorization: a disabled key may pass it.
-const Authorised State = "authorised"
-
-// KeyStates returns every state that a key may have by itself, in the order in
-// which a reader of metrics wants them.
-func KeyStates() []State { return []State{Unknown, Healthy, Authorised, Refused, Outage, Credentials} }
 
 // KeyHealth is how a key that only reads is doing, by what traffic and questions
 // told.
 type KeyHealth struct {
 	Key       string
-	State     State
+	State     evidence.State
 	Err       *cause.Error // what fails, also where that does not yet amount to a state
 	Described string       // what DescribeKey says of its state; "": it was not told
 	Deletion  *Deletion    // nil: it is not to be deleted, as far as is known
@@ -54,61 +46,35 @@ func (k *Key) health(alias string) KeyHealth {
 	info, _ := k.questions.description()
 	return KeyHealth{
 		Key: k.config.Name, State: state, Err: err, Described: info.State,
-		Deletion: k.deletion(state, err, k.record.lastDecrypt()), Unlisted: alias != "", Alias: alias,
+		Deletion: k.deletion(state, err, k.lastDecrypt()), Unlisted: alias != "", Alias: alias,
 	}
 }
 
 // reading is how a key that only reads is doing.
-func (k *Key) reading() (State, *cause.Error) {
-	state, err, lastOK := k.record.reading()
-	if (state == Healthy || state == Unknown) && k.questions.lastAllowed().After(lastOK) {
-		state = Authorised
+func (k *Key) reading() (evidence.State, *cause.Error) {
+	state, err, lastOK := k.record.Reading()
+	if (state == evidence.Healthy || state == evidence.Unknown) && k.questions.lastAllowed().After(lastOK) {
+		state = evidence.Authorised
 	}
 	return state, err
 }
 
-// reading weighs the evidence about Decrypt alone.
-func (r *record) reading() (state State, err *cause.Error, lastOK time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	t := &r.tracks[decrypt]
-	state = t.state()
-	if state == Healthy && t.lastOK.IsZero() {
-		state = Unknown
-	}
-	return state, t.err, t.lastOK
-}
-
-func (r *record) lastDecrypt() time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.tracks[decrypt].lastOK
-}
-
-// allowed takes in that KMS says Decrypt would be allowed. That ends what is wrong,
-// but for a refusal of the key's state where that state is not proven. It returns
-// the class of what goes on.
-func (r *record) allowed(stateProven bool) cause.Class {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	t := &r.tracks[decrypt]
-	if t.refusals > 0 && ofState(t.refusal.Code) && !stateProven {
-		return cause.Refused
-	}
-	*t = track{lastOK: t.lastOK}
-	return ""
+// lastDecrypt is when the key last opened something, by traffic or a question.
+func (k *Key) lastDecrypt() time.Time {
+	_, _, lastOK := k.record.Reading()
+	return lastOK
 }
 
 // deletion returns whether a key is to be deleted: KMS refused it for that, or
 // described it so and it has not worked for long since.
-func (k *Key) deletion(state State, err *cause.Error, lastOK time.Time) *Deletion {
+func (k *Key) deletion(state evidence.State, err *cause.Error, lastOK time.Time) *Deletion {
 	const propagation = 5 * time.Minute // that KMS may take until all of it agrees
 	info, at := k.questions.description()
 	described := (info.State == pendingDeletionState || info.State == pendingReplicaState) && k.standsFor(info.ARN)
 	switch {
 	case described && !lastOK.After(at.Add(propagation)):
 		return &Deletion{Date: info.Deletion}
-	case state == Refused && err != nil && err.Code == cause.KeyPendingDeletion:
+	case state == evidence.Refused && err != nil && err.Code == cause.KeyPendingDeletion:
 		return &Deletion{}
 	}
 	return nil
@@ -130,27 +96,27 @@ const adviceForReading = "do not restart an API server: one that runs holds in m
 func (p *Provider) weighKey(ctx context.Context, k *Key) {
 	if k == p.write {
 		v := p.verdict()
-		p.weighDeletion(ctx, k, k.deletion(v.state, v.err, v.lastOK))
+		p.weighDeletion(ctx, k, k.deletion(v.State, v.Err, v.LastOK))
 		return
 	}
 	state, err := k.reading()
-	p.weighDeletion(ctx, k, k.deletion(state, err, k.record.lastDecrypt()))
+	p.weighDeletion(ctx, k, k.deletion(state, err, k.lastDecrypt()))
 	was, changed := k.questions.saying(state, func() bool {
-		return (state == Outage || state == Credentials) && p.verdict().state == state // the provider's own line says it
+		return (state == evidence.Outage || state == evidence.Credentials) && p.verdict().State == state // the provider's own line says it
 	})
 	if !changed {
 		return
 	}
 	if !state.Fails() {
-		p.log.InfoContext(ctx, state.wordsForReading(), "key", k.address(), "state", state, "was", was)
+		p.log.InfoContext(ctx, wordsForReading(state), "key", k.address(), "state", state, "was", was)
 		return
 	}
 	e := cause.Of(p.named(err))
 	level := slog.LevelWarn
-	if state == Refused {
+	if state == evidence.Refused {
 		level = slog.LevelError
 	}
-	p.log.Log(ctx, level, state.wordsForReading(), "key", k.address(), "state", state, "code", e.Code.String(), "class", e.Class(), "error", e.Error(), "advice", adviceForReading)
+	p.log.Log(ctx, level, wordsForReading(state), "key", k.address(), "state", state, "code", e.Code.String(), "class", e.Class(), "error", e.Error(), "advice", adviceForReading)
 }
 
 // weighDeletion tells in the log once that a key is to be deleted, again when the
@@ -172,7 +138,7 @@ func (p *Provider) weighDeletion(ctx context.Context, k *Key, now *Deletion) {
 
 // saying returns the bad state that the log told last, "" for none, and whether
 // there is news. What is silent is neither told nor noted.
-func (q *questions) saying(now State, silent func() bool) (was State, news bool) {
+func (q *questions) saying(now evidence.State, silent func() bool) (was evidence.State, news bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	was = q.said
@@ -180,7 +146,7 @@ func (q *questions) saying(now State, silent func() bool) (was State, news bool)
 	case now.Fails() && now != was && !silent():
 		q.said = now
 		return was, true
-	case !now.Fails() && now != Unknown && was != "":
+	case !now.Fails() && now != evidence.Unknown && was != "":
 		q.said = ""
 		return was, true
 	}
@@ -202,17 +168,17 @@ func (q *questions) sayingDeletion(now *Deletion) (begun, ended bool) {
 }
 
 // wordsForReading say a state of a key that only reads as a line of the log does.
-func (s State) wordsForReading() string {
+func wordsForReading(s evidence.State) string {
 	switch s {
-	case Refused:
+	case evidence.Refused:
 		return "a key that only reads is refused"
-	case Outage:
+	case evidence.Outage:
 		return "a key that only reads cannot be used: KMS fails or cannot be reached"
-	case Credentials:
+	case evidence.Credentials:
 		return "a key that only reads cannot be used: no valid AWS credentials"
-	case Authorised:
+	case evidence.Authorised:
 		return "a key that only reads may decrypt again; its state is not proven"
-	case Healthy, Unknown:
+	case evidence.Healthy, evidence.Unknown:
 	}
 	return "a key that only reads works again"
 }

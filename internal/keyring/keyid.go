@@ -44,7 +44,7 @@ func (p *Provider) answer(ctx context.Context, w *written) {
 	defer p.keeper.answering.Unlock()
 	was, again := p.history.note(p, w)
 	if was != w.keyID && p.keeper.memory != nil { // before any caller knows: the process may be killed at once
-		p.keep(ctx, w, p.verdict().lastOK)
+		p.keep(ctx, w, p.verdict().LastOK)
 	}
 	p.answered.Store(w)
 	switch {

@@ -30,6 +30,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/seal"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
@@ -86,8 +87,8 @@ type Provider struct {
 
 	healthy atomic.Bool // state is Healthy: a success changes nothing
 	stateMu sync.Mutex
-	state   State // as last logged
-	inDoubt bool  // as last logged
+	state   evidence.State // as last logged
+	inDoubt bool           // as last logged
 }
 
 // New returns a Provider. It does no I/O.
@@ -95,7 +96,7 @@ func New(o Options) *Provider {
 	p := &Provider{
 		opts: o, log: o.Log.With("provider", o.Name), write: o.Keys[0], keys: o.Keys, every: o.Intervals.orUsual(),
 		bad: newBadMemory(), missing: newMissingKeys(),
-		wake: make(chan struct{}, 1), concluded: make(chan struct{}), state: Unknown,
+		wake: make(chan struct{}, 1), concluded: make(chan struct{}), state: evidence.Unknown,
 		history: o.History, keeper: newKeeper(o),
 	}
 	p.opts.Known = nil
@@ -110,7 +111,7 @@ func New(o Options) *Provider {
 	if o.Known != nil {
 		p.history.seed(p.write, o.Known)
 	}
-	if p.verdict().contacted {
+	if p.verdict().Contacted {
 		p.conclude.Do(func() { close(p.concluded) })
 	}
 	return p
@@ -133,8 +134,8 @@ type Encrypted struct {
 // could not be read again, it asks KMS for nothing and refuses. Errors are
 // [cause.Error]s.
 func (p *Provider) Encrypt(ctx context.Context, plaintext secret.Bytes) (Encrypted, error) {
-	if e := p.write.record.unreadable(); e != nil {
-		return Encrypted{}, p.named(p.advised(noted(e, "nothing is encrypted that could not be read again")))
+	if e := p.write.record.Unreadable(); e != nil {
+		return Encrypted{}, p.named(p.advised(e.Noted("nothing is encrypted that could not be read again")))
 	}
 	ctx, cancel := awskms.WithLimit(ctx, p.opts.Timeout)
 	defer cancel()
@@ -166,7 +167,7 @@ func (p *Provider) encrypt(ctx context.Context, plaintext secret.Bytes) (seal.Se
 			address = w.arn
 		}
 		sealed, err := seal.Direct(ctx, k.config.KMS, address, plaintext)
-		p.tell(ctx, k, encrypt, err)
+		p.tell(ctx, k, evidence.Encrypt, err)
 		if err != nil {
 			return seal.Sealed{}, nil, err
 		}
@@ -187,7 +188,7 @@ func (p *Provider) encrypt(ctx context.Context, plaintext secret.Bytes) (seal.Se
 // key_id's beginning.
 func (p *Provider) firstSight(ctx context.Context, sealed seal.Sealed, plaintext secret.Bytes) error {
 	material, err := p.reopen(ctx, bounded.Call, sealedProbe{sealed, bytes.Clone(plaintext)})
-	opened(err, func(op operation, err error) { p.tell(ctx, p.write, op, err) })
+	opened(err, func(op evidence.Operation, err error) { p.tell(ctx, p.write, op, err) })
 	if err == nil {
 		p.see(ctx, sighting{sealed.KeyARN, material}, false)
 	}
@@ -195,21 +196,21 @@ func (p *Provider) firstSight(ctx context.Context, sealed seal.Sealed, plaintext
 }
 
 // tell enters the outcome of a call that is none of a due check's.
-func (p *Provider) tell(ctx context.Context, k *Key, op operation, err error) {
+func (p *Provider) tell(ctx context.Context, k *Key, op evidence.Operation, err error) {
 	p.enter(ctx, k, op, err, time.Time{})
 }
 
 // enter enters a call's outcome into the key's record, and looks at what changed
 // where the key decides the provider's health. began is when the due check began
 // that made the call; zero for every other call.
-func (p *Provider) enter(ctx context.Context, k *Key, op operation, err error, began time.Time) {
+func (p *Provider) enter(ctx context.Context, k *Key, op evidence.Operation, err error, began time.Time) {
 	if err != nil && k == p.write {
-		k.record.resume(p.opts.Pauses.Last())
+		k.record.Resume(p.opts.Pauses.Last())
 		if cause.ClassOf(err).TellsHealth() {
 			p.keeper.before.last.Store(&failure{cause.Of(err), time.Now()})
 		}
 	}
-	k.record.enter(op, time.Now(), err, began)
+	k.record.Enter(op, time.Now(), err, began)
 	if k == p.write {
 		if err != nil && cause.ClassOf(err) == cause.Refused {
 			p.keeper.refused()

@@ -10,6 +10,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 )
 
 const (
@@ -140,10 +141,10 @@ func (p *Provider) reportInherited(ctx context.Context) {
 // that a reload replaced may still run for a while.
 func (p *Provider) keepNow(ctx context.Context) {
 	v, w := p.verdict(), p.written()
-	if !v.contacted || v.suspect || w != p.answered.Load() || !p.history.isNewest(p.generation) || !p.keeper.isNews(v.lastOK) {
+	if !v.Contacted || v.Suspect || w != p.answered.Load() || !p.history.isNewest(p.generation) || !p.keeper.isNews(v.LastOK) {
 		return
 	}
-	p.keep(ctx, w, v.lastOK)
+	p.keep(ctx, w, v.LastOK)
 }
 
 // keep replaces what is kept. What cannot be replaced is erased, unless it names the
@@ -239,9 +240,9 @@ func (k *keeper) warns(err error) bool {
 
 // inherited returns what the process before knew, where it counts: as long as this
 // one has not reached KMS, and fails to by an outage or for want of credentials.
-func (p *Provider) inherited(v verdict) *Known {
+func (p *Provider) inherited(v evidence.Verdict) *Known {
 	known := p.keeper.before.known.Load()
-	if known == nil || v.contacted {
+	if known == nil || v.Contacted {
 		return nil
 	}
 	err, _ := p.whyInherited(v)
@@ -253,17 +254,17 @@ func (p *Provider) inherited(v verdict) *Known {
 
 // whyInherited returns why this process has not reached KMS, and since when. A pause
 // leaves no failure that counts, and what failed before it is still all that is known.
-func (p *Provider) whyInherited(v verdict) (*cause.Error, time.Time) {
-	if last := p.keeper.before.last.Load(); v.err == nil && last != nil {
+func (p *Provider) whyInherited(v evidence.Verdict) (*cause.Error, time.Time) {
+	if last := p.keeper.before.last.Load(); v.Err == nil && last != nil {
 		return last.err, last.at
 	}
-	return v.err, v.since
+	return v.Err, v.Since
 }
 
 // statusBefore is what the process before would say now: ok within the grace since
 // the key last worked, then the outage, with the key_id that it told callers last.
 // A text lets a running API server go on; an error would stop its writes.
-func (p *Provider) statusBefore(known *Known, v verdict) Status {
+func (p *Provider) statusBefore(known *Known, v evidence.Verdict) Status {
 	if time.Now().Before(known.LastOK.Add(p.opts.OutageGrace)) {
 		return Status{Healthz: OK, KeyID: known.KeyID}
 	}

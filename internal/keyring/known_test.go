@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
@@ -119,7 +120,7 @@ func TestRestartInAnOutageKeepsWhatWasKnown(t *testing.T) {
 			f.mend("Decrypt")
 			time.Sleep(10 * time.Second)
 			wantStatus(t, p.Provider, "ok")
-			wantState(t, p.Provider, keyring.Healthy)
+			wantState(t, p.Provider, evidence.Healthy)
 			if h := p.Health(); !h.GraceEnds.IsZero() || time.Since(h.LastOK) > time.Minute {
 				t.Errorf("health %+v after the first contact: want it of this process", h)
 			}

@@ -8,6 +8,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 )
 
 // Intervals are the times between questions about the keys that data depends on.
@@ -66,9 +67,9 @@ type questions struct {
 	nextDescribe time.Time
 	deniedUntil  time.Time // KMS refuses to describe the key
 
-	said        State     // a bad state that the log has told; "": none
-	saidEnd     bool      // the log has told that the key is to be deleted,
-	saidEndDate time.Time // and when
+	said        evidence.State // a bad state that the log has told; "": none
+	saidEnd     bool           // the log has told that the key is to be deleted,
+	saidEndDate time.Time      // and when
 }
 
 // A proof is a ciphertext with which a key is asked what a caller would ask. One
@@ -236,7 +237,7 @@ func (q *questions) dryRunUnknown(until time.Time) {
 func (q *questions) dryRunRefused(code cause.Code) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.seesState = q.seesState || ofState(code)
+	q.seesState = q.seesState || code.OfKeyState()
 }
 
 // dryRunAllowed notes that a dry run said yes, and reports whether that proves the

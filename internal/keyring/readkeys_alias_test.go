@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 )
 
@@ -25,7 +26,7 @@ func TestEarlierKeysOfAnAliasShareABudget(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if keys := p.Health().ReadKeys; len(keys) != n || keys[0].State != keyring.Healthy || keys[0].Alias != alias {
+		if keys := p.Health().ReadKeys; len(keys) != n || keys[0].State != evidence.Healthy || keys[0].Alias != alias {
 			t.Fatalf("%d earlier keys, the first %+v", len(keys), keys[0])
 		}
 		f.taken()
@@ -57,11 +58,11 @@ func TestEarlierKeyOfAnAliasIsAskedWithoutTraffic(t *testing.T) {
 		f.moveAlias()
 		within(t, 3*time.Minute, "the alias is followed", func() bool { return len(p.Health().ReadKeys) == 1 })
 		time.Sleep(10 * time.Minute)
-		if k := reader(t, p); k.State != keyring.Healthy || k.Key != keyA {
+		if k := reader(t, p); k.State != evidence.Healthy || k.Key != keyA {
 			t.Errorf("%+v, want it asked with what it sealed in checks", k)
 		}
 		f.set(keyA, "PendingDeletion")
-		within(t, 6*time.Minute, "the key is refused", func() bool { return reader(t, p).State == keyring.Refused })
+		within(t, 6*time.Minute, "the key is refused", func() bool { return reader(t, p).State == evidence.Refused })
 	})
 }
 
@@ -79,6 +80,6 @@ func TestFormerWriteKeyIsAskedWithABlob(t *testing.T) {
 		running(t, p)
 		time.Sleep(time.Minute)
 		f.set(keyA, "Disabled")
-		within(t, 6*time.Minute, "the key is refused", func() bool { return reader(t, p).State == keyring.Refused })
+		within(t, 6*time.Minute, "the key is refused", func() bool { return reader(t, p).State == evidence.Refused })
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 )
 
@@ -19,7 +20,7 @@ func TestRefusalOfAReadKeyIsConfirmedLater(t *testing.T) {
 		}
 		f.taken()
 		time.Sleep(4900 * time.Millisecond)
-		if n := f.count("Decrypt " + keyB); n != 0 || reader(t, p).State == keyring.Refused {
+		if n := f.count("Decrypt " + keyB); n != 0 || reader(t, p).State == evidence.Refused {
 			t.Errorf("%d calls within five seconds, state %s", n, reader(t, p).State)
 		}
 		time.Sleep(1200 * time.Millisecond)
@@ -31,11 +32,11 @@ func TestRefusalOfAReadKeyIsConfirmedLater(t *testing.T) {
 			t.Fatal("reads")
 		}
 		time.Sleep(4900 * time.Millisecond)
-		if k := reader(t, p); k.State == keyring.Refused || k.Err == nil {
+		if k := reader(t, p); k.State == evidence.Refused || k.Err == nil {
 			t.Errorf("%+v within five seconds", k)
 		}
 		time.Sleep(1200 * time.Millisecond)
-		if k := reader(t, p); k.State != keyring.Refused {
+		if k := reader(t, p); k.State != evidence.Refused {
 			t.Errorf("%+v after the confirmation", k)
 		}
 	})
@@ -51,13 +52,13 @@ func TestRefusedReadKeyRecoversWithoutTrafficAndWithoutAnOpenedBlob(t *testing.T
 		if readB(t, p) == nil {
 			t.Fatal("reads")
 		}
-		within(t, 10*time.Second, "the refusal is confirmed", func() bool { return reader(t, p).State == keyring.Refused })
+		within(t, 10*time.Second, "the refusal is confirmed", func() bool { return reader(t, p).State == evidence.Refused })
 		time.Sleep(24 * time.Hour)
-		if k := reader(t, p); k.State != keyring.Refused {
+		if k := reader(t, p); k.State != evidence.Refused {
 			t.Fatalf("%+v after a day", k)
 		}
 		f.set(keyB, "Enabled")
-		within(t, 5*time.Minute, "it works again", func() bool { return reader(t, p).State == keyring.Healthy })
+		within(t, 5*time.Minute, "it works again", func() bool { return reader(t, p).State == evidence.Healthy })
 	})
 }
 
@@ -70,9 +71,9 @@ func TestForeignBlobThatWasRefusedIsNoProof(t *testing.T) {
 		if _, err := p.Decrypt(t.Context(), stored(alien, "seed", keyB)); cause.ClassOf(err) != cause.Refused {
 			t.Fatalf("got %s", code(err))
 		}
-		within(t, 10*time.Second, "the refusal is confirmed", func() bool { return reader(t, p).State == keyring.Refused })
+		within(t, 10*time.Second, "the refusal is confirmed", func() bool { return reader(t, p).State == evidence.Refused })
 		f.set(keyB, "Enabled")
-		within(t, 5*time.Minute, "a dry run tells that it works", func() bool { return reader(t, p).State == keyring.Authorised })
+		within(t, 5*time.Minute, "a dry run tells that it works", func() bool { return reader(t, p).State == evidence.Authorised })
 	})
 }
 
@@ -88,10 +89,10 @@ func TestOpenedBlobStaysTheProofAfterARefusal(t *testing.T) {
 		if _, err := p.Decrypt(t.Context(), stored(alien, "seed", keyB)); cause.ClassOf(err) != cause.Refused {
 			t.Fatalf("got %s", code(err))
 		}
-		within(t, 10*time.Second, "the refusal is confirmed", func() bool { return reader(t, p).State == keyring.Refused })
+		within(t, 10*time.Second, "the refusal is confirmed", func() bool { return reader(t, p).State == evidence.Refused })
 		f.set(keyB, "Enabled")
-		within(t, 5*time.Minute, "it works again", func() bool { return reader(t, p).State != keyring.Refused })
-		if k := reader(t, p); k.State != keyring.Healthy {
+		within(t, 5*time.Minute, "it works again", func() bool { return reader(t, p).State != evidence.Refused })
+		if k := reader(t, p); k.State != evidence.Healthy {
 			t.Errorf("%+v, want it proven by what it opened before", k)
 		}
 	})
@@ -103,19 +104,19 @@ func TestDryRunAloneEndsNoRefusalOfAState(t *testing.T) {
 	f := newTelling(true, false)
 	telling(t, f, func(t *testing.T, p *keyring.Provider, _ func() string) {
 		f.set(keyB, "Disabled")
-		within(t, 6*time.Minute, "the key is refused", func() bool { return reader(t, p).State == keyring.Refused })
+		within(t, 6*time.Minute, "the key is refused", func() bool { return reader(t, p).State == evidence.Refused })
 		f.tellMu.Lock()
 		f.shut = true
 		f.tellMu.Unlock()
 		time.Sleep(24 * time.Hour)
-		if k := reader(t, p); k.State != keyring.Refused {
+		if k := reader(t, p); k.State != evidence.Refused {
 			t.Errorf("%+v, although nothing says that the key is enabled", k)
 		}
 		f.tellMu.Lock()
 		f.shut = false
 		f.tellMu.Unlock()
 		f.set(keyB, "Enabled")
-		within(t, 7*time.Hour, "it is described as enabled", func() bool { return reader(t, p).State == keyring.Authorised })
+		within(t, 7*time.Hour, "it is described as enabled", func() bool { return reader(t, p).State == evidence.Authorised })
 	})
 }
 
@@ -128,7 +129,7 @@ func TestQuestionsAboutARefusedKeyBackOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.set(keyB, "Disabled")
-		within(t, 6*time.Minute, "the key is refused", func() bool { return reader(t, p).State == keyring.Refused })
+		within(t, 6*time.Minute, "the key is refused", func() bool { return reader(t, p).State == evidence.Refused })
 		f.taken()
 		time.Sleep(24 * time.Hour)
 		if n := f.count("Decrypt " + keyB); n > 24*12+10 || n < 24*11 {
@@ -139,7 +140,7 @@ func TestQuestionsAboutARefusedKeyBackOff(t *testing.T) {
 
 func TestOutageOfAReadKeyIsTold(t *testing.T) {
 	t.Parallel()
-	for code, want := range map[cause.Code]keyring.State{cause.Unreachable: keyring.Outage, cause.CredentialsExpired: keyring.Credentials} {
+	for code, want := range map[cause.Code]evidence.State{cause.Unreachable: evidence.Outage, cause.CredentialsExpired: evidence.Credentials} {
 		t.Run(code.String(), func(t *testing.T) {
 			t.Parallel()
 			f := newTelling(true, true)
@@ -148,7 +149,7 @@ func TestOutageOfAReadKeyIsTold(t *testing.T) {
 				within(t, 6*time.Minute, "it cannot be used", func() bool { return reader(t, p).State == want })
 				wantStatus(t, p, "ok")
 				f.mend("Decrypt " + keyB)
-				within(t, 5*time.Minute, "it can", func() bool { return reader(t, p).State == keyring.Authorised })
+				within(t, 5*time.Minute, "it can", func() bool { return reader(t, p).State == evidence.Authorised })
 				if s := said(); strings.Count(s, "a key that only reads cannot be used") != 1 || strings.Count(s, "may decrypt again") != 1 {
 					t.Errorf("the log says:\n%s", s)
 				}
@@ -164,7 +165,7 @@ func TestOutageOfAllKeysIsToldOnce(t *testing.T) {
 	telling(t, f, func(t *testing.T, p *keyring.Provider, said func() string) {
 		f.fail("Decrypt", cause.Unreachable)
 		f.fail("Encrypt", cause.Unreachable)
-		within(t, 6*time.Minute, "nothing can be used", func() bool { return reader(t, p).State == keyring.Outage && p.Health().State == keyring.Outage })
+		within(t, 6*time.Minute, "nothing can be used", func() bool { return reader(t, p).State == evidence.Outage && p.Health().State == evidence.Outage })
 		time.Sleep(time.Hour)
 		if s := said(); strings.Contains(s, "a key that only reads") {
 			t.Errorf("the log says:\n%s", s)

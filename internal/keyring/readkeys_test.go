@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
@@ -188,9 +189,9 @@ func TestTroubleOfAReadKeyIsFoundWithoutTraffic(t *testing.T) {
 						t.Parallel()
 						f := newTelling(blind, shut)
 						telling(t, f, func(t *testing.T, p *keyring.Provider, said func() string) {
-							want := keyring.Authorised
+							want := evidence.Authorised
 							if opened {
-								want = keyring.Healthy
+								want = evidence.Healthy
 								if err := readB(t, p); err != nil {
 									t.Fatal(err)
 								}
@@ -199,12 +200,12 @@ func TestTroubleOfAReadKeyIsFoundWithoutTraffic(t *testing.T) {
 								t.Fatalf("at first %s, %v, want %s", k.State, k.Err, want)
 							}
 							breakIt(f)
-							within(t, 6*time.Minute, "the key is refused", func() bool { return reader(t, p).State == keyring.Refused })
+							within(t, 6*time.Minute, "the key is refused", func() bool { return reader(t, p).State == evidence.Refused })
 							if k := reader(t, p); k.Err == nil || k.Err.Code.String() != code || (k.Deletion != nil) != (code == "KMS0102") {
 								t.Errorf("%+v, want %s", k, code)
 							}
 							wantStatus(t, p, "ok")
-							wantState(t, p, keyring.Healthy)
+							wantState(t, p, evidence.Healthy)
 							f.set(keyB, "Enabled")
 							within(t, 5*time.Minute, "it works again", func() bool { return reader(t, p).State == want })
 							text := said()
@@ -296,7 +297,7 @@ func TestDeniedDescriptionIsNoTrouble(t *testing.T) {
 		if asked > 12 || asked < 2 {
 			t.Errorf("asked %d times a day about two keys, although denied", asked)
 		}
-		if k := reader(t, p); k.State != keyring.Authorised || k.Err != nil || strings.Contains(said(), "DescribeKey") {
+		if k := reader(t, p); k.State != evidence.Authorised || k.Err != nil || strings.Contains(said(), "DescribeKey") {
 			t.Errorf("%+v; the log says:\n%s", k, said())
 		}
 	})
@@ -313,7 +314,7 @@ func TestKMSWithoutDryRunsSaysNothingAboutAKey(t *testing.T) {
 			telling(t, f, func(t *testing.T, p *keyring.Provider, _ func() string) {
 				f.taken()
 				time.Sleep(time.Hour)
-				if k := reader(t, p); k.State != keyring.Unknown || k.Err != nil {
+				if k := reader(t, p); k.State != evidence.Unknown || k.Err != nil {
 					t.Errorf("%+v, want it unknown", k)
 				}
 				if n := f.count("DryRun " + keyB); n != 0 {
@@ -326,14 +327,14 @@ func TestKMSWithoutDryRunsSaysNothingAboutAKey(t *testing.T) {
 		t.Parallel()
 		bubble(t, ringOptions{read: []string{keyB}}, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {
 			time.Sleep(time.Hour)
-			if k := reader(t, p); k.State != keyring.Unknown || k.Err != nil {
+			if k := reader(t, p); k.State != evidence.Unknown || k.Err != nil {
 				t.Errorf("%+v, want it unknown", k)
 			}
 			if err := readB(t, p); err != nil {
 				t.Fatal(err)
 			}
 			f.fail("Decrypt "+keyB, cause.KeyDisabled)
-			within(t, 6*time.Minute, "the key is refused", func() bool { return reader(t, p).State == keyring.Refused })
+			within(t, 6*time.Minute, "the key is refused", func() bool { return reader(t, p).State == evidence.Refused })
 		})
 	})
 }
@@ -402,7 +403,7 @@ func TestQuestionThatIgnoresItsTimeIsLeftBehind(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { p.Run(ctx) })
-		within(t, 6*time.Minute, "the key cannot be used", func() bool { return reader(t, p).State == keyring.Outage })
+		within(t, 6*time.Minute, "the key cannot be used", func() bool { return reader(t, p).State == evidence.Outage })
 		cancel()
 		wg.Wait()
 		mu.Lock()

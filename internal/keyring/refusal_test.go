@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
@@ -37,11 +38,11 @@ func TestRefusalIsConfirmedByTime(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		time.Sleep(time.Second + 2*time.Millisecond)
-		wantState(t, p, keyring.Refused)
+		wantState(t, p, evidence.Refused)
 		wantStatus(t, p, "error KMS0101")
 		f.mend("Encrypt")
 		time.Sleep(7 * time.Second) // it recovers by itself
-		wantState(t, p, keyring.Healthy)
+		wantState(t, p, evidence.Healthy)
 		wantStatus(t, p, "ok")
 	})
 }
@@ -53,7 +54,7 @@ func TestRefusalThatNoCheckMeetsIsNothing(t *testing.T) {
 		f.failOnce("Encrypt", cause.AccessDenied)
 		encryptRefused(t, p)
 		synctest.Wait()
-		wantState(t, p, keyring.Healthy)
+		wantState(t, p, evidence.Healthy)
 		if p.Health().Suspect {
 			t.Error("suspect after a check that worked")
 		}
@@ -114,7 +115,7 @@ func TestTrafficAloneConfirmsNoRefusal(t *testing.T) {
 			encryptRefused(t, p)
 			time.Sleep(time.Second)
 		}
-		wantState(t, p, keyring.Healthy)
+		wantState(t, p, evidence.Healthy)
 	})
 }
 
@@ -132,9 +133,9 @@ func TestFirstCheckConcludesBeforeItConfirms(t *testing.T) {
 		if took := time.Since(began); took != 0 {
 			t.Errorf("Status took %s, want no wait for the second check", took)
 		}
-		wantState(t, p, keyring.Unknown)
+		wantState(t, p, evidence.Unknown)
 		time.Sleep(7 * time.Second)
-		wantState(t, p, keyring.Refused)
+		wantState(t, p, evidence.Refused)
 	})
 }
 

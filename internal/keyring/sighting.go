@@ -1,5 +1,7 @@
 package keyring
 
+import "sigs.k8s.io/aws-encryption-provider/internal/evidence"
+
 // sightings is how often running something new has to be seen until it counts: KMS
 // is eventually consistent, and may answer old and new in turn for minutes.
 const sightings = 3
@@ -18,7 +20,7 @@ func (k *Key) see(s sighting, atOnce bool, rest string) (before, after *sight) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	current := k.sight.Load()
-	rests := rest != "" && (current == nil || current.arn != rest || k.record.verdict().state != Refused)
+	rests := rest != "" && (current == nil || current.arn != rest || k.record.Verdict().State != evidence.Refused)
 	if current == nil || !current.seen {
 		if rests {
 			k.goOn(rest, s.arn)
@@ -55,15 +57,8 @@ func (k *Key) goOn(arn, seen string) {
 	k.learn(seen)
 	if current := k.sight.Load(); current == nil || current.arn != arn {
 		k.sight.Store(k.sightOf(sighting{arn: arn}))
-		k.record.forget()
+		k.record.Forget()
 	}
-}
-
-// forget drops all evidence: it is about another key.
-func (r *record) forget() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.tracks = [operations]track{}
 }
 
 // settle makes a sighting the sight. What was before it is left behind: material

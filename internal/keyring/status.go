@@ -3,11 +3,11 @@ package keyring
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 )
 
 // firstContact is how long a Status waits for the first contact with KMS at most:
@@ -31,22 +31,22 @@ type Status struct {
 // there is no key_id, so it is an error too. Errors are, or wrap, [cause.Error]s.
 func (p *Provider) Status(ctx context.Context) (Status, error) {
 	v := p.verdict()
-	if !v.contacted && v.state != Refused {
+	if !v.Contacted && v.State != evidence.Refused {
 		p.awaitFirstCheck(ctx)
 		v = p.verdict()
 	}
 	switch {
-	case v.state == Refused:
-		return Status{}, p.named(p.advised(v.err))
-	case !v.contacted:
+	case v.State == evidence.Refused:
+		return Status{}, p.named(p.advised(v.Err))
+	case !v.Contacted:
 		if known := p.inherited(v); known != nil {
 			return p.statusBefore(known, v), nil
 		}
 		return Status{}, p.notContacted(v)
-	case v.state == Healthy, time.Now().Before(v.graceFrom.Add(p.opts.OutageGrace)):
+	case v.State == evidence.Healthy, time.Now().Before(v.GraceFrom.Add(p.opts.OutageGrace)):
 		return Status{Healthz: OK, KeyID: p.tellKeyID(ctx)}, nil
 	}
-	text := fmt.Sprintf("since %s: %v", v.since.UTC().Format(time.RFC3339), p.named(v.err))
+	text := fmt.Sprintf("since %s: %v", v.Since.UTC().Format(time.RFC3339), p.named(v.Err))
 	return Status{Healthz: text, KeyID: p.tellKeyID(ctx)}, nil
 }
 
@@ -59,12 +59,12 @@ func (p *Provider) tellKeyID(ctx context.Context) string {
 
 // verdict weighs the evidence about the write key. Its first contact is over when
 // there is a key_id.
-func (p *Provider) verdict() verdict {
-	p.write.record.resume(p.opts.Pauses.Last())
-	v := p.write.record.verdict()
-	v.contacted = v.contacted && p.written() != nil
-	if v.state == Healthy && !v.contacted {
-		v.state = Unknown
+func (p *Provider) verdict() evidence.Verdict {
+	p.write.record.Resume(p.opts.Pauses.Last())
+	v := p.write.record.Verdict()
+	v.Contacted = v.Contacted && p.written() != nil
+	if v.State == evidence.Healthy && !v.Contacted {
+		v.State = evidence.Unknown
 	}
 	return v
 }
@@ -83,16 +83,9 @@ func (p *Provider) advised(err error) error {
 		if _, failed := k.reading(); failed != nil {
 			continue
 		}
-		return noted(e, "a restarted API server reads nothing from a provider whose first key cannot encrypt: put a key first that can, such as "+k.address()+", once all nodes list it, and keep this one below")
+		return e.Noted("a restarted API server reads nothing from a provider whose first key cannot encrypt: put a key first that can, such as " + k.address() + ", once all nodes list it, and keep this one below")
 	}
 	return err
-}
-
-// noted is an error with one more note.
-func noted(e *cause.Error, note string) *cause.Error {
-	told := *e
-	told.Note = strings.TrimPrefix(e.Note+"; ", "; ") + note
-	return &told
 }
 
 // awaitFirstCheck waits until the first check has ended, or the caller needs its
@@ -111,11 +104,11 @@ func (p *Provider) awaitFirstCheck(ctx context.Context) {
 	}
 }
 
-func (p *Provider) notContacted(v verdict) error {
-	if v.err == nil {
+func (p *Provider) notContacted(v evidence.Verdict) error {
+	if v.Err == nil {
 		return p.named(&cause.Error{Code: cause.NoContact, Key: p.write.config.Name})
 	}
-	return fmt.Errorf("KMS has not been reached since this process started: %w", p.named(v.err))
+	return fmt.Errorf("KMS has not been reached since this process started: %w", p.named(v.Err))
 }
 
 // Health is how a provider is doing, for operators: unlike Status it knows no
@@ -124,7 +117,7 @@ type Health struct {
 	Provider  string
 	Key       string // the write key, as configured
 	KeyID     string // "" before the first contact
-	State     State
+	State     evidence.State
 	Suspect   bool         // something fails that does not yet amount to a state
 	Err       *cause.Error // the cause, nil where nothing is wrong
 	Since     time.Time    // of the first failure
@@ -137,23 +130,23 @@ type Health struct {
 }
 
 // CanEncrypt says whether the provider can do its work.
-func (h Health) CanEncrypt() bool { return h.State == Healthy }
+func (h Health) CanEncrypt() bool { return h.State == evidence.Healthy }
 
 // Health returns at once.
 func (p *Provider) Health() Health {
 	v := p.verdict()
 	h := Health{
 		Provider: p.opts.Name, Key: p.write.config.Name, KeyID: p.keyID(),
-		State: v.state, Suspect: v.suspect, Err: v.err, Since: v.since, LastOK: v.lastOK,
+		State: v.State, Suspect: v.Suspect, Err: v.Err, Since: v.Since, LastOK: v.LastOK,
 	}
-	if (v.state == Outage || v.state == Credentials) && v.contacted {
-		h.GraceEnds = v.graceFrom.Add(p.opts.OutageGrace)
+	if (v.State == evidence.Outage || v.State == evidence.Credentials) && v.Contacted {
+		h.GraceEnds = v.GraceFrom.Add(p.opts.OutageGrace)
 	}
 	if known := p.inherited(v); known != nil {
 		h.KeyID, h.LastOK, h.GraceEnds = known.KeyID, known.LastOK, known.LastOK.Add(p.opts.OutageGrace)
 	}
 	h.ReadKeys = p.readKeys()
-	if h.State == Refused {
+	if h.State == evidence.Refused {
 		h.Err = cause.Of(p.advised(h.Err))
 	}
 	h.Deletion = p.write.deletion(h.State, h.Err, h.LastOK)
@@ -168,7 +161,7 @@ func (k *Key) lastTrouble() *Trouble {
 }
 
 // loggedState is the state that the log told last.
-func (p *Provider) loggedState() State {
+func (p *Provider) loggedState() evidence.State {
 	p.stateMu.Lock()
 	defer p.stateMu.Unlock()
 	return p.state
@@ -183,16 +176,16 @@ func (p *Provider) weigh(ctx context.Context, failed bool) {
 	p.stateMu.Lock()
 	defer p.stateMu.Unlock()
 	v := p.verdict() // under the lock, so that an older one cannot overtake it
-	if v.suspect {
+	if v.Suspect {
 		select {
 		case p.wake <- struct{}{}:
 		default:
 		}
 	}
-	was, news := p.state, v.state != p.state || v.inDoubt && !p.inDoubt
-	p.state, p.inDoubt = v.state, v.inDoubt
+	was, news := p.state, v.State != p.state || v.InDoubt && !p.inDoubt
+	p.state, p.inDoubt = v.State, v.InDoubt
 	// A success while a failure of the other operation is outstanding must be weighed.
-	p.healthy.Store(v.state == Healthy && !v.suspect)
+	p.healthy.Store(v.State == evidence.Healthy && !v.Suspect)
 	if news {
 		p.logChange(ctx, was, v)
 	}
@@ -200,37 +193,37 @@ func (p *Provider) weigh(ctx context.Context, failed bool) {
 
 // logChange says at once, grace or not, that a provider's state changed, or that
 // nobody knows it any more.
-func (p *Provider) logChange(ctx context.Context, was State, v verdict) {
-	if v.state == Healthy || v.state == Unknown {
-		p.log.InfoContext(ctx, v.state.words(), "key", p.write.address(), "state", v.state, "was", was)
+func (p *Provider) logChange(ctx context.Context, was evidence.State, v evidence.Verdict) {
+	if v.State == evidence.Healthy || v.State == evidence.Unknown {
+		p.log.InfoContext(ctx, words(v.State), "key", p.write.address(), "state", v.State, "was", was)
 		return
 	}
-	e := cause.Of(p.named(p.advised(v.err)))
-	attrs := []any{"key", p.write.address(), "state", v.state, "was", was, "code", e.Code.String(), "class", e.Class(), "since", v.since.UTC(), "error", e.Error()}
-	if v.state != Refused && v.contacted {
-		attrs = append(attrs, "status_ok_until", v.graceFrom.Add(p.opts.OutageGrace).UTC())
+	e := cause.Of(p.named(p.advised(v.Err)))
+	attrs := []any{"key", p.write.address(), "state", v.State, "was", was, "code", e.Code.String(), "class", e.Class(), "since", v.Since.UTC(), "error", e.Error()}
+	if v.State != evidence.Refused && v.Contacted {
+		attrs = append(attrs, "status_ok_until", v.GraceFrom.Add(p.opts.OutageGrace).UTC())
 	}
-	said := v.state.words()
-	if v.inDoubt {
+	said := words(v.State)
+	if v.InDoubt {
 		said = "nobody knows whether the key works: its checks tell nothing"
 	}
 	p.log.ErrorContext(ctx, said, attrs...)
 }
 
 // words say a state as a line of the log does.
-func (s State) words() string {
+func words(s evidence.State) string {
 	switch s {
-	case Healthy:
+	case evidence.Healthy:
 		return "key works"
-	case Refused:
+	case evidence.Refused:
 		return "key is refused"
-	case Outage:
+	case evidence.Outage:
 		return "key cannot be used: KMS fails or cannot be reached"
-	case Credentials:
+	case evidence.Credentials:
 		return "key cannot be used: no valid AWS credentials"
-	case Unknown:
+	case evidence.Unknown:
 		return "key has not been seen to encrypt and decrypt yet"
-	case Authorised: // of a key that only reads
+	case evidence.Authorised: // of a key that only reads
 	}
 	return string(s)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
@@ -38,7 +39,7 @@ func TestNothingIsEncryptedWhileDecryptIsRefused(t *testing.T) {
 	t.Parallel()
 	bubble(t, ringOptions{read: []string{keyB}}, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {
 		f.fail("Decrypt "+keyA, cause.AccessDenied)
-		until(t, time.Minute, inState(p, keyring.Refused))
+		until(t, time.Minute, inState(p, evidence.Refused))
 		wantNotEncrypted(t, f, p, cause.AccessDenied)
 		wantStatus(t, p, "error KMS0104")
 		if _, err := p.Decrypt(t.Context(), stored(keyB, "old", "")); err != nil {
@@ -51,7 +52,7 @@ func TestNothingIsEncryptedWhileDecryptIsRefused(t *testing.T) {
 		}
 		wantNotEncrypted(t, f, p, cause.AccessDenied)
 		f.mend("Decrypt " + keyA)
-		until(t, 10*time.Second, inState(p, keyring.Healthy))
+		until(t, 10*time.Second, inState(p, evidence.Healthy))
 		wantEncrypted(t, p)
 	})
 }
@@ -61,7 +62,7 @@ func TestCallersDecryptEndsTheRefusalOfEncrypt(t *testing.T) {
 	t.Parallel()
 	bubble(t, ringOptions{}, func(t *testing.T, f *fakeKMS, p *keyring.Provider) {
 		f.fail("Decrypt", cause.KeyDisabled)
-		until(t, time.Minute, inState(p, keyring.Refused))
+		until(t, time.Minute, inState(p, evidence.Refused))
 		f.mend("Decrypt")
 		if _, err := p.Decrypt(t.Context(), stored(keyA, "old", "")); err != nil {
 			t.Fatal(err)
@@ -83,7 +84,7 @@ func TestWritesGoOnWhereDecryptIsNotConfirmedAsRefused(t *testing.T) {
 		wantEncrypted(t, p)
 		f.fail("Decrypt", cause.Unreachable)
 		time.Sleep(10 * time.Minute)
-		wantState(t, p, keyring.Outage)
+		wantState(t, p, evidence.Outage)
 		wantEncrypted(t, p)
 	})
 }
@@ -117,7 +118,7 @@ func TestNothingIsEncryptedThatDoesNotOpen(t *testing.T) {
 		wantEncrypted(t, p)
 		time.Sleep(5*time.Second - 200*time.Millisecond)
 		wantEncrypted(t, p)
-		until(t, 2*time.Second, inState(p, keyring.Outage))
+		until(t, 2*time.Second, inState(p, evidence.Outage))
 		if took := time.Since(first); took > 7*time.Second {
 			t.Errorf("confirmed after %s", took)
 		}
@@ -129,13 +130,13 @@ func TestNothingIsEncryptedThatDoesNotOpen(t *testing.T) {
 		if err == nil || cause.Of(err).Code != cause.RoundTripBroken || !strings.Contains(err.Error(), notReadAgain) {
 			t.Errorf("Encrypt: %v", err)
 		}
-		wantState(t, p, keyring.Outage)
+		wantState(t, p, evidence.Outage)
 		wantStatus(t, p, "text KMS0902")
 		if n := strings.Count(log.String(), "level=ERROR"); n != 1 || !strings.Contains(log.String(), "code=KMS0902") {
 			t.Errorf("%d errors in the log, want the one of KMS0902:\n%s", n, &log)
 		}
 		f.garble(false)
-		until(t, 10*time.Second, inState(p, keyring.Healthy))
+		until(t, 10*time.Second, inState(p, evidence.Healthy))
 		wantEncrypted(t, p)
 		wantStatus(t, p, "ok")
 	})
@@ -196,7 +197,7 @@ func TestDecryptDeniedAndGrantedUnderWriters(t *testing.T) {
 		for range 10 {
 			time.Sleep(40 * time.Second)
 			f.fail("Decrypt", cause.AccessDenied)
-			until(t, time.Minute, inState(p, keyring.Refused))
+			until(t, time.Minute, inState(p, evidence.Refused))
 			time.Sleep(time.Second) // of what was under way
 			mu.Lock()
 			count := len(written)
@@ -234,11 +235,11 @@ func TestMovedAliasEndsTheRefusalOfEncrypt(t *testing.T) {
 		running(t, p)
 		synctest.Wait()
 		f.fail("Decrypt "+keyA, cause.AccessDenied)
-		until(t, time.Minute, inState(p, keyring.Refused))
+		until(t, time.Minute, inState(p, evidence.Refused))
 		wantNotEncrypted(t, f, p, cause.AccessDenied)
 		f.moveAlias()
 		until(t, 2*time.Minute, func() bool { return strings.Contains(log.String(), "alias was moved") })
-		wantState(t, p, keyring.Healthy)
+		wantState(t, p, evidence.Healthy)
 		wantEncrypted(t, p)
 	})
 }
@@ -303,7 +304,7 @@ func TestKeyWorksIsSaidAtOnce(t *testing.T) {
 				t.Errorf("said of a key that does not:\n%s", &log)
 			}
 			f.mend("Decrypt")
-			until(t, 10*time.Second, inState(p, keyring.Healthy))
+			until(t, 10*time.Second, inState(p, evidence.Healthy))
 			if keyWorksLines(&log) != 1 {
 				t.Errorf("the log of a key that works:\n%s", &log)
 			}

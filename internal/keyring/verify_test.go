@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
@@ -29,7 +30,7 @@ func TestVerifyOfAMovedAliasSaysNothingOfTheKeyThatReads(t *testing.T) {
 	if err := next.Verify(t.Context()); err == nil {
 		t.Fatal("verified")
 	}
-	if k := p.Health().ReadKeys[0]; k.State != keyring.Healthy {
+	if k := p.Health().ReadKeys[0]; k.State != evidence.Healthy {
 		t.Errorf("the key that reads is %+v, which only another key is", k)
 	}
 }
@@ -155,7 +156,7 @@ func TestVerifyDoesNotEndARefusalInTheLog(t *testing.T) {
 		running(t, p)
 		f.fail("Encrypt "+keyC, cause.KeyDisabled)
 		time.Sleep(time.Minute)
-		wantState(t, p, keyring.Refused)
+		wantState(t, p, evidence.Refused)
 		log.Reset()
 		f.moveAlias()
 		next := ringOf(ringOptions{before: p, log: &log}, a, c)

@@ -6,6 +6,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 )
 
 const (
@@ -52,7 +53,7 @@ func (p *Provider) look(ctx context.Context) {
 	}
 	own := t.of(k)
 	if own { // else it says nothing about the key that writes
-		t.outcomes(func(op operation, err error) { p.tell(ctx, k, op, err) })
+		t.outcomes(func(op evidence.Operation, err error) { p.tell(ctx, k, op, err) })
 	}
 	switch {
 	case t.encryptErr != nil:
@@ -90,7 +91,7 @@ func (p *Provider) see(ctx context.Context, s sighting, atOnce bool) {
 			said = "alias was moved: its new key writes from now on, and its earlier key reads; "
 			p.history.follow(p, after.arn)
 			// What was known of the earlier key says nothing of this one, which has just worked.
-			for op := range operations {
+			for _, op := range evidence.Operations() {
 				p.tell(ctx, k, op, nil)
 			}
 		}

@@ -10,8 +10,8 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/generatedtest"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 )
 
 var update = flag.Bool("update", false, "write docs/metrics.md")
@@ -86,7 +86,7 @@ func labelMeanings() [][2]string {
 		{"operation", "`encrypt`, `decrypt` or `status`; for calls of KMS `Encrypt`, `Decrypt` or `DescribeKey`"},
 		{"provider", "the provider's name on `/readyz`"},
 		{"reason", "`uid`: not allowed; `limit`: too many connections"},
-		{"state", quoted(keyring.KeyStates()) + "; a provider is never `authorised`, which is: KMS says that Decrypt is allowed, and no data of the key was read"},
+		{"state", quoted(evidence.KeyStates()) + "; a provider is never `authorised`, which is: KMS says that Decrypt is allowed, and no data of the key was read"},
 		{"status", "the predecessor's words: `success`, `failure`, `failure-throttle`, `failure-corruption`"},
 		{"use", "`write`, `read`, or `earlier`: of an alias, and not listed"},
 		{"version", "of the program; in the predecessor's metrics the API, `v1` or `v2`"},
