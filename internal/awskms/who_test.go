@@ -375,7 +375,6 @@ func TestRefusalNamesTheRoleOfBefore(t *testing.T) {
 			t.Errorf("got %v\nwant the words %s", err, want)
 		}
 		w.deny("second", "")
-		w.become("third")
 		if err = w.seal(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}

@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/doctor"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 var update = flag.Bool("update", false, "write docs/doctor-codes.md")
@@ -44,6 +45,7 @@ type node struct {
 	home    string   // of another user who runs the doctor; "": a directory of its own
 	health  string   // the health port of the plugin that runs; "": none, or nobody knows it
 	options doctor.Options
+	states  func() string // of the plugin that runs
 }
 
 func newNode(t *testing.T, s *kmstest.Server) *node {
@@ -205,11 +207,18 @@ func (n *node) run() {
 	} else {
 		d = daemontest.Start(n.t, cfg)
 	}
+	n.states = d.States
 	n.until(func() bool {
 		n.health = d.HealthAddress()
-		found, err := daemon.LookAtSocket(n.t.Context(), n.socket)
+		found, err := unixsocket.LookAt(n.t.Context(), n.socket)
 		return err == nil && found.Live && n.health != ""
 	})
+}
+
+// works waits until the plugin that runs has encrypted and decrypted.
+func (n *node) works() {
+	n.t.Helper()
+	n.until(func() bool { return strings.Contains(n.states(), ": healthy") })
 }
 
 func (n *node) until(holds func() bool) {
