@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,17 +31,17 @@ const maxContext = 8192
 const maxSocketPath = 107
 
 // Forms of texts, as the JSON schema has them too.
-const (
-	nameForm      = `^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
-	endpointForm  = `^https?://[^/?#]`
-	roleForm      = `^arn:aws[a-z0-9-]*:iam::[0-9]{12}:role/[!-~]+$`
-	sourceARNForm = `^arn:aws[a-z0-9-]*:[!-9;-~]+:[!-9;-~]*:[0-9]{12}:[!-~]+$`
-	pathForm      = `^/[A-Za-z0-9/._~-]*$`
-	addressForm   = `^([0-9A-Za-z._%:\[\]-]*:)?[0-9]{1,5}$`
-	modeForm      = `^0*[67][0-7][0-7]$`
+var (
+	nameForm      = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+	endpointForm  = regexp.MustCompile(`^https?://[^/?#]`)
+	roleForm      = regexp.MustCompile(`^arn:aws[a-z0-9-]*:iam::[0-9]{12}:role/[!-~]+$`)
+	sourceARNForm = regexp.MustCompile(`^arn:aws[a-z0-9-]*:[!-9;-~]+:[!-9;-~]*:[0-9]{12}:[!-~]+$`)
+	pathForm      = regexp.MustCompile(`^/[A-Za-z0-9/._~-]*$`)
+	addressForm   = regexp.MustCompile(`^([0-9A-Za-z._%:\[\]-]*:)?[0-9]{1,5}$`)
+	modeForm      = regexp.MustCompile(`^0*[67][0-7][0-7]$`)
 
 	// https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
-	externalIDForm = `^[A-Za-z0-9_+=,.@:/-]+$`
+	externalIDForm = regexp.MustCompile(`^[A-Za-z0-9_+=,.@:/-]+$`)
 )
 
 // Lengths of texts: a name's is that of a label of DNS, the other STS's.
@@ -125,7 +126,7 @@ func (b *builder) provider(p providerDocument, at string, alone bool) Provider {
 		Name: p.Name, Listen: p.Listen, Epoch: p.Epoch,
 		Retry: Retry{Tokens: uint(p.RetryTokenCapacity), Flat: p.flatRetries},
 	}
-	if !keyref.Matches(nameForm, p.Name) || len(p.Name) > maxName {
+	if !nameForm.MatchString(p.Name) || len(p.Name) > maxName {
 		b.add(at+".name", fmt.Sprintf("%s is no name: want at most %d of a-z, 0-9 and -, which do not begin or end with -", quote(p.Name), maxName))
 	}
 	if out.Listen == "" && alone {
@@ -168,19 +169,19 @@ func (b *builder) key(k keyDocument, at string) (key Key, ok bool) {
 	b.checkEndpoint(k.Endpoint, at+".endpoint")
 	if slip := keyref.Slip(k.AssumeRoleARN); slip != "" {
 		b.add(at+".assumeRoleARN", quote(k.AssumeRoleARN)+" "+slip)
-	} else if k.AssumeRoleARN != "" && !keyref.Matches(roleForm, k.AssumeRoleARN) {
+	} else if k.AssumeRoleARN != "" && !roleForm.MatchString(k.AssumeRoleARN) {
 		b.add(at+".assumeRoleARN", quote(k.AssumeRoleARN)+" is no ARN of a role: want arn:aws:iam::ACCOUNT:role/NAME")
 	}
 	switch {
 	case k.ExternalID == "":
 	case k.AssumeRoleARN == "":
 		b.addFollowing(at+".externalID", "has no meaning without "+b.name("providers[].keys[].assumeRoleARN"))
-	case !keyref.Matches(externalIDForm, k.ExternalID) || len(k.ExternalID) < minExternalID || len(k.ExternalID) > maxExternalID:
+	case !externalIDForm.MatchString(k.ExternalID) || len(k.ExternalID) < minExternalID || len(k.ExternalID) > maxExternalID:
 		b.add(at+".externalID", fmt.Sprintf("is no external id: want %d to %d letters, digits and _+=,.@:/-", minExternalID, maxExternalID))
 	}
 	if slip := keyref.Slip(k.SourceARN); slip != "" {
 		b.add(at+".sourceARN", quote(k.SourceARN)+" "+slip)
-	} else if k.SourceARN != "" && !keyref.Matches(sourceARNForm, k.SourceARN) {
+	} else if k.SourceARN != "" && !sourceARNForm.MatchString(k.SourceARN) {
 		b.add(at+".sourceARN", quote(k.SourceARN)+" is no ARN with an account")
 	}
 	key = Key{
@@ -199,7 +200,7 @@ func (b *builder) checkEndpoint(endpoint, at string) {
 	if endpoint == "" {
 		return
 	}
-	if u, err := url.Parse(endpoint); err != nil || u.Host == "" || !keyref.Matches(endpointForm, endpoint) {
+	if u, err := url.Parse(endpoint); err != nil || u.Host == "" || !endpointForm.MatchString(endpoint) {
 		b.add(at, "is no URL: want https://HOST")
 	}
 }
@@ -272,7 +273,7 @@ func (b *builder) checkSockets(cfg *Config) {
 func (b *builder) socket(doc socketDocument) Socket {
 	s := Socket{Group: -1, AllowUIDs: allowed(b, doc.AllowUIDs, "socket.allowUIDs")}
 	mode, err := strconv.ParseUint(doc.Mode, 8, 32)
-	if err != nil || !keyref.Matches(modeForm, doc.Mode) {
+	if err != nil || !modeForm.MatchString(doc.Mode) {
 		b.add("socket.mode", quote(doc.Mode)+" is no octal mode that lets the owner in, such as 0600 or 0660")
 	}
 	s.Mode = fs.FileMode(mode) & fs.ModePerm
@@ -305,12 +306,12 @@ func (b *builder) health(doc healthDocument) Health {
 		h.Address = ":" + h.Address
 	}
 	_, port, err := net.SplitHostPort(h.Address)
-	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || !keyref.Matches(addressForm, doc.Address) {
+	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || !addressForm.MatchString(doc.Address) {
 		b.add("health.address", quote(doc.Address)+" is no address: want :PORT or HOST:PORT")
 	}
 	for _, path := range []struct{ at, value string }{{"health.healthzPath", h.HealthzPath}, {"health.livezPath", h.LivezPath}} {
 		switch {
-		case !keyref.Matches(pathForm, path.value):
+		case !pathForm.MatchString(path.value):
 			b.add(path.at, quote(path.value)+" is no path: want one that starts with /")
 		case path.value == "/metrics" || path.value == "/readyz" || strings.HasPrefix(path.value, "/readyz/"):
 			b.add(path.at, quote(path.value)+" is taken")

@@ -11,14 +11,19 @@ import (
 	"unicode"
 
 	"go.yaml.in/yaml/v3"
-
-	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 )
 
 // Forms of scalars that every reader of YAML takes for the same.
-const (
-	durationForm = `^-?([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$`
-	boolForm     = `^(?i:y|n|yes|no|on|off)$` // true or false in YAML 1.1, text in 1.2
+var (
+	durationForm = regexp.MustCompile(`^-?([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$`)
+	boolForm     = regexp.MustCompile(`^(?i:y|n|yes|no|on|off)$`) // true or false in YAML 1.1, text in 1.2
+)
+
+// What a template leaves, and its mark alone, without what may be a secret in it.
+var (
+	unfilledForm = regexp.MustCompile(`\$\{[^{}]*\}|\$\([A-Za-z_][A-Za-z0-9_]*\)|\{\{[^{}]*\}\}|\{%[^{}]*%\}`)
+	variableForm = regexp.MustCompile(`^(\$[A-Za-z_][A-Za-z0-9_]*|<[A-Za-z][A-Za-z0-9 _-]*>)$`)
+	markForm     = regexp.MustCompile(`^[${}(<]+[ \w.-]*[})>%]*$`)
 )
 
 // A decoder turns the text of a file into a document. It goes on after a
@@ -217,7 +222,7 @@ func (d *decoder) scalar(n *yaml.Node, to reflect.Value, path string) {
 		d.add(n.Line, path, unfilled)
 	case to.Type() == reflect.TypeFor[time.Duration]():
 		took, err := time.ParseDuration(n.Value)
-		if err != nil || !keyref.Matches(durationForm, n.Value) {
+		if err != nil || !durationForm.MatchString(n.Value) {
 			d.add(n.Line, path, quote(n.Value)+" is no duration: want a number and its unit, such as 2.5s or 3m")
 			return
 		}
@@ -250,14 +255,14 @@ func isTemplate(n *yaml.Node) bool {
 // placeholder is what is told of a text that holds one; "" where it holds none. It
 // repeats only that: the text may be a secret.
 func placeholder(text string) string {
-	found := regexp.MustCompile(`\$\{[^{}]*\}|\$\([A-Za-z_][A-Za-z0-9_]*\)|\{\{[^{}]*\}\}|\{%[^{}]*%\}`).FindString(text)
+	found := unfilledForm.FindString(text)
 	if found == "" {
-		found = regexp.MustCompile(`^(\$[A-Za-z_][A-Za-z0-9_]*|<[A-Za-z][A-Za-z0-9 _-]*>)$`).FindString(text)
+		found = variableForm.FindString(text)
 	}
 	if found == "" {
 		return ""
 	}
-	if !keyref.Matches(`^[${}(<]+[ \w.-]*[})>%]*$`, found) { // such as ${NAME:-default}, whose rest may be a secret
+	if !markForm.MatchString(found) { // such as ${NAME:-default}, whose rest may be a secret
 		found = map[byte]string{'$': "${...}", '{': "{{...}}"}[found[0]]
 	}
 	return "holds " + quote(found) + ", a placeholder that nobody has filled in: put your own there"
@@ -276,7 +281,7 @@ func isQuoted(n *yaml.Node) bool {
 // isText says whether all readers of YAML take a scalar for text: 0600 is a
 // number and yes is true, to some.
 func isText(n *yaml.Node) bool {
-	return n.ShortTag() == "!!str" && (isQuoted(n) || !keyref.Matches(boolForm, n.Value))
+	return n.ShortTag() == "!!str" && (isQuoted(n) || !boolForm.MatchString(n.Value))
 }
 
 // called says what a node is, in plain words and without its value, which may be

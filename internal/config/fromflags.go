@@ -11,6 +11,12 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 )
 
+// Parts of a path to a value.
+var (
+	indexForm   = regexp.MustCompile(`\[[0-9]+\]`)
+	keyPathForm = regexp.MustCompile(`^providers\[([0-9]+)\](?:\.keys\[([0-9]+)\])?`)
+)
+
 // A sameAs says which flag and which field of the file mean the same.
 type sameAs struct{ flag, field string }
 
@@ -70,7 +76,7 @@ func (f *Flags) flagOf(path string) string {
 	if _, key, ok := indexes(path); ok && key > 0 && strings.HasSuffix(path, "].key") || strings.HasSuffix(path, "].keys") {
 		return "decrypt-key" // only these make a provider's list long
 	}
-	field := regexp.MustCompile(`\[[0-9]+\]`).ReplaceAllString(path, "[]")
+	field := indexForm.ReplaceAllString(path, "[]")
 	for _, t := range translation() {
 		if t.field == field {
 			return t.flag
@@ -81,7 +87,7 @@ func (f *Flags) flagOf(path string) string {
 
 // indexes takes a path apart: providers[1].keys[0].region is of 1 and 0.
 func indexes(path string) (provider, key int, ok bool) {
-	m := regexp.MustCompile(`^providers\[([0-9]+)\](?:\.keys\[([0-9]+)\])?`).FindStringSubmatch(path)
+	m := keyPathForm.FindStringSubmatch(path)
 	if m == nil {
 		return 0, 0, false
 	}

@@ -73,15 +73,15 @@ func readSchema(t *testing.T) *schemaNode {
 // What the fields of the document are, beyond their types.
 func forms() map[string]string {
 	return map[string]string{
-		"socket.mode":                      modeForm,
-		"health.address":                   addressForm,
-		"health.healthzPath":               pathForm,
-		"health.livezPath":                 pathForm,
-		"providers[].name":                 nameForm,
-		"providers[].keys[].endpoint":      endpointForm,
-		"providers[].keys[].assumeRoleARN": roleForm,
-		"providers[].keys[].externalID":    externalIDForm,
-		"providers[].keys[].sourceARN":     sourceARNForm,
+		"socket.mode":                      modeForm.String(),
+		"health.address":                   addressForm.String(),
+		"health.healthzPath":               pathForm.String(),
+		"health.livezPath":                 pathForm.String(),
+		"providers[].name":                 nameForm.String(),
+		"providers[].keys[].endpoint":      endpointForm.String(),
+		"providers[].keys[].assumeRoleARN": roleForm.String(),
+		"providers[].keys[].externalID":    externalIDForm.String(),
+		"providers[].keys[].sourceARN":     sourceARNForm.String(),
 	}
 }
 
@@ -184,7 +184,7 @@ func (c *comparison) text(n *schemaNode, v reflect.Value, at string) {
 	c.equal(at, "enum", n.Enum, enum)
 	form := forms()[at]
 	if v.Type() == reflect.TypeFor[time.Duration]() {
-		form = strings.Replace(durationForm, "-?", "", 1) // no duration may be negative
+		form = strings.Replace(durationForm.String(), "-?", "", 1) // no duration may be negative
 	}
 	if form != "" {
 		c.equal(at, "pattern", n.Pattern, form)

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/url"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -185,7 +184,7 @@ func (f *Flags) regionOrigin(doc *document, path string, value any) Origin {
 
 // origin tells which flag said what stands at a path.
 func (f *Flags) origin(path string) Origin {
-	field := regexp.MustCompile(`\[[0-9]+\]`).ReplaceAllString(path, "[]")
+	field := indexForm.ReplaceAllString(path, "[]")
 	if at := strings.Index(field, ".encryptionContext"); at >= 0 {
 		field = field[:at] + ".encryptionContext"
 	}

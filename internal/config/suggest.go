@@ -1,12 +1,19 @@
 package config
 
 import (
+	"regexp"
 	"strings"
 
 	"github.com/spf13/pflag"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/typo"
+)
+
+// What a word without its flag looks like.
+var (
+	fileWord   = regexp.MustCompile(`\.(ya?ml|json)$`)
+	keyWord    = regexp.MustCompile(`^(arn:|alias/)`)
+	socketWord = regexp.MustCompile(`^(/|@|unix:)`)
 )
 
 // didYouMean names the flag that was probably meant, where there is one.
@@ -60,11 +67,11 @@ func meantByWord(set *pflag.FlagSet, word string) string {
 		return "; did you mean --" + standsFor(set, set.Lookup(Nearest(name, names))).Name + "?"
 	case word == "true" || word == "false":
 		return "; a switch has its value behind an equals sign, such as --debug=" + word
-	case has("config") && keyref.Matches(`\.(ya?ml|json)$`, word):
+	case has("config") && fileWord.MatchString(word):
 		return "; did you mean --config?"
-	case has("key") && keyref.Matches(`^(arn:|alias/)`, word):
+	case has("key") && keyWord.MatchString(word):
 		return "; did you mean --key?"
-	case has("listen") && keyref.Matches(`^(/|@|unix:)`, word):
+	case has("listen") && socketWord.MatchString(word):
 		return "; did you mean --listen?"
 	}
 	return ""

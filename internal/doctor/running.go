@@ -12,6 +12,8 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/inquiry"
 )
 
+var codeForm = regexp.MustCompile(`KMS[0-9]{4}`)
+
 // running asks the plugin that serves, and compares what it runs with: a
 // configuration that is right by itself may be wrong for one node of several.
 func (x *examination) running(ctx context.Context, g *Group) {
@@ -121,7 +123,7 @@ func first(list []string) string {
 // all. One that was found already is not told again. Whoever mends it by this
 // configuration has to know what else that would change.
 func (x *examination) ill(g *Group, c comparison, problems []string) {
-	code := regexp.MustCompile(`KMS[0-9]{4}`).FindString(strings.Join(problems, "\n"))
+	code := codeForm.FindString(strings.Join(problems, "\n"))
 	if code != "" && slices.Contains(x.known, code) {
 		g.skipped(fmt.Sprintf("%s: the plugin is not well either, by the same %s", c.provider.Listen, code))
 		c.tell(g)

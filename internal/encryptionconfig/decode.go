@@ -10,6 +10,12 @@ import (
 	"unicode"
 )
 
+// Forms of a time, and of one without its unit.
+var (
+	timeForm   = regexp.MustCompile(`^[-+]?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|\x{b5}s|\x{3bc}s|ms|s|m|h))+$`)
+	numberForm = regexp.MustCompile(`^[-+.0-9]+$`)
+)
+
 // A shape is a kind of object in the file: where it stands, and its fields.
 type shape struct {
 	where  string
@@ -268,12 +274,11 @@ func (d *decoder) timeout(n node, path string) *time.Duration {
 
 // notTime says what is wrong with a text that time.ParseDuration refuses.
 func notTime(text string) string {
-	const form = `([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|\x{b5}s|\x{3bc}s|ms|s|m|h)`
 	unit := strings.TrimSpace(strings.TrimLeft(text, "+-.0123456789 "))
 	switch {
-	case regexp.MustCompile(`^[-+]?(` + form + `)+$`).MatchString(text):
+	case timeForm.MatchString(text):
 		return ", too long for a time: kube-apiserver counts 292 years at most, write such as 3s"
-	case regexp.MustCompile(`^[-+.0-9]+$`).MatchString(text):
+	case numberForm.MatchString(text):
 		return ": it needs a unit, such as 3s or 500ms"
 	case slices.Contains([]string{"d", "day", "days", "w", "weeks", "y"}, unit):
 		return ": hours are the longest unit, write such as 24h"

@@ -7,6 +7,8 @@ import (
 	"strings"
 )
 
+var resourceForm = regexp.MustCompile(`^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)(\.|\.\*|(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+)?$`)
+
 // builtIn are the resources of Kubernetes, by their groups. Those of the core group
 // are all there are; of others people name few.
 //
@@ -34,7 +36,7 @@ func builtIn() map[string][]string {
 // wellFormed reports whether a resource can have such a name. kube-apiserver takes
 // others too, for nothing.
 func wellFormed(name string) bool {
-	return regexp.MustCompile(`^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)(\.|\.\*|(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+)?$`).MatchString(name)
+	return resourceForm.MatchString(name)
 }
 
 // meantName is the resource that a text which is none was probably meant as, and ""

@@ -14,6 +14,8 @@ import (
 	"go.yaml.in/yaml/v2"
 )
 
+var lineForm = regexp.MustCompile(`line (\d+)`)
+
 // A node is a value of the file, as JSON has them.
 type node struct {
 	kind   kind
@@ -130,7 +132,7 @@ const merges = `(^|[\s{,])<<\s*:`
 
 // lineOf is the line that the parser names, and 0 where it names none.
 func lineOf(err error) int {
-	if line := regexp.MustCompile(`line (\d+)`).FindStringSubmatch(err.Error()); line != nil {
+	if line := lineForm.FindStringSubmatch(err.Error()); line != nil {
 		number, _ := strconv.Atoi(line[1])
 		return number
 	}

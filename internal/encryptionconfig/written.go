@@ -12,19 +12,24 @@ import (
 	"unicode/utf8"
 )
 
+// What a line shows by itself.
+var (
+	commentForm = regexp.MustCompile(`(^|\s)#`)
+	equalsForm  = regexp.MustCompile(equals)
+	joinedForm  = regexp.MustCompile(`^\s*(- +)?[A-Za-z][A-Za-z0-9]*:[^\s:/]`)
+)
+
 // mergeKey is YAML's, which copies the fields of another object.
 const mergeKey = "<<"
 
 // marks are what templates and shells write where a value goes in, and what Go's
 // templates write where there was none. None of them is in base64.
-func marks() *regexp.Regexp {
-	return regexp.MustCompile(`\{\{|\{%|<%|\$\{|\$\(|\$[A-Z_][A-Z0-9_]{2}|<no value>|%![a-z]?\(`)
-}
+var marks = regexp.MustCompile(`\{\{|\{%|<%|\$\{|\$\(|\$[A-Z_][A-Z0-9_]{2}|<no value>|%![a-z]?\(`)
 
 // unfilled says that a text has the mark of a template in it, and "" where it has
 // none.
 func unfilled(text string) string {
-	mark := marks().FindString(text)
+	mark := marks.FindString(text)
 	switch {
 	case mark == "":
 		return ""
@@ -38,7 +43,7 @@ func unfilled(text string) string {
 
 // uncommented is a line without its comment.
 func uncommented(line string) string {
-	if at := regexp.MustCompile(`(^|\s)#`).FindStringIndex(line); at != nil {
+	if at := commentForm.FindStringIndex(line); at != nil {
 		return line[:at[0]]
 	}
 	return line
@@ -72,9 +77,9 @@ const equals = `^\s*(- +)?[A-Za-z][A-Za-z0-9]*\s*=`
 // unseparated says that a line has a field that is none, for its separator.
 func unseparated(line string) string {
 	switch {
-	case regexp.MustCompile(equals).MatchString(line):
+	case equalsForm.MatchString(line):
 		return "this line has a field with =: write a colon and a blank"
-	case regexp.MustCompile(`^\s*(- +)?[A-Za-z][A-Za-z0-9]*:[^\s:/]`).MatchString(line):
+	case joinedForm.MatchString(line):
 		return "this line has a colon without a blank behind it, which makes no field: write one"
 	}
 	return ""
@@ -118,7 +123,7 @@ func because(mistakes Mistakes, data []byte) Mistakes {
 func templated(data []byte) Mistakes {
 	var all Mistakes
 	lines := bytes.Split(data, []byte("\n"))
-	for number := range linesWith(data, marks().String()) {
+	for number := range linesWith(data, marks.String()) {
 		all = append(all, Mistake{Line: number, Text: unfilled(uncommented(string(lines[number-1])))})
 	}
 	return all

@@ -19,6 +19,11 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/typo"
 )
 
+var (
+	codeForm    = regexp.MustCompile(`^KMS[0-9]{4}$`)
+	outsideForm = regexp.MustCompile(outside)
+)
+
 // A Topic is something that a page explains.
 type Topic struct {
 	Name  string // as it is written, such as "KMS0101"
@@ -90,7 +95,7 @@ func (t Topics) List() []Topic { return slices.Concat(t.Codes, t.Doctor, t.Statu
 // codes are the sections of a page of codes.
 func codes(page, text string) []Topic {
 	var found []Topic
-	all, code := headings(text), regexp.MustCompile(`^KMS[0-9]{4}$`)
+	all, code := headings(text), codeForm
 	for _, h := range all {
 		if code.MatchString(h.title) {
 			found = append(found, Topic{Name: h.title, Title: firstSentence(sectionOf(text, all, h.id)), page: page, id: h.id})
@@ -127,7 +132,7 @@ func Text(files fs.FS, name, docsURL string) (string, error) {
 		return "", err
 	}
 	asked, heading, _ := strings.Cut(plain(name), "#")
-	if regexp.MustCompile(outside).MatchString(name) { // pages have such names too
+	if outsideForm.MatchString(name) { // pages have such names too
 		return "", &UnknownError{Name: name, Nearest: called(topics.Pages, heading)}
 	}
 	all := topics.List()

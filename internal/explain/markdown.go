@@ -10,6 +10,11 @@ import (
 	"unicode/utf8"
 )
 
+// textLink is a link in a text, and titleLink one in a heading.
+var textLink = regexp.MustCompile("^\\[((?:`[^`]*`|[^\\[\\]`])*)\\]\\(([^()\\s]*)\\)")
+
+var titleLink = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
+
 // A heading of a page.
 type heading struct {
 	level int
@@ -45,7 +50,7 @@ func headings(text string) []heading {
 
 func slug(title string) string {
 	if strings.Contains(title, "](") {
-		title = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`).ReplaceAllString(title, "$1")
+		title = titleLink.ReplaceAllString(title, "$1")
 	}
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -276,7 +281,6 @@ func unbroken(text string) string { return strings.ReplaceAll(text, noBreak, " "
 // links writes the links of a text as words, and takes away the asterisks of what is
 // bold.
 func (p *printer) links(text string) string {
-	link := regexp.MustCompile("^\\[((?:`[^`]*`|[^\\[\\]`])*)\\]\\(([^()\\s]*)\\)")
 	var out strings.Builder
 	for text != "" {
 		n := 1
@@ -292,7 +296,7 @@ func (p *printer) links(text string) string {
 			text = text[2:]
 			continue
 		case text[0] == '[':
-			if m := link.FindStringSubmatch(text); m != nil {
+			if m := textLink.FindStringSubmatch(text); m != nil {
 				out.WriteString(p.inWords(m[1], m[2]))
 				text = text[len(m[0]):]
 				continue

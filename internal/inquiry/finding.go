@@ -8,6 +8,12 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
+// Parts of an answer of Status.
+var (
+	codeForm     = regexp.MustCompile(`KMS[0-9]{4}\b`)
+	providerForm = regexp.MustCompile(`^ provider "[^"]*"`)
+)
+
 // A Finding is one thing that is wrong, however many answers show it.
 type Finding struct {
 	Code  string `json:"code"`
@@ -55,13 +61,13 @@ func (r *Report) told(problem, text string) {
 // where, the cause, and after a semicolon what to do. What stands before the code, such
 // as since when it is so, belongs to the cause.
 func findingIn(text string) (f Finding, ok bool) {
-	at := regexp.MustCompile(`KMS[0-9]{4}\b`).FindStringIndex(text)
+	at := codeForm.FindStringIndex(text)
 	if at == nil {
 		return Finding{}, false
 	}
 	f.Code = text[at[0]:at[1]]
 	why, next := cutSentence(text[at[1]:])
-	why = regexp.MustCompile(`^ provider "[^"]*"`).ReplaceAllString(why, "")
+	why = providerForm.ReplaceAllString(why, "")
 	next, _, _ = strings.Cut(next, "; more: ") // where to read on is the code
 	f.Cause, f.Next = text[:at[0]]+strings.TrimLeft(why, ": "), next
 	if f.Next == "" {

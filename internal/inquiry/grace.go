@@ -9,6 +9,8 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 )
 
+var graceForm = regexp.MustCompile(`; Status stays ok until (\S+)$`)
+
 // A Grace is what the outage grace does: for a while, Status stays ok although KMS
 // cannot be reached.
 type Grace struct {
@@ -87,7 +89,7 @@ func (r *Report) graceEnd() string {
 	for _, line := range r.Readyz {
 		if strings.HasPrefix(line, "provider ") {
 			end = ""
-			if m := regexp.MustCompile(`; Status stays ok until (\S+)$`).FindStringSubmatch(line); m != nil {
+			if m := graceForm.FindStringSubmatch(line); m != nil {
 				end = m[1]
 			}
 		}

@@ -12,6 +12,13 @@ import (
 	"unicode"
 )
 
+// Lines of /readyz?verbose.
+var (
+	keyLine     = regexp.MustCompile(`^  key (\S+) (writes|reads): `)
+	fileLine    = regexp.MustCompile(`^configuration (.+): hash ([0-9a-f]+), loaded at `)
+	refusedLine = regexp.MustCompile(`^configuration not reloaded since \S+, the running one goes on, [^:]+: (.+)$`)
+)
+
 // mostReadiness is how much of an answer is read: whatever listens there may be
 // none of ours.
 const mostReadiness = 1 << 20
@@ -88,9 +95,9 @@ func (p *Process) read(line string) {
 	if n := len(p.Providers); n > 0 {
 		last = &p.Providers[n-1]
 	}
-	key := regexp.MustCompile(`^  key (\S+) (writes|reads): `).FindStringSubmatch(line)
-	file := regexp.MustCompile(`^configuration (.+): hash ([0-9a-f]+), loaded at `).FindStringSubmatch(line)
-	refused := regexp.MustCompile(`^configuration not reloaded since \S+, the running one goes on, [^:]+: (.+)$`).FindStringSubmatch(line)
+	key := keyLine.FindStringSubmatch(line)
+	file := fileLine.FindStringSubmatch(line)
+	refused := refusedLine.FindStringSubmatch(line)
 	socket, isSocket := strings.CutPrefix(line, "  socket ")
 	switch {
 	case isSocket:

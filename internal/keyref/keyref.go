@@ -9,7 +9,15 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
-	"sync"
+)
+
+var (
+	partitionForm = regexp.MustCompile(`^aws[a-z0-9-]*$`)
+	accountForm   = regexp.MustCompile(`^[0-9]{12}$`)
+	resourceForm  = regexp.MustCompile(`^[A-Za-z0-9-]{1,128}$`)
+	aliasForm     = regexp.MustCompile(`^alias/[A-Za-z0-9/_-]{1,250}$`)
+	keyIDForm     = regexp.MustCompile(`^(mrk-[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$`)
+	regionForm    = regexp.MustCompile(`^[a-z]{2,8}(-[a-z0-9]{1,16}){1,4}$`)
 )
 
 // A Ref is a parsed key name. Parts that the name does not carry are empty.
@@ -44,7 +52,7 @@ func parseARN(name string) (Ref, error) {
 		return Ref{}, errors.New("is a broken ARN: want arn:PARTITION:kms:REGION:ACCOUNT:key/ID or ...:alias/NAME")
 	}
 	r := Ref{Partition: parts[1], Region: parts[3], Account: parts[4]}
-	if !Matches(`^aws[a-z0-9-]*$`, r.Partition) {
+	if !partitionForm.MatchString(r.Partition) {
 		return Ref{}, fmt.Errorf("is an ARN of an unknown partition %q", clip(r.Partition))
 	}
 	if parts[2] != "kms" {
@@ -53,12 +61,12 @@ func parseARN(name string) (Ref, error) {
 	if !ValidRegion(r.Region) {
 		return Ref{}, fmt.Errorf("is an ARN with the Region %q, which is none", clip(r.Region))
 	}
-	if !Matches(`^[0-9]{12}$`, r.Account) {
+	if !accountForm.MatchString(r.Account) {
 		return Ref{}, fmt.Errorf("is an ARN with the account %q: want 12 digits", clip(r.Account))
 	}
 	resource := parts[5]
 	if id, ok := strings.CutPrefix(resource, "key/"); ok {
-		if !Matches(`^[A-Za-z0-9-]{1,128}$`, id) {
+		if !resourceForm.MatchString(id) {
 			return Ref{}, errors.New("is an ARN without a key id after key/")
 		}
 		r.ID = id
@@ -72,35 +80,18 @@ func parseARN(name string) (Ref, error) {
 }
 
 func checkAlias(alias string) error {
-	if !Matches(`^alias/[A-Za-z0-9/_-]{1,250}$`, alias) {
+	if !aliasForm.MatchString(alias) {
 		return errors.New("is an alias with characters that KMS does not take: want letters, digits, /, _ and -")
 	}
 	return nil
 }
 
 func isKeyID(s string) bool {
-	return Matches(`^(mrk-[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$`, s)
+	return keyIDForm.MatchString(s)
 }
 
 // ValidRegion says whether s has the form of an AWS Region's name.
-func ValidRegion(s string) bool { return Matches(`^[a-z]{2,8}(-[a-z0-9]{1,16}){1,4}$`, s) }
-
-// forms are those that were asked for, compiled: a name is read for every key of
-// a configuration, and for stored data too.
-//
-//nolint:gochecknoglobals // what is compiled once never changes
-var forms sync.Map // regular expression → *regexp.Regexp
-
-// Matches says whether a text has a form: one of the regular expressions that
-// stand in this program, which are compiled when they are first needed.
-func Matches(form, text string) bool {
-	compiled, ok := forms.Load(form)
-	if !ok {
-		compiled, _ = forms.LoadOrStore(form, regexp.MustCompile(form))
-	}
-	re, _ := compiled.(*regexp.Regexp)
-	return re.MatchString(text)
-}
+func ValidRegion(s string) bool { return regionForm.MatchString(s) }
 
 func clip(s string) string {
 	if len(s) > 60 {

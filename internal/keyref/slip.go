@@ -1,9 +1,20 @@
 package keyref
 
 import (
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+)
+
+// What people write in place of a part that they mean to fill in.
+var (
+	crossesForm   = regexp.MustCompile(`(?i)(^|[-_])x{4,12}([-_]|$)`)
+	replaceForm   = regexp.MustCompile(`(?i)(^|[-_])(replace[-_]?(me|this|with)|change[-_]?(me|this)|placeholder|todo|fixme|insert[-_]?(your|the|here)|fill[-_]?(me|in))([-_]|$)`)
+	yourForm      = regexp.MustCompile(`(?i)(^|[-_])your[-_]?(own[-_]?)?(kms|cmk|key|alias|account|region|role|arn|id|aws|cluster|name)`)
+	keyWordForm   = regexp.MustCompile(`(?i)^(my[-_]?)?(kms[-_]?|cmk[-_]?)?key[-_]?(id|arn|uuid|here)$`)
+	placeWordForm = regexp.MustCompile(`(?i)^(aws[-_]?)?(region|account)([-_]?(id|code|name|number))?$`)
+	capitalsForm  = regexp.MustCompile(`^[A-Z][A-Z0-9]*([-_][A-Z0-9]+)*$`)
 )
 
 // Slip says what slipped into a name that somebody copied or was to fill in: a blank
@@ -63,16 +74,16 @@ func isPlaceholder(name string) bool {
 	}
 	chosen, fixed := pieces(name) // by a person, or by AWS
 	for _, p := range append(chosen, fixed...) {
-		if Matches(`(?i)(^|[-_])x{4,12}([-_]|$)`, p) ||
-			Matches(`(?i)(^|[-_])(replace[-_]?(me|this|with)|change[-_]?(me|this)|placeholder|todo|fixme|insert[-_]?(your|the|here)|fill[-_]?(me|in))([-_]|$)`, p) ||
-			Matches(`(?i)(^|[-_])your[-_]?(own[-_]?)?(kms|cmk|key|alias|account|region|role|arn|id|aws|cluster|name)`, p) {
+		if crossesForm.MatchString(p) ||
+			replaceForm.MatchString(p) ||
+			yourForm.MatchString(p) {
 			return true
 		}
 	}
 	for _, p := range fixed {
-		if strings.Contains(p, "*") || Matches(`(?i)^(my[-_]?)?(kms[-_]?|cmk[-_]?)?key[-_]?(id|arn|uuid|here)$`, p) ||
-			Matches(`(?i)^(aws[-_]?)?(region|account)([-_]?(id|code|name|number))?$`, p) ||
-			Matches(`^[A-Z][A-Z0-9]*([-_][A-Z0-9]+)*$`, p) && !isKeyID(p) {
+		if strings.Contains(p, "*") || keyWordForm.MatchString(p) ||
+			placeWordForm.MatchString(p) ||
+			capitalsForm.MatchString(p) && !isKeyID(p) {
 			return true
 		}
 	}

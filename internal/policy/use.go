@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 )
+
+var principalForm = regexp.MustCompile(`^arn:aws[a-z0-9-]*:iam::[0-9]{12}:(role|user)/[A-Za-z0-9+=,.@_/-]{1,576}$`)
 
 // A principal is a role or user. Without an ARN it is the program's own, which is
 // not known; id is its account, where that is known.
@@ -24,7 +27,7 @@ func parsePrincipal(arn string) (principal, error) {
 	switch {
 	case len(parts) == 6 && parts[2] == "sts" && strings.HasPrefix(parts[5], "assumed-role/"):
 		return principal{}, errors.New("is a session: name its role, such as arn:aws:iam::111122223333:role/control-plane")
-	case !keyref.Matches(`^arn:aws[a-z0-9-]*:iam::[0-9]{12}:(role|user)/[A-Za-z0-9+=,.@_/-]{1,576}$`, arn) || strings.HasSuffix(arn, "/"):
+	case !principalForm.MatchString(arn) || strings.HasSuffix(arn, "/"):
 		return principal{}, errors.New("is no ARN of a role or user: want arn:aws:iam::111122223333:role/NAME")
 	}
 	return principal{arn, parts[1], parts[4]}, nil

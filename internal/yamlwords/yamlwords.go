@@ -18,6 +18,8 @@ import (
 	"unicode/utf8"
 )
 
+var lineForm = regexp.MustCompile(`line [0-9]+: `)
+
 // A Mistake is why a file is not YAML, and what to do about it.
 type Mistake struct {
 	Line int    // from 1
@@ -56,8 +58,7 @@ func Explain(data []byte, err error, read func(data []byte) error) Mistake {
 
 // alike reports whether two errors of a parser differ in the line at most.
 func alike(a, b error) bool {
-	line := regexp.MustCompile(`line [0-9]+: `)
-	return a != nil && line.ReplaceAllString(a.Error(), "") == line.ReplaceAllString(b.Error(), "")
+	return a != nil && lineForm.ReplaceAllString(a.Error(), "") == lineForm.ReplaceAllString(b.Error(), "")
 }
 
 // unclosed is what the parsers say within brackets and braces.
