@@ -325,19 +325,4 @@ func cut(s string) string {
 	return s[:end] + gap + s[begin:]
 }
 
-// LogValue gives a log the parts of the error as fields.
-func (e *Error) LogValue() slog.Value {
-	info := e.Code.Info()
-	attrs := []slog.Attr{slog.String("code", info.ID), slog.String("class", string(info.Class))}
-	for _, a := range []slog.Attr{
-		slog.String("op", e.Op), slog.String("key", e.Key), slog.String("aws_code", e.AWSCode),
-		slog.String("aws_request_id", e.RequestID),
-	} {
-		if a.Value.String() != "" {
-			attrs = append(attrs, slog.String(a.Key, clip(a.Value.String())))
-		}
-	}
-	return slog.GroupValue(append(attrs, slog.String("text", e.Error()))...)
-}
-
 var _ fmt.Stringer = Code(0)

@@ -2,7 +2,6 @@ package cause_test
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -11,10 +10,7 @@ import (
 	"unicode/utf8"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
-	"sigs.k8s.io/aws-encryption-provider/internal/generatedtest"
 )
-
-var update = flag.Bool("update", false, "write docs/errors.md")
 
 func TestEveryCauseHasACompleteUniqueRow(t *testing.T) {
 	t.Parallel()
@@ -166,11 +162,6 @@ func TestWorstIsWhatAPersonHasToMend(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", name, got, c.want)
 		}
 	}
-}
-
-func TestErrorsPageIsCurrent(t *testing.T) {
-	t.Parallel()
-	generatedtest.Current(t, "../../docs/errors.md", cause.Page(), *update)
 }
 
 // What to do depends on which source of credentials was asked.

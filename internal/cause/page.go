@@ -5,8 +5,9 @@ import (
 	"strings"
 )
 
-// Page returns docs/errors.md: the table as a page for operators.
-func Page() string {
+// Page returns docs/errors.md: the table as a page for operators. grpcCode names the
+// code that a caller over the socket sees for a class.
+func Page(grpcCode func(Class) string) string {
 	var b strings.Builder
 	b.WriteString("# Error codes\n\n" +
 		"Generated from `internal/cause` by `make generate`; do not edit.\n\n" +
@@ -16,7 +17,7 @@ func Page() string {
 		"| class | what it means | what the API server is told by Status | gRPC code |\n| --- | --- | --- | --- |\n")
 	for _, c := range append(Classes(), Node) {
 		meaning, told := c.describe()
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", c, meaning, told, c.GRPCCode())
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", c, meaning, told, grpcCode(c))
 	}
 	for _, c := range Codes() {
 		info := c.Info()

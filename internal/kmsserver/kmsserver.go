@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"k8s.io/kms/apis/v1beta1"
 	"k8s.io/kms/apis/v2"
@@ -151,13 +150,4 @@ func (t *Target) guard(ctx context.Context, work func(context.Context, *Target) 
 		}
 	}()
 	return work(ctx, t)
-}
-
-// codeOf is the gRPC code of an error: its class's, except that a deadline has a
-// code of its own.
-func codeOf(e *cause.Error) codes.Code {
-	if e.Code == cause.TooLittleTime {
-		return codes.DeadlineExceeded
-	}
-	return e.Class().GRPCCode()
 }
