@@ -8,7 +8,6 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
-	"sigs.k8s.io/aws-encryption-provider/internal/seal"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
@@ -90,7 +89,7 @@ func (p *Provider) resolveByEncrypt(ctx context.Context, alias *Key) *cause.Erro
 	if known := alias.unresolved.Load(); known != nil && time.Now().Before(known.until) {
 		return known.err
 	}
-	sealed, err := seal.Direct(ctx, alias.config.KMS, alias.address(), randomBytes())
+	sealed, err := direct(ctx, alias.config.KMS, alias.address(), randomBytes())
 	p.tell(ctx, alias, evidence.Encrypt, err)
 	if err != nil {
 		e := *cause.Of(err)

@@ -12,7 +12,7 @@ import (
 )
 
 // A describer is a KMS that can also tell of a key without using it. A
-// [seal.KMS] need not be one: its keys are then asked only with ciphertexts that
+// [KMS] need not be one: its keys are then asked only with ciphertexts that
 // they have opened.
 type describer interface {
 	// MayDecrypt asks whether Decrypt would be allowed, by a dry run; without a

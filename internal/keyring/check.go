@@ -245,8 +245,8 @@ func (t trip) sighting() sighting { return sighting{t.probe.sealed.KeyARN, t.mat
 func (p *Provider) trip(ctx context.Context, wait bounded.Wait, name string) trip {
 	t := trip{asked: name, probe: sealedProbe{want: randomBytes()}}
 	plaintext := bytes.Clone(t.probe.want) // of a call that may go on
-	t.probe.sealed, t.encryptErr = call(ctx, p, wait, "Encrypt", name, func(ctx context.Context) (seal.Sealed, error) {
-		return seal.Direct(ctx, p.write.config.KMS, name, plaintext)
+	t.probe.sealed, t.encryptErr = call(ctx, p, wait, "Encrypt", name, func(ctx context.Context) (wrapped, error) {
+		return direct(ctx, p.write.config.KMS, name, plaintext)
 	})
 	if t.encryptErr == nil {
 		t.material, t.decryptErr = p.reopen(ctx, wait, t.probe)
@@ -286,7 +286,7 @@ func randomBytes() secret.Bytes {
 
 // A sealedProbe is what was encrypted, and what has to come out of it.
 type sealedProbe struct {
-	sealed seal.Sealed
+	sealed wrapped
 	want   secret.Bytes
 }
 
@@ -306,7 +306,7 @@ func (p *Provider) reopen(ctx context.Context, wait bounded.Wait, probe sealedPr
 
 // compare opens a probe, and looks whether what was sealed comes out.
 func (p *Provider) compare(ctx context.Context, probe sealedProbe) (material string, err error) {
-	blob, err := seal.Blob(probe.sealed.Ciphertext, false)
+	blob, err := seal.Parse(probe.sealed.Ciphertext, false)
 	if err != nil {
 		return "", err
 	}

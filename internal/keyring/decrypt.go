@@ -28,7 +28,7 @@ type Stored struct {
 // [cause.Error]s. Bad data is said only when every key that may read answered so,
 // and is then remembered for a minute.
 func (p *Provider) Decrypt(ctx context.Context, s Stored) (secret.Bytes, error) {
-	blob, err := seal.Blob(s.Ciphertext, s.Bare)
+	blob, err := seal.Parse(s.Ciphertext, s.Bare)
 	if err != nil {
 		return nil, p.named(err)
 	}

@@ -8,14 +8,13 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
-	"sigs.k8s.io/aws-encryption-provider/internal/seal"
 )
 
 // A KeyConfig names a key and says how to reach it.
 type KeyConfig struct {
 	Name    string // as KMS takes it: ARN, key id, alias ARN or alias/name
 	Context string // [keyref.ContextHash] of the encryption context that KMS is called with
-	KMS     seal.KMS
+	KMS     KMS
 }
 
 // A Key is one KMS key, with what this process knows of it: how it is doing,

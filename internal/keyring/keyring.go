@@ -31,7 +31,6 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
-	"sigs.k8s.io/aws-encryption-provider/internal/seal"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
@@ -159,21 +158,21 @@ func (p *Provider) Encrypt(ctx context.Context, plaintext secret.Bytes) (Encrypt
 // time the result is opened at once, to see. Of two first calls that met an alias
 // on the move, one wins: the other encrypts anew, so that no ciphertext leaves
 // under a key that key_id does not name.
-func (p *Provider) encrypt(ctx context.Context, plaintext secret.Bytes) (seal.Sealed, *written, error) {
+func (p *Provider) encrypt(ctx context.Context, plaintext secret.Bytes) (wrapped, *written, error) {
 	k := p.write
 	for range 2 {
 		w, address := p.written(), k.address()
 		if w != nil {
 			address = w.arn
 		}
-		sealed, err := seal.Direct(ctx, k.config.KMS, address, plaintext)
+		sealed, err := direct(ctx, k.config.KMS, address, plaintext)
 		p.tell(ctx, k, evidence.Encrypt, err)
 		if err != nil {
-			return seal.Sealed{}, nil, err
+			return wrapped{}, nil, err
 		}
 		if w == nil {
 			if err := p.firstSight(ctx, sealed, plaintext); err != nil {
-				return seal.Sealed{}, nil, err
+				return wrapped{}, nil, err
 			}
 			w = p.written()
 		}
@@ -181,12 +180,12 @@ func (p *Provider) encrypt(ctx context.Context, plaintext secret.Bytes) (seal.Se
 			return sealed, w, nil
 		}
 	}
-	return seal.Sealed{}, nil, &cause.Error{Code: cause.WrongAnswer, Op: "Encrypt", Key: k.config.Name, Said: "the ARN of the key changes from call to call"}
+	return wrapped{}, nil, &cause.Error{Code: cause.WrongAnswer, Op: "Encrypt", Key: k.config.Name, Said: "the ARN of the key changes from call to call"}
 }
 
 // firstSight opens what was just sealed, and takes what that shows for the
 // key_id's beginning.
-func (p *Provider) firstSight(ctx context.Context, sealed seal.Sealed, plaintext secret.Bytes) error {
+func (p *Provider) firstSight(ctx context.Context, sealed wrapped, plaintext secret.Bytes) error {
 	material, err := p.reopen(ctx, bounded.Call, sealedProbe{sealed, bytes.Clone(plaintext)})
 	opened(err, func(op evidence.Operation, err error) { p.tell(ctx, p.write, op, err) })
 	if err == nil {

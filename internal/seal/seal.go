@@ -17,12 +17,9 @@
 package seal
 
 import (
-	"context"
 	"strconv"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
-	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
 // Limits of KMS, in bytes.
@@ -40,38 +37,22 @@ const (
 	lastReserved  = 0x3F
 )
 
-// KMS wraps and unwraps under a named key; see [awskms.Client].
-type KMS interface {
-	Encrypt(ctx context.Context, key string, plaintext secret.Bytes) (awskms.Sealed, error)
-	Decrypt(ctx context.Context, key string, blob []byte) (awskms.Opened, error)
-}
-
-// A Sealed ciphertext, and what people and tools want to know about it.
-type Sealed struct {
-	Ciphertext []byte
-	KeyARN     string
-	RequestID  string
-}
-
-// Direct seals plaintext of 1 to 4,096 bytes under the named key, by one call of
-// KMS. Errors are [cause.Error]s.
-func Direct(ctx context.Context, kms KMS, key string, plaintext secret.Bytes) (Sealed, error) {
-	if len(plaintext) == 0 || len(plaintext) > MaxPlaintext {
-		return Sealed{}, &cause.Error{Code: cause.PlaintextSize, Op: "Encrypt", Said: strconv.Itoa(len(plaintext)) + " bytes"}
+// CheckPlaintext returns an error where KMS takes no plaintext of this size: 1 to 4,096
+// bytes. It is a [cause.Error].
+func CheckPlaintext(size int) error {
+	if size == 0 || size > MaxPlaintext {
+		return &cause.Error{Code: cause.PlaintextSize, Op: "Encrypt", Said: strconv.Itoa(size) + " bytes"}
 	}
-	s, err := kms.Encrypt(ctx, key, plaintext)
-	if err != nil {
-		return Sealed{}, err
-	}
-	ciphertext := make([]byte, 0, 1+len(s.Blob))
-	ciphertext = append(append(ciphertext, direct), s.Blob...)
-	return Sealed{Ciphertext: ciphertext, KeyARN: s.KeyARN, RequestID: s.RequestID}, nil
+	return nil
 }
 
-// Blob returns the KMS blob within a ciphertext, as a part of it. With bare, the
+// Append appends to dst the ciphertext whose blob KMS returned, in the direct format.
+func Append(dst, blob []byte) []byte { return append(append(dst, direct), blob...) }
+
+// Parse returns the KMS blob within a ciphertext, as a part of it. With bare, the
 // predecessor's first form is read too. Errors are [cause.Error]s of class bad
 // data, and cost no call of KMS.
-func Blob(ciphertext []byte, bare bool) ([]byte, error) {
+func Parse(ciphertext []byte, bare bool) ([]byte, error) {
 	if len(ciphertext) == 0 {
 		return nil, refuse(cause.EmptyCiphertext, "")
 	}

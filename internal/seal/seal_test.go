@@ -2,19 +2,15 @@ package seal_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/seal"
-	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
 // A vector is a ciphertext that a release wrote, or that every release refuses.
@@ -103,7 +99,7 @@ func TestEveryFormatEverWrittenIsRead(t *testing.T) {
 	for _, v := range loadVectors(t) {
 		t.Run(v.Name, func(t *testing.T) {
 			t.Parallel()
-			blob, err := seal.Blob(long(t, v.Ciphertext, v.Repeat), v.Bare)
+			blob, err := seal.Parse(long(t, v.Ciphertext, v.Repeat), v.Bare)
 			if v.Refused != "" {
 				if err == nil || cause.Of(err).Code.String() != v.Refused || cause.ClassOf(err) != cause.BadData {
 					t.Fatalf("got blob %x, error %v; want a refusal with %s", blob, err, v.Refused)
@@ -117,55 +113,31 @@ func TestEveryFormatEverWrittenIsRead(t *testing.T) {
 	}
 }
 
-// fakeKMS wraps by adding a byte in front, which is enough to see what it is
-// given.
-type fakeKMS struct{ calls int }
-
-func (f *fakeKMS) Encrypt(_ context.Context, key string, plaintext secret.Bytes) (awskms.Sealed, error) {
-	f.calls++
-	return awskms.Sealed{Blob: append([]byte{1, 2}, plaintext...), KeyARN: "arn of " + key, RequestID: "r"}, nil
-}
-
-func (f *fakeKMS) Decrypt(context.Context, string, []byte) (awskms.Opened, error) {
-	return awskms.Opened{}, errors.New("not asked for here")
-}
-
-func TestDirectWritesTheByteOfTheFormatAndTheBlob(t *testing.T) {
+func TestDirectFormatIsItsByteAndTheBlob(t *testing.T) {
 	t.Parallel()
-	s, err := seal.Direct(t.Context(), &fakeKMS{}, "k", secret.Bytes("seed"))
-	if err != nil || !bytes.Equal(s.Ciphertext, []byte("1\x01\x02seed")) || s.KeyARN != "arn of k" || s.RequestID != "r" {
-		t.Errorf("got %q, %q, %q, %v", s.Ciphertext, s.KeyARN, s.RequestID, err)
+	if got := seal.Append([]byte("before"), []byte("\x01\x02seed")); string(got) != "before1\x01\x02seed" {
+		t.Errorf("%q", got)
 	}
 }
 
-func TestDirectRefusesWhatKMSDoesNotTakeWithoutAskingIt(t *testing.T) {
+func TestPlaintextThatKMSDoesNotTakeIsRefused(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct {
-		size int
-		ok   bool
-	}{
-		"empty": {0, false}, "one byte": {1, true}, "the most": {4096, true}, "one more": {4097, false},
-	} {
-		kms := &fakeKMS{}
-		_, err := seal.Direct(t.Context(), kms, "k", make(secret.Bytes, c.size))
-		if ok := err == nil; ok != c.ok || (kms.calls == 1) != c.ok {
-			t.Errorf("%s: error %v after %d calls of KMS, want success %v", name, err, kms.calls, c.ok)
-		}
-		if err != nil && cause.Of(err).Code != cause.PlaintextSize {
-			t.Errorf("%s: code %s, want %s", name, cause.Of(err).Code, cause.PlaintextSize)
+	for size, ok := range map[int]bool{0: false, 1: true, 4096: true, 4097: false} {
+		if err := seal.CheckPlaintext(size); (err == nil) != ok || err != nil && cause.Of(err).Code != cause.PlaintextSize {
+			t.Errorf("%d bytes: %v", size, err)
 		}
 	}
 }
 
 // What is read is the ciphertext itself or all of it but the first byte: a blob
 // that is accepted can be written again to the same bytes.
-func FuzzBlob(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	f.Add([]byte("1\x01\x02\x03"), true)
 	f.Add([]byte("\x01\x02\x03"), true)
 	f.Add([]byte("?"), false)
 	f.Add([]byte{}, false)
 	f.Fuzz(func(t *testing.T, ciphertext []byte, bare bool) {
-		blob, err := seal.Blob(ciphertext, bare)
+		blob, err := seal.Parse(ciphertext, bare)
 		if err != nil {
 			if cause.ClassOf(err) != cause.BadData {
 				t.Errorf("refused as %s, want bad data", cause.ClassOf(err))
