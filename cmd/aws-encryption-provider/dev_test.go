@@ -17,8 +17,8 @@ import (
 	"google.golang.org/grpc"
 	"k8s.io/kms/apis/v2"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 // value returns what dev printed beside a word.
@@ -257,7 +257,7 @@ func TestDevServesAnAbstractSocket(t *testing.T) {
 	listen := fmt.Sprintf("@aep-dev-%d", os.Getpid())
 	p := launch(t, nil, "dev", "--listen="+listen)
 	p.introduces()
-	conn, err := daemon.Connect(listen)
+	conn, err := unixsocket.Connect(listen)
 	if err != nil {
 		t.Fatal(err)
 	}

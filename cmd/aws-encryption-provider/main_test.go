@@ -20,9 +20,9 @@ import (
 	"google.golang.org/grpc"
 	"k8s.io/kms/apis/v2"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 // asProgram makes the test binary the program itself.
@@ -187,7 +187,7 @@ func exists(path string) bool {
 
 func dial(t testing.TB, path string) *grpc.ClientConn {
 	t.Helper()
-	conn, err := daemon.Connect(path)
+	conn, err := unixsocket.Connect(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 // What docs/setup.md creates.
@@ -255,7 +256,7 @@ func roundTrip(ctx context.Context, d *daemon.Daemon, path string) (time.Duratio
 	case <-ctx.Done():
 		return 0, fmt.Errorf("waiting for the socket: %w", ctx.Err())
 	}
-	conn, err := daemon.Connect(path)
+	conn, err := unixsocket.Connect(path)
 	if err != nil {
 		return 0, fmt.Errorf("making a client: %w", err)
 	}

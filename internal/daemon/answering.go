@@ -9,11 +9,10 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"k8s.io/kms/apis/v1beta1"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 const (
@@ -98,32 +97,24 @@ func (a *answering) problem() error {
 	return nil
 }
 
-// ask asks the socket for its version, as a caller would. Where the file is not
-// this process's own, or its file system hangs, nobody could know: keep looks after
-// that.
-func (s *socket) ask(ctx context.Context) error {
-	if !s.ownsNow(ctx) {
+// ask asks the endpoint's socket for its version, as a caller would. Where the file is
+// not this process's own, or its file system hangs, nobody could know: the socket looks
+// after that itself.
+func (e *endpoint) ask(ctx context.Context) error {
+	if !e.socket.Owns(ctx, answerTimeout) {
 		return nil
 	}
 	limited, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	dial := func(ctx context.Context) (net.Conn, error) { return s.itself.dial(ctx, s.path) }
-	err := bounded.RunIn(limited, s.asking, func(ctx context.Context) error { return askBy(ctx, s.path, dial) })
+	dial := func(ctx context.Context) (net.Conn, error) { return e.itself.Dial(ctx, e.path) }
+	err := bounded.RunIn(limited, e.asking, func(ctx context.Context) error { return askBy(ctx, e.path, dial) })
 	if _, ok := errors.AsType[*bounded.AbandonedError](err); ok {
-		err = fmt.Errorf("asking %s for its version: %w", s.path, err)
+		err = fmt.Errorf("asking %s for its version: %w", e.path, err)
 	}
-	if err != nil && s.ownsNow(ctx) {
+	if err != nil && e.socket.Owns(ctx, answerTimeout) {
 		return err
 	}
 	return nil
-}
-
-// ownsNow is owns, and false where the file system does not say.
-func (s *socket) ownsNow(ctx context.Context) bool {
-	limited, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	owns, err := bounded.DoIn(limited, s.looking, func(context.Context) (bool, error) { return s.owns(), nil })
-	return err == nil && owns
 }
 
 func ask(ctx context.Context, path string) error {
@@ -135,7 +126,7 @@ func ask(ctx context.Context, path string) error {
 func askBy(ctx context.Context, path string, dial func(context.Context) (net.Conn, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	conn, err := ConnectBy(dial)
+	conn, err := unixsocket.ConnectBy(dial)
 	if err != nil {
 		return err
 	}
@@ -144,16 +135,4 @@ func askBy(ctx context.Context, path string, dial func(context.Context) (net.Con
 		return fmt.Errorf("asking %s for its version: %w", path, err)
 	}
 	return nil
-}
-
-// Connect returns a client of a socket, of whatever name: gRPC's own targets are
-// URLs, which a path may not survive.
-func Connect(path string) (*grpc.ClientConn, error) {
-	return ConnectBy(func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "unix", path) })
-}
-
-// ConnectBy is Connect over connections that dial makes.
-func ConnectBy(dial func(context.Context) (net.Conn, error)) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///localhost", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }))
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 // wantOf reads the head of a broken file: a comment for each mistake.
@@ -29,9 +30,9 @@ func wantOf(t *testing.T, text string) []string {
 	return want
 }
 
-// refusal returns the error of the log's line that refuses a file, "" where there
+// refusalIn returns the error of the log's line that refuses a file, "" where there
 // is none.
-func (b *logBook) refusal(hash string) string {
+func refusalIn(b *testkit.LogBook, hash string) string {
 	for line := range strings.Lines(b.String()) {
 		var entry struct{ Msg, Hash, Error string }
 		if json.Unmarshal([]byte(line), &entry) == nil && entry.Hash == hash && strings.HasPrefix(entry.Msg, "configuration not reloaded") {
@@ -50,7 +51,7 @@ func TestBrokenFileLeavesWhatIsServed(t *testing.T) {
 		t.Fatalf("%d broken files (%v), want at least 40", len(paths), err)
 	}
 	kms := kmstest.Start(t)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
 	good := fileText("health: {address: \"127.0.0.1:0\"}\n", p)
 	f := runFiled(t, filing{dir: dir, bare: true}, good)
@@ -66,8 +67,8 @@ func TestBrokenFileLeavesWhatIsServed(t *testing.T) {
 			}
 			want := wantOf(t, string(data))
 			f.write(string(data))
-			until(t, "it is refused", func() bool { return f.log.refusal(hashOf(string(data))) != "" })
-			said := f.log.refusal(hashOf(string(data)))
+			testkit.Until(t, "it is refused", func() bool { return refusalIn(f.log, hashOf(string(data))) != "" })
+			said := refusalIn(f.log, hashOf(string(data)))
 			code, body := f.get("/readyz?verbose")
 			for _, words := range want {
 				if !strings.Contains(said, words) || !strings.Contains(body, words) {
@@ -100,7 +101,7 @@ func TestBrokenFileLeavesWhatIsServed(t *testing.T) {
 func TestBrokenFileWaitsForAChange(t *testing.T) {
 	t.Parallel()
 	kms := kmstest.Start(t)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
 	timing := shortTiming()
 	timing.poll = 5 * time.Millisecond
@@ -113,7 +114,7 @@ func TestBrokenFileWaitsForAChange(t *testing.T) {
 		t.Errorf("told %d times, want once", n)
 	}
 	f.Reload()
-	until(t, "it is told again on request", func() bool { return told() == 2 })
+	testkit.Until(t, "it is told again on request", func() bool { return told() == 2 })
 }
 
 func TestWhatIsNoFileLeavesWhatIsServed(t *testing.T) {

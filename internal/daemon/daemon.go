@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 // Options are what the process is beside its configuration. All fields are
@@ -55,8 +56,8 @@ type Daemon struct {
 	waits    *bounded.Observer // of whatever may ignore its time limit
 	pauses   *bounded.Pauses
 	reaching *bounded.Lane // for the directories of sockets
-	handed   *handed
-	itself   *itself
+	handed   *unixsocket.Handed
+	itself   *unixsocket.Itself
 	http     *httpServer
 
 	current   atomic.Pointer[generation]
@@ -87,7 +88,7 @@ func Start(cfg *config.Config, o Options) *Daemon { return start(cfg, o, usualTi
 func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	d := &Daemon{
 		opts: o, time: t, files: f, started: cfg, settings: settingsOf(cfg), log: o.Log, registry: prometheus.NewRegistry(),
-		conns: awskms.NewConnections(), handed: newHanded(o.Sockets, o.Log), itself: newItself(), failed: make(chan error, 1), serving: make(chan struct{}),
+		conns: awskms.NewConnections(), handed: unixsocket.NewHanded(o.Sockets, o.Log), itself: unixsocket.NewItself(), failed: make(chan error, 1), serving: make(chan struct{}),
 		histories: map[string]*keyring.History{},
 	}
 	d.metrics = metrics.New(d.registry, o.Version, o.Commit, o.GoVersion, words(cause.Classes()), words(bounded.Waits()))
@@ -145,7 +146,7 @@ func (d *Daemon) noteSettled() {
 // warnOfUnused says which sockets were handed over for nothing. Callers are not
 // refused there: they wait, until their time is up.
 func (d *Daemon) warnOfUnused() {
-	for _, path := range d.handed.unused() {
+	for _, path := range d.handed.Unused() {
 		d.log.Warn("nobody answers on a socket that was handed over: give a provider its path, or take it out of the socket unit", "socket", path)
 	}
 }
@@ -282,7 +283,7 @@ func (d *Daemon) end() {
 	d.draining.Wait()
 	d.ending.within(last, "the health port", d.work.Wait)
 	d.ending.within(last, "connections to KMS", d.conns.Close)
-	d.ending.within(last, "sockets that were handed over", d.handed.close)
+	d.ending.within(last, "sockets that were handed over", d.handed.Close)
 }
 
 // last is what the generation has that is followed by none.

@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 func TestFewDescriptorsAreWarnedOfWithWhatTheySufficeFor(t *testing.T) {
@@ -14,8 +16,8 @@ func TestFewDescriptorsAreWarnedOfWithWhatTheySufficeFor(t *testing.T) {
 		1024:    "",
 		1 << 63: "",
 	} {
-		book := &logBook{}
-		warnOfFewDescriptors(limit, 2, book.logger())
+		book := &testkit.LogBook{}
+		warnOfFewDescriptors(limit, 2, book.Logger())
 		if got := book.String(); (got == "") != (want == "") || !strings.Contains(got, want) {
 			t.Errorf("%d descriptors: %s\nwant %s", limit, got, want)
 		}
@@ -24,6 +26,6 @@ func TestFewDescriptorsAreWarnedOfWithWhatTheySufficeFor(t *testing.T) {
 
 // The start looks at the process's own limit: with a low one it is told.
 func TestStartWarnsOfFewDescriptors(t *testing.T) {
-	p := another(t, role{Do: "few descriptors"}, os.Getuid())
-	p.expect("", "warned")
+	p := testkit.Another(t, role{Do: "few descriptors"}, os.Getuid())
+	p.Expect("", "warned")
 }

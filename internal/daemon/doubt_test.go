@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 // swallower is a KMS that never answers, whatever its callers' limits, until it is
@@ -47,7 +48,7 @@ func TestReadinessTellsThatNobodyKnows(t *testing.T) {
 		running.Go(func() { pauses.Run(ctx) })
 		defer running.Wait()
 		defer cancel()
-		s := &served{ring: &ring{cfg: config.Provider{Name: "0"}, provider: p}, at: &endpoint{socket: &socket{}}}
+		s := &served{ring: &ring{cfg: config.Provider{Name: "0"}, provider: p}, at: &endpoint{socket: unixsocket.New(unixsocket.Options{})}}
 		s.at.answers.Store(true)
 		time.Sleep(20 * time.Second)
 		line, ready := s.readiness()

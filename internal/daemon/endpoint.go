@@ -4,14 +4,15 @@ import (
 	"context"
 	"log/slog"
 	"net"
-	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/accept"
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsserver"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 // An endpoint is one socket with all that callers meet there: listener, gRPC
@@ -19,17 +20,22 @@ import (
 // all the providers that are served on it.
 type endpoint struct {
 	path      string // as the configuration has it
-	socket    *socket
+	socket    *unixsocket.Socket
 	server    *kmsserver.Server
-	conns     connections
+	conns     unixsocket.Connections
 	allowed   atomic.Pointer[[]uint32] // users that may connect; empty: the file's mode decides
+	setting   string                   // that names them
 	rejected  func(provider, reason string)
+	itself    *unixsocket.Itself
+	asking    *bounded.Lane // for the question whether the process answers
 	answering answering
 	answers   atomic.Bool // it is served
 	missing   atomic.Pointer[missing]
 	again     chan struct{} // has the socket tried at once, where it is missing
 	began     time.Time
 	log       *slog.Logger
+	time      timing
+	acceptBy  func(net.Listener) (net.Conn, error)
 
 	stop      context.CancelFunc // ends the work; set by whoever starts that
 	work      sync.WaitGroup
@@ -40,11 +46,12 @@ type endpoint struct {
 // newEndpoint returns one that nobody can connect to yet.
 func (d *Daemon) newEndpoint(cfg *config.Config, path string, t *kmsserver.Target) *endpoint {
 	e := &endpoint{
-		path: path, server: kmsserver.New(d.opts.Version, t), began: time.Now(), log: d.log.With("socket", path),
-		rejected: d.metrics.Rejected, again: make(chan struct{}, 1), stop: func() {}, impatient: func() {}, answering: answering{pauses: d.pauses},
-		socket: newSocket(socketOptions{
-			path: path, access: access{mode: cfg.Socket.Mode, group: cfg.Socket.Group}, log: d.log, time: d.time, files: d.files, settings: d.settings, handed: d.handed,
-			itself: d.itself, waits: d.waits, pauses: d.pauses,
+		path: path, server: kmsserver.New(d.opts.Version, t), began: time.Now(), log: d.log.With("socket", path), time: d.time, acceptBy: d.files.accept,
+		setting: d.settings.allowUIDs, rejected: d.metrics.Rejected, itself: d.itself, asking: &bounded.Lane{Observer: d.waits, Wait: bounded.Question},
+		again: make(chan struct{}, 1), stop: func() {}, impatient: func() {}, answering: answering{pauses: d.pauses},
+		socket: unixsocket.New(unixsocket.Options{
+			Path: path, Access: unixsocket.Access{Mode: cfg.Socket.Mode, Group: cfg.Socket.Group}, Words: d.settings.Words,
+			Timing: d.time.Timing, Files: d.files.Files, Handed: d.handed, Log: d.log, Waits: d.waits,
 		}),
 	}
 	e.allowed.Store(&cfg.Socket.AllowUIDs)
@@ -58,7 +65,7 @@ func (d *Daemon) newEndpoint(cfg *config.Config, path string, t *kmsserver.Targe
 func (e *endpoint) claimAndServe(ctx context.Context, wait time.Duration, settled func()) {
 	ctx, e.stop = context.WithCancel(context.WithoutCancel(ctx))
 	e.work.Go(func() {
-		if err := e.socket.claim(ctx, wait); err != nil && !e.claimLater(ctx, err, settled) {
+		if err := e.socket.Claim(ctx, wait); err != nil && !e.claimLater(ctx, err, settled) {
 			return
 		}
 		e.run(ctx)
@@ -75,16 +82,16 @@ func (e *endpoint) serve(ctx context.Context) {
 
 // found reports whether callers find the socket served.
 func (e *endpoint) found() bool {
-	_, err := e.socket.problem()
+	_, err := e.socket.Problem()
 	return e.answers.Load() && err == nil
 }
 
 func (e *endpoint) run(ctx context.Context) {
-	e.accept(ctx, e.socket.current())
+	e.accept(ctx, e.socket.Current())
 	e.answers.Store(true)
 	e.log.Info("serving", "provider", e.server.Target().Name())
-	e.work.Go(func() { e.answering.watch(ctx, e.socket.time.answer, e.socket.ask, e.log) })
-	e.work.Go(func() { e.socket.keep(ctx, func(l net.Listener) { e.accept(ctx, l) }) })
+	e.work.Go(func() { e.answering.watch(ctx, e.time.answer, e.ask, e.log) })
+	e.work.Go(func() { e.socket.Keep(ctx, func(l net.Listener) { e.accept(ctx, l) }) })
 }
 
 // accept serves a listener, which takes the place of the one before. A listener
@@ -92,9 +99,12 @@ func (e *endpoint) run(ctx context.Context) {
 func (e *endpoint) accept(ctx context.Context, l net.Listener) {
 	e.impatient()
 	ctx, e.impatient = context.WithCancel(ctx)
-	g := newGate(newPatientListener(l, e.socket.files.accept, ctx.Done(), e.log), e)
+	g := unixsocket.NewGate(accept.Patiently(l, e.acceptBy, ctx.Done(), e.log), unixsocket.GateOptions{
+		Allowed: func() []uint32 { return *e.allowed.Load() }, Setting: e.setting, Connections: &e.conns, Itself: e.itself,
+		Provider: func() string { return e.server.Target().Name() }, Rejected: e.rejected, Log: e.log,
+	})
 	e.accepting.Go(func() {
-		if err := e.server.Serve(g); err != nil && ctx.Err() == nil && e.socket.renounce(l) {
+		if err := e.server.Serve(g); err != nil && ctx.Err() == nil && e.socket.Renounce(l) {
 			e.log.Error("the socket is broken: it is made again", "error", err.Error())
 		}
 	})
@@ -103,7 +113,7 @@ func (e *endpoint) accept(ctx context.Context, l net.Listener) {
 // close stops accepting and removes the socket. Calls under way go on.
 func (e *endpoint) close() {
 	e.stop()
-	e.socket.close()
+	e.socket.Close()
 }
 
 // drain closes the endpoint and waits for running calls until ctx ends, which
@@ -114,51 +124,27 @@ func (e *endpoint) close() {
 // that waits until all that were accepted are in gRPC's hands.
 func (e *endpoint) drain(ctx context.Context, ends *ending) bool {
 	of := " of socket " + e.path
-	late, cancel := after(ctx, e.socket.time.rest*2/5)
+	late, cancel := after(ctx, e.time.rest*2/5)
 	defer cancel()
 	ended := ends.within(late, "the file"+of, e.close)
 	ended = ends.within(late, "work"+of, func() {
 		e.work.Wait()
 		e.accepting.Wait()
-		e.conns.waitUntilHandled()
+		e.conns.WaitUntilHandled()
 	}) && ended
 	defer context.AfterFunc(ctx, e.cut)()
-	defer time.AfterFunc(e.socket.time.silence, e.conns.closeSilent).Stop()
+	defer time.AfterFunc(e.time.silence, e.conns.CloseSilent).Stop()
 	return ends.within(late, "calls"+of, e.server.GracefulStop) && ended
 }
 
 // cut ends what GracefulStop waits for, other than a call that does not return.
 func (e *endpoint) cut() {
-	e.conns.closeAll()
+	e.conns.CloseAll()
 	e.server.Stop()
 }
 
 // discard undoes the claim of an endpoint that never served.
 func (e *endpoint) discard() {
-	e.socket.discard()
+	e.socket.Discard()
 	e.server.Stop()
-}
-
-// SameSocket says whether two paths are the same socket, by whatever links they
-// lead there: /var/run is one on most systems.
-func SameSocket(a, b string) bool {
-	return a == b || canonical(a) == canonical(b)
-}
-
-// canonical is a socket's path without links in it, as far as it is there.
-func canonical(path string) string {
-	if strings.HasPrefix(path, "@") {
-		return path
-	}
-	path = filepath.Clean(path)
-	dir, rest := filepath.Split(path)
-	for dir = filepath.Clean(dir); ; dir = filepath.Dir(dir) {
-		if there, err := filepath.EvalSymlinks(dir); err == nil {
-			return filepath.Join(there, rest)
-		}
-		if dir == filepath.Dir(dir) {
-			return path
-		}
-		rest = filepath.Join(filepath.Base(dir), rest)
-	}
 }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/kms/apis/v2"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 // A switched endpoint is the emulator, or something else for a while.
@@ -65,7 +66,7 @@ func (r *running) burst(n int) []string {
 	var wait sync.WaitGroup
 	for range n {
 		wait.Go(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 			defer cancel()
 			_, err := c.Encrypt(ctx, &v2.EncryptRequest{Plaintext: bytes.Repeat([]byte("k"), 32)})
 			mu.Lock()
@@ -112,7 +113,7 @@ func TestWhateverStandsAtTheEndpointNoPlaceIsLost(t *testing.T) {
 					t.Errorf("%d of %d calls say %s", named, most, c.code)
 				}
 			}
-			until(t, "/readyz names the cause", func() bool {
+			testkit.Until(t, "/readyz names the cause", func() bool {
 				code, body := r.get("/readyz")
 				return code != http.StatusOK && strings.Contains(body, c.code)
 			})
@@ -120,9 +121,9 @@ func TestWhateverStandsAtTheEndpointNoPlaceIsLost(t *testing.T) {
 			r.ready().encrypts(r.client())
 			// The tests beside this one have goroutines as well: what would be left of
 			// each call are several.
-			until(t, "goroutines end", func() bool { return runtime.NumGoroutine() < before+most })
+			testkit.Until(t, "goroutines end", func() bool { return runtime.NumGoroutine() < before+most })
 			s.is.Store(&c.answer)
-			r.stopped(context.Background(), patience)
+			r.stopped(context.Background(), testkit.Patience)
 		})
 	}
 }

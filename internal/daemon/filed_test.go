@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 const fileHead = "apiVersion: aws-encryption-provider.sigs.k8s.io/v1alpha1\nkind: ProviderConfiguration\n"
@@ -68,7 +69,7 @@ type filing struct {
 	file  string // "": config.yaml in dir, which is written
 	time  timing // zero: shortTiming
 	files *files // nil: usualFiles
-	log   *logBook
+	log   *testkit.LogBook
 	bare  bool // the file says the health address
 }
 
@@ -77,10 +78,10 @@ func runFiled(t testing.TB, s filing, text string) *filed {
 	t.Helper()
 	f := &filed{running: &running{t: t, log: s.log}, dir: s.dir, file: s.file}
 	if f.dir == "" {
-		f.dir = directory(t)
+		f.dir = testkit.Directory(t)
 	}
 	if f.log == nil {
-		f.log = &logBook{}
+		f.log = &testkit.LogBook{}
 	}
 	if f.file == "" {
 		f.file = filepath.Join(f.dir, "config.yaml")
@@ -103,7 +104,7 @@ func runFiled(t testing.TB, s filing, text string) *filed {
 		t.Fatal(err)
 	}
 	f.path = cfg.Providers[0].Listen
-	o := Options{Log: f.log.logger(), Version: "v1.2.3", Commit: "abc", GoVersion: "go1", Source: flags.Source()}
+	o := Options{Log: f.log.Logger(), Version: "v1.2.3", Commit: "abc", GoVersion: "go1", Source: flags.Source()}
 	f.Daemon = start(cfg, o, s.time, *s.files)
 	t.Cleanup(f.shutdown)
 	return f
@@ -113,7 +114,7 @@ func runFiled(t testing.TB, s filing, text string) *filed {
 func runOne(t testing.TB, globals string) (kms *kmstest.Server, p providerText, f *filed) {
 	t.Helper()
 	kms = kmstest.Start(t)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	p = providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
 	f = runFiled(t, filing{dir: dir}, fileText(globals, p))
 	f.ready()
@@ -150,10 +151,10 @@ func (f *filed) loads(text string) {
 // loaded waits until the daemon serves what text says.
 func (f *filed) loaded(text string) {
 	f.t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(testkit.Patience)
 	for f.current.Load().cfg.Hash != hashOf(text) || f.reloader.state.Load().err != nil {
 		if time.Now().After(deadline) {
-			f.t.Fatalf("not loaded within %s: %v\n%s\n%s", patience, f.reloader.state.Load().err, text, f.log)
+			f.t.Fatalf("not loaded within %s: %v\n%s\n%s", testkit.Patience, f.reloader.state.Load().err, text, f.log)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
@@ -169,7 +170,7 @@ func (f *filed) refuses(text, want string) {
 
 func (f *filed) refused(want string) {
 	f.t.Helper()
-	until(f.t, "the file is refused: "+want, func() bool {
+	testkit.Until(f.t, "the file is refused: "+want, func() bool {
 		err := f.reloader.state.Load().err
 		return err != nil && strings.Contains(err.Error(), want)
 	})
@@ -212,7 +213,7 @@ func newCaller(t testing.TB, paths ...string) *caller {
 	}
 	conn, err := grpc.NewClient("passthrough:///localhost", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(dial), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)),
-		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: patience, Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond}}))
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: testkit.Patience, Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond}}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +226,7 @@ func plaintext() []byte { return bytes.Repeat([]byte("k"), 32) }
 
 func (c *caller) seals() *v2.EncryptResponse {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	resp, err := c.kms.Encrypt(ctx, &v2.EncryptRequest{Plaintext: plaintext(), Uid: "u"})
 	if err != nil {
@@ -244,7 +245,7 @@ func (c *caller) open(ctx context.Context, sealed *v2.EncryptResponse) error {
 
 func (c *caller) opens(sealed *v2.EncryptResponse) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	if err := c.open(ctx, sealed); err != nil {
 		c.t.Fatalf("Decrypt over %s of what was written under %s: %v", c.paths, sealed.KeyId, err)
@@ -252,7 +253,7 @@ func (c *caller) opens(sealed *v2.EncryptResponse) {
 }
 
 func (c *caller) status() (*v2.StatusResponse, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	return c.kms.Status(ctx, &v2.StatusRequest{})
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 // A generation is what one configuration makes the process serve. It never
@@ -55,7 +56,7 @@ func (g *generation) before(cfg *config.Config, p config.Provider) *served {
 		return s
 	}
 	for _, s := range g.providers {
-		if SameSocket(s.at.path, p.Listen) && !slices.ContainsFunc(cfg.Providers, func(o config.Provider) bool { return o.Name == s.cfg.Name }) {
+		if unixsocket.Same(s.at.path, p.Listen) && !slices.ContainsFunc(cfg.Providers, func(o config.Provider) bool { return o.Name == s.cfg.Name }) {
 			return s
 		}
 	}
@@ -73,7 +74,7 @@ func (g *generation) named(name string) *served {
 
 func (g *generation) endpoint(path string) *endpoint {
 	for _, s := range g.providers {
-		if SameSocket(s.at.path, path) {
+		if unixsocket.Same(s.at.path, path) {
 			return s.at
 		}
 	}

@@ -1,33 +1,13 @@
 package daemon
 
 import (
-	"net"
 	"os"
 	"testing"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
-
-// handOver listens as a service manager does, and returns what it hands over.
-func handOver(t testing.TB, path string, mode os.FileMode) *os.File {
-	t.Helper()
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.SetUnlinkOnClose(false)
-	file, err := l.File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = l.Close()
-	if err := os.Chmod(path, mode); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = file.Close() })
-	return file
-}
 
 // runHanded starts a daemon that listens on path, with sockets handed over.
 func runHanded(t testing.TB, path string, sockets ...*os.File) *running {
@@ -37,9 +17,9 @@ func runHanded(t testing.TB, path string, sockets ...*os.File) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &running{t: t, kms: kms, key: key, path: path, log: &logBook{}}
+	r := &running{t: t, kms: kms, key: key, path: path, log: &testkit.LogBook{}}
 	cfg := parse(t, []string{"--key=" + key, "--listen=" + path, "--kms-endpoint=" + kms.URL, "--health-port=127.0.0.1:0"})
-	r.Daemon = start(cfg, Options{Log: r.log.logger(), Version: "v1.2.3", Commit: "abc", GoVersion: "go1", Sockets: sockets}, shortTiming(), usualFiles())
+	r.Daemon = start(cfg, Options{Log: r.log.Logger(), Version: "v1.2.3", Commit: "abc", GoVersion: "go1", Sockets: sockets}, shortTiming(), usualFiles())
 	t.Cleanup(r.shutdown)
 	return r
 }
@@ -50,10 +30,10 @@ func TestServesASocketThatWasHandedOver(t *testing.T) {
 		warned bool
 	}{"closed to others": {0o600, false}, "open to others": {0o666, true}} {
 		t.Run(name, func(t *testing.T) {
-			path := directory(t) + "/s"
-			r := runHanded(t, path, handOver(t, path, c.mode)).serving()
+			path := testkit.Directory(t) + "/s"
+			r := runHanded(t, path, testkit.HandOver(t, path, c.mode)).serving()
 			r.encrypts(r.client())
-			if got := r.log.has("handed over with another mode"); got != c.warned {
+			if got := r.log.Has("handed over with another mode"); got != c.warned {
 				t.Errorf("warned of the mode: %t, want %t\n%s", got, c.warned, r.log)
 			}
 			r.shutdown()
@@ -65,9 +45,9 @@ func TestServesASocketThatWasHandedOver(t *testing.T) {
 }
 
 func TestSocketThatWasHandedOverForNothingIsSaid(t *testing.T) {
-	dir := directory(t)
-	r := runHanded(t, dir+"/used", handOver(t, dir+"/unused", 0o600)).ready()
-	until(t, "a warning of it", func() bool { return r.log.has("nobody answers on a socket that was handed over") })
+	dir := testkit.Directory(t)
+	r := runHanded(t, dir+"/used", testkit.HandOver(t, dir+"/unused", 0o600)).ready()
+	testkit.Until(t, "a warning of it", func() bool { return r.log.Has("nobody answers on a socket that was handed over") })
 	r.encrypts(r.client())
 }
 
@@ -77,8 +57,8 @@ func TestWhatIsNoListeningUnixSocketIsSaidAndLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = file.Close() }()
-	r := runHanded(t, directory(t)+"/s", file).ready()
-	if !r.log.has("is no socket to serve on") {
+	r := runHanded(t, testkit.Directory(t)+"/s", file).ready()
+	if !r.log.Has("is no socket to serve on") {
 		t.Errorf("it said nothing of /dev/null:\n%s", r.log)
 	}
 	r.encrypts(r.client())
@@ -87,8 +67,8 @@ func TestWhatIsNoListeningUnixSocketIsSaidAndLeft(t *testing.T) {
 func TestHandedOverSocketWhoseFileIsRemovedIsPutBack(t *testing.T) {
 	for name, early := range map[string]bool{"before the start": true, "while serving": false} {
 		t.Run(name, func(t *testing.T) {
-			path := directory(t) + "/s"
-			file := handOver(t, path, 0o600)
+			path := testkit.Directory(t) + "/s"
+			file := testkit.HandOver(t, path, 0o600)
 			remove := func() {
 				if err := os.Remove(path); err != nil {
 					t.Fatal(err)
@@ -100,34 +80,13 @@ func TestHandedOverSocketWhoseFileIsRemovedIsPutBack(t *testing.T) {
 			r := runHanded(t, path, file).serving()
 			if !early {
 				remove()
-				until(t, "the file is back", r.exists)
+				testkit.Until(t, "the file is back", r.exists)
 			}
 			r.serving()
 			r.encrypts(r.client())
-			if !r.log.has("restart its socket unit") {
+			if !r.log.Has("restart its socket unit") {
 				t.Errorf("it did not say to restart the socket unit:\n%s", r.log)
 			}
 		})
-	}
-}
-
-func TestHandedOverSocketIsThereForALaterConfiguration(t *testing.T) {
-	path := directory(t) + "/s"
-	file := handOver(t, path, 0o600)
-	h := newHanded([]*os.File{file}, (&logBook{}).logger())
-	defer h.close()
-	for range 2 { // taken out of the configuration, and put in again
-		l, err := h.take(path)
-		if err != nil || l == nil {
-			t.Fatalf("take: %v, %v", l, err)
-		}
-		if _, err := h.take(path); err == nil {
-			t.Error("one socket was taken twice")
-		}
-		_ = l.Close()
-		h.giveBack(path)
-	}
-	if got := h.unused(); len(got) != 1 || got[0] != path {
-		t.Errorf("unused is %q", got)
 	}
 }

@@ -21,6 +21,8 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsserver"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 // A hang is what does not return until it is released, which its test does.
@@ -37,7 +39,7 @@ func newHang(t testing.TB) *hang {
 	h.release = sync.OnceFunc(func() { h.on.Store(false); close(h.free) })
 	t.Cleanup(func() {
 		h.release()
-		until(t, "all that hung has returned", func() bool { return h.waiting.Load() == 0 })
+		testkit.Until(t, "all that hung has returned", func() bool { return h.waiting.Load() == 0 })
 	})
 	return h
 }
@@ -55,10 +57,13 @@ func (h *hang) here() {
 func (h *hang) hangingFiles() *files {
 	usual, hanging := usualFiles(), usualFiles()
 	hanging.read = func(path string) ([]byte, error) { h.here(); return usual.read(path) }
-	hanging.mkdir = func(path string, mode fs.FileMode) error { h.here(); return usual.mkdir(path, mode) }
-	hanging.chmod = func(path string, file fileID, mode fs.FileMode) error { h.here(); return usual.chmod(path, file, mode) }
-	hanging.remove = func(path string) error { h.here(); return usual.remove(path) }
-	hanging.lock = func(ctx context.Context, path string) (func(), error) { h.here(); return usual.lock(ctx, path) }
+	hanging.Mkdir = func(path string, mode fs.FileMode) error { h.here(); return usual.Mkdir(path, mode) }
+	hanging.Chmod = func(path string, file unixsocket.FileID, mode fs.FileMode) error {
+		h.here()
+		return usual.Chmod(path, file, mode)
+	}
+	hanging.Remove = func(path string) error { h.here(); return usual.Remove(path) }
+	hanging.Lock = func(ctx context.Context, path string) (func(), error) { h.here(); return usual.Lock(ctx, path) }
 	return &hanging
 }
 
@@ -78,7 +83,7 @@ func (p stuckProvider) Encrypt(context.Context, secret.Bytes) (keyring.Encrypted
 func one(t *testing.T, h *hang, timing timing, globals string) (p providerText, f *filed) {
 	t.Helper()
 	kms := kmstest.Start(t)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	p = providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
 	f = runFiled(t, filing{dir: dir, time: timing, files: h.hangingFiles()}, fileText(globals, p))
 	f.ready()
@@ -98,13 +103,13 @@ func TestEndHasABoundAndNamesWhatHangs(t *testing.T) {
 			h.on.Store(true)
 			c := f.client()
 			go func() { _, _ = c.Encrypt(context.Background(), &v2.EncryptRequest{Plaintext: []byte("k")}) }() // ends with the socket
-			until(f.t, "the call is there", func() bool { return h.waiting.Load() > 0 })
+			testkit.Until(f.t, "the call is there", func() bool { return h.waiting.Load() > 0 })
 		}, "calls of socket "},
 		"files of the socket": {func(_ *filed, h *hang) { h.on.Store(true) }, "the file of socket "},
 		"the file of --config": {func(f *filed, h *hang) {
 			h.on.Store(true)
 			f.Reload()
-			until(f.t, "the file is read", func() bool { return h.waiting.Load() > 0 })
+			testkit.Until(f.t, "the file is read", func() bool { return h.waiting.Load() > 0 })
 		}, "the file of socket "},
 		"checks": {func(f *filed, h *hang) {
 			h.on.Store(true)
@@ -117,11 +122,10 @@ func TestEndHasABoundAndNamesWhatHangs(t *testing.T) {
 		}, "a change of what is served"},
 		"a Close": {func(f *filed, h *hang) {
 			h.on.Store(true)
-			f.handed.mu.Lock()
-			go func() { h.here(); f.handed.mu.Unlock() }() // ends with the hang
-		}, "sockets that were handed over"},
+			f.work.Go(h.here)
+		}, "the health port"},
 	} {
-		for hurry, drain := range map[bool]time.Duration{false: 100 * time.Millisecond, true: 10 * patience} {
+		for hurry, drain := range map[bool]time.Duration{false: 100 * time.Millisecond, true: 10 * testkit.Patience} {
 			t.Run(name+map[bool]string{true: ", in a hurry"}[hurry], func(t *testing.T) {
 				t.Parallel()
 				h := newHang(t)
@@ -134,12 +138,12 @@ func TestEndHasABoundAndNamesWhatHangs(t *testing.T) {
 				if hurry {
 					cancel()
 				}
-				f.stopped(ctx, patience/2)
-				if lines := strings.Count(f.log.String(), "the process ends although this has not ended"); lines != 1 || !f.log.has(c.want) {
+				f.stopped(ctx, testkit.Patience/2)
+				if lines := strings.Count(f.log.String(), "the process ends although this has not ended"); lines != 1 || !f.log.Has(c.want) {
 					t.Errorf("%d lines name what hangs, want one with %q:\n%s", lines, c.want, f.log)
 				}
 				h.release()
-				until(t, "what hung ends", func() bool { return f.ending.hanging() == "" })
+				testkit.Until(t, "what hung ends", func() bool { return f.ending.hanging() == "" })
 			})
 		}
 	}
@@ -149,7 +153,7 @@ func TestFileThatHangsLeavesWhatIsServedAndIsReadAgainLater(t *testing.T) {
 	t.Parallel()
 	h := newHang(t)
 	timing := shortTiming()
-	timing.file, timing.poll = 50*time.Millisecond, 20*time.Millisecond
+	timing.File, timing.poll = 50*time.Millisecond, 20*time.Millisecond
 	p, f := one(t, h, timing, "")
 	h.on.Store(true)
 	f.waitFor("/readyz?verbose", http.StatusOK, `configuration not reloaded since .*: reading the configuration did not end within 50ms`)
@@ -162,9 +166,9 @@ func TestFileThatHangsLeavesWhatIsServedAndIsReadAgainLater(t *testing.T) {
 	f.encrypts(f.client())
 	p.epoch = 7
 	f.write(fileText("", p))
-	until(t, "several reads hang", func() bool { return h.waiting.Load() == 4 })
+	testkit.Until(t, "several reads hang", func() bool { return h.waiting.Load() == 4 })
 	h.release()
-	until(t, "the file is served", func() bool { return strings.Contains(newCaller(t, p.listen).keyID(), "7") })
+	testkit.Until(t, "the file is served", func() bool { return strings.Contains(newCaller(t, p.listen).keyID(), "7") })
 	f.waitFor("/readyz?verbose", http.StatusOK, `configuration .* loaded at`)
 	if n := strings.Count(f.log.String(), "configuration not reloaded"); n != 1 {
 		t.Errorf("said %d times, want once:\n%s", n, f.log)
@@ -175,9 +179,9 @@ func TestReloadGoesOnAfterTheDirectoriesOfSocketsHung(t *testing.T) {
 	t.Parallel()
 	h := newHang(t)
 	timing := shortTiming()
-	timing.file = 50 * time.Millisecond
+	timing.File = 50 * time.Millisecond
 	kms := kmstest.Start(t)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
 	usual, hanging := usualFiles(), usualFiles()
 	hanging.follow = func(path string) { h.here(); usual.follow(path) }
@@ -196,7 +200,7 @@ func TestSocketWhoseFileSystemHangsIsLookedAfterLater(t *testing.T) {
 	t.Parallel()
 	h := newHang(t)
 	timing := shortTiming()
-	timing.file = 50 * time.Millisecond
+	timing.File = 50 * time.Millisecond
 	p, f := one(t, h, timing, "")
 	h.on.Store(true)
 	f.must(os.Remove(p.listen))
@@ -205,7 +209,7 @@ func TestSocketWhoseFileSystemHangsIsLookedAfterLater(t *testing.T) {
 		t.Errorf("/livez: %d %s, want 200: a restart mends no file system", code, body)
 	}
 	h.release()
-	until(t, "the socket is back", func() bool { return ask(context.Background(), p.listen) == nil })
+	testkit.Until(t, "the socket is back", func() bool { return ask(context.Background(), p.listen) == nil })
 	f.encrypts(f.client())
 	f.ready()
 }
@@ -215,21 +219,21 @@ func TestStartWhoseSocketHangsNamesIt(t *testing.T) {
 	h := newHang(t)
 	h.on.Store(true)
 	timing := shortTiming()
-	timing.file = 50 * time.Millisecond
-	path := filepath.Join(directory(t), "s")
+	timing.File = 50 * time.Millisecond
+	path := filepath.Join(testkit.Directory(t), "s")
 	d := start(parse(t, []string{"--key=alias/k", "--region=us-west-2", "--listen=" + path, "--kms-endpoint=" + nowhere, "--health-port=127.0.0.1:0"}),
-		Options{Log: (&logBook{}).logger()}, timing, *h.hangingFiles())
+		Options{Log: (&testkit.LogBook{}).Logger()}, timing, *h.hangingFiles())
 	select {
 	case err := <-d.Failed():
 		if want := "listening on " + path + ": what was begun with the file did not end within 50ms"; !strings.Contains(err.Error(), want) {
 			t.Errorf("failed with %v, want %s", err, want)
 		}
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		t.Error("no failure")
 	}
 	h.release()
 	d.Shutdown(context.Background())
-	until(t, "no socket is left", func() bool { return !exists(path) })
+	testkit.Until(t, "no socket is left", func() bool { return !exists(path) })
 }
 
 // asked is an answering whose questions are answered by ask, in a bubble.
@@ -239,7 +243,7 @@ func asked(t *testing.T, ask func(context.Context) error) (a *answering, p *boun
 	a = &answering{pauses: p}
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	go a.watch(ctx, 5*time.Second, ask, (&logBook{}).logger())
+	go a.watch(ctx, 5*time.Second, ask, (&testkit.LogBook{}).Logger())
 	synctest.Wait()
 	return a, p
 }

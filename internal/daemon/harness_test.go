@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -23,10 +22,9 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
-
-// patience is how long a test waits for what should take moments.
-const patience = time.Minute
 
 func callerEnv() map[string]string {
 	c := kmstest.Credential()
@@ -39,66 +37,12 @@ func callerEnv() map[string]string {
 // shortTiming is usualTiming for tests that are not about time.
 func shortTiming() timing {
 	return timing{
-		holderWait: 300 * time.Millisecond, holderPoll: 10 * time.Millisecond, keep: 20 * time.Millisecond,
-		portRetry: 20 * time.Millisecond, answer: 20 * time.Millisecond, drain: 5 * time.Second, silence: 200 * time.Millisecond, rest: patience, file: patience,
+		Timing:     unixsocket.Timing{HolderPoll: 10 * time.Millisecond, Keep: 20 * time.Millisecond, File: testkit.Patience},
+		holderWait: 300 * time.Millisecond,
+		portRetry:  20 * time.Millisecond, answer: 20 * time.Millisecond, drain: 5 * time.Second, silence: 200 * time.Millisecond, rest: testkit.Patience,
 		settle: 10 * time.Millisecond, settleMost: 100 * time.Millisecond, poll: 10 * time.Second, missing: 300 * time.Millisecond,
 		retry: 100 * time.Millisecond, retryMost: 500 * time.Millisecond,
 	}
-}
-
-// until polls until something holds.
-func until(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, what)
-		}
-	}
-}
-
-// directory makes one whose name is short enough for sockets, and that every
-// user can enter.
-func directory(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "aep")
-	if err == nil {
-		err = os.Chmod(dir, 0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
-// A logBook is a log that a test can read while it is written.
-type logBook struct {
-	level slog.Level // above debug, which stands for the zero value
-
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBook) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBook) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
-
-func (b *logBook) has(s string) bool { return strings.Contains(b.String(), s) }
-
-func (b *logBook) logger() *slog.Logger {
-	level := b.level
-	if level == 0 {
-		level = slog.LevelDebug
-	}
-	return slog.New(slog.NewJSONHandler(b, &slog.HandlerOptions{Level: level}))
 }
 
 // A running daemon of a test, with the emulator as its KMS.
@@ -109,7 +53,7 @@ type running struct {
 	kms  *kmstest.Server // nil: no KMS listens
 	key  string
 	path string // of the first socket
-	log  *logBook
+	log  *testkit.LogBook
 	down sync.Once
 }
 
@@ -137,7 +81,7 @@ func run(t testing.TB, s setup) *running {
 		s.endpoint = s.kms.URL
 	}
 	if s.listen == "" {
-		s.listen = filepath.Join(directory(t), "kms.sock")
+		s.listen = filepath.Join(testkit.Directory(t), "kms.sock")
 	}
 	if s.time == (timing{}) {
 		s.time = shortTiming()
@@ -147,8 +91,8 @@ func run(t testing.TB, s setup) *running {
 		ops = *s.files
 	}
 	args := append([]string{"--key=" + key, "--listen=" + s.listen, "--kms-endpoint=" + s.endpoint, "--health-port=127.0.0.1:0"}, s.args...)
-	r := &running{t: t, kms: s.kms, key: key, path: s.listen, log: &logBook{}}
-	r.Daemon = start(parse(t, args), Options{Log: r.log.logger(), Version: "v1.2.3", Commit: "abc", GoVersion: "go1"}, s.time, ops)
+	r := &running{t: t, kms: s.kms, key: key, path: s.listen, log: &testkit.LogBook{}}
+	r.Daemon = start(parse(t, args), Options{Log: r.log.Logger(), Version: "v1.2.3", Commit: "abc", GoVersion: "go1"}, s.time, ops)
 	t.Cleanup(r.shutdown)
 	return r
 }
@@ -167,7 +111,7 @@ func (r *running) shutdown() { r.down.Do(func() { r.Shutdown(context.Background(
 
 // itself asks the first socket as the process itself does.
 func (r *running) itself() error {
-	return r.current.Load().providers[0].at.socket.ask(context.Background())
+	return r.current.Load().providers[0].at.ask(context.Background())
 }
 
 func (r *running) exists() bool { return exists(r.path) }
@@ -183,24 +127,24 @@ func exists(path string) bool {
 // serving waits until the sockets are there.
 func (r *running) serving() *running {
 	r.t.Helper()
-	until(r.t, "the socket is there", func() bool { return r.exists() && r.current.Load().providers[0].at.answers.Load() && r.itself() == nil })
+	testkit.Until(r.t, "the socket is there", func() bool { return r.exists() && r.current.Load().providers[0].at.answers.Load() && r.itself() == nil })
 	return r
 }
 
 // ready waits until the daemon says that it can encrypt.
 func (r *running) ready() *running {
 	r.t.Helper()
-	until(r.t, "/readyz is 200", func() bool { code, _ := r.get("/readyz"); return code == http.StatusOK })
+	testkit.Until(r.t, "/readyz is 200", func() bool { code, _ := r.get("/readyz"); return code == http.StatusOK })
 	return r
 }
 
 // client returns a KMS v2 client of the socket, which waits for it.
 func (r *running) client() v2.KeyManagementServiceClient {
 	r.t.Helper()
-	return v2.NewKeyManagementServiceClient(connect(r.t, r.path))
+	return v2.NewKeyManagementServiceClient(connectTo(r.t, r.path))
 }
 
-func connect(t testing.TB, path string) *grpc.ClientConn {
+func connectTo(t testing.TB, path string) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("unix:"+path,
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
@@ -215,8 +159,8 @@ func connect(t testing.TB, path string) *grpc.ClientConn {
 func (r *running) get(path string) (code int, body string) {
 	r.t.Helper()
 	var addr string
-	until(r.t, "the health port is served", func() bool { addr = r.HealthAddress(); return addr != "" })
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	testkit.Until(r.t, "the health port is served", func() bool { addr = r.HealthAddress(); return addr != "" })
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: testkit.Patience}
 	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://"+addr+path, http.NoBody)
 	if err != nil {
 		r.t.Fatal(err)
@@ -236,7 +180,7 @@ func (r *running) get(path string) (code int, body string) {
 // encrypts does one Encrypt and fails the test where that fails.
 func (r *running) encrypts(c v2.KeyManagementServiceClient) *v2.EncryptResponse {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	resp, err := c.Encrypt(ctx, &v2.EncryptRequest{Plaintext: bytes.Repeat([]byte("k"), 32), Uid: "u"})
 	if err != nil {
@@ -255,4 +199,15 @@ func (r *running) metric(series string) string {
 		}
 	}
 	return ""
+}
+
+// holder is the process that serves a socket.
+func holder(ctx context.Context, path string) (pid int, live bool) {
+	found, _ := unixsocket.LookAt(ctx, path)
+	return found.PID, found.Live
+}
+
+// lockFile is where the lock of a socket is.
+func lockFile(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".lock")
 }

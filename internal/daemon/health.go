@@ -13,8 +13,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/time/rate"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/accept"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 // httpServer serves health and metrics. It never keeps a socket from serving.
@@ -91,7 +93,7 @@ func (s *httpServer) run(ctx context.Context) {
 // serve serves a listener until ctx ends or the listener is broken.
 func (s *httpServer) serve(ctx context.Context, l net.Listener) {
 	s.setAddress(l.Addr().String())
-	gate := &httpGate{newPatientListener(l, s.daemon.files.accept, ctx.Done(), s.daemon.log.With("listener", "health port")), s.places}
+	gate := &httpGate{accept.Patiently(l, s.daemon.files.accept, ctx.Done(), s.daemon.log.With("listener", "health port")), s.places}
 	var broken error // set before the channel is closed
 	stopped := make(chan struct{})
 	go func() { // ends with the server, or as the listener breaks
@@ -194,8 +196,8 @@ func (s *served) readiness() (line string, ready bool) {
 	if !s.at.answers.Load() {
 		return prefix + "its socket is not served yet, since the start at " + stamp(s.at.began), false
 	}
-	if since, err := s.at.socket.problem(); err != nil {
-		return fmt.Sprintf("%sits %s since %s: %v", prefix, lossWords(err), stamp(since), err), false
+	if since, err := s.at.socket.Problem(); err != nil {
+		return fmt.Sprintf("%sits %s since %s: %v", prefix, unixsocket.LossWords(err), stamp(since), err), false
 	}
 	switch {
 	case h.CanEncrypt() && h.Suspect:

@@ -18,6 +18,7 @@ import (
 	"k8s.io/kms/apis/v2"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 // nowhere is an address that refuses connections.
@@ -27,7 +28,7 @@ const nowhere = "http://127.0.0.1:1"
 func (r *running) waitFor(path string, code int, pattern string) string {
 	r.t.Helper()
 	want := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(testkit.Patience); ; time.Sleep(5 * time.Millisecond) {
 		status, body := r.get(path)
 		if status == code && want.MatchString(body) {
 			return body
@@ -69,7 +70,7 @@ func TestLivenessAsksForNothingOfKMS(t *testing.T) {
 }
 
 func TestStartWithoutCredentialsRecoversByItself(t *testing.T) {
-	file := filepath.Join(directory(t), "credentials")
+	file := filepath.Join(testkit.Directory(t), "credentials")
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
@@ -106,10 +107,10 @@ func TestReadinessBeforeTheFirstAnswer(t *testing.T) {
 
 func TestReadinessTellsSinceWhenASocketIsNotServed(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(directory(t), "s")
+	path := filepath.Join(testkit.Directory(t), "s")
 	holding(t, path)
 	timing := shortTiming()
-	timing.holderWait = 10 * patience
+	timing.holderWait = 10 * testkit.Patience
 	before := time.Now().Truncate(time.Second)
 	r := run(t, setup{listen: path, time: timing})
 	line := r.waitFor("/readyz", http.StatusServiceUnavailable, `^provider 0: its socket is not served yet, since the start at [0-9TZ:-]{20}\n$`)
@@ -127,7 +128,7 @@ func TestReadinessTellsARefusalAndItsEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := run(t, setup{kms: s, args: []string{"--key=" + other, "--listen=" + filepath.Join(directory(t), "s")}}).ready()
+	r := run(t, setup{kms: s, args: []string{"--key=" + other, "--listen=" + filepath.Join(testkit.Directory(t), "s")}}).ready()
 	if err := s.DisableKey(r.key); err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +248,7 @@ func TestTakenHealthPortIsTriedAgainWhileSocketsServe(t *testing.T) {
 	}
 	defer func() { _ = l.Close() }()
 	r := run(t, setup{args: []string{"--health-port=" + l.Addr().String()}})
-	until(t, "the failure is logged", func() bool { return r.log.has("health and metrics cannot be served yet") })
+	testkit.Until(t, "the failure is logged", func() bool { return r.log.Has("health and metrics cannot be served yet") })
 	r.encrypts(r.client())
 	if got := r.HealthAddress(); got != "" {
 		t.Errorf("health is said to be served at %s, which is taken", got)
@@ -275,8 +276,8 @@ func TestHealthAnswersAtOnceWhileKMSHangs(t *testing.T) {
 	for range 64 {
 		callers.Go(func() { _, _ = c.Encrypt(ctx, &v2.EncryptRequest{Plaintext: []byte("k")}) })
 	}
-	until(t, "many calls hang", func() bool { return s.Calls("Encrypt") > 64 })
-	const atOnce = patience / 4 // what hangs does so for ten minutes
+	testkit.Until(t, "many calls hang", func() bool { return s.Calls("Encrypt") > 64 })
+	const atOnce = testkit.Patience / 4 // what hangs does so for ten minutes
 	for _, path := range []string{"/livez", "/healthz", "/readyz", "/readyz/0", "/metrics"} {
 		began := time.Now()
 		code, _ := r.get(path)
@@ -297,7 +298,7 @@ func TestLivenessFailsWhenTheProcessDoesNotAnswer(t *testing.T) {
 	want := regexp.QuoteMeta("provider 0 does not answer on its socket: asking " + r.path + " for its version: ")
 	r.waitFor("/livez", http.StatusInternalServerError, "^"+want)
 	r.waitFor("/healthz", http.StatusInternalServerError, "^"+want)
-	until(t, "it is logged", func() bool { return r.log.has("this process does not answer on its own socket") })
+	testkit.Until(t, "it is logged", func() bool { return r.log.Has("this process does not answer on its own socket") })
 	time.Sleep(10 * shortTiming().answer) // more questions
 	if n := strings.Count(r.log.String(), "does not answer on its own"); n != 1 {
 		t.Errorf("logged %d times, want once", n)
@@ -313,7 +314,7 @@ func TestSilenceIsBelievedAfterThreeQuestionsRunning(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var asked atomic.Int64
-		go a.watch(ctx, 5*time.Second, func(context.Context) error { return answers[asked.Add(1)-1] }, (&logBook{}).logger())
+		go a.watch(ctx, 5*time.Second, func(context.Context) error { return answers[asked.Add(1)-1] }, (&testkit.LogBook{}).Logger())
 		time.Sleep(time.Second)
 		for i, want := range believed {
 			time.Sleep(5 * time.Second)
@@ -331,7 +332,7 @@ func TestSilenceIsBelievedAfterThreeQuestionsRunning(t *testing.T) {
 func TestSocketOfAnyNameIsAsked(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"a%20b", "a b", "a#b?c", "ü"} {
-		path := filepath.Join(directory(t), name)
+		path := filepath.Join(testkit.Directory(t), name)
 		r := run(t, setup{listen: path}).ready()
 		if err := ask(context.Background(), path); err != nil {
 			t.Errorf("%s: %v", name, err)

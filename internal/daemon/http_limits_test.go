@@ -16,6 +16,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 // connects opens a connection to the health port from an address of this machine.
@@ -32,7 +34,7 @@ func (r *running) connects(from string) net.Conn {
 
 // asks asks for a path on a connection, and returns why there is no answer.
 func asks(conn net.Conn, path string) error {
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	_ = conn.SetDeadline(time.Now().Add(testkit.Patience))
 	if _, err := conn.Write([]byte("GET " + path + " HTTP/1.1\r\nHost: h\r\n\r\n")); err != nil {
 		return err
 	}
@@ -133,7 +135,7 @@ func TestProbesAreAnsweredBesideAFlood(t *testing.T) {
 			r := run(t, setup{}).ready()
 			stop := r.flood(addresses)
 			defer stop()
-			until(t, "the flood has used up its share", func() bool { return r.http.places.strangers.count() >= strangerPlaces/4 })
+			testkit.Until(t, "the flood has used up its share", func() bool { return r.http.places.strangers.count() >= strangerPlaces/4 })
 			for i := range 20 {
 				if err := asks(r.connects("127.0.0.1"), "/livez"); err != nil {
 					t.Fatalf("probe %d: %v", i, err)
@@ -305,7 +307,7 @@ func TestHealthPortForgetsClosedConnections(t *testing.T) {
 	for range 3 * maxHealthConnections {
 		_ = r.keptAlive().Close()
 	}
-	until(t, "closed connections are forgotten", func() bool { return r.http.places.count() == 1 })
+	testkit.Until(t, "closed connections are forgotten", func() bool { return r.http.places.count() == 1 })
 	if !open(first) {
 		t.Error("an open connection went for others that had gone")
 	}

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 // asking is shortTiming with keys that are asked all the time.
@@ -39,7 +40,7 @@ func newClientOf(t *testing.T, kms *kmstest.Server) *awskms.Client {
 	t.Helper()
 	conns := awskms.NewConnections()
 	t.Cleanup(conns.Close)
-	c := awskms.New(awskms.Options{Connections: conns, Timeout: patience, Region: kmstest.Region, Endpoint: kms.URL})
+	c := awskms.New(awskms.Options{Connections: conns, Timeout: testkit.Patience, Region: kmstest.Region, Endpoint: kms.URL})
 	t.Cleanup(c.Close)
 	return c
 }
@@ -110,7 +111,7 @@ func TestTroubleOfAReadKeyIsNamedWithoutTraffic(t *testing.T) {
 				if st, err := r.client().Status(context.Background(), &v2.StatusRequest{}); err != nil || st.Healthz != "ok" {
 					t.Errorf("Status %v, %v, want ok", st, err)
 				}
-				if kms.Calls("Encrypt") == 0 || r.log.has("Encrypt with "+reads) {
+				if kms.Calls("Encrypt") == 0 || r.log.Has("Encrypt with "+reads) {
 					t.Error("a read key was encrypted with")
 				}
 			})
@@ -127,8 +128,8 @@ func TestEarlierKeysOfAnAliasAreCountedUnderItsName(t *testing.T) {
 		t.Fatal(err)
 	}
 	direct := newClientOf(t, kms)
-	r := run(t, setup{kms: kms, args: []string{"--key=" + name, "--listen=" + directory(t) + "/s"}, time: asking()}).ready()
-	client := v2.NewKeyManagementServiceClient(connect(t, r.current.Load().providers[1].at.path))
+	r := run(t, setup{kms: kms, args: []string{"--key=" + name, "--listen=" + testkit.Directory(t) + "/s"}, time: asking()}).ready()
+	client := v2.NewKeyManagementServiceClient(connectTo(t, r.current.Load().providers[1].at.path))
 	for range 3 {
 		other := createKey(t, kms)
 		sealed, err := direct.Encrypt(t.Context(), other, []byte("seed"))
@@ -143,7 +144,7 @@ func TestEarlierKeysOfAnAliasAreCountedUnderItsName(t *testing.T) {
 		}
 	}
 	refused := `aws_encryption_provider_key_health{key="` + name + `",provider="1",state="refused",use="earlier"}`
-	until(t, "three are refused", func() bool { return r.metric(refused) == "3" })
+	testkit.Until(t, "three are refused", func() bool { return r.metric(refused) == "3" })
 	_, body := r.get("/metrics")
 	if n := len(regexp.MustCompile(`(?m)^aws_encryption_provider_key_health\{[^}]*provider="1"`).FindAllString(body, -1)); n != 2*len(evidence.KeyStates()) {
 		t.Errorf("%d series of the provider's keys, want those of two uses", n)

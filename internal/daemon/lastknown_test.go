@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 	"sigs.k8s.io/aws-encryption-provider/internal/lastknown"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 // Only what names another key, or the same key called in another way, makes what
@@ -49,7 +50,7 @@ func TestDigestTellsConfigurationsApart(t *testing.T) {
 func TestWhatIsKeptComesBack(t *testing.T) {
 	t.Parallel()
 	d := &Daemon{log: slog.New(slog.DiscardHandler)}
-	p := config.Provider{Name: "0", Listen: directory(t) + "/s"}
+	p := config.Provider{Name: "0", Listen: testkit.Directory(t) + "/s"}
 	now := time.Now()
 	want := keyring.Known{
 		KeyID: "k?material=m", KeyARN: "k", Material: "m", Left: []string{"l"}, LastOK: now.Add(-time.Second),
@@ -79,7 +80,7 @@ func TestWhatIsKeptComesBack(t *testing.T) {
 func TestWhatIsKnownFollowsItsProvider(t *testing.T) {
 	t.Parallel()
 	kms := kmstest.Start(t)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	first := providerText{name: "first", listen: dir + "/1", keys: []string{keyText(kms, createKey(t, kms))}}
 	second := providerText{name: "second", listen: dir + "/2", keys: []string{keyText(kms, createKey(t, kms))}}
 	f := runFiled(t, filing{dir: dir}, fileText("", first, second))
@@ -98,9 +99,9 @@ func TestWhatIsKnownFollowsItsProvider(t *testing.T) {
 	first.epoch = 1 // so that it is told, and kept, at once
 	f.loads(fileText("", first, second))
 	keeps("3", newCaller(t, dir+"/3").keyID())
-	until(t, "the place before is empty", func() bool { return !exists(lastknown.Beside(dir + "/1")) })
+	testkit.Until(t, "the place before is empty", func() bool { return !exists(lastknown.Beside(dir + "/1")) })
 	f.loads(fileText("", first))
-	until(t, "what the provider knew is gone", func() bool { return !exists(lastknown.Beside(dir + "/2")) })
+	testkit.Until(t, "what the provider knew is gone", func() bool { return !exists(lastknown.Beside(dir + "/2")) })
 	f.shutdown()
 	if !exists(lastknown.Beside(dir + "/3")) {
 		t.Error("what is known is gone with the process")

@@ -32,7 +32,7 @@ func emulator(t testing.TB, fault kmsemulator.FaultKind) *kmstest.Server {
 func used(t *testing.T) *running {
 	t.Helper()
 	r := run(t, setup{}).ready()
-	conn := connect(t, r.path)
+	conn := connectTo(t, r.path)
 	v1, c := v1beta1.NewKeyManagementServiceClient(conn), v2.NewKeyManagementServiceClient(conn)
 	ctx := context.Background()
 	sealed := r.encrypts(c)

@@ -28,7 +28,7 @@ func (e *socketError) Unwrap() error { return e.err }
 // claimLater tries again to have a socket that could not be had, until it can or ctx
 // ends. It reports whether the socket is claimed.
 func (e *endpoint) claimLater(ctx context.Context, err error, settled func()) bool {
-	since, pause, t := time.Now(), time.Duration(0), e.socket.time
+	since, pause, t := time.Now(), time.Duration(0), e.time
 	for first := true; ctx.Err() == nil; first = false {
 		e.miss(err, since)
 		if first {
@@ -42,7 +42,7 @@ func (e *endpoint) claimLater(ctx context.Context, err error, settled func()) bo
 			pause = 0
 		case <-time.After(pause):
 		}
-		if err = e.socket.claim(ctx, 0); err == nil {
+		if err = e.socket.Claim(ctx, 0); err == nil {
 			e.missing.Store(nil)
 			e.log.Info("the socket could be had at last", "missing_since", stamp(since))
 			return true

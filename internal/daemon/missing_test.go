@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 // An obstacle keeps a process from a socket, until it is taken away.
@@ -26,7 +28,7 @@ func obstacles() map[string]func(t *testing.T, dir string) obstacle {
 		"another process serves it": func(t *testing.T, dir string) obstacle {
 			t.Helper()
 			held := holding(t, dir+"/held")
-			return obstacle{dir + "/held", fmt.Sprintf("the process with pid %d serves it", held.pid()), held.leave}
+			return obstacle{dir + "/held", fmt.Sprintf("the process with pid %d serves it", held.PID()), held.Leave}
 		},
 		"its directory cannot be made": func(t *testing.T, dir string) obstacle {
 			t.Helper()
@@ -66,7 +68,7 @@ type halved struct {
 func newHalved(t *testing.T, meet func(t *testing.T, dir string) obstacle, start func(first, second providerText) string) *halved {
 	t.Helper()
 	kms := kmstest.Start(t)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	h := &halved{obstacle: meet(t, dir)}
 	h.first = providerText{name: "first", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
 	h.second = providerText{name: "second", listen: h.obstacle.path, keys: h.first.keys}
@@ -99,7 +101,7 @@ func (h *halved) serves() {
 	h.t.Helper()
 	select {
 	case <-h.Serving():
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		h.t.Fatalf("it does not say that it serves:\n%s", h.log)
 	}
 }
@@ -116,7 +118,7 @@ func (h *halved) says(what, text string, wants ...string) {
 func (h *halved) metrics(want map[string]string) {
 	h.t.Helper()
 	for series, value := range want {
-		until(h.t, series+" is "+value, func() bool { return h.metric(series) == value })
+		testkit.Until(h.t, series+" is "+value, func() bool { return h.metric(series) == value })
 	}
 }
 
@@ -178,16 +180,16 @@ func TestSocketThatCannotBeHadAtAReloadLeavesTheOtherServed(t *testing.T) {
 
 // runMissing starts a daemon whose second socket is held, with a pause between tries
 // that no test outlasts.
-func runMissing(t *testing.T) (*halved, *process) {
+func runMissing(t *testing.T) (*halved, *testkit.Process) {
 	t.Helper()
 	kms := kmstest.Start(t)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	held := holding(t, dir+"/held")
 	h := &halved{}
 	h.first = providerText{name: "first", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
 	h.second = providerText{name: "second", listen: dir + "/held", keys: h.first.keys}
 	timing := shortTiming()
-	timing.retry, timing.retryMost = 10*patience, 10*patience
+	timing.retry, timing.retryMost = 10*testkit.Patience, 10*testkit.Patience
 	h.filed = runFiled(t, filing{dir: dir, time: timing}, fileText("", h.first, h.second))
 	h.serves()
 	return h, held
@@ -196,7 +198,7 @@ func runMissing(t *testing.T) (*halved, *process) {
 func TestMissingSocketIsTriedAtOnceAfterAReload(t *testing.T) {
 	t.Parallel()
 	h, held := runMissing(t)
-	held.leave()
+	held.Leave()
 	h.loads(fileText("kmsTimeout: 9s\n", h.first, h.second))
 	newCaller(t, h.second.listen).seals()
 	h.ready()
@@ -209,8 +211,8 @@ func TestMissingSocketThatIsTakenOutIsNotMissed(t *testing.T) {
 	h.settled()
 	h.ready()
 	h.metrics(map[string]string{servedFirst: "1", servedSecond: ""})
-	if pid, live := holder(context.Background(), h.second.listen); !live || pid != held.pid() {
-		t.Errorf("holder is %d (%t), want still %d", pid, live, held.pid())
+	if pid, live := holder(context.Background(), h.second.listen); !live || pid != held.PID() {
+		t.Errorf("holder is %d (%t), want still %d", pid, live, held.PID())
 	}
 }
 
@@ -231,20 +233,20 @@ func TestReloadThatLeavesOnlyMissingSocketsIsNotDone(t *testing.T) {
 func TestMissingSocketWhoseFileSystemHungIsTaken(t *testing.T) {
 	t.Parallel()
 	kms := kmstest.Start(t)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	h := &halved{}
 	h.first = providerText{name: "first", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
 	h.second = providerText{name: "second", listen: dir + "/hangs", keys: h.first.keys}
 	free := make(chan struct{})
 	ops := usualFiles()
-	ops.listen = func(ctx context.Context, path string, mode uint32) (*net.UnixListener, error) {
+	ops.Listen = func(ctx context.Context, path string, mode uint32) (*net.UnixListener, error) {
 		if path == h.second.listen {
 			<-free
 		}
-		return listenUnix(ctx, path, mode)
+		return unixsocket.System().Listen(ctx, path, mode)
 	}
 	timing := shortTiming()
-	timing.file = 50 * time.Millisecond
+	timing.File = 50 * time.Millisecond
 	h.filed = runFiled(t, filing{dir: dir, time: timing, files: &ops}, fileText("", h.first, h.second))
 	h.waitFor("/readyz/second", http.StatusServiceUnavailable, "KMS0602: .* did not end within 50ms")
 	h.serves()

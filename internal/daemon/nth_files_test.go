@@ -10,6 +10,9 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 // Each operation on files fails in turn, until a reload passes untouched: one in
@@ -25,7 +28,7 @@ func TestNthOperationOnFilesFailsAmidAReload(t *testing.T) {
 				for passed := false; !passed; n += every {
 					t.Run(fmt.Sprint(n), func(t *testing.T) {
 						ops := &failingFiles{}
-						k := newNthCase(t, story, patience, ops)
+						k := newNthCase(t, story, testkit.Patience, ops)
 						k.tell(func() blow { return ops.inject(n, forGood) })
 						passed = ops.hits.Load() == 0
 					})
@@ -88,47 +91,47 @@ func (f *failingFiles) files() *files {
 		}
 		return usual.read(path)
 	}
-	failing.mkdir = func(path string, mode fs.FileMode) error {
+	failing.Mkdir = func(path string, mode fs.FileMode) error {
 		if err := f.next(); err != nil {
 			return err
 		}
-		return usual.mkdir(path, mode)
+		return usual.Mkdir(path, mode)
 	}
-	failing.lock = func(ctx context.Context, path string) (func(), error) {
+	failing.Lock = func(ctx context.Context, path string) (func(), error) {
 		if err := f.next(); err != nil {
 			return nil, err
 		}
-		return usual.lock(ctx, path)
+		return usual.Lock(ctx, path)
 	}
-	failing.listen = func(ctx context.Context, path string, mode uint32) (*net.UnixListener, error) {
+	failing.Listen = func(ctx context.Context, path string, mode uint32) (*net.UnixListener, error) {
 		if err := f.next(); err != nil {
 			return nil, err
 		}
-		return usual.listen(ctx, path, mode)
+		return usual.Listen(ctx, path, mode)
 	}
-	failing.chown = func(path string, file fileID, gid int) error {
+	failing.Chown = func(path string, file unixsocket.FileID, gid int) error {
 		if err := f.next(); err != nil {
 			return err
 		}
-		return usual.chown(path, file, gid)
+		return usual.Chown(path, file, gid)
 	}
-	failing.chmod = func(path string, file fileID, mode fs.FileMode) error {
+	failing.Chmod = func(path string, file unixsocket.FileID, mode fs.FileMode) error {
 		if err := f.next(); err != nil {
 			return err
 		}
-		return usual.chmod(path, file, mode)
+		return usual.Chmod(path, file, mode)
 	}
-	failing.secure = func(dir string, mode fs.FileMode) error {
+	failing.Secure = func(dir string, mode fs.FileMode) error {
 		if err := f.next(); err != nil {
 			return err
 		}
-		return usual.secure(dir, mode)
+		return usual.Secure(dir, mode)
 	}
-	failing.remove = func(path string) error {
+	failing.Remove = func(path string) error {
 		if err := f.next(); err != nil {
 			return err
 		}
-		return usual.remove(path)
+		return usual.Remove(path)
 	}
 	return &failing
 }

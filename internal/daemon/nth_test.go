@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 // An nthStory is a reload in which something fails.
@@ -67,7 +68,7 @@ func newNthCase(t *testing.T, story nthStory, timeout time.Duration, ops *failin
 	t.Helper()
 	kms := kmstest.Start(t, kmsemulator.Options{Credentials: []kmsemulator.Credential{kmstest.Credential()}, PropagationDelay: 300 * time.Millisecond})
 	k := &nthCase{story: story, kms: kms, a: createKey(t, kms), b: createKey(t, kms), c: createKey(t, kms), ops: ops, told: [][]string{nil}}
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	k.shared, k.same, k.gone, k.come = dir+"/s", dir+"/same", dir+"/gone", dir+"/new/come"
 	name := k.b
 	if story.alias {
@@ -106,13 +107,13 @@ func (k *nthCase) tell(inject func() blow) {
 		k.story.amid(k)
 	}
 	k.write(k.second)
-	until(k.t, "the file is loaded, or the fault has struck", func() bool { return k.serves(k.second) || fault.struck() })
+	testkit.Until(k.t, "the file is loaded, or the fault has struck", func() bool { return k.serves(k.second) || fault.struck() })
 	if k.story.restart {
 		k.restart()
 	}
 	goesOn := time.Now().Add(300 * time.Millisecond)
-	until(k.t, "the file is loaded, or what was served goes on", func() bool { return k.serves(k.second) || time.Now().After(goesOn) })
-	until(k.t, "sockets are those of what is served", func() bool { // an attempt may be at work just now
+	testkit.Until(k.t, "the file is loaded, or what was served goes on", func() bool { return k.serves(k.second) || time.Now().After(goesOn) })
+	testkit.Until(k.t, "sockets are those of what is served", func() bool { // an attempt may be at work just now
 		return k.serves(k.second) || exists(k.gone) && (fault.litter || !exists(k.come) && k.modes(0o600))
 	})
 	if fault.surely && !k.story.restart && k.serves(k.second) {
@@ -130,7 +131,7 @@ func (k *nthCase) tell(inject func() blow) {
 
 // modes says whether the sockets of both files have a mode.
 func (k *nthCase) modes(want fs.FileMode) bool {
-	return permissions(k.t, k.shared) == want && permissions(k.t, k.same) == want
+	return testkit.Permissions(k.t, k.shared) == want && testkit.Permissions(k.t, k.same) == want
 }
 
 func (k *nthCase) serves(text string) bool { return k.current.Load().cfg.Hash == hashOf(text) }
@@ -145,7 +146,7 @@ func (k *nthCase) watch() (stop func()) {
 		for ctx.Err() == nil {
 			process, old := k.process(), k.daemon()
 			excused := old.current.Load().cfg.Hash != hashOf(k.first)
-			limited, cancel := context.WithTimeout(ctx, patience)
+			limited, cancel := context.WithTimeout(ctx, testkit.Patience)
 			st, err := c.kms.Status(limited, &v2.StatusRequest{})
 			if err == nil {
 				k.note(process, st.KeyId)
@@ -215,7 +216,7 @@ func (k *nthCase) restart() {
 		case err := <-k.Failed():
 			k.t.Logf("the process ends: %v", err)
 			k.ops.tired() // the supervisor waits, and something mends the machine
-		case <-time.After(patience):
+		case <-time.After(testkit.Patience):
 			k.t.Fatalf("neither serving nor failed:\n%s", k.log)
 		}
 	}
@@ -261,7 +262,7 @@ func (k *nthCase) judge(by string) {
 	if !exists(k.come) || exists(lockFile(k.come)) || !k.modes(0o660) {
 		k.t.Errorf("not all of the new file's sockets are there, with their mode")
 	}
-	if exists(k.gone) && !k.log.has("socket file cannot be removed") {
+	if exists(k.gone) && !k.log.Has("socket file cannot be removed") {
 		k.t.Error("the socket that is gone is still there")
 	}
 }
@@ -279,8 +280,8 @@ func nthFaults() []nthFault {
 	denied := kmsemulator.Fault{Kind: kmsemulator.Error, Code: "AccessDeniedException", Message: "User: arn:aws:iam::111122223333:user/tester is not authorized"}
 	return []nthFault{
 		{"hang", kmsemulator.Fault{Kind: kmsemulator.Hang}, nthStories()[:2], 3, 3 * time.Second},
-		{"reset", kmsemulator.Fault{Kind: kmsemulator.Reset}, nthStories(), 5, patience},
-		{"denied", denied, nthStories(), 5, patience},
+		{"reset", kmsemulator.Fault{Kind: kmsemulator.Reset}, nthStories(), 5, testkit.Patience},
+		{"denied", denied, nthStories(), 5, testkit.Patience},
 	}
 }
 

@@ -2,12 +2,14 @@ package daemon
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 // stranger is a uid other than this process's where that can be had.
@@ -36,9 +38,9 @@ func TestAllowUIDDecidesByTheCallersUser(t *testing.T) {
 					own += strconv.FormatBool(allowed)
 				}
 				r := run(t, setup{listen: own, args: []string{"--allow-uid=1", "--allow-uid=" + strconv.Itoa(uid), "--socket-mode=0666"}}).serving()
-				p := another(t, role{Do: "connect", Path: r.path}, stranger())
-				p.ask("open")
-				said := p.line()
+				p := testkit.Another(t, role{Do: "connect", Path: r.path}, stranger())
+				p.Ask("open")
+				said := p.Line()
 				if in := said == "in"; in != allowed {
 					t.Errorf("uid %d, with %d allowed: %q, want let in: %t", stranger(), uid, said, allowed)
 				}
@@ -48,8 +50,8 @@ func TestAllowUIDDecidesByTheCallersUser(t *testing.T) {
 				want := ""
 				if !allowed {
 					want = "1"
-					line := fmt.Sprintf(`"peer_uid":%d,"peer_pid":%d`, stranger(), p.pid())
-					if !r.log.has(line) || !r.log.has("--allow-uid") {
+					line := fmt.Sprintf(`"peer_uid":%d,"peer_pid":%d`, stranger(), p.PID())
+					if !r.log.Has(line) || !r.log.Has("--allow-uid") {
 						t.Errorf("the log does not say who was refused and why; want %s:\n%s", line, r.log)
 					}
 				}
@@ -64,20 +66,20 @@ func TestAllowUIDDecidesByTheCallersUser(t *testing.T) {
 func TestWithoutAllowUIDTheFileDecides(t *testing.T) {
 	t.Parallel()
 	r := run(t, setup{args: []string{"--socket-mode=0666"}}).serving()
-	another(t, role{Do: "connect", Path: r.path}, stranger()).expect("open", "in")
+	testkit.Another(t, role{Do: "connect", Path: r.path}, stranger()).Expect("open", "in")
 }
 
 func TestConnectionsAreBounded(t *testing.T) {
 	t.Parallel()
 	r := run(t, setup{}).ready()
-	p := another(t, role{Do: "connect", Path: r.path}, os.Getuid())
+	p := testkit.Another(t, role{Do: "connect", Path: r.path}, os.Getuid())
 	for range 256 {
-		p.expect("open", "in")
+		p.Expect("open", "in")
 	}
 	for range 2 {
-		p.ask("open")
-		if said := p.line(); !strings.HasPrefix(said, "error: ") {
-			t.Fatalf("connection %d: %q, want it closed", maxConnections+1, said)
+		p.Ask("open")
+		if said := p.Line(); !strings.HasPrefix(said, "error: ") {
+			t.Fatalf("connection %d: %q, want it closed", unixsocket.MaxConnections+1, said)
 		}
 	}
 	if got := r.metric(rejected("limit")); got != "2" {
@@ -92,30 +94,30 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if err := os.Remove(r.path); err != nil { // a new listener knows of the old one's connections
 		t.Fatal(err)
 	}
-	until(t, "the socket is back", func() bool { return r.itself() == nil && r.exists() })
-	p.ask("open")
-	if said := p.line(); !strings.HasPrefix(said, "error: ") {
-		t.Errorf("connection %d to the socket that was put back: %q, want it closed", maxConnections+1, said)
+	testkit.Until(t, "the socket is back", func() bool { return r.itself() == nil && r.exists() })
+	p.Ask("open")
+	if said := p.Line(); !strings.HasPrefix(said, "error: ") {
+		t.Errorf("connection %d to the socket that was put back: %q, want it closed", unixsocket.MaxConnections+1, said)
 	}
-	p.expect("close", "closed")
-	until(t, "one that is closed makes room", func() bool { p.ask("open"); return p.line() == "in" })
-	p.ask("open")
-	if said := p.line(); !strings.HasPrefix(said, "error: ") {
+	p.Expect("close", "closed")
+	testkit.Until(t, "one that is closed makes room", func() bool { p.Ask("open"); return p.Line() == "in" })
+	p.Ask("open")
+	if said := p.Line(); !strings.HasPrefix(said, "error: ") {
 		t.Errorf("a second one after one was closed: %q, want it closed", said)
 	}
-	p.kill()
-	until(t, "a caller that died makes room", func() bool { return r.current.Load().providers[0].at.conns.count() == 0 })
+	p.Kill()
+	testkit.Until(t, "a caller that died makes room", func() bool { return r.current.Load().providers[0].at.conns.Count() == 0 })
 }
 
 func TestConnectionsAreBoundedOfEachSocketAlone(t *testing.T) {
 	t.Parallel()
-	other := filepath.Join(directory(t), "s")
+	other := filepath.Join(testkit.Directory(t), "s")
 	r := run(t, setup{args: []string{"--key=alias/other", "--listen=" + other}}).serving()
-	p := another(t, role{Do: "connect", Path: r.path}, os.Getuid())
-	for range maxConnections {
-		p.expect("open", "in")
+	p := testkit.Another(t, role{Do: "connect", Path: r.path}, os.Getuid())
+	for range unixsocket.MaxConnections {
+		p.Expect("open", "in")
 	}
-	another(t, role{Do: "connect", Path: other}, os.Getuid()).expect("open", "in")
+	testkit.Another(t, role{Do: "connect", Path: other}, os.Getuid()).Expect("open", "in")
 }
 
 // The pid of another process can be this one's: in another pid namespace, or after
@@ -130,42 +132,5 @@ func TestPidLetsNobodyIn(t *testing.T) {
 	}
 	if err := r.itself(); err != nil {
 		t.Errorf("the process itself: %v, want it let in", err)
-	}
-}
-
-func TestNameOfTheProcessItselfIsGoodForOneConnection(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(directory(t), "s")
-	s := mustClaim(t, path)
-	i := newItself()
-	conn, err := i.dial(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted, err := s.current().Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = accepted.Close() }()
-	name := accepted.RemoteAddr().String()
-	if l, err := net.Listen("unix", name); err == nil {
-		_ = l.Close()
-		t.Error("somebody else can bind the name of an open connection")
-	}
-	if !i.is(accepted) || i.is(accepted) {
-		t.Error("the name is not recognised, or more than once")
-	}
-	_ = conn.Close()
-	later, err := i.dial(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	unused := later.LocalAddr().String()
-	_ = later.Close()
-	if i.forget(unused) || len(i.names) > 0 {
-		t.Error("the name of a closed connection is still known")
-	}
-	if _, err := i.dial(t.Context(), path+"-none"); err == nil || len(i.names) > 0 {
-		t.Errorf("a dial that fails: %v, and %d names are known; want an error and none", err, len(i.names))
 	}
 }

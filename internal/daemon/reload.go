@@ -10,7 +10,9 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/filewatch"
 	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 // A reloader makes the process serve what the file of --config says.
@@ -21,7 +23,7 @@ type reloader struct {
 	state  atomic.Pointer[fileState]
 
 	// Of run's own goroutine.
-	watch   *watch
+	watch   *filewatch.Watch
 	reads   *bounded.Lane // of the file, whose file system may hang
 	last    attempt
 	missing time.Time // since when the file is away; zero: it is there
@@ -67,41 +69,45 @@ func (r *reloader) metrics() metrics.Reload {
 
 // run loads the file whenever it changes, until ctx ends.
 func (r *reloader) run(ctx context.Context) {
-	r.watch = newWatch(r.source.Path(), r.daemon.time, r.daemon.files, r.daemon.log)
+	t := r.daemon.time
+	r.watch = filewatch.New(filewatch.Options{
+		Path: r.source.Path(), Timing: filewatch.Timing{Settle: t.settle, SettleMost: t.settleMost, Poll: t.poll},
+		Notify: r.daemon.files.notify, Log: r.daemon.log,
+	})
 	for ctx.Err() == nil {
 		r.look(ctx)
-		if r.watch.wait(ctx, r.due(), r.asked, r.reads.Ended()) {
+		if r.watch.Wait(ctx, r.due(), r.asked, r.reads.Ended()) {
 			r.forced = true
 		}
 	}
-	r.watch.close()
+	r.watch.Close()
 }
 
 // read follows the watch and then reads the file. Where that hangs it is left
 // behind, and the watch with it.
 func (r *reloader) read(ctx context.Context) ([]byte, error) {
-	limited, cancel := context.WithTimeout(ctx, r.daemon.time.file)
+	limited, cancel := context.WithTimeout(ctx, r.daemon.time.File)
 	defer cancel()
 	w, path, read := r.watch, r.source.Path(), r.daemon.files.read
 	data, err := bounded.DoIn(limited, r.reads, func(context.Context) ([]byte, error) {
-		defer w.leave()
-		w.follow()
+		defer w.Leave()
+		w.Follow()
 		return read(path)
 	})
 	if _, hangs := errors.AsType[*bounded.AbandonedError](err); !hangs {
-		w.takeBack()
+		w.TakeBack()
 		return data, err
 	}
 	if !errors.Is(err, bounded.ErrHeldBack) {
-		w.leave()
-		r.watch = w.another()
+		w.Leave()
+		r.watch = w.Another()
 	}
-	return nil, &hungError{what: "reading the configuration", limit: r.daemon.time.file}
+	return nil, &unixsocket.HungError{What: "reading the configuration", Limit: r.daemon.time.File}
 }
 
 // due is when to look again, whatever is noticed.
 func (r *reloader) due() time.Duration {
-	_, hangs := errors.AsType[*hungError](r.state.Load().err)
+	_, hangs := errors.AsType[*unixsocket.HungError](r.state.Load().err)
 	switch {
 	case hangs:
 		return r.daemon.time.poll / 2

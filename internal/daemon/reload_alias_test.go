@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 // Each reload makes the alias's key again, and meets an answer of KMS from before
@@ -22,7 +23,7 @@ func TestReloadsDoNotLeadAMovedAliasBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	other := providerText{name: "other", listen: dir + "/other", keys: []string{keyText(kms, a)}}
 	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, alias)}}
 	f := runFiled(t, filing{dir: dir}, fileText("", other, p))

@@ -8,6 +8,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 func TestShutdownAmidAReloadLeavesNoSocket(t *testing.T) {
@@ -15,7 +16,7 @@ func TestShutdownAmidAReloadLeavesNoSocket(t *testing.T) {
 	kms := kmstest.Start(t)
 	key := createKey(t, kms)
 	for i := range 30 {
-		dir := directory(t)
+		dir := testkit.Directory(t)
 		p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, key)}}
 		timing := shortTiming()
 		timing.settle = time.Millisecond
@@ -38,16 +39,16 @@ func TestShutdownGivesUpAReloadThatHangs(t *testing.T) {
 	well, ill := kmstest.Start(t), kmstest.Start(t)
 	a, h := createKey(t, well), createKey(t, ill)
 	ill.Inject(kmsemulator.Fault{Kind: kmsemulator.Hang})
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(well, a)}}
 	f := runFiled(t, filing{dir: dir}, fileText("kmsTimeout: 10m\n", p))
 	f.ready()
 	p.keys = []string{keyText(ill, h), keyText(well, a)}
 	f.write(fileText("kmsTimeout: 10m\n", p))
-	until(t, "the new key is asked", func() bool { return ill.Calls("Encrypt") > 0 })
+	testkit.Until(t, "the new key is asked", func() bool { return ill.Calls("Encrypt") > 0 })
 	newCaller(t, p.listen).keyID()
-	f.stopped(context.Background(), patience/2)
-	if f.log.has("not reloaded") {
+	f.stopped(context.Background(), testkit.Patience/2)
+	if f.log.Has("not reloaded") {
 		t.Errorf("the end of the process is told as a failure:\n%s", f.log)
 	}
 }

@@ -12,13 +12,14 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 func TestProvidersExchangeSockets(t *testing.T) {
 	t.Parallel()
 	kms := kmstest.Start(t)
 	a, b := createKey(t, kms), createKey(t, kms)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	first := providerText{name: "first", listen: dir + "/1", keys: []string{keyText(kms, a)}}
 	second := providerText{name: "second", listen: dir + "/2", keys: []string{keyText(kms, b)}}
 	f := runFiled(t, filing{dir: dir}, fileText("", first, second))
@@ -43,7 +44,7 @@ func TestProvidersExchangeSockets(t *testing.T) {
 func TestRenamedProviderKeepsItsSocket(t *testing.T) {
 	t.Parallel()
 	kms := kmstest.Start(t)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	p := providerText{name: "old", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
 	f := runFiled(t, filing{dir: dir}, fileText("", p))
 	f.ready()
@@ -71,7 +72,7 @@ func TestRenamedProviderKeepsItsSocket(t *testing.T) {
 func TestSocketByAnotherNameIsTheSame(t *testing.T) {
 	t.Parallel()
 	kms := kmstest.Start(t)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	if err := os.Symlink(dir, dir+"/link"); err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +92,7 @@ func TestSocketByAnotherNameIsTheSame(t *testing.T) {
 func TestSocketThatIsGoneFinishesItsCalls(t *testing.T) {
 	t.Parallel()
 	kms := kmstest.Start(t)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	stays := providerText{name: "stays", listen: dir + "/stays", keys: []string{keyText(kms, createKey(t, kms))}}
 	goes := providerText{name: "goes", listen: dir + "/goes", keys: []string{keyText(kms, createKey(t, kms))}}
 	f := runFiled(t, filing{dir: dir}, fileText("", stays, goes))
@@ -105,7 +106,7 @@ func TestSocketThatIsGoneFinishesItsCalls(t *testing.T) {
 		_, err := c.kms.Encrypt(context.Background(), &v2.EncryptRequest{Plaintext: plaintext()})
 		running <- err
 	}()
-	until(t, "KMS has the call", func() bool { return kms.Calls("Encrypt") > before })
+	testkit.Until(t, "KMS has the call", func() bool { return kms.Calls("Encrypt") > before })
 	slow()
 	f.loads(fileText("", stays))
 	if exists(goes.listen) {
@@ -136,15 +137,15 @@ func TestNewSocketThatIsHeldByAnotherProcess(t *testing.T) {
 	free := providerText{name: "free", listen: f.dir + "/new/sub/free", keys: p.keys}
 	taken := providerText{name: "taken", listen: f.dir + "/held", keys: p.keys}
 	text := fileText("", p, free, taken)
-	f.refuses(text, fmt.Sprintf("listening on %s/held: the process with pid %d serves it; stop that process, or give this one another listen", f.dir, held.pid()))
+	f.refuses(text, fmt.Sprintf("listening on %s/held: the process with pid %d serves it; stop that process, or give this one another listen", f.dir, held.PID()))
 	if c.keyID() != before || len(f.current.Load().providers) != 1 {
 		t.Error("the running configuration does not go on")
 	}
-	until(t, "nothing is left of the attempt", func() bool { return !exists(f.dir + "/new") })
-	if pid, live := holder(context.Background(), f.dir+"/held"); !live || pid != held.pid() {
-		t.Errorf("holder is %d (%t), want still %d", pid, live, held.pid())
+	testkit.Until(t, "nothing is left of the attempt", func() bool { return !exists(f.dir + "/new") })
+	if pid, live := holder(context.Background(), f.dir+"/held"); !live || pid != held.PID() {
+		t.Errorf("holder is %d (%t), want still %d", pid, live, held.PID())
 	}
-	held.leave()
+	held.Leave()
 	f.loaded(text) // without a change of the file
 	for _, path := range []string{free.listen, taken.listen, p.listen} {
 		newCaller(t, path).keyID()
@@ -172,21 +173,21 @@ type waiting struct {
 	*filed
 
 	kms      *kmstest.Server
-	held     *process
+	held     *testkit.Process
 	p, waits providerText
 }
 
 func runWaiting(t *testing.T) waiting {
 	t.Helper()
 	kms := kmstest.Start(t)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	held := holding(t, dir+"/held")
 	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
 	waits := providerText{name: "waits", listen: dir + "/held", keys: p.keys}
 	timing := shortTiming()
-	timing.holderWait = 10 * patience
+	timing.holderWait = 10 * testkit.Patience
 	f := runFiled(t, filing{dir: dir, time: timing}, fileText("", p, waits))
-	until(t, "it waits", func() bool { return f.log.has("waiting for its holder") })
+	testkit.Until(t, "it waits", func() bool { return f.log.Has("waiting for its holder") })
 	return waiting{f, kms, held, p, waits}
 }
 
@@ -195,16 +196,16 @@ func TestReloadWhileASocketIsWaitedFor(t *testing.T) {
 	w := runWaiting(t)
 	w.waits.keys = []string{keyText(w.kms, createKey(t, w.kms)), w.waits.keys[0]}
 	w.loads(fileText("socket: {mode: \"0660\"}\n", w.p, w.waits))
-	w.held.leave()
+	w.held.Leave()
 	newCaller(t, w.waits.listen).seals()
-	if got := permissions(t, w.waits.listen); got != 0o660 {
+	if got := testkit.Permissions(t, w.waits.listen); got != 0o660 {
 		t.Errorf("made with mode %04o, want 0660", got)
 	}
 	<-w.Serving()
 	again := holding(t, w.dir+"/2")
 	q := providerText{name: "q", listen: w.dir + "/2", keys: w.p.keys}
 	w.refuses(fileText("", w.p, q), "serves it")
-	again.leave()
+	again.Leave()
 	w.loaded(fileText("", w.p, q))
 }
 
@@ -220,7 +221,7 @@ func TestSocketThatIsGoneIsNoLongerWaitedFor(t *testing.T) {
 		t.Errorf("failed: %v", err)
 	default:
 	}
-	if pid, live := holder(context.Background(), w.dir+"/held"); !live || pid != w.held.pid() {
-		t.Errorf("holder is %d (%t), want still %d", pid, live, w.held.pid())
+	if pid, live := holder(context.Background(), w.dir+"/held"); !live || pid != w.held.PID() {
+		t.Errorf("holder is %d (%t), want still %d", pid, live, w.held.PID())
 	}
 }

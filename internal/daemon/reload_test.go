@@ -12,13 +12,14 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 func TestNewFirstKeyWritesAndTheOldOneReads(t *testing.T) {
 	t.Parallel()
 	kms := kmstest.Start(t)
 	a, b := createKey(t, kms), createKey(t, kms)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, a)}}
 	f := runFiled(t, filing{dir: dir}, fileText("", p))
 	f.ready()
@@ -46,7 +47,7 @@ func TestReloadDuringAnOutage(t *testing.T) {
 	t.Parallel()
 	well, ill := kmstest.Start(t), kmstest.Start(t)
 	a, b, h := createKey(t, well), createKey(t, well), createKey(t, ill)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	healthy := providerText{name: "healthy", listen: dir + "/healthy", keys: []string{keyText(well, a)}}
 	hanging := providerText{name: "hanging", listen: dir + "/hanging", keys: []string{keyText(ill, h)}}
 	f := runFiled(t, filing{dir: dir}, fileText("kmsTimeout: 6s\noutageGrace: 7m\n", healthy, hanging))
@@ -113,7 +114,7 @@ func TestNewFirstKeyThatCannotBeUsed(t *testing.T) {
 	t.Parallel()
 	kms := kmstest.Start(t)
 	a, b := createKey(t, kms), createKey(t, kms)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, a)}}
 	f := runFiled(t, filing{dir: dir}, fileText("", p))
 	f.ready()
@@ -176,13 +177,13 @@ func TestTimesOfTheFileTakeEffect(t *testing.T) {
 	c.seals()
 	f.loads(fileText("kmsTimeout: 100ms\noutageGrace: 0s\n", p))
 	kms.Inject(kmsemulator.Fault{Kind: kmsemulator.Hang})
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	began := time.Now()
-	if _, err := c.kms.Encrypt(ctx, &v2.EncryptRequest{Plaintext: plaintext()}); err == nil || time.Since(began) > patience/4 {
+	if _, err := c.kms.Encrypt(ctx, &v2.EncryptRequest{Plaintext: plaintext()}); err == nil || time.Since(began) > testkit.Patience/4 {
 		t.Errorf("a call that hangs: %v after %s, want it given up after 100ms", err, time.Since(began))
 	}
-	until(t, "Status tells the outage without a grace", func() bool { s, err := c.status(); return err == nil && s.Healthz != "ok" })
+	testkit.Until(t, "Status tells the outage without a grace", func() bool { s, err := c.status(); return err == nil && s.Healthz != "ok" })
 }
 
 func TestReloadOnRequestEmptiesTheMemoryOfBadCiphertexts(t *testing.T) {
@@ -202,7 +203,7 @@ func TestReloadOnRequestEmptiesTheMemoryOfBadCiphertexts(t *testing.T) {
 		t.Fatalf("KMS was asked %d and %d times, want once: the test shows nothing", first, again)
 	}
 	f.Reload()
-	until(t, "the unchanged file is loaded", func() bool { return f.log.has("configuration reloaded") })
+	testkit.Until(t, "the unchanged file is loaded", func() bool { return f.log.Has("configuration reloaded") })
 	if n := asked(); n == 0 {
 		t.Error("what was bad before is not asked again")
 	}
@@ -213,7 +214,7 @@ func TestReloadOnRequestEmptiesTheMemoryOfBadCiphertexts(t *testing.T) {
 func TestLongerGraceMakesStatusOkAgain(t *testing.T) {
 	t.Parallel()
 	kms := kmstest.Start(t)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	one := providerText{name: "one", listen: dir + "/one", keys: []string{keyText(kms, createKey(t, kms))}}
 	f := runFiled(t, filing{dir: dir}, fileText("outageGrace: 1ms\n", one))
 	f.ready()

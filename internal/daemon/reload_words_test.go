@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 func TestWhatTakesEffectAtARestartIsSaid(t *testing.T) {
@@ -15,7 +16,7 @@ func TestWhatTakesEffectAtARestartIsSaid(t *testing.T) {
 	_, p, f := runOne(t, "")
 	f.loads(fileText("health: {livezPath: /other}\nlog: {level: error}\n", p))
 	for _, want := range []string{"what changed under health takes effect at a restart", "what changed under log takes effect at a restart"} {
-		until(t, want, func() bool { return f.log.has(want) })
+		testkit.Until(t, want, func() bool { return f.log.Has(want) })
 	}
 	f.waitFor("/livez", http.StatusOK, "ok")
 }
@@ -24,7 +25,7 @@ func TestReloadTellsWhatItDid(t *testing.T) {
 	t.Parallel()
 	kms := kmstest.Start(t)
 	a, b := createKey(t, kms), createKey(t, kms)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	named := func(name string, keys ...string) providerText {
 		return providerText{name: name, listen: dir + "/" + name, keys: keys}
 	}
@@ -39,9 +40,9 @@ func TestReloadTellsWhatItDid(t *testing.T) {
 			"add a key below the others on all nodes first, then move it to the top on all",
 		"provider other no longer lists " + a + ", with which it wrote until now: what is stored under that cannot be read; keep it below the others until all is written anew",
 	} {
-		until(t, want, func() bool { return f.log.has(want) })
+		testkit.Until(t, want, func() bool { return f.log.Has(want) })
 	}
-	if f.log.has("provider new writes") || f.log.has("provider same") {
+	if f.log.Has("provider new writes") || f.log.Has("provider same") {
 		t.Errorf("a warning about a provider that is new, or that did not change:\n%s", f.log)
 	}
 	for series, want := range map[string]string{
@@ -61,7 +62,7 @@ func TestKeyThatWasBelowGoesOnTopWithoutAWarning(t *testing.T) {
 	t.Parallel()
 	kms := kmstest.Start(t)
 	a, b := createKey(t, kms), createKey(t, kms)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, a), keyText(kms, b)}}
 	f := runFiled(t, filing{dir: dir}, fileText("", p))
 	f.ready()
@@ -69,8 +70,8 @@ func TestKeyThatWasBelowGoesOnTopWithoutAWarning(t *testing.T) {
 	f.loads(fileText("", p))
 	p.keys = p.keys[:1]
 	f.loads(fileText("", p))
-	until(t, "both are told", func() bool { return strings.Count(f.log.String(), "configuration reloaded") == 2 })
-	if f.log.has("was not among its keys before") || f.log.has("no longer lists") {
+	testkit.Until(t, "both are told", func() bool { return strings.Count(f.log.String(), "configuration reloaded") == 2 })
+	if f.log.Has("was not among its keys before") || f.log.Has("no longer lists") {
 		t.Errorf("a warning about steps that are in order:\n%s", f.log)
 	}
 }
@@ -79,7 +80,7 @@ func TestVerboseReadinessNamesKeysAndConfiguration(t *testing.T) {
 	t.Parallel()
 	kms := kmstest.Start(t)
 	a, b := createKey(t, kms), createKey(t, kms)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, a), keyText(kms, b)}}
 	text := fileText("", p)
 	f := runFiled(t, filing{dir: dir}, text)
@@ -96,7 +97,7 @@ func TestVerboseReadinessNamesKeysAndConfiguration(t *testing.T) {
 func TestReloadTellsOfBrokenCredentials(t *testing.T) {
 	kms := kmstest.Start(t)
 	a := createKey(t, kms)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	file := filepath.Join(dir, "credentials")
 	c := kmstest.Credential()
 	write := func(text string) {
@@ -113,8 +114,8 @@ func TestReloadTellsOfBrokenCredentials(t *testing.T) {
 	write("[[[")
 	f.Reload()
 	caller := newCaller(t, dir+"/s")
-	until(t, "the log names provider and cause", func() bool {
+	testkit.Until(t, "the log names provider and cause", func() bool {
 		caller.seals()
-		return f.log.has(`"provider":"aws","key":"` + a + `","code":"KMS03`)
+		return f.log.Has(`"provider":"aws","key":"` + a + `","code":"KMS03`)
 	})
 }

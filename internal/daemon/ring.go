@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/connect"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsserver"
@@ -98,7 +99,7 @@ func (r *ring) find(p config.Provider, k config.Key) *key {
 // own.
 func (d *Daemon) newKey(p config.Provider, k config.Key, timeout time.Duration) *key {
 	observe := d.metrics.KMS(p.Name)
-	o := KMSOptions(p, k)
+	o := connect.Options(p, k)
 	o.Connections, o.Timeout, o.UserAgent, o.Waits = d.conns, timeout, d.opts.Version, d.waits
 	o.Log = d.log.With("provider", p.Name, "key", k.Key)
 	o.Observe = func(op string, class cause.Class, took time.Duration) {
@@ -111,14 +112,6 @@ func (d *Daemon) newKey(p config.Provider, k config.Key, timeout time.Duration) 
 	return &key{
 		Key: keyring.NewKey(keyring.KeyConfig{Name: k.Key, Context: keyref.ContextHash(k.EncryptionContext), KMS: client}),
 		cfg: k, provider: p.Name, retry: p.Retry, client: client,
-	}
-}
-
-// KMSOptions are how a key is called, as its configuration says.
-func KMSOptions(p config.Provider, k config.Key) awskms.Options {
-	return awskms.Options{
-		Region: k.Region, Endpoint: k.Endpoint, AssumeRoleARN: k.AssumeRoleARN, ExternalID: k.ExternalID,
-		SourceARN: k.SourceARN, EncryptionContext: k.EncryptionContext, Retry: awskms.RetryBudget(p.Retry),
 	}
 }
 

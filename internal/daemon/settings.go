@@ -1,16 +1,20 @@
 package daemon
 
-import "sigs.k8s.io/aws-encryption-provider/internal/config"
+import (
+	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
+)
 
 // settings are what the settings of sockets are called where they were given.
 type settings struct {
-	listen, group, allowUIDs string
-	owner                    string // of a socket
+	unixsocket.Words
+
+	allowUIDs string
 }
 
 func settingsOf(cfg *config.Config) settings {
 	if cfg.File == "" {
-		return settings{listen: "--listen", group: "--socket-group", allowUIDs: "--allow-uid", owner: "key"}
+		return settings{unixsocket.Words{Listen: "--listen", Group: "--socket-group", Owner: "key"}, "--allow-uid"}
 	}
-	return settings{listen: "listen", group: "socket.group", allowUIDs: "socket.allowUIDs", owner: "provider"}
+	return settings{unixsocket.Words{Listen: "listen", Group: "socket.group", Owner: "provider"}, "socket.allowUIDs"}
 }

@@ -19,6 +19,7 @@ import (
 	"k8s.io/kms/apis/v2"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 func TestPromisedTimes(t *testing.T) {
@@ -32,8 +33,8 @@ func TestPromisedTimes(t *testing.T) {
 	if u.rest > 500*time.Millisecond {
 		t.Errorf("what hangs after that has %s, want the process to end within 6s and its log to be written", u.rest)
 	}
-	if u.keep+time.Second >= 5*time.Second { // a second for whom to ask who is there
-		t.Errorf("a socket file is looked after every %s, want it back within 5s", u.keep)
+	if u.Keep+time.Second >= 5*time.Second { // a second for whom to ask who is there
+		t.Errorf("a socket file is looked after every %s, want it back within 5s", u.Keep)
 	}
 }
 
@@ -43,12 +44,12 @@ func (r *running) underWay() <-chan error {
 	c, before := r.client(), r.kms.Calls("Encrypt")
 	done := make(chan error, 1)
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 		defer cancel()
 		_, err := c.Encrypt(ctx, &v2.EncryptRequest{Plaintext: bytes.Repeat([]byte("k"), 32)})
 		done <- err
 	}()
-	until(r.t, "KMS has the call", func() bool { return r.kms.Calls("Encrypt") > before })
+	testkit.Until(r.t, "KMS has the call", func() bool { return r.kms.Calls("Encrypt") > before })
 	return done
 }
 
@@ -73,18 +74,18 @@ func (r *running) stopped(hurry context.Context, limit time.Duration) {
 func TestShutdownLetsRunningCallsFinishAndRefusesNewOnes(t *testing.T) {
 	t.Parallel()
 	r := run(t, setup{args: []string{"--kms-timeout=1m"}}).ready()
-	conn := connect(t, r.path)
+	conn := connectTo(t, r.path)
 	r.encrypts(v2.NewKeyManagementServiceClient(conn)) // so that it is connected
 	r.kms.Inject(kmsemulator.Fault{Operation: "Encrypt", Kind: kmsemulator.Latency, Delay: time.Second})
 	running := r.underWay()
 	down := make(chan struct{})
 	go func() {
 		defer close(down)
-		r.stopped(context.Background(), patience)
+		r.stopped(context.Background(), testkit.Patience)
 	}()
-	until(t, "the socket is gone", func() bool { return !r.exists() })
-	until(t, "new calls are refused", func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+	testkit.Until(t, "the socket is gone", func() bool { return !r.exists() })
+	testkit.Until(t, "new calls are refused", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 		defer cancel()
 		_, err := v2.NewKeyManagementServiceClient(conn).Status(ctx, &v2.StatusRequest{}, grpc.WaitForReady(false))
 		return status.Code(err) == codes.Unavailable
@@ -104,7 +105,7 @@ func TestShutdownCutsWhatHangs(t *testing.T) {
 	for name, c := range map[string]struct {
 		drain time.Duration
 		hurry bool
-	}{"after the time to drain": {100 * time.Millisecond, false}, "at once when in a hurry": {10 * patience, true}} {
+	}{"after the time to drain": {100 * time.Millisecond, false}, "at once when in a hurry": {10 * testkit.Patience, true}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			timing := shortTiming()
@@ -117,7 +118,7 @@ func TestShutdownCutsWhatHangs(t *testing.T) {
 			if c.hurry {
 				cancel()
 			}
-			r.stopped(hurry, patience/2)
+			r.stopped(hurry, testkit.Patience/2)
 			if err := <-running; err == nil {
 				t.Error("a call that hangs in KMS has succeeded")
 			}
@@ -130,7 +131,7 @@ func TestShutdownCutsWhatHangs(t *testing.T) {
 
 func TestCallerThatSaysNothingDoesNotHoldUpShutdown(t *testing.T) {
 	const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-	never := 10 * patience
+	never := 10 * testkit.Patience
 	for name, c := range map[string]struct {
 		said  string
 		drain time.Duration
@@ -153,19 +154,19 @@ func TestCallerThatSaysNothingDoesNotHoldUpShutdown(t *testing.T) {
 			if _, err := conn.Write([]byte(c.said)); err != nil {
 				t.Fatal(err)
 			}
-			until(t, "a later connection is served", func() bool { return ask(context.Background(), r.path) == nil })
-			r.stopped(context.Background(), patience/2)
+			testkit.Until(t, "a later connection is served", func() bool { return ask(context.Background(), r.path) == nil })
+			r.stopped(context.Background(), testkit.Patience/2)
 		})
 	}
 }
 
 func TestShutdownAtAnyMomentLeavesNoSocket(t *testing.T) {
 	t.Parallel()
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	for i := range 40 {
 		path := filepath.Join(dir, fmt.Sprint(i))
 		d := start(parse(t, []string{"--key=alias/k", "--region=us-west-2", "--listen=" + path, "--kms-endpoint=http://127.0.0.1:1", "--health-port=127.0.0.1:0"}),
-			Options{Log: (&logBook{}).logger()}, shortTiming(), usualFiles())
+			Options{Log: (&testkit.LogBook{}).Logger()}, shortTiming(), usualFiles())
 		time.Sleep(time.Duration(i) * 30 * time.Microsecond) // a different moment each time
 		d.Shutdown(context.Background())
 		if exists(path) {
@@ -176,28 +177,28 @@ func TestShutdownAtAnyMomentLeavesNoSocket(t *testing.T) {
 
 func TestShutdownWhileWaitingForAHolder(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(directory(t), "s")
+	path := filepath.Join(testkit.Directory(t), "s")
 	p := holding(t, path)
 	timing := shortTiming()
-	timing.holderWait = 10 * patience
+	timing.holderWait = 10 * testkit.Patience
 	r := run(t, setup{listen: path, time: timing})
-	until(t, "it waits", func() bool { return r.log.has("waiting for its holder") })
-	r.stopped(context.Background(), patience/2)
+	testkit.Until(t, "it waits", func() bool { return r.log.Has("waiting for its holder") })
+	r.stopped(context.Background(), testkit.Patience/2)
 	select {
 	case err := <-r.Failed():
 		t.Errorf("failed with %v, want no failure of a process that was told to end", err)
 	default:
 	}
-	if pid, live := holder(context.Background(), path); !live || pid != p.pid() {
-		t.Errorf("holder is %d (%t), want still %d", pid, live, p.pid())
+	if pid, live := holder(context.Background(), path); !live || pid != p.PID() {
+		t.Errorf("holder is %d (%t), want still %d", pid, live, p.PID())
 	}
 }
 
 func TestNoSocketEndsTheProcessAndNothingElseBefore(t *testing.T) {
 	t.Parallel()
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	one, two := filepath.Join(dir, "one"), filepath.Join(dir, "two")
-	holders := []*process{holding(t, one), holding(t, two)}
+	holders := []*testkit.Process{holding(t, one), holding(t, two)}
 	timing := shortTiming()
 	timing.holderWait = 2 * time.Second
 	r := run(t, setup{listen: one, time: timing, args: []string{"--key=alias/other", "--listen=" + two}})
@@ -210,13 +211,13 @@ func TestNoSocketEndsTheProcessAndNothingElseBefore(t *testing.T) {
 	select {
 	case err := <-r.Failed():
 		for i, path := range []string{one, two} {
-			if want := fmt.Sprintf("listening on %s: the process with pid %d serves it", path, holders[i].pid()); !strings.Contains(err.Error(), want) {
+			if want := fmt.Sprintf("listening on %s: the process with pid %d serves it", path, holders[i].PID()); !strings.Contains(err.Error(), want) {
 				t.Errorf("failed with %v, want in it %s", err, want)
 			}
 		}
 	case <-r.Serving():
 		t.Error("it says that it serves, and serves nothing")
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		t.Error("that no socket can be had is no failure")
 	}
 }
@@ -229,15 +230,15 @@ func TestSocketFileIsPutBackAndServes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := filepath.Join(directory(t), "run")
+			dir := filepath.Join(testkit.Directory(t), "run")
 			r := run(t, setup{listen: filepath.Join(dir, "s"), args: []string{"--socket-mode=0660"}}).ready()
 			for range 2 {
 				if err := remove(r.path); err != nil {
 					t.Fatal(err)
 				}
-				until(t, "the socket is back", func() bool { return ask(context.Background(), r.path) == nil })
+				testkit.Until(t, "the socket is back", func() bool { return ask(context.Background(), r.path) == nil })
 				r.encrypts(r.client())
-				if got := permissions(t, r.path); got != 0o660 {
+				if got := testkit.Permissions(t, r.path); got != 0o660 {
 					t.Errorf("back with mode %04o, want 0660", got)
 				}
 			}
@@ -257,24 +258,24 @@ func TestSocketFileIsPutBackAndServes(t *testing.T) {
 func TestNameThatAnotherProcessTookIsLeftToIt(t *testing.T) {
 	t.Parallel()
 	timing := shortTiming()
-	timing.keep = time.Second // the other process is faster
+	timing.Keep = time.Second // the other process is faster
 	r := run(t, setup{time: timing}).ready()
-	other := another(t, role{Do: "claim", Path: r.path, Mode: 0o600, Group: -1, Wait: patience}, os.Getuid())
-	other.expect("", "ready")
+	other := testkit.Another(t, role{Do: "claim", Path: r.path, Wait: testkit.Patience}, os.Getuid())
+	other.Expect("", "ready")
 	if err := os.Remove(r.path); err != nil {
 		t.Fatal(err)
 	}
-	other.expect("go", "claimed")
-	until(t, "the loss is logged", func() bool { return r.log.has("socket file is gone and cannot be put back") })
-	want := fmt.Sprintf("the process with pid %d serves it", other.pid())
-	if !r.log.has(want) {
+	other.Expect("go", "claimed")
+	testkit.Until(t, "the loss is logged", func() bool { return r.log.Has("socket file is gone and cannot be put back") })
+	want := fmt.Sprintf("the process with pid %d serves it", other.PID())
+	if !r.log.Has(want) {
 		t.Errorf("log without %q:\n%s", want, r.log)
 	}
-	if pid, live := holder(context.Background(), r.path); !live || pid != other.pid() {
-		t.Errorf("holder is %d (%t), want still %d", pid, live, other.pid())
+	if pid, live := holder(context.Background(), r.path); !live || pid != other.PID() {
+		t.Errorf("holder is %d (%t), want still %d", pid, live, other.PID())
 	}
 	gone := regexp.MustCompile(`its socket file is gone since [0-9TZ:-]{20}: ` + want)
-	until(t, "/readyz says so", func() bool {
+	testkit.Until(t, "/readyz says so", func() bool {
 		code, body := r.get("/readyz")
 		return code == http.StatusServiceUnavailable && gone.MatchString(body)
 	})
@@ -282,8 +283,8 @@ func TestNameThatAnotherProcessTookIsLeftToIt(t *testing.T) {
 	if code, body := r.get("/livez"); code != http.StatusOK {
 		t.Errorf("/livez: %d %s, want 200: a restart gives no socket back", code, body)
 	}
-	other.leave()
-	until(t, "the socket is back", func() bool { return ask(context.Background(), r.path) == nil })
+	other.Leave()
+	testkit.Until(t, "the socket is back", func() bool { return ask(context.Background(), r.path) == nil })
 	r.encrypts(r.client())
 	r.ready()
 	if n := strings.Count(r.log.String(), "cannot be put back"); n != 1 {
@@ -296,21 +297,21 @@ func TestNameThatAnotherProcessTookIsLeftToIt(t *testing.T) {
 func TestCallerThatGreetsDuringShutdownIsSentAway(t *testing.T) {
 	t.Parallel()
 	timing := shortTiming()
-	timing.silence, timing.drain = 10*patience, 10*patience
+	timing.silence, timing.drain = 10*testkit.Patience, 10*testkit.Patience
 	r := run(t, setup{time: timing}).ready()
 	conn, err := dialUnix(r.path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	until(t, "a later connection is served", func() bool { return ask(context.Background(), r.path) == nil })
+	testkit.Until(t, "a later connection is served", func() bool { return ask(context.Background(), r.path) == nil })
 	down := make(chan struct{})
 	go func() {
 		defer close(down)
-		r.stopped(context.Background(), patience)
+		r.stopped(context.Background(), testkit.Patience)
 	}()
-	until(t, "the socket is gone", func() bool { return !r.exists() })
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	testkit.Until(t, "the socket is gone", func() bool { return !r.exists() })
+	_ = conn.SetDeadline(time.Now().Add(testkit.Patience))
 	_, err = conn.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"))
 	const goAway = 7 // https://www.rfc-editor.org/rfc/rfc9113#name-goaway
 	for kind := byte(0); err == nil && kind != goAway; {

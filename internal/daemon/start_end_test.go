@@ -15,6 +15,7 @@ import (
 	"k8s.io/kms/apis/v2"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 // heldKMS returns the address of a KMS that answers nothing before release.
@@ -41,7 +42,7 @@ func heldKMS(t testing.TB, kms *kmstest.Server) (address string, release func())
 func statuses(c v2.KeyManagementServiceClient) <-chan error {
 	done := make(chan error, 1)
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 		defer cancel()
 		_, err := c.Status(ctx, &v2.StatusRequest{})
 		done <- err
@@ -58,16 +59,16 @@ func TestStatusThatWaitsForTheFirstContactSucceedsAlthoughTheProcessEnds(t *test
 	kms := kmstest.Start(t)
 	address, release := heldKMS(t, kms)
 	timing := shortTiming()
-	timing.drain = patience
+	timing.drain = testkit.Patience
 	r := run(t, setup{kms: kms, endpoint: address, time: timing, args: []string{"--kms-timeout=10m"}}).serving()
 	status := statuses(r.client())
-	until(t, "Status waits", func() bool { return r.underWayHere() > 0 })
+	testkit.Until(t, "Status waits", func() bool { return r.underWayHere() > 0 })
 	down := make(chan struct{})
 	go func() {
 		defer close(down)
-		r.stopped(context.Background(), patience)
+		r.stopped(context.Background(), testkit.Patience)
 	}()
-	until(t, "the socket is gone", func() bool { return !r.exists() })
+	testkit.Until(t, "the socket is gone", func() bool { return !r.exists() })
 	release()
 	if err := <-status; err != nil {
 		t.Errorf("Status: %v, want it answered after the first contact", err)
@@ -79,14 +80,14 @@ func TestStatusThatWaitsForTheFirstContactSucceedsAlthoughItsProviderIsReplaced(
 	t.Parallel()
 	kms := kmstest.Start(t)
 	address, release := heldKMS(t, kms)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	p := providerText{name: "aws", listen: dir + "/s", keys: []string{fmt.Sprintf("{key: %q, region: %s, endpoint: %q}", createKey(t, kms), kmstest.Region, address)}}
 	f := runFiled(t, filing{dir: dir}, fileText("kmsTimeout: 10m\n", p))
 	f.serving()
 	status := statuses(f.client())
-	until(t, "Status waits", func() bool { return f.underWayHere() > 0 })
+	testkit.Until(t, "Status waits", func() bool { return f.underWayHere() > 0 })
 	f.write(fileText("kmsTimeout: 9m\n", p))
-	until(t, "another generation serves", func() bool { return f.log.has("configuration reloaded") })
+	testkit.Until(t, "another generation serves", func() bool { return f.log.Has("configuration reloaded") })
 	release()
 	if err := <-status; err != nil {
 		t.Errorf("Status: %v, want it answered after the first contact", err)

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 // change makes a configuration the one that is served: all of it, or nothing
@@ -45,7 +46,7 @@ func (d *Daemon) reach(ctx context.Context, before *generation, cfg *config.Conf
 	for _, p := range cfg.Providers {
 		paths = append(paths, p.Listen)
 	}
-	limited, cancel := context.WithTimeout(ctx, d.time.file)
+	limited, cancel := context.WithTimeout(ctx, d.time.File)
 	defer cancel()
 	err := bounded.RunIn(limited, d.reaching, func(context.Context) error {
 		for _, path := range paths {
@@ -54,7 +55,7 @@ func (d *Daemon) reach(ctx context.Context, before *generation, cfg *config.Conf
 		return nil
 	})
 	if err != nil && ctx.Err() == nil {
-		return &hungError{what: "looking at the directories of sockets", limit: d.time.file}
+		return &unixsocket.HungError{What: "looking at the directories of sockets", Limit: d.time.File}
 	}
 	return err
 }
@@ -69,21 +70,21 @@ func (d *Daemon) prepare(ctx context.Context, before, next *generation) (undo []
 	}
 	_, fresh := next.without(before)
 	for _, e := range fresh {
-		if err := e.socket.claim(ctx, 0); err != nil {
+		if err := e.socket.Claim(ctx, 0); err != nil {
 			return undo, &socketError{err} // what the claim has made goes with the endpoint
 		}
 	}
-	want := access{mode: next.cfg.Socket.Mode, group: next.cfg.Socket.Group}
+	want := unixsocket.Access{Mode: next.cfg.Socket.Mode, Group: next.cfg.Socket.Group}
 	for _, s := range next.providers {
 		if !before.hasEndpoint(s.at) {
 			continue
 		}
-		was, err := s.at.socket.changeAccess(ctx, want)
+		was, err := s.at.socket.ChangeAccess(ctx, want)
 		if err != nil {
 			return undo, err
 		}
 		undo = append(undo, func() {
-			if _, err := s.at.socket.changeAccess(context.WithoutCancel(ctx), was); err != nil {
+			if _, err := s.at.socket.ChangeAccess(context.WithoutCancel(ctx), was); err != nil {
 				d.log.Error("mode and group of a socket are not as they were", "socket", s.at.path, "error", err.Error())
 			}
 		})

@@ -18,6 +18,7 @@ import (
 	"k8s.io/kms/apis/v2"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 // reloadsVariable says how many reloads TestReloadsUnderCallers makes, such as
@@ -42,7 +43,7 @@ func reloads(t *testing.T) int {
 func TestReloadsUnderCallers(t *testing.T) { //nolint:paralleltest // it counts what the process holds
 	kms := kmstest.Start(t)
 	a, b := createKey(t, kms), createKey(t, kms)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	turns := providerText{name: "turns", listen: dir + "/turns", keys: []string{keyText(kms, a), keyText(kms, b)}}
 	same := providerText{name: "same", listen: dir + "/same", keys: []string{keyText(kms, createKey(t, kms))}}
 	moves := providerText{name: "moves", listen: dir + "/1", keys: []string{keyText(kms, createKey(t, kms))}}
@@ -53,9 +54,9 @@ func TestReloadsUnderCallers(t *testing.T) { //nolint:paralleltest // it counts 
 	second := fileText(patient, turns, same, moves)
 
 	timing := shortTiming()
-	timing.answer, timing.keep = 10*patience, 10*patience // what comes and goes by itself
+	timing.answer, timing.Keep = 10*testkit.Patience, 10*testkit.Patience // what comes and goes by itself
 	timing.settle = time.Millisecond
-	f := runFiled(t, filing{dir: dir, time: timing, log: &logBook{level: slog.LevelError}}, first)
+	f := runFiled(t, filing{dir: dir, time: timing, log: &testkit.LogBook{Level: slog.LevelError}}, first)
 	f.ready()
 	var callers []*traffic
 	for i := range 16 {
@@ -114,7 +115,7 @@ type traffic struct {
 
 // once does one round trip, and every few of them reads what it wrote long ago.
 func (c *traffic) once(i int) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	if c.bare {
 		return c.onceBare(ctx)
@@ -195,10 +196,10 @@ type holdings struct {
 func held(f *filed, kms *kmstest.Server) holdings {
 	f.t.Helper()
 	f.settled()
-	until(f.t, "no connection to KMS is open", func() bool { kms.Disconnect(); return kms.Open() == 0 })
+	testkit.Until(f.t, "no connection to KMS is open", func() bool { kms.Disconnect(); return kms.Open() == 0 })
 	var last, now holdings
 	same := 0
-	until(f.t, "it comes to rest", func() bool {
+	testkit.Until(f.t, "it comes to rest", func() bool {
 		last, now = now, holdings{goroutines: runtime.NumGoroutine(), files: openFiles(f.t)}
 		if same++; now != last {
 			same = 0

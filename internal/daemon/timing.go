@@ -4,20 +4,20 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 // timing is how long the daemon waits for what. Only tests have another one
 // than usualTiming's.
 type timing struct {
+	unixsocket.Timing // of each socket
+
 	// holderWait is how long a socket's live holder is waited for: a rolling
 	// upgrade starts the new process before the old one has gone.
 	holderWait time.Duration
-	holderPoll time.Duration
-	keep       time.Duration // between looks at a socket file
 	portRetry  time.Duration // between tries for a health port that is taken
 	answer     time.Duration // between questions to the process's own socket
 	drain      time.Duration // for running calls, after the sockets have closed
-	file       time.Duration // for what is done with a file, before its file system counts as hung
 	silence    time.Duration // for a connection's first words then
 	rest       time.Duration // for all that is left, once running calls are cut
 
@@ -34,8 +34,9 @@ type timing struct {
 
 func usualTiming() timing {
 	return timing{
-		holderWait: 10 * time.Second, holderPoll: 100 * time.Millisecond, keep: 2 * time.Second,
-		portRetry: 2 * time.Second, answer: 5 * time.Second, drain: 5 * time.Second, silence: 200 * time.Millisecond, rest: 500 * time.Millisecond, file: 3 * time.Second,
+		Timing:     unixsocket.Timing{HolderPoll: 100 * time.Millisecond, Keep: 2 * time.Second, File: 3 * time.Second},
+		holderWait: 10 * time.Second,
+		portRetry:  2 * time.Second, answer: 5 * time.Second, drain: 5 * time.Second, silence: 200 * time.Millisecond, rest: 500 * time.Millisecond,
 		settle: 200 * time.Millisecond, settleMost: 2 * time.Second, poll: 10 * time.Second, missing: 5 * time.Second,
 		retry: 10 * time.Second, retryMost: time.Minute,
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 // A volume is a directory as kubelet fills it from a ConfigMap.
@@ -184,14 +185,14 @@ func TestChangeOfTheFileIsNoticed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			kms := kmstest.Start(t)
-			dir := directory(t)
+			dir := testkit.Directory(t)
 			if err := os.Mkdir(dir+"/c", 0o755); err != nil {
 				t.Fatal(err)
 			}
 			p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
 			c.first(t, dir, fileText("", p))
 			timing := shortTiming()
-			timing.poll, timing.missing = 10*patience, patience // nothing but events
+			timing.poll, timing.missing = 10*testkit.Patience, testkit.Patience // nothing but events
 			f := runFiled(t, filing{dir: dir, file: dir + "/" + c.path, time: timing}, "")
 			f.ready()
 			p.epoch = 1
@@ -200,7 +201,7 @@ func TestChangeOfTheFileIsNoticed(t *testing.T) {
 			if id := newCaller(t, p.listen).keyID(); !strings.HasSuffix(id, "epoch=1") {
 				t.Errorf("key_id %s, want epoch 1", id)
 			}
-			if f.log.has("not reloaded") {
+			if f.log.Has("not reloaded") {
 				t.Errorf("the change is told as a failure:\n%s", f.log)
 			}
 		})
@@ -210,7 +211,7 @@ func TestChangeOfTheFileIsNoticed(t *testing.T) {
 func TestConfigMapThatIsPublishedAnew(t *testing.T) {
 	t.Parallel()
 	kms := kmstest.Start(t)
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	p := providerText{name: "aws", listen: dir + "/s", keys: []string{keyText(kms, createKey(t, kms))}}
 	v := &volume{t: t, dir: filepath.Join(dir, "volume")}
 	if err := os.Mkdir(v.dir, 0o755); err != nil {
@@ -218,7 +219,7 @@ func TestConfigMapThatIsPublishedAnew(t *testing.T) {
 	}
 	v.publish(fileText("", p))
 	timing := shortTiming()
-	timing.poll = 10 * patience
+	timing.poll = 10 * testkit.Patience
 	f := runFiled(t, filing{dir: dir, file: filepath.Join(v.dir, "config.yaml"), time: timing}, "")
 	f.ready()
 	for i := range 20 {
@@ -230,8 +231,8 @@ func TestConfigMapThatIsPublishedAnew(t *testing.T) {
 	p.epoch++
 	v.publish(fileText("", p))
 	f.loaded(fileText("", p))
-	until(t, "the last is told", func() bool { return strings.Count(f.log.String(), "configuration reloaded") >= 21 })
-	if n := strings.Count(f.log.String(), "configuration reloaded"); n != 21 || f.log.has("not reloaded") {
+	testkit.Until(t, "the last is told", func() bool { return strings.Count(f.log.String(), "configuration reloaded") >= 21 })
+	if n := strings.Count(f.log.String(), "configuration reloaded"); n != 21 || f.log.Has("not reloaded") {
 		t.Errorf("reloaded %d times, want once for each of 21 changes, and no failure:\n%s", n, f.log)
 	}
 }

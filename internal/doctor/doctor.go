@@ -20,7 +20,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
-	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
+	"sigs.k8s.io/aws-encryption-provider/internal/connect"
 )
 
 // Options say what to look at.
@@ -169,7 +169,7 @@ func (x *examination) configuration(_ context.Context, g *Group) {
 func (x *examination) admit(conns *awskms.Connections) {
 	for _, p := range x.Config.Providers {
 		for i, k := range p.Keys {
-			o := daemon.KMSOptions(p, k)
+			o := connect.Options(p, k)
 			o.Connections, o.Timeout, o.UserAgent = conns, x.Config.KMSTimeout, x.Version
 			x.keys = append(x.keys, &patient{provider: p, key: k, writes: i == 0, client: awskms.New(o)})
 		}

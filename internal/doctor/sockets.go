@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 // othersWrite is the permission bit of those who are neither owner nor group.
@@ -22,8 +22,8 @@ func (x *examination) sockets(ctx context.Context, g *Group) {
 	x.shared(g)
 	for _, p := range x.Config.Providers {
 		isFile := !strings.HasPrefix(p.Listen, "@")
-		found, err := daemon.LookAtSocket(ctx, p.Listen)
-		other, isOther := errors.AsType[*daemon.NotSocketError](err)
+		found, err := unixsocket.LookAt(ctx, p.Listen)
+		other, isOther := errors.AsType[*unixsocket.NotSocketError](err)
 		switch {
 		case isOther:
 			g.found(PathTaken, p.Listen+" is no socket", other.What)
@@ -69,7 +69,7 @@ func sameSocket(listen, path string) bool {
 		}
 		path = target
 	}
-	return daemon.SameSocket(listen, path)
+	return unixsocket.Same(listen, path)
 }
 
 // mostLinks is how many symbolic links the kernel follows on one way.
@@ -79,7 +79,7 @@ const mostLinks = 40
 func (x *examination) shared(g *Group) {
 	for i, p := range x.Config.Providers {
 		for _, o := range x.Config.Providers[:i] {
-			if daemon.SameSocket(p.Listen, o.Listen) {
+			if unixsocket.Same(p.Listen, o.Listen) {
 				g.found(SocketTwice, fmt.Sprintf("%s and %s are not two sockets", o.Listen, p.Listen), fmt.Sprintf("of the providers %q and %q", o.Name, p.Name))
 			}
 		}

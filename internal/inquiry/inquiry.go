@@ -25,10 +25,10 @@ import (
 	"k8s.io/kms/apis/v2"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
-	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 // A Question is whom to ask, and what to expect.
@@ -150,7 +150,7 @@ func Ask(ctx context.Context, q Question) *Report {
 // returns what is wrong: nil where the plugin answers, be it with a problem of its own.
 // The error of dial is the kernel's to say, and is left to the caller.
 func AskAs(ctx context.Context, timeout time.Duration, dial func(context.Context) (net.Conn, error)) *Finding {
-	conn, err := daemon.ConnectBy(dial)
+	conn, err := unixsocket.ConnectBy(dial)
 	r := &Report{}
 	if err == nil {
 		defer func() { _ = conn.Close() }()
@@ -168,7 +168,7 @@ func AskAs(ctx context.Context, timeout time.Duration, dial func(context.Context
 
 // call makes the calls, over one connection.
 func (r *Report) call(ctx context.Context, q Question) {
-	conn, err := daemon.Connect(q.Socket)
+	conn, err := unixsocket.Connect(q.Socket)
 	if err != nil {
 		r.found(PathUnusable, "connecting: "+shown(err.Error()), shown(err.Error()), "")
 		return

@@ -19,12 +19,12 @@ import (
 	"k8s.io/kms/apis/v2"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
-	"sigs.k8s.io/aws-encryption-provider/internal/daemon"
 	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 	"sigs.k8s.io/aws-encryption-provider/internal/doctor"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 	"sigs.k8s.io/aws-encryption-provider/internal/policy"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 const (
@@ -160,7 +160,7 @@ func connect(t *testing.T, socket string) *grpc.ClientConn {
 			t.Fatalf("nobody serves %s after %s", socket, patience)
 		}
 	}
-	conn, err := daemon.Connect(socket)
+	conn, err := unixsocket.Connect(socket)
 	if err != nil {
 		t.Fatal(err)
 	}

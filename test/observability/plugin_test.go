@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
 // A plugin is the program's daemon over an emulated KMS.
@@ -102,7 +103,7 @@ func launch(t *testing.T, kms *kmstest.Server, key string) *plugin {
 		t.Fatal(err)
 	}
 	d := daemontest.StartWith(t, cfg, daemon.Options{Log: slog.New(slog.NewTextHandler(&p.log, nil)), Source: flags.Source()})
-	conn, err := daemon.Connect(p.socket)
+	conn, err := unixsocket.Connect(p.socket)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package daemon
+package unixsocket
 
 import (
 	"net"
@@ -15,10 +15,11 @@ const greeting = 24 + 9
 // beginning with it: a goroutine's start.
 const handling = time.Second
 
-// connections are those of one socket, over all the listeners that it has had.
+// Connections are those of one socket, over all the listeners that it has had.
 // gRPC waits for ten seconds for a connection that says nothing, and waits
-// for that at the end too: so they are known here, to be closed then.
-type connections struct {
+// for that at the end too: so they are known here, to be closed then. The zero value has
+// none. It is safe for concurrent use.
+type Connections struct {
 	mu      sync.Mutex
 	open    map[*trackedConn]struct{}
 	counted int
@@ -26,11 +27,11 @@ type connections struct {
 
 // admit takes a connection in, and returns nil where there are too many. The
 // process's own do not count.
-func (c *connections) admit(conn net.Conn, own bool) *trackedConn {
+func (c *Connections) admit(conn net.Conn, own bool) *trackedConn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !own {
-		if c.counted >= maxConnections {
+		if c.counted >= MaxConnections {
 			return nil
 		}
 		c.counted++
@@ -43,7 +44,7 @@ func (c *connections) admit(conn net.Conn, own bool) *trackedConn {
 	return t
 }
 
-func (c *connections) remove(t *trackedConn) {
+func (c *Connections) remove(t *trackedConn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, ok := c.open[t]; !ok {
@@ -55,9 +56,9 @@ func (c *connections) remove(t *trackedConn) {
 	}
 }
 
-// waitUntilHandled waits the moment that gRPC's server needs to begin with each
+// WaitUntilHandled waits the moment that gRPC's server needs to begin with each
 // connection that it was given.
-func (c *connections) waitUntilHandled() {
+func (c *Connections) WaitUntilHandled() {
 	limit := time.NewTimer(handling)
 	defer limit.Stop()
 	poll := time.NewTicker(time.Millisecond)
@@ -71,7 +72,7 @@ func (c *connections) waitUntilHandled() {
 	}
 }
 
-func (c *connections) allHandled() bool {
+func (c *Connections) allHandled() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for t := range c.open {
@@ -82,15 +83,15 @@ func (c *connections) allHandled() bool {
 	return true
 }
 
-// closeSilent closes those that have not yet greeted. One that is new needs a
+// CloseSilent closes those that have not yet greeted. One that is new needs a
 // moment before: gRPC's client may send a call together with its greeting.
-func (c *connections) closeSilent() {
+func (c *Connections) CloseSilent() {
 	c.close(func(t *trackedConn) bool { return t.heard.Load() < greeting })
 }
 
-func (c *connections) closeAll() { c.close(func(*trackedConn) bool { return true }) }
+func (c *Connections) CloseAll() { c.close(func(*trackedConn) bool { return true }) }
 
-func (c *connections) close(which func(*trackedConn) bool) {
+func (c *Connections) close(which func(*trackedConn) bool) {
 	c.mu.Lock()
 	var chosen []*trackedConn
 	for t := range c.open {
@@ -104,7 +105,8 @@ func (c *connections) close(which func(*trackedConn) bool) {
 	}
 }
 
-func (c *connections) count() int {
+// Count returns how many are open, but for the process's own.
+func (c *Connections) Count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.counted
@@ -114,7 +116,7 @@ func (c *connections) count() int {
 type trackedConn struct {
 	net.Conn
 
-	all   *connections
+	all   *Connections
 	own   bool
 	heard atomic.Int64 // bytes, as long as they are fewer than a greeting
 

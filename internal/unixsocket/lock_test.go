@@ -1,4 +1,4 @@
-package daemon
+package unixsocket
 
 import (
 	"fmt"
@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 // Whom a socket lets in has to reach it, and nobody else has business there.
@@ -19,17 +21,17 @@ func TestMissingParentsLetInWhomTheSocketDoes(t *testing.T) {
 		for _, umask := range umasks() {
 			t.Run(fmt.Sprintf("socket %04o, umask %04o", socket, umask), func(t *testing.T) {
 				t.Parallel()
-				dir := directory(t)
+				dir := testkit.Directory(t)
 				path := filepath.Join(dir, "a", "b", "s")
-				p := another(t, role{Do: "claim", Path: path, Mode: socket, Group: -1, Umask: umask}, os.Getuid())
-				p.expect("", "ready")
-				p.expect("go", "claimed")
+				p := testkit.Another(t, role{Do: "claim", Path: path, Mode: socket, Group: -1, Umask: umask}, os.Getuid())
+				p.Expect("", "ready")
+				p.Expect("go", "claimed")
 				for _, made := range []string{"a", "a/b"} {
-					if got := permissions(t, filepath.Join(dir, made)); got != want {
+					if got := testkit.Permissions(t, filepath.Join(dir, made)); got != want {
 						t.Errorf("%s made with mode %04o, want %04o", made, got, want)
 					}
 				}
-				if got := permissions(t, dir); got != 0o755 {
+				if got := testkit.Permissions(t, dir); got != 0o755 {
 					t.Errorf("the parent that was there has mode %04o now, want 0755 as before", got)
 				}
 			})
@@ -38,10 +40,10 @@ func TestMissingParentsLetInWhomTheSocketDoes(t *testing.T) {
 }
 
 func TestForeignLockOnTheDirectoryChangesNothing(t *testing.T) {
-	dir := directory(t)
-	another(t, role{Do: "lock", Path: dir}, os.Getuid()).expect("", "locked")
+	dir := testkit.Directory(t)
+	testkit.Another(t, role{Do: "lock", Path: dir}, os.Getuid()).Expect("", "locked")
 	path := filepath.Join(dir, "s")
-	waitsForNoLock(t, func() { mustClaim(t, path).close() })
+	waitsForNoLock(t, func() { mustClaim(t, path).Close() })
 	left, err := os.ReadDir(dir)
 	if err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v (%v), want nothing", left, err)
@@ -49,19 +51,19 @@ func TestForeignLockOnTheDirectoryChangesNothing(t *testing.T) {
 }
 
 func TestLockIsOfThisUserAlone(t *testing.T) {
-	path := filepath.Join(directory(t), "s")
+	path := filepath.Join(testkit.Directory(t), "s")
 	unlock, err := lock(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := permissions(t, lockFile(path)); got != 0o600 {
+	if got := testkit.Permissions(t, lockFile(path)); got != 0o600 {
 		t.Errorf("its file has mode %04o, want 0600", got)
 	}
 	if _, err := usualLocking().try(lockFile(path)); err == nil {
 		t.Error("it can be had twice")
 	}
 	unlock()
-	if exists(lockFile(path)) {
+	if testkit.Exists(lockFile(path)) {
 		t.Error("its file stays")
 	}
 }
@@ -80,7 +82,7 @@ func TestLockFileInTheWayIsRemoved(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			another(t, role{Do: "lock", Path: file}, os.Getuid()).expect("", "locked")
+			testkit.Another(t, role{Do: "lock", Path: file}, os.Getuid()).Expect("", "locked")
 		}
 	}
 	ways := map[string]func(t *testing.T, file string){
@@ -104,14 +106,14 @@ func TestLockFileInTheWayIsRemoved(t *testing.T) {
 	for name, put := range ways {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := directory(t)
+			dir := testkit.Directory(t)
 			path := filepath.Join(dir, "s")
 			put(t, lockFile(path))
 			mustClaim(t, path)
-			if exists(lockFile(path)) {
+			if testkit.Exists(lockFile(path)) {
 				t.Error("it is still there")
 			}
-			if exists(filepath.Join(dir, "precious")) {
+			if testkit.Exists(filepath.Join(dir, "precious")) {
 				t.Error("what a link points to has been made")
 			}
 		})
@@ -120,11 +122,11 @@ func TestLockFileInTheWayIsRemoved(t *testing.T) {
 
 func TestLockFileThatCannotBeRemovedIsNamed(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(directory(t), "s")
+	path := filepath.Join(testkit.Directory(t), "s")
 	if err := os.Mkdir(lockFile(path), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	_, err := claim(t.Context(), options(path, &logBook{}))
+	_, err := claim(t.Context(), options(path, &testkit.LogBook{}))
 	if err == nil || !strings.HasPrefix(err.Error(), "listening on "+path+": "+lockFile(path)+" is in the way") {
 		t.Errorf("claim: %v, want the file in the way", err)
 	}
@@ -133,7 +135,7 @@ func TestLockFileThatCannotBeRemovedIsNamed(t *testing.T) {
 func TestLeftLockFileIsUsed(t *testing.T) {
 	t.Parallel()
 	waitsForNoLock(t, func() {
-		path := filepath.Join(directory(t), "s")
+		path := filepath.Join(testkit.Directory(t), "s")
 		if err := os.WriteFile(lockFile(path), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -145,7 +147,7 @@ func TestLeftLockFileIsUsed(t *testing.T) {
 // each of ten times: a machine that is busy may take that long once.
 func waitsForNoLock(t *testing.T, work func()) {
 	t.Helper()
-	fastest := patience
+	fastest := testkit.Patience
 	for range 10 {
 		began := time.Now()
 		work()
@@ -158,12 +160,12 @@ func waitsForNoLock(t *testing.T, work func()) {
 
 func TestLockOfThisUserIsWaitedForAndNamed(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(directory(t), "s")
+	path := filepath.Join(testkit.Directory(t), "s")
 	if err := os.WriteFile(lockFile(path), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	another(t, role{Do: "lock", Path: lockFile(path)}, os.Getuid()).expect("", "locked")
-	_, err := claim(t.Context(), options(path, &logBook{}))
+	testkit.Another(t, role{Do: "lock", Path: lockFile(path)}, os.Getuid()).Expect("", "locked")
+	_, err := claim(t.Context(), options(path, &testkit.LogBook{}))
 	want := "listening on " + path + ": another process holds a lock on " + lockFile(path)
 	if err == nil || err.Error() != want {
 		t.Errorf("claim: %v\nwant %s", err, want)
@@ -174,7 +176,7 @@ func TestLockOfThisUserIsWaitedForAndNamed(t *testing.T) {
 // for another's.
 func TestLockFileDoesNotStayAfterAFailure(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(directory(t), "s")
+	path := filepath.Join(testkit.Directory(t), "s")
 	failing := map[string]locking{
 		"mode":    {fchmod: func(int, uint32) error { return syscall.EIO }, flock: unix.Flock},
 		"no lock": {fchmod: unix.Fchmod, flock: func(int, int) error { return syscall.ENOLCK }},
@@ -183,13 +185,13 @@ func TestLockFileDoesNotStayAfterAFailure(t *testing.T) {
 		if _, err := l.lock(t.Context(), path); err == nil {
 			t.Errorf("%s: locked, want an error", name)
 		}
-		if exists(lockFile(path)) {
+		if testkit.Exists(lockFile(path)) {
 			t.Errorf("%s: the file stays", name)
 		}
 	}
 	// Another process has been faster: the file is its own.
 	faster := locking{fchmod: unix.Fchmod, flock: func(int, int) error { return syscall.EWOULDBLOCK }}
-	if _, err := faster.try(lockFile(path)); err == nil || !exists(lockFile(path)) {
+	if _, err := faster.try(lockFile(path)); err == nil || !testkit.Exists(lockFile(path)) {
 		t.Errorf("a file that another process holds: %v, want it left there", err)
 	}
 }

@@ -1,4 +1,6 @@
-package daemon
+// Package accept makes a listener patient: what keeps a connection from being accepted
+// passes, and a process that gave up would stay deaf.
+package accept
 
 import (
 	"errors"
@@ -19,12 +21,12 @@ const (
 	acceptMost  = time.Second
 )
 
-// A patientListener tries accept again after every error but the end of its
+// A Listener tries accept again after every error but the end of its
 // listener: no memory, no descriptors, a network that is down or a security module
 // that says no all pass, and a process that gave up would stay deaf.
 //
 // https://man7.org/linux/man-pages/man2/accept.2.html#ERRORS
-type patientListener struct {
+type Listener struct {
 	net.Listener
 
 	accept func(net.Listener) (net.Conn, error)
@@ -38,23 +40,28 @@ type patientListener struct {
 	quiet   *rate.Limiter // for errors that come and go
 }
 
-func newPatientListener(l net.Listener, accept func(net.Listener) (net.Conn, error), stop <-chan struct{}, log *slog.Logger) *patientListener {
-	return &patientListener{
+// Patiently returns a [Listener] over l. accept is how a connection is accepted, for
+// tests that make it fail; nil: by l. What closes stop ends a wait, as Close does.
+func Patiently(l net.Listener, accept func(net.Listener) (net.Conn, error), stop <-chan struct{}, log *slog.Logger) *Listener {
+	if accept == nil {
+		accept = net.Listener.Accept
+	}
+	return &Listener{
 		Listener: l, accept: accept, stop: stop, log: log,
 		closed: make(chan struct{}), said: map[string]bool{}, quiet: rate.NewLimiter(rate.Every(10*time.Second), 10),
 	}
 }
 
 // Accept returns the next connection. Its error is the end of the listener:
-// [net.ErrClosed], or one that [isBroken] recognises.
-func (p *patientListener) Accept() (net.Conn, error) {
+// [net.ErrClosed], or one that [IsBroken] recognises.
+func (p *Listener) Accept() (net.Conn, error) {
 	for {
 		conn, err := p.accept(p.Listener)
 		switch {
 		case err == nil:
 			p.worked()
 			return conn, nil
-		case errors.Is(err, net.ErrClosed), isBroken(err):
+		case errors.Is(err, net.ErrClosed), IsBroken(err):
 			return nil, err
 		}
 		if !p.pause(err) {
@@ -63,7 +70,7 @@ func (p *patientListener) Accept() (net.Conn, error) {
 	}
 }
 
-func (p *patientListener) worked() {
+func (p *Listener) worked() {
 	if p.wait == 0 {
 		return
 	}
@@ -75,7 +82,7 @@ func (p *patientListener) worked() {
 }
 
 // pause waits before the next try, and returns false where there is none.
-func (p *patientListener) pause(err error) bool {
+func (p *Listener) pause(err error) bool {
 	if kind := kindOf(err); !p.said[kind] {
 		p.said[kind] = true
 		if p.quiet.Allow() {
@@ -95,14 +102,14 @@ func (p *patientListener) pause(err error) bool {
 }
 
 // Close closes the listener and ends the wait of Accept.
-func (p *patientListener) Close() error {
+func (p *Listener) Close() error {
 	p.closing.Do(func() { close(p.closed) })
 	return p.Listener.Close()
 }
 
-// isBroken reports whether the listener itself is broken: no later accept on
+// IsBroken reports whether the listener itself is broken: no later accept on
 // it can work. Somebody else who holds the same socket can have shut it down.
-func isBroken(err error) bool {
+func IsBroken(err error) bool {
 	return errors.Is(err, syscall.EBADF) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSOCK) || errors.Is(err, os.ErrInvalid)
 }
 

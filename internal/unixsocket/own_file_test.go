@@ -1,4 +1,4 @@
-package daemon
+package unixsocket
 
 import (
 	"context"
@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 // precious makes a file that somebody would have us change, with a mode of its own.
@@ -48,10 +50,10 @@ func TestSocketThatIsReplacedAsItIsMadeChangesNothingElse(t *testing.T) {
 	for name, replace := range replacements(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := directory(t)
+			dir := testkit.Directory(t)
 			path, other := filepath.Join(dir, "s"), precious(t, dir)
-			ops := usualFiles()
-			ops.listen = func(ctx context.Context, path string, mode uint32) (*net.UnixListener, error) {
+			ops := System()
+			ops.Listen = func(ctx context.Context, path string, mode uint32) (*net.UnixListener, error) {
 				l, err := listenUnix(ctx, path, mode)
 				if err == nil {
 					err = os.Remove(path)
@@ -61,13 +63,13 @@ func TestSocketThatIsReplacedAsItIsMadeChangesNothingElse(t *testing.T) {
 				}
 				return l, err
 			}
-			o := options(path, &logBook{})
-			o.files, o.access = ops, access{mode: 0o666, group: otherGroup(t)}
+			o := options(path, &testkit.LogBook{})
+			o.Files, o.Access = ops, Access{Mode: 0o666, Group: testkit.OtherGroup(t)}
 			_, err := claim(t.Context(), o)
 			if err == nil || !strings.Contains(err.Error(), "something else has taken the place of "+path) {
 				t.Errorf("claim: %v, want what is wrong", err)
 			}
-			if mode, gid := permissions(t, other), groupOf(t, other); mode != 0o640 || gid != os.Getegid() {
+			if mode, gid := testkit.Permissions(t, other), testkit.GroupOf(t, other); mode != 0o640 || gid != os.Getegid() {
 				t.Errorf("the other file has mode %04o and group %d now, want them as before", mode, gid)
 			}
 		})
@@ -78,7 +80,7 @@ func TestSocketThatIsReplacedLaterChangesNothingElse(t *testing.T) {
 	for name, replace := range replacements(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := directory(t)
+			dir := testkit.Directory(t)
 			path, other := filepath.Join(dir, "s"), precious(t, dir)
 			s := mustClaim(t, path)
 			file, err := identify(path)
@@ -92,13 +94,13 @@ func TestSocketThatIsReplacedLaterChangesNothingElse(t *testing.T) {
 				t.Fatal(err)
 			}
 			for what, err := range map[string]error{
-				"chmod": s.files.chmod(path, file, 0o666), "chown": s.files.chown(path, file, otherGroup(t)),
+				"chmod": s.files.Chmod(path, file, 0o666), "chown": s.files.Chown(path, file, testkit.OtherGroup(t)),
 			} {
 				if err == nil {
 					t.Errorf("%s: no error", what)
 				}
 			}
-			if mode, gid := permissions(t, other), groupOf(t, other); mode != 0o640 || gid != os.Getegid() {
+			if mode, gid := testkit.Permissions(t, other), testkit.GroupOf(t, other); mode != 0o640 || gid != os.Getegid() {
 				t.Errorf("the other file has mode %04o and group %d now, want them as before", mode, gid)
 			}
 		})
@@ -107,17 +109,17 @@ func TestSocketThatIsReplacedLaterChangesNothingElse(t *testing.T) {
 
 func TestDirectoryThatIsReplacedAsItIsMadeChangesNothingElse(t *testing.T) {
 	t.Parallel()
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	other := filepath.Join(dir, "other")
 	if err := os.Mkdir(other, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	ops := usualFiles()
-	ops.mkdir = func(path string, _ fs.FileMode) error { return os.Symlink(other, path) }
+	ops := System()
+	ops.Mkdir = func(path string, _ fs.FileMode) error { return os.Symlink(other, path) }
 	if _, err := ops.makeDirs(filepath.Join(dir, "d"), 0o700); err == nil {
 		t.Error("no error")
 	}
-	if got := permissions(t, other); got != 0o755 {
+	if got := testkit.Permissions(t, other); got != 0o755 {
 		t.Errorf("what a link leads to has mode %04o now, want 0755 as before", got)
 	}
 }
@@ -125,7 +127,7 @@ func TestDirectoryThatIsReplacedAsItIsMadeChangesNothingElse(t *testing.T) {
 // Older kernels cannot change the mode of a descriptor that only names a file.
 func TestModeIsChangedOnOlderKernelsToo(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(directory(t), "s")
+	path := filepath.Join(testkit.Directory(t), "s")
 	mustClaim(t, path)
 	o, err := openOwn(path)
 	if err != nil {
@@ -135,7 +137,7 @@ func TestModeIsChangedOnOlderKernelsToo(t *testing.T) {
 	if err := o.chmodByProc(0o666); err != nil {
 		t.Fatal(err)
 	}
-	if got := permissions(t, path); got != 0o666 {
+	if got := testkit.Permissions(t, path); got != 0o666 {
 		t.Errorf("mode %04o, want 0666", got)
 	}
 }

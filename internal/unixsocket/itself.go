@@ -1,4 +1,4 @@
-package daemon
+package unixsocket
 
 import (
 	"context"
@@ -7,22 +7,23 @@ import (
 	"sync"
 )
 
-// itself recognises the process's own connections to its sockets. Each comes from
+// Itself recognises the process's own connections to its sockets. Each comes from
 // an abstract name that nobody could guess, and that nobody else can bind as long as
 // it is bound: unlike a pid, it is not used again, and is the same in every pid
 // namespace. It needs no /proc and no recent kernel.
 //
 // https://man7.org/linux/man-pages/man7/unix.7.html (Abstract sockets)
-type itself struct {
+type Itself struct {
 	mu    sync.Mutex
 	names map[string]bool // of connections that are open and have not been recognised
 }
 
-func newItself() *itself { return &itself{names: map[string]bool{}} }
+// NewItself returns one that has no connection yet.
+func NewItself() *Itself { return &Itself{names: map[string]bool{}} }
 
-// dial connects to a socket. Where no name can be bound, the connection is one like
+// Dial connects to a socket. Where no name can be bound, the connection is one like
 // any other.
-func (i *itself) dial(ctx context.Context, path string) (net.Conn, error) {
+func (i *Itself) Dial(ctx context.Context, path string) (net.Conn, error) {
 	name := "@aws-encryption-provider-" + rand.Text()
 	i.mu.Lock()
 	i.names[name] = true
@@ -39,13 +40,13 @@ func (i *itself) dial(ctx context.Context, path string) (net.Conn, error) {
 	return &ownConn{Conn: conn, forget: func() { i.forget(name) }}, nil
 }
 
-// is reports whether a connection is the process's own. It logs so once for each.
-func (i *itself) is(conn net.Conn) bool {
+// Is reports whether a connection is the process's own. It logs so once for each.
+func (i *Itself) Is(conn net.Conn) bool {
 	addr := conn.RemoteAddr()
 	return addr != nil && i.forget(addr.String())
 }
 
-func (i *itself) forget(name string) (known bool) {
+func (i *Itself) forget(name string) (known bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	known = i.names[name]

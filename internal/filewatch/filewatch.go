@@ -1,7 +1,11 @@
-package daemon
+// Package filewatch tells when a file may have changed, by whatever its path leads
+// through: editors and the kubelet's ConfigMaps rename files and swap links, so that
+// nothing happens to the file itself.
+package filewatch
 
 import (
 	"context"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,44 +19,58 @@ import (
 // maxLinks is how many symbolic links the kernel follows on one path.
 const maxLinks = 40
 
-// A watch tells when a file may have changed, by whatever its path leads through:
-// editors and kubelet's ConfigMaps rename files and swap links, so that nothing
-// happens to the file itself. It belongs to one goroutine at a time: follow may run
-// in another, which keeps the watch where it hangs.
-type watch struct {
-	path    string
-	time    timing
-	files   files
-	log     *slog.Logger
+// Options configure a [Watch].
+type Options struct {
+	Path   string
+	Timing Timing
+	Notify func() (*fsnotify.Watcher, error) // for tests that make it fail; nil: by inotify
+	Log    *slog.Logger
+}
+
+// Timing is how long a watch waits for what.
+type Timing struct {
+	Settle     time.Duration // of quiet, after a change
+	SettleMost time.Duration // where it does not get quiet
+	Poll       time.Duration // between the looks of its user where no change is noticed; for the log
+}
+
+// A Watch tells when a file may have changed. It belongs to one goroutine at a time:
+// Follow may run in another, which keeps the watch where it hangs.
+type Watch struct {
+	opts    Options
 	watcher *fsnotify.Watcher // nil while inotify is not to be had
 	places  places
-	dirs    map[string]fileID // watched → as which directory
-	told    *atomic.Bool      // that it is not; for all watches of the path
-	left    atomic.Bool       // by one of the two goroutines
+	dirs    map[string]fs.FileInfo // watched → as which directory
+	warned  *atomic.Bool           // that it is not to be had; for all watches of the path
+	left    atomic.Bool            // by one of the two goroutines
 }
 
-func newWatch(path string, t timing, f files, log *slog.Logger) *watch {
-	if abs, err := filepath.Abs(path); err == nil {
-		path = abs
+// New returns a watch that has not begun: see [Watch.Follow].
+func New(o Options) *Watch {
+	if abs, err := filepath.Abs(o.Path); err == nil {
+		o.Path = abs
 	}
-	return &watch{path: path, time: t, files: f, log: log, dirs: map[string]fileID{}, told: new(atomic.Bool)}
+	if o.Notify == nil {
+		o.Notify = fsnotify.NewWatcher
+	}
+	return &Watch{opts: o, dirs: map[string]fs.FileInfo{}, warned: new(atomic.Bool)}
 }
 
-// another returns a watch of the same path that has not begun.
-func (w *watch) another() *watch {
-	return &watch{path: w.path, time: w.time, files: w.files, log: w.log, dirs: map[string]fileID{}, told: w.told}
+// Another returns a watch of the same path that has not begun.
+func (w *Watch) Another() *Watch {
+	return &Watch{opts: w.opts, dirs: map[string]fs.FileInfo{}, warned: w.warned}
 }
 
-// leave is for each of the two goroutines when it has no more use for the watch:
+// Leave is for each of the two goroutines when it has no more use for the watch:
 // the second closes it.
-func (w *watch) leave() {
+func (w *Watch) Leave() {
 	if w.left.Swap(true) {
-		w.close()
+		w.Close()
 	}
 }
 
-// takeBack undoes the other goroutine's leave.
-func (w *watch) takeBack() { w.left.Store(false) }
+// TakeBack undoes the other goroutine's Leave.
+func (w *Watch) TakeBack() { w.left.Store(false) }
 
 // places are what a path leads through.
 type places struct {
@@ -93,18 +111,18 @@ func placesOf(path string) places {
 	return p
 }
 
-// follow watches what the path leads through now. Events of before are not lost:
+// Follow watches what the path leads through now. Events of before are not lost:
 // whoever calls it reads the file afterwards.
-func (w *watch) follow() {
+func (w *Watch) Follow() {
 	if w.watcher == nil && !w.open() {
 		return
 	}
 	for range 3 { // it may change while it is looked at
-		p := placesOf(w.path)
+		p := placesOf(w.opts.Path)
 		w.places = p
 		changed := false
 		for dir, id := range w.dirs {
-			if now, err := identify(dir); !p.dirs[dir] || err != nil || now != id {
+			if now, err := os.Lstat(dir); !p.dirs[dir] || err != nil || !os.SameFile(now, id) {
 				_ = w.watcher.Remove(dir) // is gone by itself where the directory is
 				delete(w.dirs, dir)
 				changed = true
@@ -122,39 +140,39 @@ func (w *watch) follow() {
 }
 
 // open begins to watch, and says whether that is to be had.
-func (w *watch) open() bool {
-	watcher, err := w.files.notify()
+func (w *Watch) open() bool {
+	watcher, err := w.opts.Notify()
 	if err != nil {
-		w.tell(err)
+		w.warn(err)
 		return false
 	}
 	w.watcher = watcher
 	return true
 }
 
-func (w *watch) add(dir string) bool {
-	id, err := identify(dir)
+func (w *Watch) add(dir string) bool {
+	id, err := os.Lstat(dir)
 	if err != nil {
 		return false
 	}
 	if err := w.watcher.Add(dir); err != nil {
-		w.tell(err)
+		w.warn(err)
 		return false
 	}
 	w.dirs[dir] = id
 	return true
 }
 
-// tell says once that only the slow look is left.
-func (w *watch) tell(err error) {
-	if !w.told.Swap(true) {
-		w.log.Warn("the directory of the configuration cannot be watched: the file is looked at from time to time", "file", w.path, "every", w.time.poll.String(), "error", err.Error())
+// warn says once that only the slow look is left.
+func (w *Watch) warn(err error) {
+	if !w.warned.Swap(true) {
+		w.opts.Log.Warn("the directory of the configuration cannot be watched: the file is looked at from time to time", "file", w.opts.Path, "every", w.opts.Timing.Poll.String(), "error", err.Error())
 	}
 }
 
-// wait returns when the file may have changed and is quiet again, when it is
+// Wait returns when the file may have changed and is quiet again, when it is
 // asked to, when a look that hung has ended, after limit, or when ctx ends.
-func (w *watch) wait(ctx context.Context, limit time.Duration, ask, ended <-chan struct{}) (asked bool) {
+func (w *Watch) Wait(ctx context.Context, limit time.Duration, ask, ended <-chan struct{}) (asked bool) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	for {
@@ -182,11 +200,11 @@ func (w *watch) wait(ctx context.Context, limit time.Duration, ask, ended <-chan
 
 // settle waits until nothing has happened for a moment, though not for ever: an
 // editor writes in steps.
-func (w *watch) settle(ctx context.Context) {
-	most := time.NewTimer(w.time.settleMost)
+func (w *Watch) settle(ctx context.Context) {
+	most := time.NewTimer(w.opts.Timing.SettleMost)
 	defer most.Stop()
 	for {
-		quiet := time.NewTimer(w.time.settle)
+		quiet := time.NewTimer(w.opts.Timing.Settle)
 		select {
 		case <-ctx.Done():
 		case <-most.C:
@@ -206,7 +224,7 @@ func (w *watch) settle(ctx context.Context) {
 }
 
 // concerns says whether an event may have changed what the path leads to.
-func (w *watch) concerns(event fsnotify.Event) bool {
+func (w *Watch) concerns(event fsnotify.Event) bool {
 	_, watched := w.dirs[event.Name]
 	if watched && event.Has(fsnotify.Remove|fsnotify.Rename) { // another of its name may have the same inode
 		_ = w.watcher.Remove(event.Name)
@@ -217,25 +235,26 @@ func (w *watch) concerns(event fsnotify.Event) bool {
 
 // lost notes that events were lost, which changes nothing: the file is read all
 // the same.
-func (w *watch) lost(err error) {
-	w.log.Debug("events of the configuration's directory were lost", "file", w.path, "error", err.Error())
+func (w *Watch) lost(err error) {
+	w.opts.Log.Debug("events of the configuration's directory were lost", "file", w.opts.Path, "error", err.Error())
 }
 
-func (w *watch) events() <-chan fsnotify.Event {
+func (w *Watch) events() <-chan fsnotify.Event {
 	if w.watcher == nil {
 		return nil
 	}
 	return w.watcher.Events
 }
 
-func (w *watch) errors() <-chan error {
+func (w *Watch) errors() <-chan error {
 	if w.watcher == nil {
 		return nil
 	}
 	return w.watcher.Errors
 }
 
-func (w *watch) close() {
+// Close ends the watch.
+func (w *Watch) Close() {
 	if w.watcher != nil {
 		_ = w.watcher.Close()
 	}

@@ -1,4 +1,4 @@
-package daemon
+package unixsocket
 
 import (
 	"errors"
@@ -46,7 +46,7 @@ func (e *replacedError) Error() string {
 func (o *opened) close() error { return unix.Close(o.fd) }
 
 // openFile opens the file that a socket is known to have.
-func openFile(path string, file fileID) (*opened, error) {
+func openFile(path string, file FileID) (*opened, error) {
 	o, err := openOwn(path)
 	if err == nil && idOf(o.st) != file {
 		return nil, errors.Join(&replacedError{path}, o.close())
@@ -74,7 +74,7 @@ func (o *opened) chmodByProc(mode fs.FileMode) error {
 }
 
 // chmodFile changes the mode of a socket's file, and of no other.
-func chmodFile(path string, file fileID, mode fs.FileMode) error {
+func chmodFile(path string, file FileID, mode fs.FileMode) error {
 	o, err := openFile(path, file)
 	if err != nil {
 		return err
@@ -83,7 +83,7 @@ func chmodFile(path string, file fileID, mode fs.FileMode) error {
 }
 
 // chownFile changes the group of a socket's file, and of no other.
-func chownFile(path string, file fileID, gid int) error {
+func chownFile(path string, file FileID, gid int) error {
 	o, err := openFile(path, file)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package daemon
+package unixsocket
 
 import (
 	"context"
@@ -20,37 +20,70 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 )
 
-// socketOptions say what a socket is made like.
-type socketOptions struct {
-	path     string // or @name
-	access   access
-	log      *slog.Logger
-	time     timing
-	files    files
-	settings settings
-	handed   *handed
-	waits    *bounded.Observer // nil: nobody is told of what is left behind
-	pauses   *bounded.Pauses   // nil: none
-	itself   *itself
+// Options say what a socket is made like, and what its maker calls things.
+type Options struct {
+	Path   string // or @name, for one without a file
+	Access Access // of the file as it is made
+	Words  Words
+	Timing Timing
+	Files  Files   // operations on files; see [System]
+	Handed *Handed // sockets that a service manager gave the process
+	Log    *slog.Logger
+	Waits  *bounded.Observer // is told of what is left behind; nil: nobody is
 }
 
-func (o socketOptions) abstract() bool { return strings.HasPrefix(o.path, "@") }
+// Words are what the settings of sockets are called where an operator gave them.
+type Words struct {
+	Listen, Group string
+	Owner         string // of a socket, such as "provider"
+}
 
-// A socket is a unix socket that belongs to this process: it has the right mode
-// from its first instant, it is put back when its file is removed, and on close
-// the file is removed if it is still this process's own.
-type socket struct {
-	socketOptions // access as it was at first; see want
+// Timing is how long a socket waits for what.
+type Timing struct {
+	HolderPoll time.Duration // between tries to take over from a live holder
+	Keep       time.Duration // between looks at the file
+	File       time.Duration // for what is done with a file, before its file system counts as hung
+}
+
+// Files are the operations on files that a socket needs. Tests make the n-th one fail.
+type Files struct {
+	Mkdir  func(path string, mode fs.FileMode) error
+	Lock   func(ctx context.Context, path string) (unlock func(), err error) // the name of a socket
+	Listen func(ctx context.Context, path string, mode uint32) (*net.UnixListener, error)
+	Chown  func(path string, file FileID, gid int) error          // of a socket
+	Chmod  func(path string, file FileID, mode fs.FileMode) error // of a socket
+	Secure func(dir string, mode fs.FileMode) error               // of a directory that was just made
+	Remove func(path string) error
+}
+
+// System returns the operations of the system.
+func System() Files {
+	return Files{
+		Mkdir: os.Mkdir, Lock: lock, Listen: listenUnix,
+		Chown: chownFile, Chmod: chmodFile, Secure: chmodDirectory, Remove: os.Remove,
+	}
+}
+
+// A Socket is a unix socket that belongs to this process. It is safe for concurrent
+// use.
+type Socket struct {
+	path   string
+	words  Words
+	timing Timing
+	files  Files
+	handed *Handed
+	log    *slog.Logger
+	waits  *bounded.Observer
 
 	binding sync.Mutex // held while the file is made or changed
 
-	// What is done with the file, and asked of the socket, may hang with a file system.
-	making, keeping, looking, asking *bounded.Lane
+	// What is done with the file may hang with a file system.
+	making, keeping, looking *bounded.Lane
 
 	mu       sync.Mutex
-	want     access
+	want     Access
 	listener *net.UnixListener // nil until the socket is claimed
-	file     fileID
+	file     FileID
 	own      bool     // made by this process, which removes it; else by whoever handed it over
 	born     int      // the group that the file had before it was given one
 	made     []string // directories that were made for it
@@ -60,37 +93,39 @@ type socket struct {
 	closed   bool
 }
 
-// A fileID tells one file from another that has taken its name.
-type fileID struct{ dev, ino uint64 }
+// A FileID tells one file from another that has taken its name.
+type FileID struct{ dev, ino uint64 }
 
-func newSocket(o socketOptions) *socket {
-	return &socket{
-		socketOptions: o, want: o.access,
-		making:  &bounded.Lane{Observer: o.waits, Wait: bounded.File, Alone: true},
-		keeping: &bounded.Lane{Observer: o.waits, Wait: bounded.File, Alone: true},
-		looking: &bounded.Lane{Observer: o.waits, Wait: bounded.File},
-		asking:  &bounded.Lane{Observer: o.waits, Wait: bounded.Question},
+// New returns a socket that is not made yet: see [Socket.Claim].
+func New(o Options) *Socket {
+	return &Socket{
+		path: o.Path, words: o.Words, timing: o.Timing, files: o.Files, handed: o.Handed, log: o.Log, waits: o.Waits, want: o.Access,
+		making:  &bounded.Lane{Observer: o.Waits, Wait: bounded.File, Alone: true},
+		keeping: &bounded.Lane{Observer: o.Waits, Wait: bounded.File, Alone: true},
+		looking: &bounded.Lane{Observer: o.Waits, Wait: bounded.File},
 	}
 }
 
+func (s *Socket) abstract() bool { return strings.HasPrefix(s.path, "@") }
+
 // onFile runs work with the socket's file, in a lane, and gives it up where the
 // file system hangs.
-func (s *socket) onFile(ctx context.Context, l *bounded.Lane, work func(context.Context) error) error {
-	limited, cancel := context.WithTimeout(ctx, s.time.file)
+func (s *Socket) onFile(ctx context.Context, l *bounded.Lane, work func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, s.timing.File)
 	defer cancel()
 	err := bounded.RunIn(limited, l, work)
 	if _, ok := errors.AsType[*bounded.AbandonedError](err); ok && ctx.Err() == nil {
-		return &hungError{what: "what was begun with the file", limit: s.time.file}
+		return &HungError{What: "what was begun with the file", Limit: s.timing.File}
 	}
 	return err
 }
 
-// changeAccess is setAccess, given up where the file system hangs.
-func (s *socket) changeAccess(ctx context.Context, next access) (access, error) {
+// ChangeAccess is setAccess, given up where the file system hangs.
+func (s *Socket) ChangeAccess(ctx context.Context, next Access) (Access, error) {
 	if s.wants() == next { // also while a file system hangs
 		return next, nil
 	}
-	found := make(chan access, 1)
+	found := make(chan Access, 1)
 	err := s.onFile(ctx, s.making, func(context.Context) error {
 		before, err := s.setAccess(next)
 		found <- before
@@ -100,23 +135,23 @@ func (s *socket) changeAccess(ctx context.Context, next access) (access, error) 
 	case before := <-found:
 		return before, err
 	default:
-		return access{}, err
+		return Access{}, err
 	}
 }
 
-// hungError is an operation on files that did not end: their file system hangs.
-type hungError struct {
-	what  string
-	limit time.Duration
+// HungError is an operation on files that did not end in time: their file system hangs.
+type HungError struct {
+	What  string
+	Limit time.Duration
 }
 
-func (e *hungError) Error() string {
-	return fmt.Sprintf("%s did not end within %s: the file system that it is on does not answer", e.what, e.limit)
+func (e *HungError) Error() string {
+	return fmt.Sprintf("%s did not end within %s: the file system that it is on does not answer", e.What, e.Limit)
 }
 
-// claim makes the socket. A stale file is replaced. A live holder is waited for
+// Claim makes the socket. A stale file is replaced. A live holder is waited for
 // and never displaced; what is no socket is left alone.
-func (s *socket) claim(ctx context.Context, wait time.Duration) error {
+func (s *Socket) Claim(ctx context.Context, wait time.Duration) error {
 	deadline := time.Now().Add(wait)
 	waiting, pid := false, 0
 	for {
@@ -127,7 +162,7 @@ func (s *socket) claim(ctx context.Context, wait time.Duration) error {
 		case err == nil:
 			return nil
 		case isHeld && held.pid == os.Getpid():
-			return fmt.Errorf("listening on %s: another %s of this process is the same socket; each %s needs one of its own", s.path, s.settings.listen, s.settings.owner)
+			return fmt.Errorf("listening on %s: another %s of this process is the same socket; each %s needs one of its own", s.path, s.words.Listen, s.words.Owner)
 		case !isHeld && !isBusy:
 			return fmt.Errorf("listening on %s: %w", s.path, err)
 		case isHeld && held.pid == 0: // its queue of connections may be full by now
@@ -137,7 +172,7 @@ func (s *socket) claim(ctx context.Context, wait time.Duration) error {
 		}
 		if !time.Now().Before(deadline) {
 			if isHeld {
-				return fmt.Errorf("listening on %s: %w; stop that process, or give this one another %s", s.path, held, s.settings.listen)
+				return fmt.Errorf("listening on %s: %w; stop that process, or give this one another %s", s.path, held, s.words.Listen)
 			}
 			return fmt.Errorf("listening on %s: %w", s.path, err)
 		}
@@ -148,7 +183,7 @@ func (s *socket) claim(ctx context.Context, wait time.Duration) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("listening on %s: %w", s.path, ctx.Err())
-		case <-time.After(s.time.holderPoll):
+		case <-time.After(s.timing.HolderPoll):
 		}
 	}
 }
@@ -165,7 +200,7 @@ func (e *heldError) Error() string {
 
 // inheritOrBind takes over the socket that was handed over for the path, or makes
 // one.
-func (s *socket) inheritOrBind(ctx context.Context) error {
+func (s *Socket) inheritOrBind(ctx context.Context) error {
 	if s.isClaimed() { // an earlier try that was given up has ended since
 		return nil
 	}
@@ -193,11 +228,11 @@ func (s *socket) inheritOrBind(ctx context.Context) error {
 
 // inherit makes a socket that was handed over this one's. Who may open its file
 // is its maker's to say.
-func (s *socket) inherit(listener *net.UnixListener) error {
+func (s *Socket) inherit(listener *net.UnixListener) error {
 	s.binding.Lock()
 	defer s.binding.Unlock()
 	if s.abstract() {
-		return s.take(listener, fileID{}, 0, false)
+		return s.take(listener, FileID{}, 0, false)
 	}
 	st, err := lstat(s.path)
 	if err != nil {
@@ -211,7 +246,7 @@ func (s *socket) inherit(listener *net.UnixListener) error {
 }
 
 // bind tries once to make the socket and to take it over as s.listener.
-func (s *socket) bind(ctx context.Context) error {
+func (s *Socket) bind(ctx context.Context) error {
 	s.binding.Lock()
 	defer s.binding.Unlock()
 	if s.abstract() {
@@ -222,7 +257,7 @@ func (s *socket) bind(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := s.files.lock(ctx, s.path)
+	unlock, err := s.files.Lock(ctx, s.path)
 	if err != nil {
 		return err
 	}
@@ -233,7 +268,7 @@ func (s *socket) bind(ctx context.Context) error {
 	if s.isClosed() { // close removes the file under the same lock
 		return net.ErrClosed
 	}
-	listener, err := s.files.listen(ctx, s.path, 0o600)
+	listener, err := s.files.Listen(ctx, s.path, 0o600)
 	if err != nil {
 		return err
 	}
@@ -243,7 +278,7 @@ func (s *socket) bind(ctx context.Context) error {
 		if _, replaced := errors.AsType[*replacedError](err); replaced {
 			return err
 		}
-		if err := s.files.remove(s.path); err != nil {
+		if err := s.files.Remove(s.path); err != nil {
 			s.warnOfLeftFile(err)
 		}
 		return err
@@ -252,14 +287,14 @@ func (s *socket) bind(ctx context.Context) error {
 }
 
 // note keeps which directories were made.
-func (s *socket) note(made []string) {
+func (s *Socket) note(made []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.made = append(s.made, made...)
 }
 
-func (s *socket) bindAbstract(ctx context.Context) error {
-	listener, err := s.files.listen(ctx, s.path, 0o600)
+func (s *Socket) bindAbstract(ctx context.Context) error {
+	listener, err := s.files.Listen(ctx, s.path, 0o600)
 	if errors.Is(err, syscall.EADDRINUSE) { // also where the holder leaves just now, or does not listen yet
 		pid, _ := holder(ctx, s.path)
 		return &heldError{pid}
@@ -267,7 +302,7 @@ func (s *socket) bindAbstract(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.take(listener, fileID{}, 0, true); err != nil {
+	if err := s.take(listener, FileID{}, 0, true); err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	return nil
@@ -275,7 +310,7 @@ func (s *socket) bindAbstract(ctx context.Context) error {
 
 // take makes a listener the socket's own, unless the socket has been closed
 // meanwhile.
-func (s *socket) take(listener *net.UnixListener, file fileID, born int, own bool) error {
+func (s *Socket) take(listener *net.UnixListener, file FileID, born int, own bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -305,22 +340,22 @@ func listenUnix(ctx context.Context, path string, mode uint32) (*net.UnixListene
 }
 
 // clearStale removes a socket that nobody serves. The caller holds its lock.
-func (s *socket) clearStale(ctx context.Context) error {
-	found, err := LookAtSocket(ctx, s.path)
+func (s *Socket) clearStale(ctx context.Context) error {
+	found, err := LookAt(ctx, s.path)
 	_, isOther := errors.AsType[*NotSocketError](err)
 	switch {
 	case isOther:
-		return fmt.Errorf("%w: move it away, or give another %s", err, s.settings.listen)
+		return fmt.Errorf("%w: move it away, or give another %s", err, s.words.Listen)
 	case err != nil || !found.Exists:
 		return err
 	case found.Live:
 		return &heldError{found.PID}
 	}
-	return s.files.remove(s.path)
+	return s.files.Remove(s.path)
 }
 
-// A FoundSocket is what stands at a socket's path.
-type FoundSocket struct {
+// A Found is what stands at a socket's path.
+type Found struct {
 	Exists bool
 	Live   bool // a process serves it
 	PID    int  // of that process; 0: cannot be seen from here
@@ -331,24 +366,24 @@ type NotSocketError struct{ What string }
 
 func (e *NotSocketError) Error() string { return e.What + " is in its place, which is no socket" }
 
-// LookAtSocket says what stands at a path, and changes nothing. The error is a
+// LookAt says what stands at a path, and changes nothing. The error is a
 // [NotSocketError], or that of looking.
-func LookAtSocket(ctx context.Context, path string) (FoundSocket, error) {
+func LookAt(ctx context.Context, path string) (Found, error) {
 	if strings.HasPrefix(path, "@") { // it is there as long as it is served
 		pid, live := holder(ctx, path)
-		return FoundSocket{Exists: live, Live: live, PID: pid}, nil
+		return Found{Exists: live, Live: live, PID: pid}, nil
 	}
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return FoundSocket{}, nil
+		return Found{}, nil
 	case err != nil:
-		return FoundSocket{}, err
+		return Found{}, err
 	case info.Mode().Type() != fs.ModeSocket:
-		return FoundSocket{}, &NotSocketError{nameOf(info.Mode())}
+		return Found{}, &NotSocketError{nameOf(info.Mode())}
 	}
 	pid, live := holder(ctx, path)
-	return FoundSocket{Exists: true, Live: live, PID: pid}, nil
+	return Found{Exists: true, Live: live, PID: pid}, nil
 }
 
 func nameOf(mode fs.FileMode) string {
@@ -374,20 +409,20 @@ func holder(ctx context.Context, path string) (pid int, live bool) {
 		return 0, !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist)
 	}
 	defer func() { _ = conn.Close() }()
-	cred, err := peerOf(conn)
+	cred, err := PeerOf(conn)
 	if err != nil {
 		return 0, true
 	}
 	return int(cred.Pid), true
 }
 
-func identify(path string) (fileID, error) {
+func identify(path string) (FileID, error) {
 	st, err := lstat(path)
 	return idOf(st), err
 }
 
-func idOf(st unix.Stat_t) fileID {
-	return fileID{dev: uint64(st.Dev), ino: st.Ino} //nolint:unconvert // 32 bits on some platforms
+func idOf(st unix.Stat_t) FileID {
+	return FileID{dev: uint64(st.Dev), ino: st.Ino} //nolint:unconvert // 32 bits on some platforms
 }
 
 func lstat(path string) (unix.Stat_t, error) {
@@ -396,10 +431,10 @@ func lstat(path string) (unix.Stat_t, error) {
 	return st, err
 }
 
-// close stops accepting and removes the file, unless another process has made it
+// Close stops accepting and removes the file, unless another process has made it
 // or has taken its name. Connections stay. It holds no mutex while it waits for the
 // lock of the name: bind takes them in the other order.
-func (s *socket) close() {
+func (s *Socket) Close() {
 	s.mu.Lock()
 	listener, file, own, closed := s.listener, s.file, s.own, s.closed
 	s.closed = true
@@ -419,17 +454,17 @@ func (s *socket) close() {
 	_ = listener.Close()
 }
 
-func (s *socket) warnOfLeftFile(err error) {
+func (s *Socket) warnOfLeftFile(err error) {
 	s.log.Warn("socket file cannot be removed: it stays, and nobody serves it", "socket", s.path, "error", err.Error())
 }
 
-func (s *socket) isClosed() bool {
+func (s *Socket) isClosed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.closed
 }
 
-func (s *socket) isClaimed() bool {
+func (s *Socket) isClaimed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.listener != nil && !s.closed
@@ -440,20 +475,20 @@ func (s *socket) isClaimed() bool {
 const closeTime = 2 * time.Second
 
 // removeOwn removes the socket's file if it is still the one that was made.
-func (s *socket) removeOwn(ctx context.Context, file fileID) error {
-	if unlock, err := s.files.lock(ctx, s.path); err == nil {
+func (s *Socket) removeOwn(ctx context.Context, file FileID) error {
+	if unlock, err := s.files.Lock(ctx, s.path); err == nil {
 		defer unlock()
 	} // else as well: a lock must not leave the file behind
 	if now, err := identify(s.path); err != nil || now != file {
 		return nil // it is gone, or another's
 	}
-	return s.files.remove(s.path)
+	return s.files.Remove(s.path)
 }
 
-// discard closes a socket that never served, and removes the directories that
+// Discard closes a socket that never served, and removes the directories that
 // were made for it.
-func (s *socket) discard() {
-	s.close()
+func (s *Socket) Discard() {
+	s.Close()
 	s.mu.Lock()
 	made := s.made
 	s.mu.Unlock()
@@ -461,7 +496,7 @@ func (s *socket) discard() {
 	defer cancel()
 	_ = bounded.Run(ctx, s.waits, bounded.File, func(context.Context) error {
 		for _, dir := range slices.Backward(made) {
-			_ = s.files.remove(dir) // stays where somebody has put something there
+			_ = s.files.Remove(dir) // stays where somebody has put something there
 		}
 		return nil
 	})

@@ -1,16 +1,18 @@
-package daemon
+package unixsocket
 
 import (
 	"context"
 	"errors"
 	"net"
 	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 )
 
-// keep puts the socket back whenever its file is gone or its listener is broken,
+// Keep puts the socket back whenever its file is gone or its listener is broken,
 // until ctx ends. serve is called with each new listener, from this goroutine.
-func (s *socket) keep(ctx context.Context, serve func(net.Listener)) {
-	ticker := time.NewTicker(s.time.keep)
+func (s *Socket) Keep(ctx context.Context, serve func(net.Listener)) {
+	ticker := time.NewTicker(s.timing.Keep)
 	defer ticker.Stop()
 	reported := ""
 	fresh := make(chan net.Listener, 1)
@@ -31,7 +33,7 @@ func (s *socket) keep(ctx context.Context, serve func(net.Listener)) {
 		}
 		s.noteLoss(err)
 		if err != nil && err.Error() != reported {
-			what := lossWords(err)
+			what := LossWords(err)
 			if what == "socket file is gone" {
 				what += " and cannot be put back"
 			}
@@ -44,9 +46,9 @@ func (s *socket) keep(ctx context.Context, serve func(net.Listener)) {
 	}
 }
 
-// lossWords say why callers may not find the socket.
-func lossWords(err error) string {
-	if _, ok := errors.AsType[*hungError](err); ok {
+// LossWords say why callers may not find the socket.
+func LossWords(err error) string {
+	if _, ok := errors.AsType[*HungError](err); ok {
 		return "socket file cannot be looked at"
 	}
 	return "socket file is gone"
@@ -54,7 +56,7 @@ func lossWords(err error) string {
 
 // restore makes the file again where it is not this socket's any more. Where it
 // was left behind it may do so late.
-func (s *socket) restore(ctx context.Context, serve func(net.Listener)) error {
+func (s *Socket) restore(ctx context.Context, serve func(net.Listener)) error {
 	if s.owns() {
 		return nil
 	}
@@ -76,15 +78,15 @@ func (s *socket) restore(ctx context.Context, serve func(net.Listener)) error {
 	default:
 		s.log.Warn("socket file was removed: put back; restart its socket unit, which knows only the one before, on this node alone and while KMS answers", "socket", s.path)
 	}
-	serve(s.current())
+	serve(s.Current())
 	_ = old.Close()
 	return nil
 }
 
 // owns reports whether the file of that name is the one that this socket made, and
 // leads to a listener.
-func (s *socket) owns() bool {
-	var file fileID
+func (s *Socket) owns() bool {
+	var file FileID
 	var err error
 	if !s.abstract() {
 		file, err = identify(s.path)
@@ -94,9 +96,18 @@ func (s *socket) owns() bool {
 	return err == nil && file == s.file && !s.broken
 }
 
-// renounce makes keep put another socket in the place of one whose listener is
+// Owns reports whether callers reach this process by the file. It is false where the
+// file system does not say so within the limit.
+func (s *Socket) Owns(ctx context.Context, limit time.Duration) bool {
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	owns, err := bounded.DoIn(limited, s.looking, func(context.Context) (bool, error) { return s.owns(), nil })
+	return err == nil && owns
+}
+
+// Renounce makes Keep put another socket in the place of one whose listener is
 // broken and closed. It returns false where that is not the present one.
-func (s *socket) renounce(l net.Listener) bool {
+func (s *Socket) Renounce(l net.Listener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.listener != l || s.closed {
@@ -107,7 +118,7 @@ func (s *socket) renounce(l net.Listener) bool {
 }
 
 // noteLoss keeps why callers cannot find the socket, and since when.
-func (s *socket) noteLoss(err error) {
+func (s *Socket) noteLoss(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lost == nil {
@@ -116,15 +127,15 @@ func (s *socket) noteLoss(err error) {
 	s.lost = err
 }
 
-// problem returns why callers cannot find the socket and since when, nil where
+// Problem returns why callers cannot find the socket and since when, nil where
 // they can.
-func (s *socket) problem() (since time.Time, err error) {
+func (s *Socket) Problem() (since time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.lostAt, s.lost
 }
 
-func (s *socket) current() net.Listener {
+func (s *Socket) Current() net.Listener {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.listener

@@ -1,4 +1,4 @@
-package daemon
+package unixsocket
 
 import (
 	"fmt"
@@ -8,13 +8,13 @@ import (
 	"sync"
 )
 
-// handed are the listening sockets that a service manager gave the process at its
+// Handed are the listening sockets that a service manager gave the process at its
 // start. It gives them once and keeps them itself, so that callers who come while
 // no process runs wait for the next one instead of being refused. They stay open
 // here too, whether a configuration uses them or not: a later one may.
 //
 // https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html
-type handed struct {
+type Handed struct {
 	mu      sync.Mutex
 	sockets []*handedSocket
 }
@@ -25,10 +25,10 @@ type handedSocket struct {
 	used bool // one of this process's sockets listens on it
 }
 
-// newHanded looks at what was given. What is no listening unix socket is said and
+// NewHanded looks at what was given. What is no listening unix socket is said and
 // left alone.
-func newHanded(files []*os.File, log *slog.Logger) *handed {
-	h := &handed{}
+func NewHanded(files []*os.File, log *slog.Logger) *Handed {
+	h := &Handed{}
 	for _, f := range files {
 		l, err := listenerOf(f)
 		if err != nil {
@@ -57,12 +57,12 @@ func listenerOf(f *os.File) (*net.UnixListener, error) {
 }
 
 // take returns the listener that was handed over for a path, nil where none was.
-func (h *handed) take(path string) (*net.UnixListener, error) {
+func (h *Handed) take(path string) (*net.UnixListener, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, s := range h.sockets {
 		switch {
-		case !SameSocket(s.path, path):
+		case !Same(s.path, path):
 			continue
 		case s.used:
 			return nil, &heldError{os.Getpid()}
@@ -75,18 +75,18 @@ func (h *handed) take(path string) (*net.UnixListener, error) {
 }
 
 // giveBack lets another take the socket of a path.
-func (h *handed) giveBack(path string) {
+func (h *Handed) giveBack(path string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, s := range h.sockets {
-		if SameSocket(s.path, path) {
+		if Same(s.path, path) {
 			s.used = false
 		}
 	}
 }
 
-// unused returns the sockets on which callers wait in vain.
-func (h *handed) unused() []string {
+// Unused returns the sockets on which callers wait in vain.
+func (h *Handed) Unused() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var paths []string
@@ -98,8 +98,8 @@ func (h *handed) unused() []string {
 	return paths
 }
 
-// close is for the end of the process: no socket uses them any more.
-func (h *handed) close() {
+// Close is for the end of the process: no socket uses them any more.
+func (h *Handed) Close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, s := range h.sockets {

@@ -1,4 +1,4 @@
-package daemon
+package unixsocket
 
 import (
 	"context"
@@ -15,68 +15,38 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
+// holderWait is how long a test waits for a holder that does not leave.
+const holderWait = 300 * time.Millisecond
+
 // options are those of a socket that no test says otherwise about.
-func options(path string, log *logBook) socketOptions {
-	return socketOptions{
-		path: path, access: access{0o600, -1}, log: log.logger(), time: shortTiming(), files: usualFiles(), settings: settingsOf(&config.Config{}), handed: &handed{},
+func options(path string, log *testkit.LogBook) Options {
+	return Options{
+		Path: path, Access: Access{0o600, -1}, Log: log.Logger(), Files: System(), Handed: &Handed{},
+		Timing: Timing{HolderPoll: 10 * time.Millisecond, Keep: 20 * time.Millisecond, File: testkit.Patience},
+		Words:  Words{Listen: "--listen", Group: "--socket-group", Owner: "key"},
 	}
 }
 
-// claim claims a socket, and waits for a holder as long as its timing says.
-func claim(ctx context.Context, o socketOptions) (*socket, error) {
-	s := newSocket(o)
-	return s, s.claim(ctx, o.time.holderWait)
+// claim claims a socket, and does not wait long for a holder.
+func claim(ctx context.Context, o Options) (*Socket, error) { return claimFor(ctx, o, holderWait) }
+
+func claimFor(ctx context.Context, o Options, wait time.Duration) (*Socket, error) {
+	s := New(o)
+	return s, s.Claim(ctx, wait)
 }
 
 // mustClaim claims a socket for the rest of the test.
-func mustClaim(t testing.TB, path string) *socket {
+func mustClaim(t testing.TB, path string) *Socket {
 	t.Helper()
-	s, err := claim(t.Context(), options(path, &logBook{}))
+	s, err := claim(t.Context(), options(path, &testkit.LogBook{}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.close)
+	t.Cleanup(s.Close)
 	return s
-}
-
-func permissions(t testing.TB, path string) fs.FileMode {
-	t.Helper()
-	info, err := os.Lstat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return info.Mode().Perm()
-}
-
-func groupOf(t testing.TB, path string) int {
-	t.Helper()
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
-		t.Fatal(err)
-	}
-	return int(st.Gid)
-}
-
-// otherGroup is one that this process may give a file to: where it can, not the
-// one that it gives anyway.
-func otherGroup(t testing.TB) int {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return 65534
-	}
-	groups, err := os.Getgroups()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, g := range groups {
-		if g != os.Getegid() {
-			return g
-		}
-	}
-	return os.Getegid()
 }
 
 func umasks() []int { return []int{0, 0o022, 0o077, 0o777} }
@@ -85,63 +55,32 @@ func TestSocketIsBornClosedToOthers(t *testing.T) {
 	for _, umask := range umasks() {
 		t.Run(fmt.Sprintf("umask %04o", umask), func(t *testing.T) {
 			t.Parallel()
-			path := filepath.Join(directory(t), "s")
-			another(t, role{Do: "listen", Path: path, Umask: umask}, os.Getuid()).expect("", "listening")
-			if got := permissions(t, path); got&^0o600 != 0 {
+			path := filepath.Join(testkit.Directory(t), "s")
+			testkit.Another(t, role{Do: "listen", Path: path, Umask: umask}, os.Getuid()).Expect("", "listening")
+			if got := testkit.Permissions(t, path); got&^0o600 != 0 {
 				t.Errorf("bound with mode %04o, want nothing beyond 0600", got)
 			}
 		})
 	}
 }
 
-// A watcher looks at a socket file as often as it can while it is made.
-type watcher struct {
-	stop, done chan struct{}
-	seen       map[string]int
-}
-
-func watchFile(path string) *watcher {
-	w := &watcher{stop: make(chan struct{}), done: make(chan struct{}), seen: map[string]int{}}
-	go func() {
-		defer close(w.done)
-		for {
-			select {
-			case <-w.stop:
-				return
-			default:
-			}
-			var st unix.Stat_t
-			if unix.Lstat(path, &st) == nil {
-				w.seen[fmt.Sprintf("%04o %d", st.Mode&0o7777, st.Gid)]++
-			}
-		}
-	}()
-	return w
-}
-
-func (w *watcher) result() map[string]int {
-	close(w.stop)
-	<-w.done
-	return w.seen
-}
-
 func TestSocketIsNeverOpenToAnyoneNotMeant(t *testing.T) {
-	group := otherGroup(t)
+	group := testkit.OtherGroup(t)
 	for _, umask := range umasks() {
 		t.Run(fmt.Sprintf("umask %04o", umask), func(t *testing.T) {
-			path := filepath.Join(directory(t), "s")
+			path := filepath.Join(testkit.Directory(t), "s")
 			end := fmt.Sprintf("0660 %d", group)
-			w := watchFile(path)
+			w := testkit.WatchFile(path)
 			for range 3 {
-				p := another(t, role{Do: "claim", Path: path, Mode: 0o660, Group: group, Umask: umask, Wait: patience}, os.Getuid())
-				p.expect("", "ready")
-				p.expect("go", "claimed")
-				if got := fmt.Sprintf("%04o %d", permissions(t, path), groupOf(t, path)); got != end {
+				p := testkit.Another(t, role{Do: "claim", Path: path, Mode: 0o660, Group: group, Umask: umask, Wait: testkit.Patience}, os.Getuid())
+				p.Expect("", "ready")
+				p.Expect("go", "claimed")
+				if got := fmt.Sprintf("%04o %d", testkit.Permissions(t, path), testkit.GroupOf(t, path)); got != end {
 					t.Errorf("made with mode and group %s, want %s", got, end)
 				}
-				p.leave()
+				p.Leave()
 			}
-			for seen, times := range w.result() {
+			for seen, times := range w.Result() {
 				mode, err := strconv.ParseUint(seen[:4], 8, 32)
 				if err != nil {
 					t.Fatal(err)
@@ -159,14 +98,14 @@ func TestSocketModeIsExact(t *testing.T) {
 		for _, umask := range umasks() {
 			t.Run(fmt.Sprintf("mode %04o umask %04o", mode, umask), func(t *testing.T) {
 				t.Parallel()
-				path := filepath.Join(directory(t), "s")
-				p := another(t, role{Do: "claim", Path: path, Mode: uint32(mode), Group: -1, Umask: umask}, os.Getuid())
-				p.expect("", "ready")
-				p.expect("go", "claimed")
-				if got := permissions(t, path); got != mode {
+				path := filepath.Join(testkit.Directory(t), "s")
+				p := testkit.Another(t, role{Do: "claim", Path: path, Mode: uint32(mode), Group: -1, Umask: umask}, os.Getuid())
+				p.Expect("", "ready")
+				p.Expect("go", "claimed")
+				if got := testkit.Permissions(t, path); got != mode {
 					t.Errorf("mode %04o, want %04o", got, mode)
 				}
-				if got := groupOf(t, path); got != os.Getegid() {
+				if got := testkit.GroupOf(t, path); got != os.Getegid() {
 					t.Errorf("group %d, want the process's own, %d", got, os.Getegid())
 				}
 			})
@@ -175,9 +114,9 @@ func TestSocketModeIsExact(t *testing.T) {
 }
 
 func TestStaleSocketIsReplaced(t *testing.T) {
-	path := filepath.Join(directory(t), "s")
-	holding(t, path).kill()
-	if !exists(path) {
+	path := filepath.Join(testkit.Directory(t), "s")
+	holding(t, path).Kill()
+	if !testkit.Exists(path) {
 		t.Fatal("a killed holder left no socket: the test shows nothing")
 	}
 	mustClaim(t, path)
@@ -187,47 +126,46 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 }
 
 func TestLiveSocketIsNeverTaken(t *testing.T) {
-	for _, path := range []string{filepath.Join(directory(t), "s"), "@aep-live-" + strconv.Itoa(os.Getpid())} {
+	for _, path := range []string{filepath.Join(testkit.Directory(t), "s"), "@aep-live-" + strconv.Itoa(os.Getpid())} {
 		t.Run(path[:1], func(t *testing.T) {
 			p := holding(t, path)
-			var log logBook
+			var log testkit.LogBook
 			o := options(path, &log)
 			began := time.Now()
 			_, err := claim(t.Context(), o)
-			if took := time.Since(began); took < o.time.holderWait {
-				t.Errorf("gave up after %s, want to wait for %s", took, o.time.holderWait)
+			if took := time.Since(began); took < holderWait {
+				t.Errorf("gave up after %s, want to wait for %s", took, holderWait)
 			}
-			want := fmt.Sprintf("listening on %s: the process with pid %d serves it; stop that process, or give this one another --listen", path, p.pid())
+			want := fmt.Sprintf("listening on %s: the process with pid %d serves it; stop that process, or give this one another --listen", path, p.PID())
 			if err == nil || err.Error() != want {
 				t.Errorf("claim: %v\nwant %s", err, want)
 			}
 			if n := strings.Count(log.String(), "waiting"); n != 1 {
 				t.Errorf("the wait is logged %d times, want once:\n%s", n, &log)
 			}
-			if pid, live := holder(context.Background(), path); !live || pid != p.pid() {
-				t.Errorf("holder is %d (%t) now, want still %d", pid, live, p.pid())
+			if pid, live := holder(context.Background(), path); !live || pid != p.PID() {
+				t.Errorf("holder is %d (%t) now, want still %d", pid, live, p.PID())
 			}
 		})
 	}
 }
 
 func TestSocketIsTakenOverWhenItsHolderLeaves(t *testing.T) {
-	for name, leave := range map[string]func(*process){"in good order": (*process).leave, "killed": (*process).kill} {
-		for _, path := range []string{filepath.Join(directory(t), "s"), "@aep-over-" + strconv.Itoa(os.Getpid())} {
+	for name, leave := range map[string]func(*testkit.Process){"in good order": (*testkit.Process).Leave, "killed": (*testkit.Process).Kill} {
+		for _, path := range []string{filepath.Join(testkit.Directory(t), "s"), "@aep-over-" + strconv.Itoa(os.Getpid())} {
 			t.Run(name+" "+path[:1], func(t *testing.T) {
 				p := holding(t, path)
-				var log logBook
+				var log testkit.LogBook
 				o := options(path, &log)
-				o.time.holderWait = patience
 				claimed := make(chan error, 1)
 				go func() {
-					s, err := claim(t.Context(), o)
+					s, err := claimFor(t.Context(), o, testkit.Patience)
 					if err == nil {
-						s.close()
+						s.Close()
 					}
 					claimed <- err
 				}()
-				until(t, "the second waits", func() bool { return log.has("waiting") })
+				testkit.Until(t, "the second waits", func() bool { return log.Has("waiting") })
 				leave(p)
 				if err := <-claimed; err != nil {
 					t.Errorf("claim: %v, want the socket", err)
@@ -241,22 +179,22 @@ func TestOfManyThatStartAtOnceOneWins(t *testing.T) {
 	for _, n := range []int{2, 10} {
 		for name, stale := range map[string]bool{"nothing there": false, "stale socket": true} {
 			t.Run(fmt.Sprintf("%d, %s", n, name), func(t *testing.T) {
-				path := filepath.Join(directory(t), "s")
+				path := filepath.Join(testkit.Directory(t), "s")
 				if stale {
-					holding(t, path).kill()
+					holding(t, path).Kill()
 				}
-				processes := make([]*process, n)
+				processes := make([]*testkit.Process, n)
 				for i := range processes {
-					processes[i] = another(t, role{Do: "claim", Path: path, Mode: 0o600, Group: -1, Wait: 300 * time.Millisecond}, os.Getuid())
-					processes[i].expect("", "ready")
+					processes[i] = testkit.Another(t, role{Do: "claim", Path: path, Mode: 0o600, Group: -1, Wait: 300 * time.Millisecond}, os.Getuid())
+					processes[i].Expect("", "ready")
 				}
 				for _, p := range processes {
-					p.ask("go")
+					p.Ask("go")
 				}
 				winners, refusals := []int{}, []string{}
 				for _, p := range processes {
-					if said := p.line(); said == "claimed" {
-						winners = append(winners, p.pid())
+					if said := p.Line(); said == "claimed" {
+						winners = append(winners, p.PID())
 					} else {
 						refusals = append(refusals, said)
 					}
@@ -287,7 +225,7 @@ func TestWhatIsNoSocketIsLeftAlone(t *testing.T) {
 		"fifo":             {func(p string) error { return unix.Mkfifo(p, 0o600) }, "a named pipe"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(directory(t), "s")
+			path := filepath.Join(testkit.Directory(t), "s")
 			if err := c.make(path); err != nil {
 				t.Fatal(err)
 			}
@@ -295,7 +233,7 @@ func TestWhatIsNoSocketIsLeftAlone(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = claim(t.Context(), options(path, &logBook{}))
+			_, err = claim(t.Context(), options(path, &testkit.LogBook{}))
 			want := "listening on " + path + ": " + c.want + " is in its place, which is no socket: move it away, or give another --listen"
 			if err == nil || err.Error() != want {
 				t.Errorf("claim: %v\nwant %s", err, want)
@@ -312,74 +250,73 @@ func TestWhatIsNoSocketIsLeftAlone(t *testing.T) {
 }
 
 func TestOneSocketByTwoNamesIsSaidAtOnce(t *testing.T) {
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	if err := os.Symlink(dir, filepath.Join(dir, "alias")); err != nil {
 		t.Fatal(err)
 	}
 	mustClaim(t, filepath.Join(dir, "s"))
 	path := filepath.Join(dir, "alias", "s")
-	o := options(path, &logBook{})
-	o.time.holderWait = patience
+	o := options(path, &testkit.LogBook{})
 	began := time.Now()
-	_, err := claim(t.Context(), o)
+	_, err := claimFor(t.Context(), o, testkit.Patience)
 	want := "listening on " + path + ": another --listen of this process is the same socket; each key needs one of its own"
 	if err == nil || err.Error() != want {
 		t.Errorf("claim: %v\nwant %s", err, want)
 	}
-	if took := time.Since(began); took > patience/2 {
+	if took := time.Since(began); took > testkit.Patience/2 {
 		t.Errorf("said after %s, want at once", took)
 	}
 }
 
 func TestClosingRemovesOnesOwnFileAndNoOther(t *testing.T) {
 	t.Run("own", func(t *testing.T) {
-		path := filepath.Join(directory(t), "s")
-		mustClaim(t, path).close()
-		if exists(path) {
+		path := filepath.Join(testkit.Directory(t), "s")
+		mustClaim(t, path).Close()
+		if testkit.Exists(path) {
 			t.Error("the file is still there")
 		}
 	})
 	t.Run("another's", func(t *testing.T) {
-		path := filepath.Join(directory(t), "s")
+		path := filepath.Join(testkit.Directory(t), "s")
 		s := mustClaim(t, path)
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
 		p := holding(t, path)
-		s.close()
-		if pid, live := holder(context.Background(), path); !live || pid != p.pid() {
-			t.Errorf("holder is %d (%t), want still %d", pid, live, p.pid())
+		s.Close()
+		if pid, live := holder(context.Background(), path); !live || pid != p.PID() {
+			t.Errorf("holder is %d (%t), want still %d", pid, live, p.PID())
 		}
 	})
 	t.Run("twice", func(t *testing.T) {
-		path := filepath.Join(directory(t), "s")
+		path := filepath.Join(testkit.Directory(t), "s")
 		s := mustClaim(t, path)
-		s.close()
+		s.Close()
 		p := holding(t, path)
-		s.close()
-		if pid, live := holder(context.Background(), path); !live || pid != p.pid() {
-			t.Errorf("holder is %d (%t), want still %d", pid, live, p.pid())
+		s.Close()
+		if pid, live := holder(context.Background(), path); !live || pid != p.PID() {
+			t.Errorf("holder is %d (%t), want still %d", pid, live, p.PID())
 		}
 	})
 }
 
 func TestSocketThatCannotBeMadeIsExplained(t *testing.T) {
-	file := filepath.Join(directory(t), "file")
+	file := filepath.Join(testkit.Directory(t), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(file, "s")
-	_, err := claim(t.Context(), options(path, &logBook{}))
+	_, err := claim(t.Context(), options(path, &testkit.LogBook{}))
 	if err == nil || !strings.HasPrefix(err.Error(), "listening on "+path+": ") || !strings.Contains(err.Error(), syscall.ENOTDIR.Error()) {
 		t.Errorf("claim: %v, want the path and %q", err, syscall.ENOTDIR.Error())
 	}
 }
 
 func TestRestoringRacesWithClosing(t *testing.T) {
-	dir := directory(t)
+	dir := testkit.Directory(t)
 	for i := range 200 {
 		path := filepath.Join(dir, strconv.Itoa(i))
-		s, err := claim(t.Context(), options(path, &logBook{}))
+		s, err := claim(t.Context(), options(path, &testkit.LogBook{}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -392,9 +329,9 @@ func TestRestoringRacesWithClosing(t *testing.T) {
 			_ = s.restore(context.Background(), func(net.Listener) {})
 		}()
 		time.Sleep(time.Duration(i) * 2 * time.Microsecond) // a different moment each time
-		s.close()
+		s.Close()
 		<-restored
-		if exists(path) {
+		if testkit.Exists(path) {
 			t.Fatalf("round %d: the socket was put back after it had been closed, and stays for ever", i)
 		}
 	}

@@ -1,4 +1,4 @@
-package daemon
+package unixsocket
 
 import (
 	"context"
@@ -22,7 +22,7 @@ const (
 
 // makeDirs makes the directories that are missing, each with the mode, whatever the
 // umask, and returns those that it made, also where it fails.
-func (f files) makeDirs(dir string, mode fs.FileMode) (made []string, err error) {
+func (f Files) makeDirs(dir string, mode fs.FileMode) (made []string, err error) {
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -31,14 +31,14 @@ func (f files) makeDirs(dir string, mode fs.FileMode) (made []string, err error)
 			return made, err
 		}
 	}
-	err = f.mkdir(dir, 0o700) // until it is the right one
+	err = f.Mkdir(dir, 0o700) // until it is the right one
 	switch {
 	case errors.Is(err, fs.ErrExist): // somebody was faster, or it is a dangling link: opening it will tell
 		return made, nil
 	case err != nil:
 		return made, err
 	}
-	return append(made, dir), f.secure(dir, mode)
+	return append(made, dir), f.Secure(dir, mode)
 }
 
 // busyError is a socket whose lock another process of this user keeps.
