@@ -26,6 +26,8 @@ BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=$(VCS) -tags $(TAGS) -ldflag
 MODULES := . $(patsubst ./%/go.mod,%,$(sort $(wildcard ./cmd/*/go.mod ./tools/go.mod ./tools/*/go.mod ./test/*/go.mod ./test/cluster/*/go.mod ./test/loaders/*/go.mod)))
 LOADERS := $(filter test/loaders/%,$(MODULES))
 SERVERS := $(filter test/cluster/%,$(MODULES)) $(LOADERS)
+# What a node runs, in test-machine: other people's programs, with no file of ours.
+NODE := $(patsubst ./%/go.mod,%,$(sort $(wildcard ./test/machine/*/go.mod)))
 
 # Tools are built from tools/go.mod by the Go that is used, once for each.
 GOVERSION := $(shell go env GOVERSION)
@@ -157,10 +159,13 @@ smoke-aws: build ## The program with a key of yours in the real AWS KMS (KEY=ARN
 # Not a part of `make test`: it needs root and up to half an hour, and no commit has to
 # wait for it. Run it before a release, and where units or package change.
 .PHONY: test-machine
-test-machine: build $(TOOLS)/release ## The package on a machine with systemd, in qemu: install, sockets, watchdog, reboot, upgrade, removal
+test-machine: build $(TOOLS)/release ## The package and the pods on a machine with systemd and a kubelet, in qemu
 	@rm -rf bin/machine
 	@$(TOOLS)/release snapshot --out bin/machine --targets $$(go env GOARCH) >/dev/null
-	@test/machine/run.sh bin/machine/*_$$(go env GOARCH).deb $(PROGRAM)
+	@echo '== kubelet and containerd, built once for each version'
+	@for dir in $(NODE); do \
+		CGO_ENABLED=0 GOFLAGS="$${GOFLAGS:-} -trimpath" go -C $$dir build -ldflags '-s -w' -o $(CURDIR)/bin/machine/node/ tool || exit 1; done
+	@test/machine/run.sh bin/machine/*_$$(go env GOARCH).deb $(PROGRAM) bin/machine/*_oci.tar bin/machine/node
 
 .PHONY: servers
 servers: ## Build kube-apiserver, etcd and their clients for the tests, or find them in the cache
@@ -202,7 +207,7 @@ lint-go: tools ## golangci-lint in every module, formatting included
 
 .PHONY: lint-tidy
 lint-tidy: ## Is each go.mod what `go mod tidy` would write?
-	@failed=; for dir in $(MODULES); do \
+	@failed=; for dir in $(MODULES) $(NODE); do \
 		echo "== go mod tidy -diff in $$dir"; \
 		(cd $$dir && go mod tidy -diff) || failed="$$failed $$dir"; \
 	done; \
@@ -238,7 +243,7 @@ fmt: tools ## Format all Go files
 
 .PHONY: generate
 generate: ## Write what is generated: docs/errors.md, docs/doctor-codes.md, docs/status-codes.md, docs/metrics.md, docs/flags.md, deploy/manifests, deploy/completion, deploy/observability's alerts, what guides show
-	go test ./internal/cause -update
+	go test ./internal/kmsserver -run Page -update
 	go test ./internal/doctor -run Link -update
 	go test ./internal/inquiry -run Page -update
 	go test ./internal/metrics -update

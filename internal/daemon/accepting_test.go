@@ -1,8 +1,11 @@
 package daemon
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -114,4 +117,18 @@ func TestBrokenHealthPortIsOpenedAgain(t *testing.T) {
 		defer func() { _ = conn.Close() }()
 		return asks(conn, "/livez") == nil
 	})
+}
+
+// asks asks for a path on a connection, and returns why there is no answer.
+func asks(conn net.Conn, path string) error {
+	_ = conn.SetDeadline(time.Now().Add(testkit.Patience))
+	if _, err := conn.Write([]byte("GET " + path + " HTTP/1.1\r\nHost: h\r\n\r\n")); err != nil {
+		return err
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	return errors.Join(err, resp.Body.Close())
 }

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
+	"sigs.k8s.io/aws-encryption-provider/internal/healthport"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
 	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
@@ -58,7 +59,7 @@ type Daemon struct {
 	reaching *bounded.Lane // for the directories of sockets
 	handed   *unixsocket.Handed
 	itself   *unixsocket.Itself
-	http     *httpServer
+	http     *healthport.Server
 
 	current   atomic.Pointer[generation]
 	reloader  *reloader                   // nil without a file
@@ -122,8 +123,10 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	if d.reloader != nil {
 		d.reloading.Go(func() { d.reloader.run(ctx) })
 	}
-	d.http = newHTTPServer(d)
-	d.work.Go(func() { d.http.run(ctx) })
+	d.http = healthport.New(healthport.Options{
+		Address: cfg.Health.Address, Handler: newHealthPages(d), Retry: t.portRetry, Accept: f.accept, Log: d.log,
+	})
+	d.work.Go(func() { d.http.Run(ctx) })
 	d.work.Go(func() { d.pauses.Run(ctx) })
 	return d
 }
@@ -237,7 +240,7 @@ func brief(text string) string {
 
 // HealthAddress returns where health and metrics are served, "" while the port
 // is not to be had.
-func (d *Daemon) HealthAddress() string { return d.http.address() }
+func (d *Daemon) HealthAddress() string { return d.http.Address() }
 
 // ShutdownDelay returns how long to go on serving once the process is told to
 // end, by the configuration that is served.

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
+	"sigs.k8s.io/aws-encryption-provider/internal/healthport"
 	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
@@ -23,14 +24,14 @@ func warnOfFewDescriptors(limit uint64, sockets int, log *slog.Logger) {
 	if limit >= enoughDescriptors {
 		return
 	}
-	const fixed = ownDescriptors + maxHealthConnections
+	const fixed = ownDescriptors + healthport.MaxConnections
 	left := 0
 	if limit > fixed {
 		left = int(limit) - fixed
 	}
 	log.Warn("few file descriptors: raise the limit, by LimitNOFILE= of the unit or the container's ulimit; what comes beyond it waits",
 		"limit", limit, "enough", enoughDescriptors,
-		"most_at_sockets", sockets*unixsocket.MaxConnections, "most_at_kms", awskms.MaxIdle, "most_at_health_port", maxHealthConnections, "of_its_own", ownDescriptors,
+		"most_at_sockets", sockets*unixsocket.MaxConnections, "most_at_kms", awskms.MaxIdle, "most_at_health_port", healthport.MaxConnections, "of_its_own", ownDescriptors,
 		"left_for_sockets_and_kms", left)
 }
 

@@ -1,57 +1,36 @@
 package daemon
 
 import (
-	"context"
 	"fmt"
-	"log/slog"
-	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/time/rate"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/accept"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
-// httpServer serves health and metrics. It never keeps a socket from serving.
-type httpServer struct {
+// healthPages answer what is asked on the health port.
+type healthPages struct {
 	daemon  *Daemon
-	server  *http.Server
 	metrics http.Handler
-	places  httpPlaces
-
-	mu   sync.Mutex
-	addr string // "" while there is no listener
 }
 
-func newHTTPServer(d *Daemon) *httpServer {
-	s := &httpServer{daemon: d, metrics: promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}), places: newHTTPPlaces(d.log)}
-	errorLog := slog.NewLogLogger(d.log.Handler(), slog.LevelWarn)
-	errorLog.SetOutput(&seldomWriter{Writer: errorLog.Writer(), quiet: rate.NewLimiter(rate.Every(time.Minute), 3)})
-	s.server = &http.Server{
-		Handler: s, ErrorLog: errorLog, ConnState: changed, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
-		WriteTimeout: 30 * time.Second, IdleTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10,
-	}
-	return s
+func newHealthPages(d *Daemon) *healthPages {
+	return &healthPages{daemon: d, metrics: promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{})}
 }
 
 // ServeHTTP implements [http.Handler]. Paths are compared as they are: what an
 // operator may configure is no pattern of a mux.
-func (s *httpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *healthPages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	health := s.daemon.started.Health
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		answer(w, http.StatusMethodNotAllowed, "only GET and HEAD are answered here")
 		return
-	}
-	if r.ContentLength != 0 { // nobody reads a body, so nobody waits for it either
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now())
 	}
 	verbose := r.URL.Query().Has("verbose")
 	name, one := strings.CutPrefix(r.URL.Path, "/readyz/")
@@ -69,64 +48,8 @@ func (s *httpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// run serves until ctx ends, and tries again while the port cannot be had.
-func (s *httpServer) run(ctx context.Context) {
-	log, reported := s.daemon.log, false
-	for ctx.Err() == nil {
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.daemon.started.Health.Address)
-		if err == nil {
-			log.Info("serving health and metrics", "address", l.Addr().String())
-			s.serve(ctx, l)
-			reported = false
-		}
-		if err != nil && !reported && ctx.Err() == nil {
-			reported = true
-			log.Error("health and metrics cannot be served yet: trying again in the background", "address", s.daemon.started.Health.Address, "error", err.Error())
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(s.daemon.time.portRetry):
-		}
-	}
-}
-
-// serve serves a listener until ctx ends or the listener is broken.
-func (s *httpServer) serve(ctx context.Context, l net.Listener) {
-	s.setAddress(l.Addr().String())
-	gate := &httpGate{accept.Patiently(l, s.daemon.files.accept, ctx.Done(), s.daemon.log.With("listener", "health port")), s.places}
-	var broken error // set before the channel is closed
-	stopped := make(chan struct{})
-	go func() { // ends with the server, or as the listener breaks
-		defer close(stopped)
-		broken = s.server.Serve(gate)
-	}()
-	select {
-	case <-ctx.Done():
-	case <-stopped:
-	}
-	if ctx.Err() == nil {
-		s.setAddress("")
-		s.daemon.log.Error("the health port is broken: it is opened again", "error", broken.Error())
-		return
-	}
-	_ = s.server.Close()
-	<-stopped
-}
-
-func (s *httpServer) setAddress(addr string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.addr = addr
-}
-
-func (s *httpServer) address() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.addr
-}
-
 // livez fails only where a restart could help.
-func (s *httpServer) livez(w http.ResponseWriter) {
+func (s *healthPages) livez(w http.ResponseWriter) {
 	if err := s.daemon.Silent(); err != nil {
 		answer(w, http.StatusInternalServerError, err.Error())
 		return
@@ -136,7 +59,7 @@ func (s *httpServer) livez(w http.ResponseWriter) {
 
 // readyz fails while any provider cannot encrypt. A file that could not be loaded
 // is no reason: what was served before is served.
-func (s *httpServer) readyz(w http.ResponseWriter, verbose bool) {
+func (s *healthPages) readyz(w http.ResponseWriter, verbose bool) {
 	g := s.daemon.current.Load()
 	lines := make([]string, 0, len(g.providers))
 	code := http.StatusOK
@@ -156,7 +79,7 @@ func (s *httpServer) readyz(w http.ResponseWriter, verbose bool) {
 	answer(w, code, strings.Join(lines, "\n"))
 }
 
-func (s *httpServer) readyzOne(w http.ResponseWriter, name string, verbose bool) {
+func (s *healthPages) readyzOne(w http.ResponseWriter, name string, verbose bool) {
 	g := s.daemon.current.Load()
 	p := g.named(name)
 	if p == nil {

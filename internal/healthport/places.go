@@ -1,8 +1,7 @@
-package daemon
+package healthport
 
 import (
 	"container/list"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,16 +13,16 @@ import (
 )
 
 const (
-	// maxHealthConnections bounds the connections of the health port: whoever can
+	// MaxConnections bounds the connections of the health port: whoever can
 	// reach it must not take the files that the KMS sockets need. Probes and scrapes
 	// need a few.
-	maxHealthConnections = 128
+	MaxConnections = 128
 	// homePlaces are those that only this machine gets, from the address that it asks:
 	// so the kubelet asks a pod of the host's network. However many strangers come, and
 	// from however many addresses, liveness is answered.
-	homePlaces = maxHealthConnections / 4
+	homePlaces = MaxConnections / 4
 	// strangerPlaces are those of all others.
-	strangerPlaces = maxHealthConnections - homePlaces
+	strangerPlaces = MaxConnections - homePlaces
 	// servedFor is how long a request is left alone while it is served: longer than
 	// any probe waits for its answer.
 	servedFor = 10 * time.Second
@@ -33,13 +32,13 @@ const (
 	silentEvery = 20 * time.Millisecond
 )
 
-// httpConnections are those of the health port. Each address has a share, and what
+// connections are those of the health port. Each address has a share, and what
 // is being served is not closed. A newcomer takes the place of a connection of its
 // own address when its share is used up; when all places are taken, that of a
 // connection of the address that holds the most. Where there is none to take, the
 // newcomer is refused. So an address without a connection gets in beside any that
 // flood the port.
-type httpConnections struct {
+type connections struct {
 	log    *slog.Logger
 	quiet  *rate.Limiter
 	places int
@@ -50,20 +49,20 @@ type httpConnections struct {
 
 	mu   sync.Mutex
 	held int
-	of   map[netip.Prefix]*httpShare // address → what it holds; none that holds nothing
+	of   map[netip.Prefix]*addressShare // address → what it holds; none that holds nothing
 }
 
-// An httpShare is what one address holds.
-type httpShare struct {
-	conns  list.List // of *httpConn, the one that changed last at the back
+// An addressShare is what one address holds.
+type addressShare struct {
+	conns  list.List // of *connection, the one that changed last at the back
 	silent *rate.Limiter
 }
 
-// An httpConn is one connection of the health port.
-type httpConn struct {
+// A connection is one connection of the health port.
+type connection struct {
 	net.Conn
 
-	all     *httpConnections
+	all     *connections
 	from    netip.Prefix
 	place   *list.Element // in all.of[from]; nil: it has given its place back
 	spoke   bool          // a request was served
@@ -73,34 +72,34 @@ type httpConn struct {
 	using   sync.RWMutex  // held for reading by reads and writes
 }
 
-func newHTTPConnections(log *slog.Logger, places, share int) *httpConnections {
-	return &httpConnections{
+func newConnections(log *slog.Logger, places, share int) *connections {
+	return &connections{
 		log: log, quiet: rate.NewLimiter(rate.Every(time.Minute), 1), places: places, share: share,
-		of: map[netip.Prefix]*httpShare{},
+		of: map[netip.Prefix]*addressShare{},
 	}
 }
 
-// httpPlaces are all connections of the health port: this machine's and others'.
-type httpPlaces struct {
-	home, strangers *httpConnections
+// allPlaces are all connections of the health port: this machine's and others'.
+type allPlaces struct {
+	home, strangers *connections
 }
 
-func newHTTPPlaces(log *slog.Logger) httpPlaces {
-	return httpPlaces{
-		home:      newHTTPConnections(log.With("from", "this machine"), homePlaces, homePlaces/2),
-		strangers: newHTTPConnections(log, strangerPlaces, strangerPlaces/4),
+func newPlaces(log *slog.Logger) allPlaces {
+	return allPlaces{
+		home:      newConnections(log.With("from", "this machine"), homePlaces, homePlaces/2),
+		strangers: newConnections(log, strangerPlaces, strangerPlaces/4),
 	}
 }
 
 // admit takes a connection in, and returns nil where all places are taken.
-func (p httpPlaces) admit(conn net.Conn) *httpConn {
+func (p allPlaces) admit(conn net.Conn) *connection {
 	if isHome(conn) {
 		return p.home.admit(conn)
 	}
 	return p.strangers.admit(conn)
 }
 
-func (p httpPlaces) count() int { return p.home.count() + p.strangers.count() }
+func (p allPlaces) count() int { return p.home.count() + p.strangers.count() }
 
 // isHome reports whether a connection comes from the very address that it asks,
 // which no other machine can have.
@@ -110,15 +109,15 @@ func isHome(conn net.Conn) bool {
 	return ok && too && from.IP.Equal(to.IP)
 }
 
-// An httpGate is a listener that refuses what finds no place.
-type httpGate struct {
+// A gate is a listener that refuses what finds no place.
+type gate struct {
 	net.Listener
 
-	places httpPlaces
+	places allPlaces
 }
 
 // Accept returns the next connection that is let in.
-func (g *httpGate) Accept() (net.Conn, error) {
+func (g *gate) Accept() (net.Conn, error) {
 	for {
 		conn, err := g.Listener.Accept()
 		if err != nil {
@@ -133,7 +132,7 @@ func (g *httpGate) Accept() (net.Conn, error) {
 
 // admit takes a connection in, in the place of another where that is needed, and
 // returns nil where all places are taken. Only its gate calls it.
-func (c *httpConnections) admit(conn net.Conn) *httpConn {
+func (c *connections) admit(conn net.Conn) *connection {
 	from := addressOf(conn)
 	c.mu.Lock()
 	victim, full := c.victim(from, time.Now())
@@ -152,9 +151,9 @@ func (c *httpConnections) admit(conn net.Conn) *httpConn {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t := &httpConn{Conn: conn, all: c, from: from, changed: time.Now()}
+	t := &connection{Conn: conn, all: c, from: from, changed: time.Now()}
 	if c.of[from] == nil {
-		c.of[from] = &httpShare{silent: rate.NewLimiter(rate.Every(silentEvery), c.share)}
+		c.of[from] = &addressShare{silent: rate.NewLimiter(rate.Every(silentEvery), c.share)}
 	}
 	t.place = c.of[from].conns.PushBack(t)
 	c.held++
@@ -163,7 +162,7 @@ func (c *httpConnections) admit(conn net.Conn) *httpConn {
 
 // victim returns whose place a newcomer takes, and whether it needs that of
 // another. The caller holds the lock.
-func (c *httpConnections) victim(from netip.Prefix, now time.Time) (victim *httpConn, full bool) {
+func (c *connections) victim(from netip.Prefix, now time.Time) (victim *connection, full bool) {
 	share, own, limit := c.of[from], 0, c.places
 	if share != nil {
 		own, limit = share.conns.Len(), c.places-c.share
@@ -188,7 +187,7 @@ func (c *httpConnections) victim(from netip.Prefix, now time.Time) (victim *http
 // ofTheLargest returns a connection of the address that holds the most, of those
 // that hold more than the newcomer's. Of several such addresses it is the connection
 // that has been left alone for longest: a request may be on its way on a new one.
-func (c *httpConnections) ofTheLargest(own int, now time.Time) (victim *httpConn) {
+func (c *connections) ofTheLargest(own int, now time.Time) (victim *connection) {
 	most := own + 1
 	for _, share := range c.of {
 		held := share.conns.Len()
@@ -206,9 +205,9 @@ func (c *httpConnections) ofTheLargest(own int, now time.Time) (victim *httpConn
 // free returns a connection on which no request is served, nil where there is
 // none: the one that has been idle for longest, else the one that has said nothing
 // for longest.
-func (s *httpShare) free(now time.Time) (silent *httpConn) {
+func (s *addressShare) free(now time.Time) (silent *connection) {
 	for e := s.conns.Front(); e != nil; e = e.Next() {
-		t, ok := e.Value.(*httpConn)
+		t, ok := e.Value.(*connection)
 		switch {
 		case !ok || t.closed || !t.busy.IsZero() && now.Sub(t.busy) <= servedFor:
 		case t.spoke:
@@ -223,7 +222,7 @@ func (s *httpShare) free(now time.Time) (silent *httpConn) {
 // evict closes a connection and gives its place back. The descriptor is there
 // until the last reader or writer has noticed, so that is waited for: never more
 // are held than are counted, and a flood is no faster than it is cleared away.
-func (t *httpConn) evict() {
+func (t *connection) evict() {
 	if tcp, ok := t.Conn.(*net.TCPConn); ok {
 		_ = tcp.CloseWrite() // at once: the other end need not wait for a reader here
 	}
@@ -234,14 +233,14 @@ func (t *httpConn) evict() {
 }
 
 // Read reads from the connection.
-func (t *httpConn) Read(p []byte) (int, error) {
+func (t *connection) Read(p []byte) (int, error) {
 	t.using.RLock()
 	defer t.using.RUnlock()
 	return t.Conn.Read(p)
 }
 
 // Write writes to the connection.
-func (t *httpConn) Write(p []byte) (int, error) {
+func (t *connection) Write(p []byte) (int, error) {
 	t.using.RLock()
 	defer t.using.RUnlock()
 	return t.Conn.Write(p)
@@ -249,7 +248,7 @@ func (t *httpConn) Write(p []byte) (int, error) {
 
 // changed is the server's ConnState.
 func changed(conn net.Conn, state http.ConnState) {
-	t, ok := conn.(*httpConn)
+	t, ok := conn.(*connection)
 	if !ok {
 		return
 	}
@@ -265,7 +264,7 @@ func changed(conn net.Conn, state http.ConnState) {
 }
 
 // set notes since when a request is served.
-func (t *httpConn) set(busy time.Time) {
+func (t *connection) set(busy time.Time) {
 	t.all.mu.Lock()
 	defer t.all.mu.Unlock()
 	t.busy, t.spoke, t.changed = busy, true, time.Now()
@@ -275,7 +274,7 @@ func (t *httpConn) set(busy time.Time) {
 }
 
 // leave gives the place back.
-func (t *httpConn) leave() {
+func (t *connection) leave() {
 	c := t.all
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -291,7 +290,7 @@ func (t *httpConn) leave() {
 	}
 }
 
-func (c *httpConnections) count() int {
+func (c *connections) count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.held
@@ -311,19 +310,4 @@ func addressOf(conn net.Conn) netip.Prefix {
 		bits = hostBits
 	}
 	return netip.PrefixFrom(addr, bits).Masked()
-}
-
-// A seldomWriter drops what comes too often: strangers can make errors.
-type seldomWriter struct {
-	io.Writer
-
-	quiet *rate.Limiter
-}
-
-// Write implements [io.Writer].
-func (w *seldomWriter) Write(p []byte) (int, error) {
-	if !w.quiet.Allow() {
-		return len(p), nil
-	}
-	return w.Writer.Write(p)
 }

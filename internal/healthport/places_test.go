@@ -1,4 +1,4 @@
-package daemon
+package healthport
 
 import (
 	"bufio"
@@ -17,14 +17,42 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A port of a test answers everything with 200.
+type port struct {
+	*Server
+
+	t   testing.TB
+	log *testkit.LogBook
+}
+
+// serve serves until the test ends.
+func serve(t testing.TB) *port {
+	t.Helper()
+	r := &port{t: t, log: &testkit.LogBook{}}
+	r.Server = New(Options{
+		Address: "127.0.0.1:0", Retry: 20 * time.Millisecond, Log: r.log.Logger(),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var serving sync.WaitGroup
+	serving.Go(func() { r.Run(ctx) })
+	t.Cleanup(func() { cancel(); serving.Wait() })
+	testkit.Until(t, "it listens", func() bool { return r.Address() != "" })
+	return r
+}
+
 // connects opens a connection to the health port from an address of this machine.
-func (r *running) connects(from string) net.Conn {
+func (r *port) connects(from string) net.Conn {
 	r.t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-	conn, err := dialer.DialContext(context.Background(), "tcp", r.HealthAddress())
+	conn, err := dialer.DialContext(context.Background(), "tcp", r.Address())
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -47,7 +75,7 @@ func asks(conn net.Conn, path string) error {
 }
 
 // keptAlive asks for /livez on a connection of its own and leaves that open.
-func (r *running) keptAlive() net.Conn {
+func (r *port) keptAlive() net.Conn {
 	r.t.Helper()
 	conn := r.connects("127.0.0.1")
 	if err := asks(conn, "/livez"); err != nil {
@@ -75,11 +103,11 @@ func stillOpen(conns []net.Conn) (n int) {
 
 func TestHealthPortHoldsFewConnectionsAndTheNewestAreAnswered(t *testing.T) {
 	t.Parallel()
-	r := run(t, setup{}).ready()
+	r := serve(t)
 	var conns []net.Conn
-	for range 3 * maxHealthConnections {
+	for range 3 * MaxConnections {
 		conns = append(conns, r.keptAlive())
-		if n := r.http.places.count(); n > homePlaces/2 {
+		if n := r.places.count(); n > homePlaces/2 {
 			t.Fatalf("%d connections of one address are held, want at most %d", n, homePlaces/2)
 		}
 	}
@@ -89,8 +117,8 @@ func TestHealthPortHoldsFewConnectionsAndTheNewestAreAnswered(t *testing.T) {
 	if !open(conns[len(conns)-1]) {
 		t.Error("the newest connection is closed, want the oldest to go")
 	}
-	if code, _ := r.get("/readyz"); code != http.StatusOK {
-		t.Errorf("/readyz: %d, want 200", code)
+	if err := asks(r.connects("127.0.0.1"), "/readyz"); err != nil {
+		t.Errorf("a newcomer: %v", err)
 	}
 	if n := strings.Count(r.log.String(), "too many are open"); n != 1 {
 		t.Errorf("logged %d times, want once", n)
@@ -99,7 +127,7 @@ func TestHealthPortHoldsFewConnectionsAndTheNewestAreAnswered(t *testing.T) {
 
 // A flood is clients that open connections from addresses of their own, as fast as
 // they can. Some say nothing on them, some ask and go on.
-func (r *running) flood(addresses int) (stop func()) {
+func (r *port) flood(addresses int) (stop func()) {
 	r.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var clients sync.WaitGroup
@@ -108,7 +136,7 @@ func (r *running) flood(addresses int) (stop func()) {
 			dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(i+1))}}
 			var kept []net.Conn
 			for n := 0; ctx.Err() == nil; n++ {
-				conn, err := dialer.DialContext(ctx, "tcp", r.HealthAddress())
+				conn, err := dialer.DialContext(ctx, "tcp", r.Address())
 				if err != nil {
 					continue
 				}
@@ -132,16 +160,16 @@ func TestProbesAreAnsweredBesideAFlood(t *testing.T) {
 	for _, addresses := range []int{1, 3, 8, 200} { // the last are more than there are places
 		t.Run(fmt.Sprintf("%d addresses", addresses), func(t *testing.T) {
 			t.Parallel()
-			r := run(t, setup{}).ready()
+			r := serve(t)
 			stop := r.flood(addresses)
 			defer stop()
-			testkit.Until(t, "the flood has used up its share", func() bool { return r.http.places.strangers.count() >= strangerPlaces/4 })
+			testkit.Until(t, "the flood has used up its share", func() bool { return r.places.strangers.count() >= strangerPlaces/4 })
 			for i := range 20 {
 				if err := asks(r.connects("127.0.0.1"), "/livez"); err != nil {
 					t.Fatalf("probe %d: %v", i, err)
 				}
-				if n := r.http.places.count(); n > maxHealthConnections {
-					t.Errorf("%d connections are held, want at most %d", n, maxHealthConnections)
+				if n := r.places.count(); n > MaxConnections {
+					t.Errorf("%d connections are held, want at most %d", n, MaxConnections)
 				}
 			}
 		})
@@ -150,7 +178,7 @@ func TestProbesAreAnsweredBesideAFlood(t *testing.T) {
 
 // slow is a connection whose request is being served for as long as the test
 // likes: its answer does not go out.
-func slow(c *httpConnections, from string) *httpConn {
+func slow(c *connections, from string) *connection {
 	conn, _ := net.Pipe()
 	t := c.admit(addressed{Conn: conn, from: &net.TCPAddr{IP: net.ParseIP(from), Port: 1}})
 	if t != nil {
@@ -172,8 +200,8 @@ func (a addressed) LocalAddr() net.Addr  { return a.to }
 func TestWhatIsBeingServedIsNotClosed(t *testing.T) {
 	const places, share = 128, 32
 	synctest.Test(t, func(t *testing.T) {
-		c := newHTTPConnections(slog.New(slog.DiscardHandler), places, share)
-		var served []*httpConn
+		c := newConnections(slog.New(slog.DiscardHandler), places, share)
+		var served []*connection
 		for i := range share {
 			if s := slow(c, "10.0.0.1"); s != nil {
 				served = append(served, s)
@@ -216,9 +244,9 @@ func TestWhatIsBeingServedIsNotClosed(t *testing.T) {
 func TestANewConnectionIsTheLastToGo(t *testing.T) {
 	const places, share = 128, 32
 	synctest.Test(t, func(t *testing.T) {
-		c := newHTTPConnections(slog.New(slog.DiscardHandler), places, share)
+		c := newConnections(slog.New(slog.DiscardHandler), places, share)
 		n := 0
-		silent := func() *httpConn {
+		silent := func() *connection {
 			time.Sleep(time.Millisecond)
 			n++
 			conn, _ := net.Pipe()
@@ -282,7 +310,7 @@ func TestNetworksOfOneHostShare(t *testing.T) {
 // connection that is being served.
 func TestBodyIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
-	r := run(t, setup{}).ready()
+	r := serve(t)
 	for _, head := range []string{"Content-Length: 1000", "Transfer-Encoding: chunked"} {
 		conn := r.connects("127.0.0.1")
 		began := time.Now()
@@ -294,7 +322,7 @@ func TestBodyIsNotWaitedFor(t *testing.T) {
 			t.Fatalf("%s: %v, want 200", head, err)
 		}
 		_ = resp.Body.Close()
-		if took := time.Since(began); took > r.http.server.ReadTimeout/2 {
+		if took := time.Since(began); took > r.server.ReadTimeout/2 {
 			t.Errorf("%s: answered after %s, want at once", head, took)
 		}
 	}
@@ -302,12 +330,12 @@ func TestBodyIsNotWaitedFor(t *testing.T) {
 
 func TestHealthPortForgetsClosedConnections(t *testing.T) {
 	t.Parallel()
-	r := run(t, setup{}).ready()
+	r := serve(t)
 	first := r.keptAlive()
-	for range 3 * maxHealthConnections {
+	for range 3 * MaxConnections {
 		_ = r.keptAlive().Close()
 	}
-	testkit.Until(t, "closed connections are forgotten", func() bool { return r.http.places.count() == 1 })
+	testkit.Until(t, "closed connections are forgotten", func() bool { return r.places.count() == 1 })
 	if !open(first) {
 		t.Error("an open connection went for others that had gone")
 	}
@@ -315,17 +343,17 @@ func TestHealthPortForgetsClosedConnections(t *testing.T) {
 
 func TestHealthPortHoldsAnIdleConnectionForSecondsOnly(t *testing.T) {
 	t.Parallel()
-	r := run(t, setup{}).ready()
-	if got := r.http.server.IdleTimeout; got > 10*time.Second {
+	r := serve(t)
+	if got := r.server.IdleTimeout; got > 10*time.Second {
 		t.Errorf("an idle connection is held for %s, want at most 10s", got)
 	}
 }
 
 func TestErrorsOfTheHealthPortAreLoggedSeldom(t *testing.T) {
 	t.Parallel()
-	r := run(t, setup{}).ready()
+	r := serve(t)
 	for range 100 {
-		r.http.server.ErrorLog.Printf("http: Accept error: too many open files")
+		r.server.ErrorLog.Printf("http: Accept error: too many open files")
 	}
 	if n := strings.Count(r.log.String(), "too many open files"); n == 0 || n > 10 {
 		t.Errorf("100 errors are %d lines of the log, want a few", n)
