@@ -7,7 +7,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -327,14 +326,6 @@ func warn(s Streams, warnings []string) {
 	for _, w := range warnings {
 		fmt.Fprintf(s.Err, "%s: %s\n", programName, w)
 	}
-}
-
-// printJSON is JSON for people and for programs.
-func printJSON(w io.Writer, v any) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(v)
 }
 
 func plural(n int, one, many string) string {

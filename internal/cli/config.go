@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/report"
 )
 
 // newConfig makes the command of those that read a configuration as serving does,
@@ -154,7 +155,7 @@ type shownConfig struct {
 
 func showConfig(s Streams, cfg *config.Config, settings []config.Setting, form string) error {
 	if form == "json" {
-		return printJSON(s.Out, shownConfig{Version: 1, File: cfg.File, Hash: cfg.Hash, Warnings: append([]string{}, cfg.Warnings...), Settings: settings})
+		return report.JSON(s.Out, shownConfig{Version: 1, File: cfg.File, Hash: cfg.Hash, Warnings: append([]string{}, cfg.Warnings...), Settings: settings})
 	}
 	warn(s, cfg.Warnings)
 	table := tabwriter.NewWriter(s.Out, 0, 0, 2, ' ', 0)

@@ -13,6 +13,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/generate"
 	"sigs.k8s.io/aws-encryption-provider/internal/policy"
+	"sigs.k8s.io/aws-encryption-provider/internal/report"
 )
 
 // policyFlags are the command's own, beside those of serving.
@@ -100,7 +101,7 @@ func (f *policyFlags) writeDocuments(s Streams, documents []policy.Document) err
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
 func indented(v any) ([]byte, error) {
 	var plain bytes.Buffer
-	if err := printJSON(&plain, v); err != nil {
+	if err := report.JSON(&plain, v); err != nil {
 		return nil, err
 	}
 	var out []byte

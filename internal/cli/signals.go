@@ -15,7 +15,7 @@ import (
 
 // wait serves signals: SIGTERM and SIGINT end the process, a second one at once;
 // SIGHUP loads a file of --config again, and is like them where there is none;
-// SIGUSR1 toggles debug logging. An error of tried ends it too; nil never comes.
+// SIGUSR1 toggles debug logging. An error of tried ends it too, and nil does not.
 func wait(s Streams, d *daemon.Daemon, cfg *config.Config, log *slog.Logger, level *slog.LevelVar, tried <-chan error) error {
 	for {
 		select {

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/inquiry"
+	"sigs.k8s.io/aws-encryption-provider/internal/report"
 )
 
 type statusFlags struct {
@@ -97,13 +98,10 @@ var errFound = errors.New("found problems")
 
 func printReport(s Streams, r *inquiry.Report, form string) error {
 	if form == "json" {
-		return printJSON(s.Out, r)
+		return report.JSON(s.Out, r)
 	}
-	line := func(name, value string) {
-		if value != "" {
-			fmt.Fprintf(s.Out, "%-13s %s\n", name, value)
-		}
-	}
+	lines := report.NewPairs(len("key_id hash") + 2) //nolint:mnd // columns
+	line := lines.Add
 	trip := func(version string, seconds float64) string {
 		if seconds == 0 {
 			return version
@@ -137,5 +135,5 @@ func printReport(s Streams, r *inquiry.Report, form string) error {
 	} else {
 		line("result", "not ok: "+plural(len(r.Findings), "problem", "problems"))
 	}
-	return nil
+	return lines.Print(s.Out)
 }

@@ -1,10 +1,10 @@
 package doctor
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/report"
 )
 
 // PrintOptions say how a report is shown.
@@ -18,46 +18,27 @@ func Forms() []string { return []string{"table", "short", "json"} }
 
 // Print writes the report.
 func (r *Report) Print(w io.Writer, o PrintOptions) error {
-	if o.Form == "json" {
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
-		return encoder.Encode(r)
+	switch o.Form {
+	case "json":
+		return report.JSON(w, r)
+	case "short":
+		return r.checklist().PrintShort(w, o.Color)
 	}
-	var b strings.Builder
-	if o.Form == "short" {
-		r.short(&b, o.Color)
-	} else {
-		r.table(&b, o.Color)
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return r.checklist().Print(w, o.Color)
 }
 
-func (r *Report) table(b *strings.Builder, color bool) {
+func (r *Report) checklist() report.Checklist {
+	list := report.Checklist{Mark: r.worst().mark(), Sum: r.sum()}
 	for _, g := range r.Groups {
-		fmt.Fprintf(b, "%s\n%s\n", g.Title, strings.Repeat("-", len(g.Title)))
+		group := report.Group{Title: g.Title}
 		for _, c := range g.Checks {
-			fmt.Fprintf(b, "%s %s\n", c.Status.symbol(color), c.Text)
-			if c.Code != "" {
-				fmt.Fprintf(b, "    %s: %s\n    do: %s\n    see %s\n", c.Code, c.Cause, c.Next, c.readOn())
-			}
+			group.Checks = append(group.Checks, report.Check{
+				Mark: c.Status.mark(), Text: c.Text, Code: c.Code, Cause: c.Cause, Next: c.Next, On: c.readOn(),
+			})
 		}
-		b.WriteString("\n")
+		list.Groups = append(list.Groups, group)
 	}
-	fmt.Fprintf(b, "%s %s\n", r.worst().symbol(color), r.sum())
-}
-
-// short is what is wrong, a line each.
-func (r *Report) short(b *strings.Builder, color bool) {
-	for _, g := range r.Groups {
-		for _, c := range g.Checks {
-			if c.Code != "" {
-				fmt.Fprintf(b, "%s %s %s: %s; %s\n", c.Status.symbol(color), c.Code, c.Text, c.Cause, c.Next)
-			}
-		}
-	}
-	fmt.Fprintf(b, "%s %s\n", r.worst().symbol(color), r.sum())
+	return list
 }
 
 func (r *Report) worst() Status {
@@ -77,20 +58,15 @@ func (r *Report) sum() string {
 	return fmt.Sprintf("failures: %d, warnings: %d", r.Failures, r.Warnings)
 }
 
-func (s Status) symbol(color bool) string {
-	symbol, code := "-", ""
+func (s Status) mark() report.Mark {
 	switch s {
 	case OK:
-		symbol, code = "√", "32"
+		return report.Good
 	case Warning:
-		symbol, code = "‼", "33"
+		return report.Doubt
 	case Failure:
-		symbol, code = "×", "31"
+		return report.Bad
 	case Skipped:
-		return symbol
 	}
-	if !color {
-		return symbol
-	}
-	return "\x1b[" + code + "m" + symbol + "\x1b[0m"
+	return report.Open
 }

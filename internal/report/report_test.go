@@ -137,3 +137,15 @@ func TestYAMLIsJSONInItsOrder(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+func TestPairsStandBelowEachOther(t *testing.T) {
+	t.Parallel()
+	p := report.NewPairs(6)
+	p.Add("name", "value")
+	p.Add("left", "")
+	p.Add("", "goes on")
+	var b strings.Builder
+	if err := p.Print(&b); err != nil || b.String() != "name   value\n       goes on\n" {
+		t.Errorf("%v, got\n%s", err, b.String())
+	}
+}
