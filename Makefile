@@ -19,6 +19,13 @@ TAGS := grpcnotrace
 # Empty: links would lead nowhere, and texts say which page `explain` prints.
 DOCS_URL ?=
 override DOCS_URL := $(DOCS_URL:/=)
+# Where this project is, such as https://example.org/team/kms: home page of the packages
+# and source of the image. Empty: they name none.
+PROJECT_URL ?=
+# Who maintains the packages, such as A Team <team@example.org>. Empty: whoever built them.
+MAINTAINER ?=
+quoted = '$(subst ','\'',$(1))'
+PUBLISHER = --docs-url $(call quoted,$(DOCS_URL)) --project-url $(call quoted,$(PROJECT_URL)) --maintainer $(call quoted,$(MAINTAINER))
 LDFLAGS := -s -w$(if $(DOCS_URL), -X "main.docsURL=$(DOCS_URL)")
 BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=$(VCS) -tags $(TAGS) -ldflags '$(LDFLAGS)'
 
@@ -75,11 +82,11 @@ bench: build ## Measure it and print the table of docs/bench.md (ARGS=...)
 
 .PHONY: image
 image: $(TOOLS)/release ## The container image in bin/image: an OCI layout, and a tar of it (ARGS=...)
-	@$(TOOLS)/release image --out bin/image --replace bin/image --docs-url '$(DOCS_URL)' $(ARGS)
+	@$(TOOLS)/release image --out bin/image --replace bin/image $(PUBLISHER) $(ARGS)
 
 .PHONY: release-snapshot
 release-snapshot: $(TOOLS)/release ## What a release has, in bin/release: archives, packages, SBOMs, image, checksums (ARGS=...)
-	@$(TOOLS)/release snapshot --out bin/release --replace bin/release --docs-url '$(DOCS_URL)' $(ARGS)
+	@$(TOOLS)/release snapshot --out bin/release --replace bin/release $(PUBLISHER) $(ARGS)
 
 # What goes to a registry: the image of make image, or FROM=bin/release.
 FROM ?= bin/image
@@ -89,7 +96,7 @@ push: $(TOOLS)/release ## The built image to a registry (IMAGE=registry/name:tag
 
 .PHONY: rebuild
 rebuild: $(TOOLS)/release ## Build a release again and compare (VERSION=v1.2.3 CHECKSUMS=SHA256SUMS)
-	@$(TOOLS)/release rebuild --version '$(VERSION)' --checksums '$(CHECKSUMS)' --docs-url '$(DOCS_URL)'
+	@$(TOOLS)/release rebuild --version '$(VERSION)' --checksums '$(CHECKSUMS)' $(PUBLISHER)
 
 .PHONY: release-notes
 release-notes: ## What CHANGELOG.md says of a release (VERSION=v1.2.3)

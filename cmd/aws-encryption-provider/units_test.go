@@ -67,6 +67,36 @@ func TestUnitsSayWhatSocketsNeed(t *testing.T) {
 	}
 }
 
+// What the page says that the units set is what they set.
+func TestPageHasTheUnitsOwnValues(t *testing.T) {
+	var both strings.Builder
+	for _, name := range []string{"aws-encryption-provider.service", "aws-encryption-provider.socket"} {
+		text, err := os.ReadFile(filepath.Join(units, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		both.WriteString("\n" + string(text))
+	}
+	page, err := os.ReadFile("../../docs/systemd.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	compared := 0
+	for _, said := range regexp.MustCompile("`([A-Z][A-Za-z]+=)([^`]+)`").FindAllSubmatch(page, -1) {
+		setting, value := string(said[1]), string(said[2])
+		if !strings.Contains(both.String(), "\n"+setting) { // of a drop-in
+			continue
+		}
+		compared++
+		if !strings.Contains(both.String(), "\n"+setting+value+"\n") {
+			t.Errorf("docs/systemd.md says %s%s, and no unit has that", setting, value)
+		}
+	}
+	if compared < 4 {
+		t.Errorf("compared %d values: the test is wrong", compared)
+	}
+}
+
 // putUnits copies the units into a directory of their own, which it returns, with a
 // program that is there.
 func putUnits(t *testing.T) (dir string) {

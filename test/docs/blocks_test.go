@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +22,7 @@ import (
 type fixture struct {
 	files map[string]string // of the checkout, by their name where the blocks run
 	kms   bool              // an emulated KMS, and a stand-in for the AWS CLI
+	role  bool              // the machine has a role, as an instance does
 	setup string            // what has happened before, in the blocks' shell
 	proof string            // fails in that shell unless the blocks did what they are for
 
@@ -71,8 +74,9 @@ func fixtures() map[string]fixture {
 				"test $(grep -ac k8s:enc:kms:v2: after.db) -ge 1\n",
 		},
 		"docs/quick-start.md": {
-			kms: true, cluster: plain, setup: "SOCKET=$PWD/socket.sock",
-			proof: "etcdctl get /registry/secrets/default/first --print-value-only > stored\n" +
+			kms: true, role: true, cluster: plain, setup: "SOCKET=$PWD/socket.sock",
+			proof: "aws-encryption-provider doctor --config=config.yaml | grep 'found: EC2RoleProvider, '\n" +
+				"etcdctl get /registry/secrets/default/first --print-value-only > stored\n" +
 				"test $(grep -ac ^k8s:enc:kms:v2: stored) = 1\n" +
 				"test $(grep -ac s3cret stored || true) = 0\n" +
 				"test $(kubectl get secret first -o jsonpath={.data.password} | base64 -d) = s3cret\n",
@@ -168,7 +172,12 @@ func TestBashBlocksRun(t *testing.T) {
 			if given.kms {
 				kms = startKMS(t, programs)
 				env = append(env, "AWS_ENDPOINT_URL_KMS="+kms,
-					"AWS_ENDPOINT_URL_STS=http://127.0.0.1:9", "AWS_EC2_METADATA_DISABLED=true", "AWS_ACCESS_KEY_ID=docs", "AWS_SECRET_ACCESS_KEY=docs")
+					"AWS_ENDPOINT_URL_STS=http://127.0.0.1:9", "AWS_ACCESS_KEY_ID=docs", "AWS_SECRET_ACCESS_KEY=docs")
+			}
+			if given.role {
+				env = append(env, "AWS_EC2_METADATA_SERVICE_ENDPOINT="+startInstance(t))
+			} else {
+				env = append(env, "AWS_EC2_METADATA_DISABLED=true")
 			}
 			switch given.cluster {
 			case none:
@@ -304,6 +313,31 @@ func startKMS(t *testing.T, programs string) string {
 		return address != ""
 	})
 	return address
+}
+
+// startInstance serves the metadata of an instance with a role until the test's end, and
+// returns its address.
+//
+// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html
+func startInstance(t *testing.T) string {
+	t.Helper()
+	const roles = "/latest/meta-data/iam/security-credentials/"
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/latest/api/token":
+			w.Header().Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600")
+			fmt.Fprint(w, "token")
+		case roles:
+			fmt.Fprint(w, "control-plane")
+		case roles + "control-plane":
+			fmt.Fprintf(w, `{"Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": "ASIAIOSFODNN7EXAMPLE", "SecretAccessKey": "docs", "Token": "docs", "LastUpdated": %q, "Expiration": %q}`,
+				time.Now().UTC().Format(time.RFC3339), time.Now().Add(6*time.Hour).UTC().Format(time.RFC3339))
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
 }
 
 // startCluster runs a cluster until the test's end, and returns the environment

@@ -67,7 +67,7 @@ func build(ctx context.Context, r request, work string, progress io.Writer) ([]b
 	var built []binary
 	for _, t := range r.targets {
 		path := filepath.Join(work, t.String())
-		cmd := exec.CommandContext(ctx, "make", "build", "PROGRAM="+path, "DOCS_URL="+r.docsURL)
+		cmd := exec.CommandContext(ctx, "make", "build", "PROGRAM="+path, "DOCS_URL="+r.publisher.docs)
 		cmd.Dir, cmd.Env = r.source, environment(t)
 		cmd.Stdout, cmd.Stderr = progress, progress
 		if err := cmd.Run(); err != nil {

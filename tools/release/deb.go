@@ -18,16 +18,16 @@ import (
 // and what comes of it. Nothing is started by it before somebody has named a key.
 //
 // https://www.debian.org/doc/debian-policy/ch-maintainerscripts.html
-func debian(source, docsURL string, b binary, l licences, document []byte) ([]byte, error) {
-	return packaged(source, docsURL, b, l, document, debPackage)
+func debian(source string, p publisher, b binary, l licences, document []byte) ([]byte, error) {
+	return packaged(source, p, b, l, document, debPackage)
 }
 
 // A packageFormat makes a package of what lies at the places of Debian's.
-type packageFormat func(deploy string, b binary, contents files.Contents) ([]byte, error)
+type packageFormat func(deploy string, p publisher, b binary, contents files.Contents) ([]byte, error)
 
 // packaged collects what packages install, and has one made of it. Every format has
 // the same contents, so that none lacks what another has.
-func packaged(source, docsURL string, b binary, l licences, document []byte, format packageFormat) ([]byte, error) {
+func packaged(source string, p publisher, b binary, l licences, document []byte, format packageFormat) ([]byte, error) {
 	work, err := os.MkdirTemp("", "package-")
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func packaged(source, docsURL string, b binary, l licences, document []byte, for
 		{Source: made("sbom", document), Destination: doc + program + ".spdx.json"},
 		{Source: filepath.Join(source, "CHANGELOG.md"), Destination: doc + "NEWS.md"},
 	}
-	pages, missing := documentation(source, docsURL)
+	pages, missing := documentation(source, p.docs)
 	if missing != nil {
 		return nil, missing
 	}
@@ -61,8 +61,12 @@ func packaged(source, docsURL string, b binary, l licences, document []byte, for
 	for _, shell := range slices.Sorted(maps.Keys(completions())) {
 		contents = append(contents, &files.Content{Source: filepath.Join(deploy, "completion", shell), Destination: completions()[shell]})
 	}
-	for _, unit := range unitFiles() {
-		contents = append(contents, &files.Content{Source: filepath.Join(deploy, "systemd", unit), Destination: "/usr/lib/systemd/system/" + unit})
+	for _, name := range unitFiles() {
+		unit, missing := p.unit(source, name, doc)
+		if missing != nil {
+			return nil, missing
+		}
+		contents = append(contents, &files.Content{Source: made(name, unit), Destination: "/usr/lib/systemd/system/" + name})
 	}
 	if err != nil {
 		return nil, err
@@ -73,12 +77,12 @@ func packaged(source, docsURL string, b binary, l licences, document []byte, for
 		}
 		c.FileInfo.MTime = b.time
 	}
-	return format(deploy, b, contents)
+	return format(deploy, p, b, contents)
 }
 
-func debPackage(deploy string, b binary, contents files.Contents) ([]byte, error) {
+func debPackage(deploy string, p publisher, b binary, contents files.Contents) ([]byte, error) {
 	var packed bytes.Buffer
-	if err := deb.Default.Package(nfpm.WithDefaults(debInfo(deploy, b, contents)), &packed); err != nil {
+	if err := deb.Default.Package(nfpm.WithDefaults(debInfo(deploy, p, b, contents)), &packed); err != nil {
 		return nil, fmt.Errorf("package for %s: %w", b.target, err)
 	}
 	return packed.Bytes(), nil
@@ -97,13 +101,13 @@ func completions() map[string]string {
 // unitFiles are the names of the units in deploy/systemd.
 func unitFiles() []string { return []string{program + ".service", program + ".socket"} }
 
-func debInfo(deploy string, b binary, contents files.Contents) *nfpm.Info {
+func debInfo(deploy string, p publisher, b binary, contents files.Contents) *nfpm.Info {
 	info := &nfpm.Info{
 		Name: debName(b), Arch: b.arch, Platform: "linux",
 		Version: debVersion(b.version), VersionSchema: "none",
 		Section: "admin", Priority: "optional",
-		Maintainer:  "The Kubernetes Authors <" + repository + "/issues>",
-		Homepage:    repository,
+		Maintainer:  p.contact(),
+		Homepage:    p.project,
 		Description: "Kubernetes KMS provider over AWS KMS\nkube-apiserver encrypts what it stores in etcd; this service wraps its keys\nwith AWS KMS, over a unix socket, by KMS v2 and v1.",
 		MTime:       b.time,
 	}

@@ -146,7 +146,7 @@ func (m machine) read(t *testing.T, path string) string {
 func pack(t *testing.T, version string, fips bool) string {
 	t.Helper()
 	b := binary{target: target{arch: runtime.GOARCH, fips: fips}, file: []byte("#!/bin/sh\necho " + version + "\n"), version: version, time: epoch()}
-	data, err := debian(filepath.Join("..", ".."), "", b, licences{own: []byte("a licence\n")}, []byte("{}\n"))
+	data, err := debian(filepath.Join("..", ".."), publisher{}, b, licences{own: []byte("a licence\n")}, []byte("{}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}

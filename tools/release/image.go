@@ -18,8 +18,7 @@ import (
 )
 
 const (
-	repository = "https://github.com/kubernetes-sigs/aws-encryption-provider"
-	licenceID  = "Apache-2.0"
+	licenceID = "Apache-2.0"
 
 	// maxImage is how many bytes an image may have compressed, for one platform.
 	maxImage = 20_000_000
@@ -40,7 +39,7 @@ nonroot:x:65532:
 // writeImage writes the image as an OCI layout, and beside --out's layout as one
 // tar and its digest as text.
 func writeImage(r request, built []binary, l licences, dir string, out io.Writer) error {
-	index, err := imageIndex(built, l, out)
+	index, err := imageIndex(built, l, r.publisher, out)
 	if err != nil {
 		return err
 	}
@@ -137,10 +136,10 @@ func tarLayout(dir, path string) error {
 	return os.WriteFile(path, b.Bytes(), 0o644)
 }
 
-func imageIndex(built []binary, l licences, out io.Writer) (v1.ImageIndex, error) {
+func imageIndex(built []binary, l licences, p publisher, out io.Writer) (v1.ImageIndex, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, b := range built {
-		image, err := platformImage(b, l)
+		image, err := platformImage(b, l, p)
 		if err != nil {
 			return nil, err
 		}
@@ -156,7 +155,7 @@ func imageIndex(built []binary, l licences, out io.Writer) (v1.ImageIndex, error
 			Platform: &v1.Platform{OS: "linux", Architecture: b.arch},
 		}})
 	}
-	annotated, ok := mutate.Annotations(index, annotations(built[0])).(v1.ImageIndex)
+	annotated, ok := mutate.Annotations(index, annotations(built[0], p)).(v1.ImageIndex)
 	if !ok {
 		return nil, fmt.Errorf("annotations made a %T of the index", annotated)
 	}
@@ -164,23 +163,27 @@ func imageIndex(built []binary, l licences, out io.Writer) (v1.ImageIndex, error
 }
 
 // annotations are the image's labels too: some tools show only these.
-func annotations(b binary) map[string]string {
+func annotations(b binary, p publisher) map[string]string {
 	a := map[string]string{
 		"org.opencontainers.image.title":       program,
 		"org.opencontainers.image.description": "Wraps kube-apiserver's encryption keys with AWS KMS",
 		"org.opencontainers.image.version":     b.version,
-		"org.opencontainers.image.source":      repository,
-		"org.opencontainers.image.url":         repository,
 		"org.opencontainers.image.licenses":    licenceID,
 		"org.opencontainers.image.created":     b.time.Format("2006-01-02T15:04:05Z"),
 	}
 	if b.commit != "" {
 		a["org.opencontainers.image.revision"] = b.commit
 	}
+	if p.project != "" {
+		a["org.opencontainers.image.source"], a["org.opencontainers.image.url"] = p.project, p.project
+	}
+	if p.docs != "" {
+		a["org.opencontainers.image.documentation"] = p.docs
+	}
 	return a
 }
 
-func platformImage(b binary, l licences) (v1.Image, error) {
+func platformImage(b binary, l licences, p publisher) (v1.Image, error) {
 	layer, err := imageLayer(b, l)
 	if err != nil {
 		return nil, err
@@ -199,7 +202,7 @@ func platformImage(b binary, l licences) (v1.Image, error) {
 			Env:          []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/"},
 			WorkingDir:   "/",
 			ExposedPorts: map[string]struct{}{"8080/tcp": {}},
-			Labels:       annotations(b),
+			Labels:       annotations(b, p),
 		},
 	})
 	if err != nil {
@@ -211,7 +214,7 @@ func platformImage(b binary, l licences) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	annotated, ok := mutate.Annotations(image, annotations(b)).(v1.Image)
+	annotated, ok := mutate.Annotations(image, annotations(b, p)).(v1.Image)
 	if !ok {
 		return nil, fmt.Errorf("annotations made a %T of the image", annotated)
 	}

@@ -18,7 +18,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -41,7 +40,7 @@ type request struct {
 	source, out string
 	replace     string // a directory that is made empty, where it is the one to write to
 	name, tag   string // of the image
-	docsURL     string // where docs is published; "": nowhere
+	publisher   publisher
 	targets     []target
 }
 
@@ -98,7 +97,7 @@ func parse(command string, args []string, progress io.Writer) (request, error) {
 	set.StringVar(&r.replace, "replace", "", "`DIR` whose content goes where it is the one of --out; any other stays")
 	set.StringVar(&r.name, "name", "localhost/"+program, "`NAME` of the image, registry included")
 	set.StringVar(&r.tag, "tag", "", "`TAG` of the image; default: the version")
-	set.StringVar(&r.docsURL, "docs-url", "", "`URL` at which docs is published: what links of the program and of the alerts lead to; default: they have none")
+	r.publisher.flags(set)
 	set.StringVar(&targets, "targets", targets, "`LIST` of architectures, each of Linux, with _fips140 behind it for Go's FIPS 140-3 module")
 	if err := set.Parse(args); err != nil {
 		return request{}, err
@@ -106,10 +105,8 @@ func parse(command string, args []string, progress io.Writer) (request, error) {
 	if r.out == "" || set.NArg() > 0 {
 		return request{}, errors.New("--out is required, and there are no arguments beside flags")
 	}
-	if r.docsURL = strings.TrimRight(r.docsURL, "/"); r.docsURL != "" {
-		if err := checkURL(r.docsURL); err != nil {
-			return request{}, err
-		}
+	if err := r.publisher.check(); err != nil {
+		return request{}, err
 	}
 	var err error
 	if r.source, err = filepath.Abs(r.source); err != nil {
@@ -122,17 +119,6 @@ func parse(command string, args []string, progress io.Writer) (request, error) {
 		return request{}, errors.New("an image has one program for each platform: take only plain targets or only those of FIPS 140-3")
 	}
 	return r, nil
-}
-
-// checkURL refuses what would be no link, or would be more than one word to make, the
-// shell and the linker.
-func checkURL(text string) error {
-	u, err := url.Parse(text)
-	odd := strings.Trim(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~:/@+") != ""
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || odd {
-		return fmt.Errorf("--docs-url (DOCS_URL) %q: want an address such as https://example.org/kms/docs, without a query", text)
-	}
-	return nil
 }
 
 // platforms are the architectures of the targets.

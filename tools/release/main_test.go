@@ -26,6 +26,8 @@ const (
 	testVersion = "v1.2.3"
 	commitTime  = "2026-01-02T03:04:05Z"
 	published   = "https://docs.example/kms/docs"
+	project     = "https://git.example/team/kms"
+	maintainer  = "A Team's Name <team@example.org>"
 )
 
 // TestRelease builds everything of one commit in two checkouts and holds both to
@@ -37,7 +39,8 @@ func TestRelease(t *testing.T) {
 		t.Fatalf("commits %s and %s: the test is wrong", here.commit, there.commit)
 	}
 	targets := "amd64,arm64," + runtime.GOARCH + fipsSuffix
-	first, second := here.release(t, "snapshot", targets, "--docs-url", published+"/"), there.release(t, "snapshot", targets, "--docs-url", published)
+	first, second := here.release(t, "snapshot", targets, "--docs-url", published+"/", "--project-url", project, "--maintainer", maintainer),
+		there.release(t, "snapshot", targets, "--docs-url", published, "--project-url", project+"/", "--maintainer", maintainer)
 
 	t.Run("twice the same bytes", func(t *testing.T) { sameFiles(t, first, second) })
 	t.Run("names", func(t *testing.T) { checkNames(t, first) })
@@ -121,6 +124,12 @@ func TestRefusals(t *testing.T) {
 		{"--docs-url (DOCS_URL)", []string{"image", "--out", t.TempDir(), "--docs-url", "example.org/docs"}},
 		{"--docs-url (DOCS_URL)", []string{"image", "--out", t.TempDir(), "--docs-url", "https://example.org/docs?x=y"}},
 		{"--docs-url (DOCS_URL)", []string{"image", "--out", t.TempDir(), "--docs-url", "https://example.org/'$(id)'"}},
+		{"--project-url (PROJECT_URL)", []string{"snapshot", "--out", t.TempDir(), "--project-url", "git@example.org:team/kms"}},
+		{"--maintainer (MAINTAINER)", []string{"snapshot", "--out", t.TempDir(), "--maintainer", "A Team\nDepends: other"}},
+		{"--maintainer (MAINTAINER)", []string{"snapshot", "--out", t.TempDir(), "--maintainer", "<team@example.org>"}},
+		{"--maintainer (MAINTAINER)", []string{"snapshot", "--out", t.TempDir(), "--maintainer", "A Team <team@example.org"}},
+		{"--maintainer (MAINTAINER)", []string{"snapshot", "--out", t.TempDir(), "--maintainer", "$(HOME) <team@example.org>"}},
+		{"--project-url (PROJECT_URL)", []string{"rebuild", "--version", testVersion, "--checksums", "SHA256SUMS", "--project-url", "example.org"}},
 		{"say image, snapshot, push or rebuild", nil},
 		{`no command "publish"`, []string{"publish"}},
 		{"--out is required", []string{"image"}},
@@ -147,7 +156,7 @@ func TestTooBigAnImageIsRefused(t *testing.T) {
 		}
 	}
 	b := binary{target: target{arch: "amd64"}, file: noise, time: epoch(), version: "v0.0.0"}
-	_, err := imageIndex([]binary{b}, licences{}, io.Discard)
+	_, err := imageIndex([]binary{b}, licences{}, publisher{}, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "at most 20000000 are allowed") {
 		t.Errorf("an image of %d bytes: %v", len(noise), err)
 	}
@@ -348,7 +357,7 @@ func checkAnnotations(t *testing.T, where string, got map[string]string, c check
 	t.Helper()
 	for name, want := range map[string]string{
 		"version": testVersion, "revision": c.commit, "licenses": "Apache-2.0", "created": commitTime,
-		"source": "https://github.com/kubernetes-sigs/aws-encryption-provider",
+		"source": project, "url": project, "documentation": published,
 	} {
 		if got := got["org.opencontainers.image."+name]; got != want {
 			t.Errorf("%s: org.opencontainers.image.%s is %q, want %q", where, name, got, want)

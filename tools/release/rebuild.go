@@ -18,10 +18,10 @@ import (
 
 // A rebuildRequest is the command line of rebuild.
 type rebuildRequest struct {
-	source    string // a checkout or an address that git clones
-	version   string // a tag of it
-	checksums string // file of published sums, as sha256sum writes it
-	docsURL   string
+	source    string    // a checkout or an address that git clones
+	version   string    // a tag of it
+	checksums string    // file of published sums, as sha256sum writes it
+	publisher publisher // the one whose release it is
 }
 
 // rebuild builds a tag in a clean clone, by the clone's own Makefile, and compares with
@@ -51,7 +51,7 @@ func rebuild(ctx context.Context, args []string, out, progress io.Writer) error 
 	differing := compareSums(published, here, out)
 	if len(differing) > 0 {
 		return fmt.Errorf("%d of %d files are not what %s says: %s\nThe Go here is %s. The same bytes need the release's own, which its SBOM names in sourceInfo "+
-			"(GOTOOLCHAIN=go1.X.Y takes another), and its DOCS_URL; see docs/releasing.md",
+			"(GOTOOLCHAIN=go1.X.Y takes another), and its DOCS_URL, PROJECT_URL and MAINTAINER; see docs/releasing.md",
 			len(differing), len(published), r.checksums, strings.Join(differing, ", "), runtime.Version())
 	}
 	fmt.Fprintf(out, "all %d files of %s are the same bytes, built by %s\n", len(published), r.version, runtime.Version())
@@ -65,14 +65,14 @@ func parseRebuild(args []string, progress io.Writer) (rebuildRequest, error) {
 	set.StringVar(&r.source, "source", ".", "`DIR` of the checkout, or an address that git clones")
 	set.StringVar(&r.version, "version", "", "`TAG` to build, such as v1.2.3")
 	set.StringVar(&r.checksums, "checksums", "", "`FILE` with the published sums, SHA256SUMS of the release")
-	set.StringVar(&r.docsURL, "docs-url", "", "`URL` that the release was made with")
+	r.publisher.flags(set)
 	if err := set.Parse(args); err != nil {
 		return rebuildRequest{}, err
 	}
 	if r.version == "" || r.checksums == "" || set.NArg() > 0 {
 		return rebuildRequest{}, errors.New("rebuild wants the release's tag and its checksums: make rebuild VERSION=v1.2.3 CHECKSUMS=SHA256SUMS")
 	}
-	return r, nil
+	return r, r.publisher.check()
 }
 
 // readSums reads what sha256sum writes: name to sum.
@@ -130,7 +130,8 @@ func (r rebuildRequest) build(ctx context.Context, work string, targets []string
 	if err := run("git", "-C", clone, "show-ref", "--quiet", "--verify", "refs/tags/"+r.version); err != nil {
 		return nil, fmt.Errorf("%s has %s, but not as a tag: %w", r.source, r.version, err)
 	}
-	err := run("make", "-C", clone, "release-snapshot", "DOCS_URL="+r.docsURL, "ARGS=--out "+built+" --targets "+strings.Join(targets, ","))
+	args := append([]string{"-C", clone, "release-snapshot", "ARGS=--out " + built + " --targets " + strings.Join(targets, ",")}, r.publisher.variables()...)
+	err := run("make", args...)
 	if err != nil {
 		return nil, fmt.Errorf("make release-snapshot of %s: %w", r.version, err)
 	}

@@ -19,20 +19,20 @@ import (
 // rpm macros do.
 //
 // https://docs.fedoraproject.org/en-US/packaging-guidelines/Scriptlets/#_systemd
-func redHat(source, docsURL string, b binary, l licences, document []byte) ([]byte, error) {
-	return packaged(source, docsURL, b, l, document, rpmPackage)
+func redHat(source string, p publisher, b binary, l licences, document []byte) ([]byte, error) {
+	return packaged(source, p, b, l, document, rpmPackage)
 }
 
-func rpmPackage(deploy string, b binary, contents files.Contents) ([]byte, error) {
+func rpmPackage(deploy string, p publisher, b binary, contents files.Contents) ([]byte, error) {
 	var packed bytes.Buffer
-	if err := rpm.DefaultRPM.Package(nfpm.WithDefaults(rpmInfo(deploy, b, contents)), &packed); err != nil {
+	if err := rpm.DefaultRPM.Package(nfpm.WithDefaults(rpmInfo(deploy, p, b, contents)), &packed); err != nil {
 		return nil, fmt.Errorf("rpm for %s: %w", b.target, err)
 	}
 	return packed.Bytes(), nil
 }
 
-func rpmInfo(deploy string, b binary, contents files.Contents) *nfpm.Info {
-	info := debInfo(deploy, b, rpmContents(b, contents))
+func rpmInfo(deploy string, p publisher, b binary, contents files.Contents) *nfpm.Info {
+	info := debInfo(deploy, p, b, rpmContents(b, contents))
 	info.Section, info.Priority = "", ""
 	info.License = licenceID
 	info.RPM.BuildHost = "localhost" // else this machine's name

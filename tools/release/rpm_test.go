@@ -98,7 +98,7 @@ func packRPM(t *testing.T, version string, fips bool) string {
 func packRPMOf(t *testing.T, source, version string, fips bool) string {
 	t.Helper()
 	b := binary{target: target{arch: runtime.GOARCH, fips: fips}, file: []byte("#!/bin/sh\necho " + version + "\n"), version: version, time: epoch()}
-	data, err := redHat(source, "", b, licences{own: []byte("a licence\n")}, []byte("{}\n"))
+	data, err := redHat(source, publisher{}, b, licences{own: []byte("a licence\n")}, []byte("{}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}

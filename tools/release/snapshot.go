@@ -27,15 +27,15 @@ func writeSnapshot(r request, built []binary, l licences, layoutDir string, out 
 		if err != nil {
 			return err
 		}
-		packed, err := archive(r.source, r.docsURL, b, l, document)
+		packed, err := archive(r.source, r.publisher, b, l, document)
 		if err != nil {
 			return err
 		}
-		installed, err := debian(r.source, r.docsURL, b, l, document)
+		installed, err := debian(r.source, r.publisher, b, l, document)
 		if err != nil {
 			return err
 		}
-		rpm, err := redHat(r.source, r.docsURL, b, l, document)
+		rpm, err := redHat(r.source, r.publisher, b, l, document)
 		if err != nil {
 			return err
 		}
@@ -59,7 +59,7 @@ func writeSnapshot(r request, built []binary, l licences, layoutDir string, out 
 }
 
 // archive is a tar of the program and what should be read with it.
-func archive(source, docsURL string, b binary, l licences, document []byte) ([]byte, error) {
+func archive(source string, p publisher, b binary, l licences, document []byte) ([]byte, error) {
 	dir := artifact(b, "/")
 	files := []file{
 		{name: dir, mode: 0o755},
@@ -68,14 +68,19 @@ func archive(source, docsURL string, b binary, l licences, document []byte) ([]b
 		{name: dir + "LICENSE", mode: 0o644, data: l.own},
 		{name: dir + thirdPartyFile, mode: 0o644, data: l.others()},
 	}
-	for name, path := range archived() {
-		data, err := os.ReadFile(filepath.Join(source, path))
+	changes, err := os.ReadFile(filepath.Join(source, "CHANGELOG.md"))
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, file{name: dir + "CHANGELOG.md", mode: 0o644, data: changes})
+	for _, name := range unitFiles() {
+		unit, err := p.unit(source, name, "") // nobody knows where the archive is unpacked
 		if err != nil {
 			return nil, err
 		}
-		files = append(files, file{name: dir + name, mode: 0o644, data: data})
+		files = append(files, file{name: dir + name, mode: 0o644, data: unit})
 	}
-	pages, err := documentation(source, docsURL)
+	pages, err := documentation(source, p.docs)
 	if err != nil {
 		return nil, err
 	}
@@ -83,15 +88,6 @@ func archive(source, docsURL string, b binary, l licences, document []byte) ([]b
 		files = append(files, file{name: dir + name, mode: 0o644, data: data})
 	}
 	return tarGzip(b.time, files)
-}
-
-// archived are the project's own files in an archive, by their names there.
-func archived() map[string]string {
-	files := map[string]string{"CHANGELOG.md": "CHANGELOG.md"}
-	for _, unit := range unitFiles() {
-		files[unit] = filepath.Join("deploy", "systemd", unit)
-	}
-	return files
 }
 
 // writeChecksums writes SHA256SUMS, which `sha256sum -c` reads.

@@ -52,6 +52,7 @@ func checkArchives(t *testing.T, dir string, c checkout) {
 			}
 		}
 		checkDocumentation(t, inside)
+		checkUnits(t, inside, published+"/systemd.md")
 		path := filepath.Join(inside, program)
 		checkPackaged(t, filepath.Join(dir, artifact(b, ".deb")), path, unpackDeb)
 		checkPackaged(t, filepath.Join(dir, artifact(b, ".rpm")), path, unpackRPM)
@@ -104,6 +105,17 @@ func checkDocumentation(t *testing.T, dir string) {
 	for name, want := range pages {
 		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s: %d bytes, %v; want %d", filepath.Join(dir, name), len(got), err, len(want))
+		}
+	}
+}
+
+// checkUnits demands units that lead to where the pages are.
+func checkUnits(t *testing.T, dir, want string) {
+	t.Helper()
+	for _, name := range unitFiles() {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if got := documentationOf(text); err != nil || got != want {
+			t.Errorf("%s: Documentation=%s, %v; want %s", filepath.Join(dir, name), got, err, want)
 		}
 	}
 }
@@ -163,6 +175,7 @@ func checkPackaged(t *testing.T, pkg, path string, unpack func(t *testing.T, pkg
 		name += strings.ReplaceAll(fipsSuffix, "_", "-")
 	}
 	checkDocumentation(t, filepath.Join(into, "usr", "share", "doc", name))
+	checkUnits(t, filepath.Join(into, "usr", "lib", "systemd", "system"), published+"/systemd.md file:/usr/share/doc/"+name+"/docs/systemd.md")
 	if got, err := os.ReadFile(filepath.Join(into, "usr", "bin", program)); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%s has a program of %d bytes, %v; the archive's has %d", pkg, len(got), err, len(want))
 	}

@@ -87,6 +87,7 @@ func TestReleaseWorkflow(t *testing.T) {
 	machine{bin: gh}.script(t, "gh", `echo "$*" >>"$0.calls"; cat >"$0.notes"`)
 	expressions := map[string]string{
 		"github.ref_name": testVersion, "github.token": "token", "vars.DOCS_URL": "",
+		"github.server_url": "https://git.example", "github.repository": "team/kms", "vars.MAINTAINER": maintainer,
 		"vars.IMAGE": startRegistry(t, nil) + "/kms/" + program,
 	}
 	w := read["release.yml"].Jobs["release"]
@@ -147,7 +148,7 @@ func checkRebuilt(t *testing.T, c checkout) {
 	if err := os.WriteFile(published, []byte(text.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := c.tryShell(t, "make rebuild", "VERSION="+testVersion, "CHECKSUMS="+published)
+	out, err := c.tryShell(t, "make rebuild", "VERSION="+testVersion, "CHECKSUMS="+published, "PROJECT_URL="+project, "MAINTAINER="+maintainer)
 	if err == nil {
 		t.Error("a file that is another passes")
 	}
