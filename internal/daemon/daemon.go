@@ -26,8 +26,8 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/healthport"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
+	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
@@ -62,8 +62,8 @@ type Daemon struct {
 	http     *healthport.Server
 
 	current   atomic.Pointer[generation]
-	reloader  *reloader                   // nil without a file
-	histories map[string]*keyring.History // by name of every provider that there ever was; of the reloader's goroutine
+	reloader  *reloader                    // nil without a file
+	histories map[string]*provider.History // by name of every provider that there ever was; of the reloader's goroutine
 
 	stop      context.CancelFunc // ends reloads and the health port; calls and what they need go on
 	stopping  <-chan struct{}    // closed by that
@@ -90,7 +90,7 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	d := &Daemon{
 		opts: o, time: t, files: f, started: cfg, settings: settingsOf(cfg), log: o.Log, registry: prometheus.NewRegistry(),
 		conns: awskms.NewConnections(), handed: unixsocket.NewHanded(o.Sockets, o.Log), itself: unixsocket.NewItself(), failed: make(chan error, 1), serving: make(chan struct{}),
-		histories: map[string]*keyring.History{},
+		histories: map[string]*provider.History{},
 	}
 	d.metrics = metrics.New(d.registry, o.Version, o.Commit, o.GoVersion, words(cause.Classes()), words(bounded.Waits()))
 	d.waits = &bounded.Observer{Log: o.Log, Left: func(w bounded.Wait) { d.metrics.Abandoned(string(w)) }}

@@ -12,7 +12,8 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
+	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
@@ -38,8 +39,8 @@ func TestReadinessTellsThatNobodyKnows(t *testing.T) {
 		kms := make(swallower)
 		defer close(kms)
 		pauses := bounded.NewPauses()
-		p := keyring.New(keyring.Options{
-			Name: "0", Keys: []*keyring.Key{keyring.NewKey(keyring.KeyConfig{Name: arn, KMS: kms})},
+		p := provider.New(provider.Options{
+			Name: "0", Keys: []*kmskey.Key{kmskey.New(kmskey.Config{Name: arn, KMS: kms})},
 			Timeout: 2500 * time.Millisecond, Log: slog.New(slog.DiscardHandler), Pauses: pauses,
 		})
 		ctx, cancel := context.WithCancel(t.Context())

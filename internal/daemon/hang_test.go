@@ -17,9 +17,9 @@ import (
 	"k8s.io/kms/apis/v2"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsserver"
+	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
@@ -74,9 +74,9 @@ type stuckProvider struct {
 	hang *hang
 }
 
-func (p stuckProvider) Encrypt(context.Context, secret.Bytes) (keyring.Encrypted, error) {
+func (p stuckProvider) Encrypt(context.Context, secret.Bytes) (provider.Encrypted, error) {
 	p.hang.here()
-	return keyring.Encrypted{}, errors.New("late")
+	return provider.Encrypted{}, errors.New("late")
 }
 
 // one is a filed daemon with one provider, whose files may hang.

@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
@@ -149,7 +149,7 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // readKeys names the keys that only read and fail or are to be deleted. They decide
 // nothing: what they can still open is between them and the data.
-func readKeys(h keyring.Health) string {
+func readKeys(h provider.Health) string {
 	var b strings.Builder
 	for _, k := range h.ReadKeys {
 		switch {

@@ -3,7 +3,7 @@ package daemon
 import (
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
 )
 
@@ -13,7 +13,7 @@ func (d *Daemon) keyMetrics() []metrics.Key {
 	var all []metrics.Key
 	for _, s := range d.current.Load().providers {
 		h := s.provider.Health()
-		add := func(key, use string, state evidence.State, err *cause.Error, deletion *keyring.Deletion) {
+		add := func(key, use string, state evidence.State, err *cause.Error, deletion *kmskey.Deletion) {
 			m := metrics.Key{Provider: h.Provider, Key: key, Use: use, State: string(state)}
 			if err != nil && state.Fails() {
 				m.Code = err.Code.String()

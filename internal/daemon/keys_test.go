@@ -12,16 +12,16 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
 // asking is shortTiming with keys that are asked all the time.
 func asking() timing {
 	t := shortTiming()
-	t.keys = keyring.Intervals{
+	t.keys = kmskey.Intervals{
 		First: 10 * time.Millisecond, Ask: 200 * time.Millisecond, Confirm: 20 * time.Millisecond,
 		Earlier: 50 * time.Millisecond, Denied: time.Hour,
 	}

@@ -15,8 +15,8 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/lastknown"
+	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 )
 
 // recallLimit bounds the read of what the process before knew.
@@ -30,8 +30,8 @@ type memory struct {
 	file lastknown.File
 }
 
-// Keep implements [keyring.Memory].
-func (m *memory) Keep(k keyring.Known) error {
+// Keep implements [provider.Memory].
+func (m *memory) Keep(k provider.Known) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := lastknown.State{KeyID: k.KeyID, KeyARN: k.KeyARN, Material: k.Material, Left: k.Left, Config: m.config, LastOK: k.LastOK}
@@ -41,7 +41,7 @@ func (m *memory) Keep(k keyring.Known) error {
 	return m.file.Write(s)
 }
 
-// Erase implements [keyring.Memory].
+// Erase implements [provider.Memory].
 func (m *memory) Erase() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -106,15 +106,15 @@ func (d *Daemon) moveMemories(next *generation, gone []*ring) {
 }
 
 // recall returns what the process before knew, nil where nothing counts.
-func (d *Daemon) recall(m *memory) *keyring.Known {
+func (d *Daemon) recall(m *memory) *provider.Known {
 	ctx, cancel := context.WithTimeout(context.Background(), recallLimit)
 	defer cancel()
 	s, err := bounded.Do(ctx, d.waits, bounded.File, func(context.Context) (lastknown.State, error) { return m.file.Read(m.config) })
 	switch {
 	case err == nil:
-		k := &keyring.Known{KeyID: s.KeyID, KeyARN: s.KeyARN, Material: s.Material, Left: s.Left, LastOK: s.LastOK}
+		k := &provider.Known{KeyID: s.KeyID, KeyARN: s.KeyARN, Material: s.Material, Left: s.Left, LastOK: s.LastOK}
 		for _, l := range s.LeftKeys {
-			k.LeftKeys = append(k.LeftKeys, keyring.LeftKey(l))
+			k.LeftKeys = append(k.LeftKeys, provider.LeftKey(l))
 		}
 		return k
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, lastknown.ErrOtherConfig), errors.Is(err, lastknown.ErrOtherTime):

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 	"sigs.k8s.io/aws-encryption-provider/internal/lastknown"
+	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 )
 
@@ -52,9 +52,9 @@ func TestWhatIsKeptComesBack(t *testing.T) {
 	d := &Daemon{log: slog.New(slog.DiscardHandler)}
 	p := config.Provider{Name: "0", Listen: testkit.Directory(t) + "/s"}
 	now := time.Now()
-	want := keyring.Known{
+	want := provider.Known{
 		KeyID: "k?material=m", KeyARN: "k", Material: "m", Left: []string{"l"}, LastOK: now.Add(-time.Second),
-		LeftKeys: []keyring.LeftKey{{Key: "j", At: now.Add(-time.Minute)}},
+		LeftKeys: []provider.LeftKey{{Key: "j", At: now.Add(-time.Minute)}},
 	}
 	if err := d.newMemory(p).Keep(want); err != nil {
 		t.Fatal(err)

@@ -12,9 +12,10 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/connect"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsserver"
 	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
+	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 )
 
 // A ring is one provider as long as nothing of its configuration changes but the
@@ -24,7 +25,7 @@ type ring struct {
 	timeout  time.Duration
 	grace    time.Duration
 	keys     []*key
-	provider *keyring.Provider
+	provider *provider.Provider
 	target   *kmsserver.Target
 	memory   *memory // nil: it is not kept anywhere
 	gone     bool    // nobody has its memory any more: it goes with the ring
@@ -38,7 +39,7 @@ type ring struct {
 // ring that replaces its own where it is called in the same way, for however
 // long.
 type key struct {
-	*keyring.Key
+	*kmskey.Key
 
 	cfg      config.Key
 	provider string // under whose name its calls are counted
@@ -51,7 +52,7 @@ type key struct {
 // replaces, nil where there is none: keys that both have are the same.
 func (d *Daemon) newRing(cfg *config.Config, p config.Provider, before *ring) *ring {
 	r := &ring{cfg: p, timeout: cfg.KMSTimeout, grace: cfg.OutageGrace, began: time.Now()}
-	o := keyring.Options{
+	o := provider.Options{
 		Name: p.Name, Epoch: p.Epoch, Timeout: r.timeout, OutageGrace: r.grace, Log: d.log, Waits: d.waits,
 		Pauses: d.pauses, Intervals: d.time.keys, History: d.histories[p.Name],
 	}
@@ -73,7 +74,7 @@ func (d *Daemon) newRing(cfg *config.Config, p config.Provider, before *ring) *r
 		r.keys = append(r.keys, one)
 		o.Keys = append(o.Keys, one.Key)
 	}
-	r.provider = keyring.New(o)
+	r.provider = provider.New(o)
 	r.target = kmsserver.NewTarget(kmsserver.TargetOptions{
 		Name: p.Name, Key: p.Keys[0].Key, Provider: r.provider, Metrics: d.metrics, Log: d.log,
 	})
@@ -110,7 +111,7 @@ func (d *Daemon) newKey(p config.Provider, k config.Key, timeout time.Duration) 
 	}
 	client := awskms.New(o)
 	return &key{
-		Key: keyring.NewKey(keyring.KeyConfig{Name: k.Key, Context: keyref.ContextHash(k.EncryptionContext), KMS: client}),
+		Key: kmskey.New(kmskey.Config{Name: k.Key, Context: keyref.ContextHash(k.EncryptionContext), KMS: client}),
 		cfg: k, provider: p.Name, retry: p.Retry, client: client,
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
@@ -191,7 +191,7 @@ var errEnds = errors.New("the process ends")
 // takes its history along.
 func (d *Daemon) keepHistories(next *generation) {
 	for _, s := range next.providers {
-		maps.DeleteFunc(d.histories, func(_ string, h *keyring.History) bool { return h == s.provider.History() })
+		maps.DeleteFunc(d.histories, func(_ string, h *provider.History) bool { return h == s.provider.History() })
 	}
 	for _, s := range next.providers {
 		d.histories[s.cfg.Name] = s.provider.History()

@@ -5,7 +5,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 )
 
 // details are a provider's further lines on /readyz?verbose: its socket, its keys
@@ -46,7 +46,7 @@ func keyWords(state evidence.State, err *cause.Error) string {
 // readWords say how a key that only reads is doing. A dry run proves that the
 // process may decrypt, and not that the key can be used: DescribeKey tells that
 // where it is allowed.
-func readWords(k keyring.KeyHealth) string {
+func readWords(k kmskey.Health) string {
 	switch {
 	case k.State != evidence.Authorised || k.Err != nil:
 		return keyWords(k.State, k.Err)
@@ -56,7 +56,7 @@ func readWords(k keyring.KeyHealth) string {
 	return "authorised, its state not proven; no data of it was read since the start"
 }
 
-func deletionWords(d *keyring.Deletion) string {
+func deletionWords(d *kmskey.Deletion) string {
 	switch {
 	case d == nil:
 		return ""

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
+	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 )
 
 var graceForm = regexp.MustCompile(`; Status stays ok until (\S+)$`)
@@ -74,7 +74,7 @@ func (r *Report) grace() *Grace {
 		return &Grace{State: GraceNone}
 	case !r.gaveStatus:
 		return nil
-	case r.Healthz != keyring.OK:
+	case r.Healthz != provider.OK:
 		return &Grace{State: GraceOver}
 	case r.failing:
 		return &Grace{State: GraceRunning, Until: r.graceEnd()}

@@ -26,8 +26,8 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
+	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
@@ -209,7 +209,7 @@ func (r *Report) askStatus(ctx context.Context, conn grpc.ClientConnInterface, q
 	}
 	r.Healthz, r.KeyID, r.V2Version = shown(st.GetHealthz()), shown(st.GetKeyId()), shown(st.GetVersion())
 	r.KeyIDHash, r.gaveStatus = metrics.KeyIDHash(st.GetKeyId()), true
-	if r.Healthz != keyring.OK {
+	if r.Healthz != provider.OK {
 		r.told("healthz: "+r.Healthz, r.Healthz)
 	}
 	if want := q.ExpectKeyID; want != "" && want != r.KeyID && want != r.KeyIDHash && want != keyref.ParseState(r.KeyID).Key {

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 )
 
 const (
@@ -128,46 +129,44 @@ func (m *badMemory) forget() {
 
 // ForgetBad empties the memory of bad ciphertexts, for a configuration under
 // which they may be good.
-func (p *Provider) ForgetBad() {
-	p.bad.forget()
-	for _, k := range p.keys {
-		k.unresolved.Store(nil)
+func (r *Ring) ForgetBad() {
+	r.bad.forget()
+	for _, k := range r.opts.Keys {
+		k.ForgetUnresolved()
 	}
 }
 
 // noteBad remembers what a read came to that no key could serve: bad data for a
 // minute. Where KMS, asked without a key, refused the caller, nobody knows whose
 // data it is: that proves nothing, and counts for seconds only.
-func (p *Provider) noteBad(blob []byte, told *cause.Error, refusals []refusal) {
+func (r *Ring) noteBad(blob []byte, told *cause.Error, refusals []refusal) {
 	if told.Class() == cause.BadData {
-		p.bad.remember(blob, whole, told, badFor)
+		r.bad.remember(blob, whole, told, badFor)
 		return
 	}
 	denied := true // nothing but an unpinned Decrypt stands between the data and its proof
-	for _, r := range refusals {
-		class := r.err.Class()
-		denied = denied && (class == cause.BadData || r.unpinned && !r.recalled && class == cause.Refused)
+	for _, f := range refusals {
+		class := f.err.Class()
+		denied = denied && (class == cause.BadData || f.unpinned && !f.recalled && class == cause.Refused)
 	}
 	if denied {
-		p.bad.remember(blob, whole, told, deniedFor)
+		r.bad.remember(blob, whole, told, deniedFor)
 		return
 	}
 	// A configured key may open it as soon as that can be asked. Only the answer
 	// without a key is remembered, and does not live longer for being recalled.
-	for _, r := range refusals {
-		if class := r.err.Class(); r.unpinned && !r.recalled && (class == cause.BadData || class == cause.Refused) {
-			p.bad.remember(blob, p.place(r.key), r.err, deniedFor)
+	for _, f := range refusals {
+		if class := f.err.Class(); f.unpinned && !f.recalled && (class == cause.BadData || class == cause.Refused) {
+			r.bad.remember(blob, r.place(f.key), f.err, deniedFor)
 		}
 	}
 }
 
 // place is where a key stands in the configuration; earlier keys of aliases stand
 // behind all of them.
-func (p *Provider) place(k *Key) int {
-	for i, one := range p.keys {
-		if one == k {
-			return i
-		}
+func (r *Ring) place(k *kmskey.Key) int {
+	if i := slices.Index(r.opts.Keys, k); i >= 0 {
+		return i
 	}
-	return len(p.keys)
+	return len(r.opts.Keys)
 }

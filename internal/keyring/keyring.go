@@ -1,226 +1,262 @@
-// Package keyring is one provider of kube-apiserver: the key that writes, the
-// keys that may read, how each is doing, and the key_id.
+// Package keyring is the keys of one provider that may open what is stored: which of
+// them is tried for a ciphertext, in which order, and what it means that none opens it.
 //
-// Reads are pinned: a Decrypt names a configured key, since ciphertext, key_id
-// and annotations come out of etcd, and whoever can write there must not choose
-// a key of their own. They select among the configured keys and never name
-// another.
-//
-// The key_id is a state: the write key's ARN, its current key material, context,
-// format and epoch ([keyref.State]). What the first two are is seen in round trips
-// of this process's own, on a timer of their own, and never in stored data.
-//
-// Health is evidence: every KMS call tells the record of its key how it went,
-// and a background check runs where there was no recent evidence. Status and
-// Health read the record and never wait for the network; only a Status before
-// the first contact with KMS waits for that, up to six seconds.
-//
-// What kube-apiserver demands of key_id, Status and annotations:
-// https://github.com/kubernetes/enhancements/tree/master/keps/sig-auth/3299-kms-v2-improvements
+// Reads are pinned: a Decrypt names a configured key, since ciphertext, key_id and
+// annotations come out of etcd, and whoever can write there must not choose a key of
+// their own. They select among the configured keys and never name another.
 package keyring
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
-	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
+	"sigs.k8s.io/aws-encryption-provider/internal/seal"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
-// Annotations that Encrypt adds for people and tools. Reading never needs them.
+// Annotations that a write adds for people and tools. Reading never needs them.
 const (
 	AnnotationKeyARN    = "key-arn.aws-encryption-provider.sigs.k8s.io"
 	AnnotationRegion    = "region.aws-encryption-provider.sigs.k8s.io"
 	AnnotationRequestID = "request-id.aws-encryption-provider.sigs.k8s.io"
 )
 
-// Options configure a Provider. All fields are required but Epoch, Waits, Pauses,
-// Intervals, Memory, Known, Before and History.
+// Options configure a Ring. All fields are required.
 type Options struct {
-	Name        string
-	Keys        []*Key        // the first writes, all read, in the order in which they are tried
-	Epoch       uint32        // the operator's part of the key_id; 0: none
-	Timeout     time.Duration // limit of one call over all keys that it tries
-	OutageGrace time.Duration // how long Status stays ok in an outage, since the last success
-	Log         *slog.Logger
-	Waits       *bounded.Observer // told of checks that are left behind; nil: nobody is
-	Memory      Memory            // keeps what is known over a restart of the process; nil: nothing does
-	Known       *Known            // what the process before knew; nil: nothing that counts, or what Before has of it
-	Pauses      *bounded.Pauses   // of the process, after which checks are counted again; nil: none
-	Intervals   Intervals         // between questions about keys that only read
-	Before      *Provider         // which this one replaces, under the same name; nil: none
-	History     *History          // what callers were told by a provider of the same name that is gone; nil: Before's, or none
+	Keys   []*kmskey.Key // in the order in which they are tried; what an alias named before comes with it
+	Caller kmskey.Caller // Limit is that of one read, over all keys that it tries
+	Log    *slog.Logger
 }
 
-// A Provider serves one provider entry of an EncryptionConfiguration. It is safe
-// for concurrent use; Run has to run beside it.
-type Provider struct {
-	opts  Options
-	log   *slog.Logger
-	write *Key   // the first of keys
-	keys  []*Key // of the configuration; those that an alias named before come with it
-	every Intervals
+// A Ring opens what is stored. It is safe for concurrent use.
+type Ring struct {
+	opts Options
 
 	reads      atomic.Uint64 // that began: each has its turn
 	lastWorked worked
 	bad        *badMemory
 	missing    *missingKeys
-
-	current    atomic.Pointer[written] // of the write key's present sight
-	answered   atomic.Pointer[written] // what the last caller was told
-	history    *History
-	keeper     *keeper
-	generation int // higher than that of any provider before
-
-	lastProbe *sealedProbe  // of Run's own goroutine
-	wake      chan struct{} // evidence came that the checks should know of
-	concluded chan struct{} // closed when the first check has ended, either way
-	conclude  sync.Once
-
-	healthy atomic.Bool // state is Healthy: a success changes nothing
-	stateMu sync.Mutex
-	state   evidence.State // as last logged
-	inDoubt bool           // as last logged
 }
 
-// New returns a Provider. It does no I/O.
-func New(o Options) *Provider {
-	p := &Provider{
-		opts: o, log: o.Log.With("provider", o.Name), write: o.Keys[0], keys: o.Keys, every: o.Intervals.orUsual(),
-		bad: newBadMemory(), missing: newMissingKeys(),
-		wake: make(chan struct{}, 1), concluded: make(chan struct{}), state: evidence.Unknown,
-		history: o.History, keeper: newKeeper(o),
-	}
-	p.opts.Known = nil
-	if b := o.Before; b != nil {
-		p.state, p.history = b.loggedState(), b.history
-		p.opts.Before = nil // else every generation would keep all before it
-	}
-	if p.history == nil {
-		p.history = NewHistory()
-	}
-	p.generation = p.history.begin()
-	if o.Known != nil {
-		p.history.seed(p.write, o.Known)
-	}
-	if p.verdict().Contacted {
-		p.conclude.Do(func() { close(p.concluded) })
-	}
-	return p
-}
+// New returns a Ring. It does no I/O.
+func New(o Options) *Ring { return &Ring{opts: o, bad: newBadMemory(), missing: newMissingKeys()} }
 
-// History returns what callers were told so far.
-func (p *Provider) History() *History { return p.history }
+// Missing returns the keys that stored data needed and nobody configured, newest first.
+func (r *Ring) Missing() []MissingKey { return r.missing.list() }
 
-// Name returns the provider's name.
-func (p *Provider) Name() string { return p.opts.Name }
-
-// An Encrypted DEK, as KMS v2 stores it. KMS v1 stores the Ciphertext only.
-type Encrypted struct {
+// A Stored DEK is what kube-apiserver read out of etcd. All of it may be chosen
+// by whoever can write there.
+type Stored struct {
 	Ciphertext  []byte
-	KeyID       string
+	KeyID       string // "" with KMS v1
 	Annotations map[string][]byte
+	Bare        bool // the predecessor's bare blobs count: KMS v1
 }
 
-// Encrypt wraps 1 to 4,096 bytes under the write key. While it is known that they
-// could not be read again, it asks KMS for nothing and refuses. Errors are
-// [cause.Error]s.
-func (p *Provider) Encrypt(ctx context.Context, plaintext secret.Bytes) (Encrypted, error) {
-	if e := p.write.record.Unreadable(); e != nil {
-		return Encrypted{}, p.named(p.advised(e.Noted("nothing is encrypted that could not be read again")))
-	}
-	ctx, cancel := awskms.WithLimit(ctx, p.opts.Timeout)
-	defer cancel()
-	sealed, w, err := p.encrypt(ctx, plaintext)
+// Unwrap opens a stored DEK with the configured key that made it. Errors are
+// [cause.Error]s. Bad data is said only when every key that may read answered so,
+// and is then remembered for a minute.
+func (r *Ring) Unwrap(ctx context.Context, s Stored) (secret.Bytes, error) {
+	blob, err := seal.Parse(s.Ciphertext, s.Bare)
 	if err != nil {
-		return Encrypted{}, p.named(p.advised(err))
+		return nil, err
 	}
-	p.answer(ctx, w)
-	e := Encrypted{Ciphertext: sealed.Ciphertext, KeyID: w.keyID, Annotations: map[string][]byte{AnnotationKeyARN: []byte(w.arn)}}
-	if w.region != "" {
-		e.Annotations[AnnotationRegion] = []byte(w.region)
+	if known := r.bad.recall(blob, whole); known != nil {
+		return nil, forObject(known, s)
 	}
-	if sealed.RequestID != "" {
-		e.Annotations[AnnotationRequestID] = []byte(sealed.RequestID)
+	ctx, cancel := awskms.WithLimit(ctx, r.opts.Caller.Limit)
+	defer cancel()
+	plaintext, refusals := r.open(ctx, r.reads.Add(1), blob, s)
+	if plaintext != nil {
+		return plaintext, nil
 	}
-	return e, nil
+	told := r.summary(refusals)
+	r.noteBad(blob, told, refusals)
+	if madeElsewhere(told, refusals) {
+		r.reportMissing(ctx, s, told)
+	}
+	return nil, forObject(told, s)
 }
 
-// encrypt seals under the write key, and says what that key_id is. What it is, is
-// known before the call: a change in between belongs to later calls. At the first
-// time the result is opened at once, to see. Of two first calls that met an alias
-// on the move, one wins: the other encrypts anew, so that no ciphertext leaves
-// under a key that key_id does not name.
-func (p *Provider) encrypt(ctx context.Context, plaintext secret.Bytes) (wrapped, *written, error) {
-	k := p.write
-	for range 2 {
-		w, address := p.written(), k.address()
-		if w != nil {
-			address = w.arn
-		}
-		sealed, err := direct(ctx, k.config.KMS, address, plaintext)
-		p.tell(ctx, k, evidence.Encrypt, err)
-		if err != nil {
-			return wrapped{}, nil, err
-		}
-		if w == nil {
-			if err := p.firstSight(ctx, sealed, plaintext); err != nil {
-				return wrapped{}, nil, err
-			}
-			w = p.written()
-		}
-		if w != nil && w.arn == sealed.KeyARN { // else an alias showed a key that it has just left
-			return sealed, w, nil
-		}
-	}
-	return wrapped{}, nil, &cause.Error{Code: cause.WrongAnswer, Op: "Encrypt", Key: k.config.Name, Said: "the ARN of the key changes from call to call"}
+// A refusal is one answer to a read that did not open it.
+type refusal struct {
+	key      *kmskey.Key // that was asked; or the alias, where KMS was asked without a key
+	err      *cause.Error
+	unpinned bool // KMS was asked without a key, or was to be
+	recalled bool // that was seconds ago
 }
 
-// firstSight opens what was just sealed, and takes what that shows for the
-// key_id's beginning.
-func (p *Provider) firstSight(ctx context.Context, sealed wrapped, plaintext secret.Bytes) error {
-	material, err := p.reopen(ctx, bounded.Call, sealedProbe{sealed, bytes.Clone(plaintext)})
-	opened(err, func(op evidence.Operation, err error) { p.tell(ctx, p.write, op, err) })
-	if err == nil {
-		p.see(ctx, sighting{sealed.KeyARN, material}, false)
+func errorsOf(refusals []refusal) []*cause.Error {
+	errs := make([]*cause.Error, len(refusals))
+	for i, f := range refusals {
+		errs[i] = f.err
 	}
-	return err
+	return errs
 }
 
-// tell enters the outcome of a call that is none of a due check's.
-func (p *Provider) tell(ctx context.Context, k *Key, op evidence.Operation, err error) {
-	p.enter(ctx, k, op, err, time.Time{})
+// open tries the keys that may have made a ciphertext. It returns the plaintext, or
+// at least one refusal.
+func (r *Ring) open(ctx context.Context, turn uint64, blob []byte, s Stored) (secret.Bytes, []refusal) {
+	chosen, others := r.candidates(s)
+	plaintext, refusals := r.openWithAny(ctx, turn, chosen, blob)
+	if plaintext != nil {
+		return plaintext, nil
+	}
+	// A key that is named and cannot be asked leaves nothing for the others to find.
+	if worst := cause.Worst(errorsOf(refusals)); worst == nil || worst.Class() == cause.BadData {
+		plaintext, more := r.openWithAny(ctx, turn, others, blob)
+		if plaintext != nil {
+			return plaintext, nil
+		}
+		refusals = append(refusals, more...)
+	}
+	for _, k := range r.movedAliases(refusals) {
+		if known := r.bad.recall(blob, r.place(k)); known != nil {
+			refusals = append(refusals, refusal{key: k, err: known, unpinned: true, recalled: true})
+			continue
+		}
+		plaintext, err := r.openMoved(ctx, turn, k, blob)
+		if err == nil {
+			return plaintext, nil
+		}
+		refusals = append(refusals, refusal{key: k, err: err, unpinned: true})
+	}
+	return nil, refusals
 }
 
-// enter enters a call's outcome into the key's record, and looks at what changed
-// where the key decides the provider's health. began is when the due check began
-// that made the call; zero for every other call.
-func (p *Provider) enter(ctx context.Context, k *Key, op evidence.Operation, err error, began time.Time) {
-	if err != nil && k == p.write {
-		k.record.Resume(p.opts.Pauses.Last())
-		if cause.ClassOf(err).TellsHealth() {
-			p.keeper.before.last.Store(&failure{cause.Of(err), time.Now()})
+// openWithAny tries keys in turn. Each but the last has half of the time that is
+// left: one that hangs must not use up the time of one that works, and an n-th
+// part would be too short for a KMS that is far away.
+func (r *Ring) openWithAny(ctx context.Context, turn uint64, keys []*kmskey.Key, blob []byte) (secret.Bytes, []refusal) {
+	var refusals []refusal
+	for i, k := range keys {
+		plaintext, err := k.Decrypt(awskms.Share(ctx, min(2, len(keys)-i)), r.opts.Caller, blob)
+		if err == nil {
+			r.lastWorked.note(k, turn)
+			return plaintext, nil
+		}
+		refusals = append(refusals, refusal{key: k, err: cause.Of(err)})
+		r.lastFirst(keys[i+1:])
+	}
+	return nil, refusals
+}
+
+// lastFirst moves the key that has worked for another read meanwhile to the front:
+// of many reads that meet other data at once, the first finds the key for all.
+func (r *Ring) lastFirst(rest []*kmskey.Key) {
+	k := r.lastWorked.last()
+	if i := slices.Index(rest, k); i > 0 && !k.Fails(evidence.Decrypt) {
+		copy(rest[1:], rest[:i])
+		rest[0] = k
+	}
+}
+
+// worked is the key that opened data for the read that began last of those that
+// have ended. Where data lies together by key, the next read tries it first. The
+// zero value is ready, and safe for concurrent use.
+type worked struct {
+	mu   sync.Mutex
+	key  *kmskey.Key
+	turn uint64
+}
+
+// note makes k the key that is tried first. A straggling read of older data does
+// not displace the key that newer reads use, so each success raises the turn, also
+// one with the same key.
+func (w *worked) note(k *kmskey.Key, turn uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if turn > w.turn {
+		w.key, w.turn = k, turn
+	}
+}
+
+// last returns that key, nil before there is one.
+func (w *worked) last() *kmskey.Key {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.key
+}
+
+// candidates returns the keys that key_id and annotations choose, and the
+// others, each in the order in which they are tried: what last worked first,
+// what fails at the moment last. Of an alias's earlier keys only those count
+// that are chosen or worked last: an unpinned Decrypt finds the others sooner.
+func (r *Ring) candidates(s Stored) (chosen, others []*kmskey.Key) {
+	var earlier []*kmskey.Key
+	for _, k := range r.opts.Keys {
+		earlier = append(earlier, k.Earlier()...)
+	}
+	if len(r.opts.Keys)+len(earlier) == 1 {
+		return nil, r.opts.Keys
+	}
+	c := choice{
+		last: r.lastWorked.last(), keyID: s.KeyID, state: keyref.ParseState(s.KeyID),
+		noted: string(s.Annotations[AnnotationKeyARN]),
+	}
+	for _, k := range r.opts.Keys {
+		c.consider(k, true)
+	}
+	for _, k := range earlier {
+		c.consider(k, false)
+	}
+	return c.ordered()
+}
+
+// summary is the one error of a read that no key could serve. It holds nothing of
+// the object that was read, neither its words nor the order in which they made keys
+// be tried: the same bytes may lie in another object, and the answer is remembered.
+func (r *Ring) summary(refusals []refusal) *cause.Error {
+	if worst := cause.Worst(errorsOf(refusals)); worst.Class() != cause.BadData {
+		return worst
+	}
+	inOrder := slices.Clone(refusals)
+	slices.SortStableFunc(inOrder, func(a, b refusal) int { return r.place(a.key) - r.place(b.key) })
+	var none *cause.Error
+	for _, f := range inOrder {
+		// A key that made the ciphertext and cannot open it knows more than those that did not make it.
+		if f.err.Code != cause.NoKeyMadeIt {
+			return f.err
+		}
+		switch {
+		case none == nil:
+			first := *f.err
+			none = &first
+		case !f.unpinned && r.place(f.key) < len(r.opts.Keys): // the object's key_id alone made others be tried
+			none.AlsoTried = append(none.AlsoTried, f.err.Key)
 		}
 	}
-	k.record.Enter(op, time.Now(), err, began)
-	if k == p.write {
-		if err != nil && cause.ClassOf(err) == cause.Refused {
-			p.keeper.refused()
-		}
-		p.weigh(ctx, err != nil)
-	}
+	return none
 }
 
-// named adds the provider's name to an error that leaves it.
-func (p *Provider) named(err error) error {
-	e := *cause.Of(err)
-	e.Provider = p.opts.Name
-	return &e
+// madeElsewhere says that no configured key made what was read, as far as is known.
+func madeElsewhere(told *cause.Error, refusals []refusal) bool {
+	if told.Code == cause.NoKeyMadeIt || told.Code == cause.ForeignKey {
+		return true
+	}
+	last := refusals[len(refusals)-1]
+	return last.unpinned && last.err.Class() == cause.Refused && last.err.Op == "Decrypt" &&
+		!slices.ContainsFunc(refusals, func(r refusal) bool { return !r.unpinned && r.err.Code != cause.NoKeyMadeIt })
+}
+
+// forObject adds to what a read came to what the object's own annotations say of
+// the key that made it.
+func forObject(e *cause.Error, s Stored) *cause.Error {
+	noted := s.Annotations[AnnotationKeyARN]
+	unknown := e.Code == cause.NoKeyMadeIt || e.Op == "Decrypt" && e.Key == "" && e.Class() == cause.Refused
+	if len(noted) == 0 || !unknown {
+		return e
+	}
+	told := *e
+	told.Note = strings.TrimSuffix("its annotations name "+cause.Quote(string(noted))+"; "+e.Note, "; ")
+	return &told
 }

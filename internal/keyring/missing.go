@@ -11,6 +11,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 )
 
 const (
@@ -80,28 +81,28 @@ func (m *missingKeys) list() []MissingKey {
 
 // reportMissing names a key that is not configured once a minute, with what to
 // add.
-func (p *Provider) reportMissing(ctx context.Context, s Stored, refusal *cause.Error) {
-	name := p.missingName(s, refusal)
-	if !p.missing.note(name, time.Now()) {
+func (r *Ring) reportMissing(ctx context.Context, s Stored, refusal *cause.Error) {
+	name := r.missingName(s, refusal)
+	if !r.missing.note(name, time.Now()) {
 		return
 	}
 	if name == "" {
-		p.log.WarnContext(ctx, "stored data was made by a key that is not configured, and nothing names it: list every key that was ever used among the keys that read (--decrypt-key, or below in the file)",
+		r.opts.Log.WarnContext(ctx, "stored data was made by a key that is not configured, and nothing names it: list every key that was ever used among the keys that read (--decrypt-key, or below in the file)",
 			"code", refusal.Code.String())
 		return
 	}
-	p.log.WarnContext(ctx, "stored data was made by a key that is not configured: if it is one of yours, list it among the keys that read (--decrypt-key, or below in the file)",
+	r.opts.Log.WarnContext(ctx, "stored data was made by a key that is not configured: if it is one of yours, list it among the keys that read (--decrypt-key, or below in the file)",
 		"code", refusal.Code.String(), "key_arn", name, "add", "- key: "+name)
 }
 
 // missingName is the best name that is known of the key: none of a key that is
 // listed, such as an alias that was moved.
-func (p *Provider) missingName(s Stored, refusal *cause.Error) string {
+func (r *Ring) missingName(s Stored, refusal *cause.Error) string {
 	if refusal.Code == cause.ForeignKey {
 		return refusal.Key
 	}
 	for _, name := range []string{string(s.Annotations[AnnotationKeyARN]), keyref.ParseState(s.KeyID).Key} {
-		if name != "" && !slices.ContainsFunc(p.keys, func(k *Key) bool { return k.is(name) }) {
+		if name != "" && !slices.ContainsFunc(r.opts.Keys, func(k *kmskey.Key) bool { return k.Is(name) }) {
 			const most = 256 // of a name that is kept
 			return strings.Clone(name[:min(len(name), most)])
 		}

@@ -32,6 +32,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsserver"
 	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
+	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
@@ -40,12 +41,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // fakeProvider answers with what its functions say, and remembers what it was
 // asked.
 type fakeProvider struct {
-	encrypt func(ctx context.Context, plaintext secret.Bytes) (keyring.Encrypted, error)
+	encrypt func(ctx context.Context, plaintext secret.Bytes) (provider.Encrypted, error)
 	decrypt func(ctx context.Context, s keyring.Stored) (secret.Bytes, error)
-	status  func() (keyring.Status, error)
+	status  func() (provider.Status, error)
 }
 
-func (f *fakeProvider) Encrypt(ctx context.Context, plaintext secret.Bytes) (keyring.Encrypted, error) {
+func (f *fakeProvider) Encrypt(ctx context.Context, plaintext secret.Bytes) (provider.Encrypted, error) {
 	return f.encrypt(ctx, plaintext)
 }
 
@@ -53,7 +54,7 @@ func (f *fakeProvider) Decrypt(ctx context.Context, s keyring.Stored) (secret.By
 	return f.decrypt(ctx, s)
 }
 
-func (f *fakeProvider) Status(context.Context) (keyring.Status, error) { return f.status() }
+func (f *fakeProvider) Status(context.Context) (provider.Status, error) { return f.status() }
 
 // logBuffer is a buffer that goroutines may write.
 type logBuffer struct {
@@ -123,8 +124,8 @@ func TestBothAPIsDoTheSameWithTheirOwnMessages(t *testing.T) {
 	var mu sync.Mutex
 	var asked []keyring.Stored
 	f := serve(t, &fakeProvider{
-		encrypt: func(_ context.Context, plaintext secret.Bytes) (keyring.Encrypted, error) {
-			return keyring.Encrypted{
+		encrypt: func(_ context.Context, plaintext secret.Bytes) (provider.Encrypted, error) {
+			return provider.Encrypted{
 				Ciphertext: append([]byte("1"), plaintext...), KeyID: "arn", Annotations: map[string][]byte{"a.b": []byte("c")},
 			}, nil
 		},
@@ -134,7 +135,7 @@ func TestBothAPIsDoTheSameWithTheirOwnMessages(t *testing.T) {
 			asked = append(asked, s)
 			return secret.Bytes("seed"), nil
 		},
-		status: func() (keyring.Status, error) { return keyring.Status{Healthz: "ok", KeyID: "arn"}, nil },
+		status: func() (provider.Status, error) { return provider.Status{Healthz: "ok", KeyID: "arn"}, nil },
 	}, slog.LevelInfo)
 	ctx := t.Context()
 
@@ -177,8 +178,8 @@ func TestGRPCCodeFollowsFromTheClass(t *testing.T) {
 	t.Parallel()
 	var failure error
 	f := serve(t, &fakeProvider{
-		encrypt: func(context.Context, secret.Bytes) (keyring.Encrypted, error) { return keyring.Encrypted{}, failure },
-		status:  func() (keyring.Status, error) { return keyring.Status{}, failure },
+		encrypt: func(context.Context, secret.Bytes) (provider.Encrypted, error) { return provider.Encrypted{}, failure },
+		status:  func() (provider.Status, error) { return provider.Status{}, failure },
 	}, slog.LevelError+4)
 	for code, want := range map[cause.Code]codes.Code{
 		cause.KeyDisabled: codes.FailedPrecondition, cause.TimedOut: codes.Unavailable, cause.NoCredentials: codes.Unauthenticated,
@@ -255,15 +256,15 @@ func TestOverloadIsRefusedAndNeverForStatus(t *testing.T) {
 	var waiting sync.WaitGroup
 	waiting.Add(1024)
 	f := serve(t, &fakeProvider{
-		encrypt: func(ctx context.Context, _ secret.Bytes) (keyring.Encrypted, error) {
+		encrypt: func(ctx context.Context, _ secret.Bytes) (provider.Encrypted, error) {
 			waiting.Done()
 			select {
 			case <-release:
 			case <-ctx.Done():
 			}
-			return keyring.Encrypted{Ciphertext: []byte("1")}, nil
+			return provider.Encrypted{Ciphertext: []byte("1")}, nil
 		},
-		status: func() (keyring.Status, error) { return keyring.Status{Healthz: "ok", KeyID: "k"}, nil },
+		status: func() (provider.Status, error) { return provider.Status{Healthz: "ok", KeyID: "k"}, nil },
 	}, slog.LevelError+4)
 	var calls sync.WaitGroup
 	for range 1024 {
@@ -289,7 +290,7 @@ func TestPanicIsAnErrorOfOneCall(t *testing.T) {
 	t.Parallel()
 	f := serve(t, &fakeProvider{
 		decrypt: func(context.Context, keyring.Stored) (secret.Bytes, error) { panic("secret-seed-in-panic?") },
-		status:  func() (keyring.Status, error) { return keyring.Status{Healthz: "ok", KeyID: "k"}, nil },
+		status:  func() (provider.Status, error) { return provider.Status{Healthz: "ok", KeyID: "k"}, nil },
 	}, slog.LevelInfo)
 	_, err := f.v2.Decrypt(t.Context(), &v2.DecryptRequest{Ciphertext: []byte("x")})
 	if status.Code(err) != codes.Internal || !strings.Contains(err.Error(), "KMS0903") {
@@ -307,7 +308,7 @@ func TestFailureIsOneLineAMinuteWithACount(t *testing.T) {
 	t.Parallel()
 	failure := &cause.Error{Code: cause.KeyDisabled, Key: "arn:k"}
 	f := serve(t, &fakeProvider{
-		encrypt: func(context.Context, secret.Bytes) (keyring.Encrypted, error) { return keyring.Encrypted{}, failure },
+		encrypt: func(context.Context, secret.Bytes) (provider.Encrypted, error) { return provider.Encrypted{}, failure },
 	}, slog.LevelInfo)
 	for range 50 {
 		_, _ = f.v2.Encrypt(t.Context(), &v2.EncryptRequest{Plaintext: []byte("x"), Uid: "uid-1"})
@@ -325,8 +326,8 @@ func TestFailureIsOneLineAMinuteWithACount(t *testing.T) {
 
 func TestSuccessIsLoggedAtDebugOnlyWithItsUID(t *testing.T) {
 	t.Parallel()
-	provider := &fakeProvider{encrypt: func(context.Context, secret.Bytes) (keyring.Encrypted, error) {
-		return keyring.Encrypted{Ciphertext: []byte("1")}, nil
+	provider := &fakeProvider{encrypt: func(context.Context, secret.Bytes) (provider.Encrypted, error) {
+		return provider.Encrypted{Ciphertext: []byte("1")}, nil
 	}}
 	for level, want := range map[slog.Level]bool{slog.LevelInfo: false, slog.LevelDebug: true} {
 		f := serve(t, provider, level)
@@ -345,7 +346,7 @@ func TestCallsAreCountedUnderOurNamesAndThePredecessors(t *testing.T) {
 	next := 0
 	f := serve(t, &fakeProvider{
 		decrypt: func(context.Context, keyring.Stored) (secret.Bytes, error) { next++; return nil, answers[next-1] },
-		status:  func() (keyring.Status, error) { return keyring.Status{}, answers[1] },
+		status:  func() (provider.Status, error) { return provider.Status{}, answers[1] },
 	}, slog.LevelError+4)
 	for range answers {
 		_, _ = f.v1.Decrypt(t.Context(), &v1beta1.DecryptRequest{Version: "v1beta1", Cipher: []byte("x")})
@@ -406,8 +407,8 @@ func TestForeignTextsAreCutAndQuoted(t *testing.T) {
 		"cause":      &cause.Error{Code: cause.KeyDisabled, Key: foreign, AlsoTried: slices.Repeat([]string{foreign}, 100), Said: foreign},
 	} {
 		f := serve(t, &fakeProvider{
-			encrypt: func(context.Context, secret.Bytes) (keyring.Encrypted, error) { return keyring.Encrypted{}, failure },
-			status:  func() (keyring.Status, error) { return keyring.Status{}, failure },
+			encrypt: func(context.Context, secret.Bytes) (provider.Encrypted, error) { return provider.Encrypted{}, failure },
+			status:  func() (provider.Status, error) { return provider.Status{}, failure },
 		}, slog.LevelDebug)
 		for range 2 {
 			_, err := f.v2.Encrypt(t.Context(), &v2.EncryptRequest{Plaintext: []byte("x"), Uid: "u\nlevel=ERROR \x1b[31mü" + strings.Repeat("ü", 1000)})

@@ -18,8 +18,8 @@ import (
 	"google.golang.org/grpc/status"
 	"k8s.io/kms/apis/v2"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsserver"
+	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
@@ -97,9 +97,9 @@ func answersStatus(t *testing.T, conn *grpc.ClientConn, where string) {
 
 func healthy() *fakeProvider {
 	return &fakeProvider{
-		status: func() (keyring.Status, error) { return keyring.Status{Healthz: "ok", KeyID: "k"}, nil },
-		encrypt: func(context.Context, secret.Bytes) (keyring.Encrypted, error) {
-			return keyring.Encrypted{Ciphertext: []byte("1")}, nil
+		status: func() (provider.Status, error) { return provider.Status{Healthz: "ok", KeyID: "k"}, nil },
+		encrypt: func(context.Context, secret.Bytes) (provider.Encrypted, error) {
+			return provider.Encrypted{Ciphertext: []byte("1")}, nil
 		},
 	}
 }
@@ -230,10 +230,10 @@ type waitingStatus struct {
 	release chan struct{}
 }
 
-func (w *waitingStatus) Status(ctx context.Context) (keyring.Status, error) {
+func (w *waitingStatus) Status(ctx context.Context) (provider.Status, error) {
 	select {
 	case <-ctx.Done():
-		return keyring.Status{Healthz: "not known", KeyID: "k"}, nil
+		return provider.Status{Healthz: "not known", KeyID: "k"}, nil
 	default:
 	}
 	w.waiting.Done()
@@ -241,7 +241,7 @@ func (w *waitingStatus) Status(ctx context.Context) (keyring.Status, error) {
 	case <-w.release:
 	case <-ctx.Done():
 	}
-	return keyring.Status{Healthz: "ok", KeyID: "k"}, nil
+	return provider.Status{Healthz: "ok", KeyID: "k"}, nil
 }
 
 func TestLongHeadsAreRefused(t *testing.T) {

@@ -10,14 +10,15 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
+	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
-// Provider is what a socket serves; see [keyring.Provider].
+// Provider is what a socket serves; see [provider.Provider].
 type Provider interface {
-	Encrypt(ctx context.Context, plaintext secret.Bytes) (keyring.Encrypted, error)
+	Encrypt(ctx context.Context, plaintext secret.Bytes) (provider.Encrypted, error)
 	Decrypt(ctx context.Context, stored keyring.Stored) (secret.Bytes, error)
-	Status(ctx context.Context) (keyring.Status, error)
+	Status(ctx context.Context) (provider.Status, error)
 }
 
 // TargetOptions configure a Target. All fields are required.

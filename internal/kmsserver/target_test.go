@@ -14,8 +14,8 @@ import (
 	"k8s.io/kms/apis/v2"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsserver"
+	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
@@ -32,20 +32,20 @@ func newHanging(calls int) *hanging {
 }
 
 func (h *hanging) provider(keyID string) *fakeProvider {
-	return &fakeProvider{encrypt: func(ctx context.Context, _ secret.Bytes) (keyring.Encrypted, error) {
+	return &fakeProvider{encrypt: func(ctx context.Context, _ secret.Bytes) (provider.Encrypted, error) {
 		h.waiting.Done()
 		select {
 		case <-h.release:
 		case <-ctx.Done():
 		}
-		return keyring.Encrypted{Ciphertext: []byte("1"), KeyID: keyID}, nil
+		return provider.Encrypted{Ciphertext: []byte("1"), KeyID: keyID}, nil
 	}}
 }
 
 // answering is a provider that answers at once.
 func answering(keyID string) *fakeProvider {
-	return &fakeProvider{encrypt: func(context.Context, secret.Bytes) (keyring.Encrypted, error) {
-		return keyring.Encrypted{Ciphertext: []byte("1"), KeyID: keyID}, nil
+	return &fakeProvider{encrypt: func(context.Context, secret.Bytes) (provider.Encrypted, error) {
+		return provider.Encrypted{Ciphertext: []byte("1"), KeyID: keyID}, nil
 	}}
 }
 
@@ -144,11 +144,11 @@ func TestNoCallReachesADrainedTarget(t *testing.T) {
 	var gone atomic.Int64
 	provider := func() (p *fakeProvider, drained *atomic.Bool) {
 		drained = new(atomic.Bool)
-		return &fakeProvider{encrypt: func(context.Context, secret.Bytes) (keyring.Encrypted, error) {
+		return &fakeProvider{encrypt: func(context.Context, secret.Bytes) (provider.Encrypted, error) {
 			if drained.Load() {
 				gone.Add(1)
 			}
-			return keyring.Encrypted{Ciphertext: []byte("1")}, nil
+			return provider.Encrypted{Ciphertext: []byte("1")}, nil
 		}}, drained
 	}
 	first, firstDrained := provider()
@@ -183,8 +183,8 @@ func TestNoCallReachesADrainedTarget(t *testing.T) {
 
 func TestFailuresAreNamedByTheTargetThatTheyBelongTo(t *testing.T) {
 	t.Parallel()
-	failing := &fakeProvider{encrypt: func(context.Context, secret.Bytes) (keyring.Encrypted, error) {
-		return keyring.Encrypted{}, &cause.Error{Code: cause.KeyDisabled, Key: "arn:k"}
+	failing := &fakeProvider{encrypt: func(context.Context, secret.Bytes) (provider.Encrypted, error) {
+		return provider.Encrypted{}, &cause.Error{Code: cause.KeyDisabled, Key: "arn:k"}
 	}}
 	f := serve(t, failing, slog.LevelInfo)
 	old := f.server.Target()
