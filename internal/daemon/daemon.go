@@ -19,15 +19,18 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/ending"
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/healthport"
 	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
 	"sigs.k8s.io/aws-encryption-provider/internal/provider"
+	"sigs.k8s.io/aws-encryption-provider/internal/readiness"
 	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
@@ -72,7 +75,7 @@ type Daemon struct {
 	final     bool               // it changes no more
 	draining  sync.WaitGroup     // what earlier generations have left behind
 	work      sync.WaitGroup     // the HTTP server
-	ending    *ending
+	ending    *ending.Ending
 	cut       context.CancelFunc           // running calls are waited for no longer
 	onCut     func(func()) (forget func()) // calls a function then
 	failed    chan error                   // no socket could be had
@@ -95,7 +98,7 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	d.metrics = metrics.New(d.registry, o.Version, o.Commit, o.GoVersion, words(cause.Classes()), words(bounded.Waits()))
 	d.waits = &bounded.Observer{Log: o.Log, Left: func(w bounded.Wait) { d.metrics.Abandoned(string(w)) }}
 	d.pauses, d.reaching = bounded.NewPauses(), &bounded.Lane{Observer: d.waits, Wait: bounded.File}
-	d.ending = &ending{left: func() { d.metrics.Abandoned(string(bounded.Close)) }}
+	d.ending = &ending.Ending{Left: func() { d.metrics.Abandoned(string(bounded.Close)) }}
 	cut, cutNow := context.WithCancel(context.Background())
 	d.cut, d.onCut = cutNow, func(f func()) func() {
 		stop := context.AfterFunc(cut, f)
@@ -124,7 +127,10 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 		d.reloading.Go(func() { d.reloader.run(ctx) })
 	}
 	d.http = healthport.New(healthport.Options{
-		Address: cfg.Health.Address, Handler: newHealthPages(d), Retry: t.portRetry, Accept: f.accept, Log: d.log,
+		Address: cfg.Health.Address, Handler: readiness.Handler(readiness.Options{
+			Liveness: []string{cfg.Health.HealthzPath, cfg.Health.LivezPath}, Live: d.Silent, Look: d.snapshot,
+			Metrics: promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}),
+		}), Retry: t.portRetry, Accept: f.accept, Log: d.log,
 	})
 	d.work.Go(func() { d.http.Run(ctx) })
 	d.work.Go(func() { d.pauses.Run(ctx) })
@@ -185,7 +191,7 @@ func (d *Daemon) Failed() <-chan error { return d.failed }
 func (d *Daemon) Silent() error {
 	var silent []error
 	for _, p := range d.current.Load().providers {
-		if err := p.at.answering.problem(); err != nil {
+		if err := p.at.answering.Problem(); err != nil {
 			silent = append(silent, fmt.Errorf("provider %s does not answer on its socket: %w", p.cfg.Name, err))
 		}
 	}
@@ -266,7 +272,7 @@ func (d *Daemon) Shutdown(hurry context.Context) {
 	case <-done:
 	case <-over:
 	}
-	if what := d.ending.hanging(); what != "" {
+	if what := d.ending.Hanging(); what != "" {
 		d.log.Warn("the process ends although this has not ended", "hanging", what)
 	}
 }
@@ -276,24 +282,24 @@ func (d *Daemon) Shutdown(hurry context.Context) {
 func (d *Daemon) end() {
 	soon, cancel := d.until(reloadEnds)
 	defer cancel()
-	d.ending.within(soon, "a reload", d.reloading.Wait) // one under way is given up
+	d.ending.Within(soon, "a reload", d.reloading.Wait) // one under way is given up
 	rings, endpoints := d.last()
 	ctx, cancel := d.until(d.time.drain)
 	defer cancel()
-	last, cancel := after(ctx, d.time.rest)
+	last, cancel := ending.After(ctx, d.time.rest)
 	defer cancel()
 	d.drain(rings, endpoints)
 	d.draining.Wait()
-	d.ending.within(last, "the health port", d.work.Wait)
-	d.ending.within(last, "connections to KMS", d.conns.Close)
-	d.ending.within(last, "sockets that were handed over", d.handed.Close)
+	d.ending.Within(last, "the health port", d.work.Wait)
+	d.ending.Within(last, "connections to KMS", d.conns.Close)
+	d.ending.Within(last, "sockets that were handed over", d.handed.Close)
 }
 
 // last is what the generation has that is followed by none.
 func (d *Daemon) last() ([]*ring, []*endpoint) {
 	const what = "a change of what is served"
-	d.ending.begin(what)
-	defer d.ending.end(what)
+	d.ending.Begin(what)
+	defer d.ending.End(what)
 	d.changing.Lock()
 	defer d.changing.Unlock()
 	d.final = true
@@ -341,28 +347,10 @@ func (d *Daemon) drain(rings []*ring, endpoints []*endpoint) {
 		case <-d.stopping: // Shutdown says it
 		default:
 			if hung.Load() {
-				d.log.Warn("what the configuration before had is left behind: it does not end", "hanging", d.ending.hanging())
+				d.log.Warn("what the configuration before had is left behind: it does not end", "hanging", d.ending.Hanging())
 			}
 		}
 	})
-}
-
-func (d *Daemon) healthMetrics() []metrics.Health {
-	providers := d.current.Load().providers
-	out := make([]metrics.Health, 0, len(providers))
-	for _, s := range providers {
-		h := s.provider.Health()
-		m := metrics.Health{Provider: h.Provider, State: string(h.State), KeyID: h.KeyID, LastOK: h.LastOK, GraceEnds: h.GraceEnds}
-		if h.Err != nil {
-			m.Codes = append(m.Codes, h.Err.Code.String())
-		}
-		if s.at.missing.Load() != nil {
-			m.Codes = append(m.Codes, cause.SocketNotHad.String())
-		}
-		m.Served = s.at.found()
-		out = append(out, m)
-	}
-	return out
 }
 
 // words are the texts of a closed set of names.

@@ -52,7 +52,7 @@ func TestReadinessTellsThatNobodyKnows(t *testing.T) {
 		s := &served{ring: &ring{cfg: config.Provider{Name: "0"}, provider: p}, at: &endpoint{socket: unixsocket.New(unixsocket.Options{})}}
 		s.at.answers.Store(true)
 		time.Sleep(20 * time.Second)
-		line, ready := s.readiness()
+		line, ready := s.snapshot().Line()
 		want := regexp.MustCompile(`^provider 0: outage since [0-9TZ:-]{20}: KMS0211: Encrypt with ` + arn + `: checks of the key do not end, so nobody knows whether it works; `)
 		if ready || !want.MatchString(line) {
 			t.Errorf("ready %t: %s\nwant not ready, and a match of %s", ready, line, want)

@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -10,8 +12,9 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/accept"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
-	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/ending"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsserver"
+	"sigs.k8s.io/aws-encryption-provider/internal/liveness"
 	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
@@ -28,7 +31,7 @@ type endpoint struct {
 	rejected  func(provider, reason string)
 	itself    *unixsocket.Itself
 	asking    *bounded.Lane // for the question whether the process answers
-	answering answering
+	answering *liveness.Answering
 	answers   atomic.Bool // it is served
 	missing   atomic.Pointer[missing]
 	again     chan struct{} // has the socket tried at once, where it is missing
@@ -41,21 +44,6 @@ type endpoint struct {
 	work      sync.WaitGroup
 	accepting sync.WaitGroup // begun by the work, so it ends after that
 	impatient func()         // ends the wait of the last listener's accept; of whoever accepts
-}
-
-// newEndpoint returns one that nobody can connect to yet.
-func (d *Daemon) newEndpoint(cfg *config.Config, path string, t *kmsserver.Target) *endpoint {
-	e := &endpoint{
-		path: path, server: kmsserver.New(d.opts.Version, t), began: time.Now(), log: d.log.With("socket", path), time: d.time, acceptBy: d.files.accept,
-		setting: d.settings.allowUIDs, rejected: d.metrics.Rejected, itself: d.itself, asking: &bounded.Lane{Observer: d.waits, Wait: bounded.Question},
-		again: make(chan struct{}, 1), stop: func() {}, impatient: func() {}, answering: answering{pauses: d.pauses},
-		socket: unixsocket.New(unixsocket.Options{
-			Path: path, Access: unixsocket.Access{Mode: cfg.Socket.Mode, Group: cfg.Socket.Group}, Words: d.settings.Words,
-			Timing: d.time.Timing, Files: d.files.Files, Handed: d.handed, Log: d.log, Waits: d.waits,
-		}),
-	}
-	e.allowed.Store(&cfg.Socket.AllowUIDs)
-	return e
 }
 
 // claimAndServe claims the socket, however long its holder takes to leave, and
@@ -90,7 +78,7 @@ func (e *endpoint) run(ctx context.Context) {
 	e.accept(ctx, e.socket.Current())
 	e.answers.Store(true)
 	e.log.Info("serving", "provider", e.server.Target().Name())
-	e.work.Go(func() { e.answering.watch(ctx, e.time.answer, e.ask, e.log) })
+	e.work.Go(func() { e.answering.Watch(ctx, e.time.answer, e.ask, e.log) })
 	e.work.Go(func() { e.socket.Keep(ctx, func(l net.Listener) { e.accept(ctx, l) }) })
 }
 
@@ -122,19 +110,19 @@ func (e *endpoint) close() {
 // No caller that was let in may be turned away: gRPC closes a connection that it
 // is handed after GracefulStop has begun, and the caller's first call fails. So
 // that waits until all that were accepted are in gRPC's hands.
-func (e *endpoint) drain(ctx context.Context, ends *ending) bool {
+func (e *endpoint) drain(ctx context.Context, ends *ending.Ending) bool {
 	of := " of socket " + e.path
-	late, cancel := after(ctx, e.time.rest*2/5)
+	late, cancel := ending.After(ctx, e.time.rest*2/5)
 	defer cancel()
-	ended := ends.within(late, "the file"+of, e.close)
-	ended = ends.within(late, "work"+of, func() {
+	ended := ends.Within(late, "the file"+of, e.close)
+	ended = ends.Within(late, "work"+of, func() {
 		e.work.Wait()
 		e.accepting.Wait()
 		e.conns.WaitUntilHandled()
 	}) && ended
 	defer context.AfterFunc(ctx, e.cut)()
 	defer time.AfterFunc(e.time.silence, e.conns.CloseSilent).Stop()
-	return ends.within(late, "calls"+of, e.server.GracefulStop) && ended
+	return ends.Within(late, "calls"+of, e.server.GracefulStop) && ended
 }
 
 // cut ends what GracefulStop waits for, other than a call that does not return.
@@ -147,4 +135,24 @@ func (e *endpoint) cut() {
 func (e *endpoint) discard() {
 	e.socket.Discard()
 	e.server.Stop()
+}
+
+// ask asks the endpoint's socket for its version, as a caller would. Where the file is
+// not this process's own, or its file system hangs, nobody could know: the socket looks
+// after that itself.
+func (e *endpoint) ask(ctx context.Context) error {
+	if !e.socket.Owns(ctx, liveness.Timeout) {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, liveness.Timeout)
+	defer cancel()
+	dial := func(ctx context.Context) (net.Conn, error) { return e.itself.Dial(ctx, e.path) }
+	err := bounded.RunIn(limited, e.asking, func(ctx context.Context) error { return liveness.Ask(ctx, e.path, dial) })
+	if _, ok := errors.AsType[*bounded.AbandonedError](err); ok {
+		err = fmt.Errorf("asking %s for its version: %w", e.path, err)
+	}
+	if err != nil && e.socket.Owns(ctx, liveness.Timeout) {
+		return err
+	}
+	return nil
 }

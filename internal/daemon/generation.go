@@ -1,10 +1,25 @@
 package daemon
 
 import (
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
 	"slices"
 	"time"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/connect"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsserver"
+	"sigs.k8s.io/aws-encryption-provider/internal/lastknown"
+	"sigs.k8s.io/aws-encryption-provider/internal/liveness"
+	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
+	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
@@ -100,4 +115,112 @@ func (g *generation) without(o *generation) (rings []*ring, endpoints []*endpoin
 		}
 	}
 	return rings, endpoints
+}
+
+// newEndpoint returns one that nobody can connect to yet.
+func (d *Daemon) newEndpoint(cfg *config.Config, path string, t *kmsserver.Target) *endpoint {
+	e := &endpoint{
+		path: path, server: kmsserver.New(d.opts.Version, t), began: time.Now(), log: d.log.With("socket", path), time: d.time, acceptBy: d.files.accept,
+		setting: d.settings.allowUIDs, rejected: d.metrics.Rejected, itself: d.itself, asking: &bounded.Lane{Observer: d.waits, Wait: bounded.Question},
+		again: make(chan struct{}, 1), stop: func() {}, impatient: func() {}, answering: liveness.New(d.pauses),
+		socket: unixsocket.New(unixsocket.Options{
+			Path: path, Access: unixsocket.Access{Mode: cfg.Socket.Mode, Group: cfg.Socket.Group}, Words: d.settings.Words,
+			Timing: d.time.Timing, Files: d.files.Files, Handed: d.handed, Log: d.log, Waits: d.waits,
+		}),
+	}
+	e.allowed.Store(&cfg.Socket.AllowUIDs)
+	return e
+}
+
+// newRing returns a ring that does nothing yet. before is the one that it
+// replaces, nil where there is none: keys that both have are the same.
+func (d *Daemon) newRing(cfg *config.Config, p config.Provider, before *ring) *ring {
+	r := &ring{cfg: p, timeout: cfg.KMSTimeout, grace: cfg.OutageGrace, began: time.Now()}
+	o := provider.Options{
+		Name: p.Name, Epoch: p.Epoch, Timeout: r.timeout, OutageGrace: r.grace, Log: d.log, Waits: d.waits,
+		Pauses: d.pauses, Intervals: d.time.keys, History: d.histories[p.Name],
+	}
+	if r.memory = d.newMemory(p); r.memory != nil {
+		o.Memory = r.memory
+	}
+	switch {
+	case before != nil:
+		o.Before = before.provider
+	case r.memory != nil:
+		o.Known = d.recall(r.memory)
+	}
+	for _, k := range p.Keys {
+		one := before.find(p, k)
+		if one == nil {
+			one = d.newKey(p, k, r.timeout)
+		}
+		one.users.Add(1)
+		r.keys = append(r.keys, one)
+		o.Keys = append(o.Keys, one.Key)
+	}
+	r.provider = provider.New(o)
+	r.target = kmsserver.NewTarget(kmsserver.TargetOptions{
+		Name: p.Name, Key: p.Keys[0].Key, Provider: r.provider, Metrics: d.metrics, Log: d.log,
+	})
+	return r
+}
+
+// newKey returns a key with a client of its own: each has retry tokens of its
+// own.
+func (d *Daemon) newKey(p config.Provider, k config.Key, timeout time.Duration) *key {
+	observe := d.metrics.KMS(p.Name)
+	o := connect.Options(p, k)
+	o.Connections, o.Timeout, o.UserAgent, o.Waits = d.conns, timeout, d.opts.Version, d.waits
+	o.Log = d.log.With("provider", p.Name, "key", k.Key)
+	o.Observe = func(op string, class cause.Class, took time.Duration) {
+		if class == "" {
+			class = metrics.Success
+		}
+		observe(op, string(class), took)
+	}
+	client := awskms.New(o)
+	return &key{
+		Key: kmskey.New(kmskey.Config{Name: k.Key, Context: keyref.ContextHash(k.EncryptionContext), KMS: client}),
+		cfg: k, provider: p.Name, retry: p.Retry, client: client,
+	}
+}
+
+// newMemory returns the memory of a provider, nil where there is no directory for
+// it: that of an abstract socket without a service manager.
+func (d *Daemon) newMemory(p config.Provider) *memory {
+	path := d.memoryPath(p)
+	if path == "" {
+		return nil
+	}
+	return &memory{file: lastknown.File{Path: path, Clock: lastknown.SystemClock()}, config: digest(p)}
+}
+
+// memoryPath is the file of a provider's memory. In the directory of a socket it is
+// named after that, since two processes with a provider of the same name may have
+// their sockets there.
+func (d *Daemon) memoryPath(p config.Provider) string {
+	if d.opts.RuntimeDir != "" {
+		return filepath.Join(d.opts.RuntimeDir, "provider-"+p.Name+".state")
+	}
+	return lastknown.Beside(p.Listen)
+}
+
+// recall returns what the process before knew, nil where nothing counts.
+func (d *Daemon) recall(m *memory) *provider.Known {
+	ctx, cancel := context.WithTimeout(context.Background(), recallLimit)
+	defer cancel()
+	s, err := bounded.Do(ctx, d.waits, bounded.File, func(context.Context) (lastknown.State, error) { return m.file.Read(m.config) })
+	switch {
+	case err == nil:
+		k := &provider.Known{KeyID: s.KeyID, KeyARN: s.KeyARN, Material: s.Material, Left: s.Left, LastOK: s.LastOK}
+		for _, l := range s.LeftKeys {
+			k.LeftKeys = append(k.LeftKeys, provider.LeftKey(l))
+		}
+		return k
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, lastknown.ErrOtherConfig), errors.Is(err, lastknown.ErrOtherTime):
+		d.log.Debug("nothing is known of the process before", "file", m.path(), "reason", err.Error())
+	default:
+		d.log.Warn("what the process before knew cannot be read: it does not count", "file", m.path(), "error", err.Error())
+	}
+	return nil
 }

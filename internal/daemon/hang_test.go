@@ -11,12 +11,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"k8s.io/kms/apis/v2"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsserver"
 	"sigs.k8s.io/aws-encryption-provider/internal/provider"
@@ -143,7 +141,7 @@ func TestEndHasABoundAndNamesWhatHangs(t *testing.T) {
 					t.Errorf("%d lines name what hangs, want one with %q:\n%s", lines, c.want, f.log)
 				}
 				h.release()
-				testkit.Until(t, "what hung ends", func() bool { return f.ending.hanging() == "" })
+				testkit.Until(t, "what hung ends", func() bool { return f.ending.Hanging() == "" })
 			})
 		}
 	}
@@ -234,92 +232,4 @@ func TestStartWhoseSocketHangsNamesIt(t *testing.T) {
 	h.release()
 	d.Shutdown(context.Background())
 	testkit.Until(t, "no socket is left", func() bool { return !exists(path) })
-}
-
-// asked is an answering whose questions are answered by ask, in a bubble.
-func asked(t *testing.T, ask func(context.Context) error) (a *answering, p *bounded.Pauses) {
-	t.Helper()
-	p = bounded.NewPauses()
-	a = &answering{pauses: p}
-	ctx, cancel := context.WithCancel(t.Context())
-	t.Cleanup(cancel)
-	go a.watch(ctx, 5*time.Second, ask, (&testkit.LogBook{}).Logger())
-	synctest.Wait()
-	return a, p
-}
-
-// runs lets the process run for a while.
-func runs(p *bounded.Pauses, while time.Duration) {
-	for range while / time.Second {
-		time.Sleep(time.Second)
-		p.Turn()
-	}
-}
-
-func TestLoopThatAsksNoMoreIsSilent(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		hung := make(chan struct{})
-		defer close(hung)
-		a, p := asked(t, func(context.Context) error { <-hung; return nil })
-		runs(p, 20*time.Second)
-		if err := a.problem(); err != nil {
-			t.Errorf("silent after 20s: %v", err)
-		}
-		runs(p, 2*time.Second)
-		if err := a.problem(); err == nil || !strings.Contains(err.Error(), "has not asked its own socket for 22s") {
-			t.Errorf("after 22s: %v, want that nobody asks", err)
-		}
-	})
-}
-
-// After SIGSTOP all limits have run out at once, and the ticker has been silent.
-func TestPauseOfTheProcessIsNoSilence(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		var paused atomic.Bool
-		silent := errors.New("silent")
-		a, p := asked(t, func(context.Context) error {
-			if paused.Swap(false) {
-				time.Sleep(10 * time.Minute) // without a turn
-			}
-			return silent
-		})
-		runs(p, 11*time.Second) // two misses
-		paused.Store(true)
-		runs(p, 4*time.Second) // the third question is asked as the process stops
-		time.Sleep(10*time.Minute + time.Second)
-		synctest.Wait()
-		if err := a.problem(); err != nil {
-			t.Errorf("right after the pause: %v, want none", err)
-		}
-		runs(p, 6*time.Second) // one was asked at once, the next four seconds later
-		if err := a.problem(); err != nil {
-			t.Errorf("two questions after the pause: %v, want none", err)
-		}
-		runs(p, 6*time.Second)
-		if err := a.problem(); !errors.Is(err, silent) {
-			t.Errorf("three questions after the pause: %v, want %v", err, silent)
-		}
-	})
-}
-
-func TestWhatWasBelievedBeforeAPauseIsAskedAgain(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		a := &answering{pauses: bounded.NewPauses(), every: 5 * time.Second}
-		for range 3 {
-			a.note(time.Now(), errors.New("silent"))
-		}
-		if a.problem() == nil {
-			t.Fatal("not silent after three misses")
-		}
-		time.Sleep(10 * time.Minute) // without a turn
-		if err := a.problem(); err != nil {
-			t.Errorf("right after the pause: %v, want none", err)
-		}
-		if misses := a.note(time.Now(), errors.New("silent")); misses != 1 {
-			t.Errorf("%d misses after the first question, want 1", misses)
-		}
-	})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
+	"sigs.k8s.io/aws-encryption-provider/internal/liveness"
 	"sigs.k8s.io/aws-encryption-provider/internal/testkit"
 	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
@@ -210,4 +212,9 @@ func holder(ctx context.Context, path string) (pid int, live bool) {
 // lockFile is where the lock of a socket is.
 func lockFile(path string) string {
 	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".lock")
+}
+
+// ask asks a socket as a stranger does.
+func ask(ctx context.Context, path string) error {
+	return liveness.Ask(ctx, path, func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "unix", path) })
 }

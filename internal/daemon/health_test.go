@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -10,9 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"k8s.io/kms/apis/v2"
@@ -303,30 +300,6 @@ func TestLivenessFailsWhenTheProcessDoesNotAnswer(t *testing.T) {
 	if n := strings.Count(r.log.String(), "does not answer on its own"); n != 1 {
 		t.Errorf("logged %d times, want once", n)
 	}
-}
-
-func TestSilenceIsBelievedAfterThreeQuestionsRunning(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var a answering
-		silent := errors.New("silent")
-		answers := []error{nil, silent, silent, nil, silent, silent, silent, silent, nil}
-		believed := []bool{false, false, false, false, false, false, true, true, false}
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		var asked atomic.Int64
-		go a.watch(ctx, 5*time.Second, func(context.Context) error { return answers[asked.Add(1)-1] }, (&testkit.LogBook{}).Logger())
-		time.Sleep(time.Second)
-		for i, want := range believed {
-			time.Sleep(5 * time.Second)
-			synctest.Wait()
-			if asked.Load() != int64(i+1) {
-				t.Fatalf("asked %d times after %d intervals", asked.Load(), i+1)
-			}
-			if got := a.problem(); (got != nil) != want {
-				t.Errorf("after answer %d: %v, want a problem: %t", i+1, got, want)
-			}
-		}
-	})
 }
 
 func TestSocketOfAnyNameIsAsked(t *testing.T) {

@@ -96,3 +96,5 @@ func (g *generation) allMissing() error {
 	}
 	return errors.Join(errs...)
 }
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -175,19 +175,6 @@ func (r *reloader) load(ctx context.Context, data []byte) error {
 	return nil
 }
 
-// late returns what of a configuration takes effect at a restart only.
-func (d *Daemon) late(cfg *config.Config) []string {
-	first := d.started
-	var late []string
-	if cfg.Health != first.Health {
-		late = append(late, "what changed under health takes effect at a restart")
-	}
-	if cfg.Log != first.Log {
-		late = append(late, "what changed under log takes effect at a restart")
-	}
-	return late
-}
-
 // failed notes why the file is not served. One that is broken has to change; what
 // else is wrong may mend itself.
 func (r *reloader) failed(err error) {

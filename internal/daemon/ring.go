@@ -8,13 +8,10 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
-	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
-	"sigs.k8s.io/aws-encryption-provider/internal/connect"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
+	"sigs.k8s.io/aws-encryption-provider/internal/ending"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsserver"
-	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
 	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 )
 
@@ -48,39 +45,6 @@ type key struct {
 	users    atomic.Int64 // rings that have not ended
 }
 
-// newRing returns a ring that does nothing yet. before is the one that it
-// replaces, nil where there is none: keys that both have are the same.
-func (d *Daemon) newRing(cfg *config.Config, p config.Provider, before *ring) *ring {
-	r := &ring{cfg: p, timeout: cfg.KMSTimeout, grace: cfg.OutageGrace, began: time.Now()}
-	o := provider.Options{
-		Name: p.Name, Epoch: p.Epoch, Timeout: r.timeout, OutageGrace: r.grace, Log: d.log, Waits: d.waits,
-		Pauses: d.pauses, Intervals: d.time.keys, History: d.histories[p.Name],
-	}
-	if r.memory = d.newMemory(p); r.memory != nil {
-		o.Memory = r.memory
-	}
-	switch {
-	case before != nil:
-		o.Before = before.provider
-	case r.memory != nil:
-		o.Known = d.recall(r.memory)
-	}
-	for _, k := range p.Keys {
-		one := before.find(p, k)
-		if one == nil {
-			one = d.newKey(p, k, r.timeout)
-		}
-		one.users.Add(1)
-		r.keys = append(r.keys, one)
-		o.Keys = append(o.Keys, one.Key)
-	}
-	r.provider = provider.New(o)
-	r.target = kmsserver.NewTarget(kmsserver.TargetOptions{
-		Name: p.Name, Key: p.Keys[0].Key, Provider: r.provider, Metrics: d.metrics, Log: d.log,
-	})
-	return r
-}
-
 // find returns the ring's key that is called in the same way, nil where there is
 // none.
 func (r *ring) find(p config.Provider, k config.Key) *key {
@@ -94,26 +58,6 @@ func (r *ring) find(p config.Provider, k config.Key) *key {
 		return nil
 	}
 	return r.keys[i]
-}
-
-// newKey returns a key with a client of its own: each has retry tokens of its
-// own.
-func (d *Daemon) newKey(p config.Provider, k config.Key, timeout time.Duration) *key {
-	observe := d.metrics.KMS(p.Name)
-	o := connect.Options(p, k)
-	o.Connections, o.Timeout, o.UserAgent, o.Waits = d.conns, timeout, d.opts.Version, d.waits
-	o.Log = d.log.With("provider", p.Name, "key", k.Key)
-	o.Observe = func(op string, class cause.Class, took time.Duration) {
-		if class == "" {
-			class = metrics.Success
-		}
-		observe(op, string(class), took)
-	}
-	client := awskms.New(o)
-	return &key{
-		Key: kmskey.New(kmskey.Config{Name: k.Key, Context: keyref.ContextHash(k.EncryptionContext), KMS: client}),
-		cfg: k, provider: p.Name, retry: p.Retry, client: client,
-	}
 }
 
 // serves says whether the ring is what a configuration asks for, on whatever
@@ -139,23 +83,23 @@ func (r *ring) longest() time.Duration { return r.timeout + 10*time.Second }
 // end waits for the calls that began on the ring, which no server has any more,
 // until ctx ends. Then it ends the background work, and closes what no other ring
 // uses. It reports whether all that has ended; what hangs is left behind, within rest.
-func (r *ring) end(ctx context.Context, rest time.Duration, e *ending) bool {
+func (r *ring) end(ctx context.Context, rest time.Duration, e *ending.Ending) bool {
 	of := " of provider " + r.cfg.Name
-	called, cancel := after(ctx, rest*3/5)
+	called, cancel := ending.After(ctx, rest*3/5)
 	defer cancel()
-	ended := e.within(called, "calls"+of, r.target.Retire)
+	ended := e.Within(called, "calls"+of, r.target.Retire)
 	if r.stop != nil {
 		r.stop()
 	}
-	stopped, cancel := after(ctx, rest*4/5)
+	stopped, cancel := ending.After(ctx, rest*4/5)
 	defer cancel()
-	ended = e.within(stopped, "checks"+of, r.running.Wait) && ended
+	ended = e.Within(stopped, "checks"+of, r.running.Wait) && ended
 	if r.gone { // what stays behind does not count: it is of another configuration
-		ended = e.within(stopped, "what is known"+of, func() { _ = r.memory.Erase() }) && ended
+		ended = e.Within(stopped, "what is known"+of, func() { _ = r.memory.Erase() }) && ended
 	}
 	for _, k := range r.keys {
 		if k.users.Add(-1) == 0 {
-			ended = e.within(stopped, "key "+k.cfg.Key+of, k.client.Close) && ended
+			ended = e.Within(stopped, "key "+k.cfg.Key+of, k.client.Close) && ended
 		}
 	}
 	return ended

@@ -197,3 +197,33 @@ func (d *Daemon) keepHistories(next *generation) {
 		d.histories[s.cfg.Name] = s.provider.History()
 	}
 }
+
+// moveMemories makes what is known follow the sockets of a new generation, and be
+// forgotten with providers that are gone.
+func (d *Daemon) moveMemories(next *generation, gone []*ring) {
+	paths := map[string]bool{}
+	for _, p := range next.cfg.Providers {
+		paths[d.memoryPath(p)] = true
+	}
+	for _, r := range gone {
+		r.gone = r.memory != nil && !paths[r.memory.path()]
+	}
+	for i, s := range next.providers {
+		if path := d.memoryPath(next.cfg.Providers[i]); s.memory != nil && path != "" {
+			s.memory.move(path, paths[s.memory.path()])
+		}
+	}
+}
+
+// late returns what of a configuration takes effect at a restart only.
+func (d *Daemon) late(cfg *config.Config) []string {
+	first := d.started
+	var late []string
+	if cfg.Health != first.Health {
+		late = append(late, "what changed under health takes effect at a restart")
+	}
+	if cfg.Log != first.Log {
+		late = append(late, "what changed under log takes effect at a restart")
+	}
+	return late
+}

@@ -1,4 +1,4 @@
-package daemon
+package readiness
 
 import (
 	"fmt"
@@ -10,10 +10,10 @@ import (
 
 // details are a provider's further lines on /readyz?verbose: its socket, its keys
 // and what to list.
-func (s *served) details() []string {
-	h := s.provider.Health()
+func (p Provider) details() []string {
+	h := p.Health
 	lines := []string{
-		"  socket " + s.at.path,
+		"  socket " + p.Socket,
 		"  key " + h.Key + " writes: " + keyWords(h.State, h.Err) + deletionWords(h.Deletion),
 	}
 	var list []string
@@ -67,15 +67,14 @@ func deletionWords(d *kmskey.Deletion) string {
 }
 
 // lines say on /readyz?verbose what is served and what became of the file.
-func (r *reloader) lines(g *generation) []string {
-	lines := []string{fmt.Sprintf("configuration %s: hash %s, loaded at %s", g.cfg.File, g.cfg.Hash, stamp(g.loaded))}
-	state := r.state.Load()
-	if state.err == nil {
+func (f *File) lines() []string {
+	lines := []string{fmt.Sprintf("configuration %s: hash %s, loaded at %s", f.Path, f.Hash, stamp(f.Loaded))}
+	if f.Err == nil {
 		return lines
 	}
 	next := "it is read again when it changes"
-	if state.retried {
+	if f.Retried {
 		next = "it is tried again"
 	}
-	return append(lines, fmt.Sprintf("configuration not reloaded since %s, the running one goes on, %s: %v", stamp(state.since), next, state.err))
+	return append(lines, fmt.Sprintf("configuration not reloaded since %s, the running one goes on, %s: %v", stamp(f.Since), next, f.Err))
 }

@@ -1,8 +1,9 @@
-package daemon
+// Package liveness asks whether the process answers on its own sockets: the one thing
+// that a restart could mend.
+package liveness
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -16,26 +17,31 @@ import (
 )
 
 const (
-	answerTimeout = 2 * time.Second
+	// Timeout bounds one question.
+	Timeout = 2 * time.Second
 	// answerMisses is how many times running the process has to be silent before
 	// a restart is worth it.
 	answerMisses = 3
 )
 
-// answering is whether the process answers on one of its own sockets. It is the
+// Answering is whether the process answers on one of its own sockets. It is the
 // only thing that a restart could mend, so liveness asks for nothing else.
-type answering struct {
+type Answering struct {
 	pauses *bounded.Pauses // nil: none
 
 	mu     sync.Mutex
 	misses int
 	err    error
 	every  time.Duration // between questions; 0: none are asked
-	turned time.Time     // when the last question ended, or watch began
+	turned time.Time     // when the last question ended, or Watch began
 }
 
-// watch asks the socket until ctx ends.
-func (a *answering) watch(ctx context.Context, every time.Duration, ask func(context.Context) error, log *slog.Logger) {
+// New returns an Answering of which nothing is known. pauses are those of the process;
+// nil: none.
+func New(pauses *bounded.Pauses) *Answering { return &Answering{pauses: pauses} }
+
+// Watch asks the socket until ctx ends.
+func (a *Answering) Watch(ctx context.Context, every time.Duration, ask func(context.Context) error, log *slog.Logger) {
 	a.turn(every)
 	defer a.turn(0)
 	ticker := time.NewTicker(every)
@@ -48,13 +54,13 @@ func (a *answering) watch(ctx context.Context, every time.Duration, ask func(con
 		}
 		began := time.Now()
 		if a.note(began, ask(ctx)) == answerMisses && ctx.Err() == nil {
-			log.Error("this process does not answer on its own socket", "error", a.problem().Error())
+			log.Error("this process does not answer on its own socket", "error", a.Problem().Error())
 		}
 	}
 }
 
 // turn notes that questions are asked from now on, or no more.
-func (a *answering) turn(every time.Duration) {
+func (a *Answering) turn(every time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.every, a.turned = every, time.Now()
@@ -62,7 +68,7 @@ func (a *answering) turn(every time.Duration) {
 
 // note enters how a question ended. One that the process slept through shows
 // nothing, nor do those before it.
-func (a *answering) note(began time.Time, err error) (misses int) {
+func (a *Answering) note(began time.Time, err error) (misses int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err == nil || a.pauses.Since(a.turned) {
@@ -75,10 +81,10 @@ func (a *answering) note(began time.Time, err error) (misses int) {
 	return a.misses
 }
 
-// problem returns why the process should be restarted, nil where it should not:
+// Problem returns why the process should be restarted, nil where it should not:
 // three questions running were not answered, or none was even asked for as long as
 // that, which is no better.
-func (a *answering) problem() error {
+func (a *Answering) Problem() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	since := a.turned
@@ -91,40 +97,16 @@ func (a *answering) problem() error {
 	if a.every == 0 {
 		return nil
 	}
-	if silent := time.Since(since); silent > answerMisses*(a.every+answerTimeout) {
+	if silent := time.Since(since); silent > answerMisses*(a.every+Timeout) {
 		return fmt.Errorf("the process has not asked its own socket for %s", silent.Round(time.Second))
 	}
 	return nil
 }
 
-// ask asks the endpoint's socket for its version, as a caller would. Where the file is
-// not this process's own, or its file system hangs, nobody could know: the socket looks
-// after that itself.
-func (e *endpoint) ask(ctx context.Context) error {
-	if !e.socket.Owns(ctx, answerTimeout) {
-		return nil
-	}
-	limited, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	dial := func(ctx context.Context) (net.Conn, error) { return e.itself.Dial(ctx, e.path) }
-	err := bounded.RunIn(limited, e.asking, func(ctx context.Context) error { return askBy(ctx, e.path, dial) })
-	if _, ok := errors.AsType[*bounded.AbandonedError](err); ok {
-		err = fmt.Errorf("asking %s for its version: %w", e.path, err)
-	}
-	if err != nil && e.socket.Owns(ctx, answerTimeout) {
-		return err
-	}
-	return nil
-}
-
-func ask(ctx context.Context, path string) error {
-	return askBy(ctx, path, func(ctx context.Context) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", path)
-	})
-}
-
-func askBy(ctx context.Context, path string, dial func(context.Context) (net.Conn, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+// Ask asks a socket for its version, as a caller would, over the connections that dial
+// makes.
+func Ask(ctx context.Context, path string, dial func(context.Context) (net.Conn, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	conn, err := unixsocket.ConnectBy(dial)
 	if err != nil {
