@@ -1,0 +1,90 @@
+package docs_test
+
+import (
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const ownModule = "sigs.k8s.io/aws-encryption-provider/"
+
+// rooms are the packages of a module, each with what it imports of this project, as
+// docs/architecture.md calls them: its own helpers for tests left out.
+func rooms(t *testing.T, module string) map[string][]string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, "./...")
+	cmd.Dir = filepath.Join(root, module)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list in %s: %v", module, err)
+	}
+	found := map[string][]string{}
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		room := strings.TrimPrefix(fields[0], ownModule)
+		found[room] = []string{}
+		for _, imported := range fields[1:] {
+			if name, ours := strings.CutPrefix(imported, ownModule); ours {
+				found[room] = append(found[room], called(name))
+			}
+		}
+		slices.Sort(found[room])
+	}
+	return found
+}
+
+// called is how the page names a room beside others: by its last part, or by its last
+// two where another room has that.
+func called(room string) string {
+	name := strings.TrimPrefix(strings.TrimPrefix(room, "internal/"), "cmd/kubectl-kms/")
+	return strings.TrimPrefix(name, "kmsemulator/")
+}
+
+// told are the rooms of the page's table with what they import.
+func told(t *testing.T) map[string][]string {
+	t.Helper()
+	row := regexp.MustCompile("(?m)^\\| `((?:internal|cmd|docs)[a-z0-9/-]*)` \\|.*\\| ([^|]*) \\|$")
+	found := map[string][]string{}
+	for _, m := range row.FindAllStringSubmatch(documents(t)["docs/architecture.md"], -1) {
+		found[m[1]] = []string{}
+		if list := strings.TrimSpace(m[2]); list != "" && list != "none" {
+			found[m[1]] = strings.Split(list, ", ")
+			slices.Sort(found[m[1]])
+		}
+	}
+	return found
+}
+
+// TestRoomsAndArrowsAreThoseOfThePage: docs/architecture.md lists each package of the
+// program and of kubectl-kms with exactly what it imports of this project.
+func TestRoomsAndArrowsAreThoseOfThePage(t *testing.T) {
+	t.Parallel()
+	page, left := told(t), told(t)
+	for _, module := range []string{".", "cmd/kubectl-kms"} {
+		for room, imports := range rooms(t, module) {
+			want, listed := page[room]
+			delete(left, room)
+			switch {
+			case isPartOf(room, page): // told with the room that it belongs to
+			case !listed:
+				t.Errorf("%s is not on the page; it imports %s", room, strings.Join(imports, ", "))
+			case !slices.Equal(imports, want):
+				t.Errorf("%s imports %s\nand the page says %s", room, strings.Join(imports, ", "), strings.Join(want, ", "))
+			}
+		}
+	}
+	for room := range left {
+		t.Errorf("%s is on the page, and there is no such package", room)
+	}
+}
+
+// isPartOf reports whether a room without a row is a helper of tests, or a part, of the
+// room above it.
+func isPartOf(room string, page map[string][]string) bool {
+	_, listed := page[room]
+	_, above := page[filepath.Dir(room)]
+	return !listed && above && room != filepath.Dir(room)
+}
