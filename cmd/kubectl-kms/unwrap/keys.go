@@ -188,7 +188,7 @@ func (k *Keys) explain(ctx context.Context, p *provider, w verify.Wrapped, e *ca
 		if own := t.of(made); own != nil { // and not another key's refusal
 			r = refusal(own)
 		}
-		r.Keys = []string{made}
+		r.Keys, r.Made = []string{made}, made
 	case !notMade:
 		r.Text += "; KMS does not say which key made it, and of those that were given only " + strings.Join(r.Keys, ", ") + " may have"
 	}

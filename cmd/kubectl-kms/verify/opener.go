@@ -80,7 +80,7 @@ type Key struct {
 type Refusal struct { //nolint:errname // an answer, and called what it is
 	State State    // of the key; what does not refuse may pass by itself
 	Keys  []string // that may have made it: all that were asked and did not rule themselves out
-	Made  string   // the ARN of the key that made it, where KMS says so and it was not given
+	Made  string   // the ARN of the key that made it, where KMS says so
 	Code  string   // such as KMS0101; "": none
 	Text  string   // why, and what to do
 	Again bool     // the same may work in a moment

@@ -117,8 +117,11 @@ func (r *Report) table(place PlaceReport) report.Table {
 
 // cell is a key's state for the table.
 func (k KeyReport) cell() string {
-	if k.State == Unknown && k.Open > 0 {
+	switch {
+	case k.State == Unknown && k.Open > 0:
 		return "opens"
+	case k.State == PendingDeletion: // half as wide, and in full below
+		return "deletion"
 	}
 	return string(k.State)
 }

@@ -246,13 +246,14 @@ func (k *KeyReport) use(s *source) {
 		return
 	}
 	state := s.wrong.State
-	ofNoKey := state == Damaged || k.Given && (state == NotListed || state == Foreign)
-	if !ofNoKey && state.severity() > k.State.severity() && (!k.described || k.State == Enabled && state.Refuses()) {
+	ofAnother := k.Given && (state == NotListed || state == Foreign)
+	if !ofAnother && state.severity() > k.State.severity() && (!k.described || k.State == Enabled && state.Refuses()) {
 		k.State = state
 	}
 }
 
-// severity orders what several answers say of one key.
+// severity orders what several answers say of one key. Damaged is below all: it is said
+// of bytes.
 func (s State) severity() int {
 	return slices.Index([]State{
 		Unknown, Enabled, Unavailable, Unreachable, NotListed, Foreign, PendingImport, Denied, NotFound, Disabled, PendingDeletion,

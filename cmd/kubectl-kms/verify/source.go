@@ -167,6 +167,20 @@ func (f *findings) sources() []*source {
 	})
 }
 
+// needed counts the sources that objects are under, each once: resources and places
+// share seeds.
+func (f *findings) needed() int64 {
+	all := map[*source]bool{}
+	for _, p := range f.places {
+		for u := range p.usages {
+			if u.source != nil {
+				all[u.source] = true
+			}
+		}
+	}
+	return int64(len(all))
+}
+
 // bases returns what the sources of v1 protect.
 func (f *findings) bases() map[*source][]base {
 	out := map[*source][]base{}

@@ -23,13 +23,12 @@ type Verdict struct {
 // known"; one object that cannot be read makes it a no.
 func verdict(r *Report, read *audit.Report, f *findings, o Options) Verdict {
 	v := Verdict{Reasons: []string{}}
-	var seeds int64
 	for _, p := range r.Places {
 		for _, row := range p.Rows {
 			v.Objects += row.Objects
-			seeds += row.Seeds
 		}
 	}
+	seeds := f.needed()
 	v.Lost, v.Unknown = f.lost(o)
 	ending := r.ending()
 	no := v.Lost > 0 || len(ending) > 0
