@@ -107,6 +107,13 @@ func (p *Progress) Done() (done, total int64) { return p.done.Load(), p.total.Lo
 // they had, values included.
 func (p *Progress) Keys() (keys, bytes int64) { return p.keys.Load(), p.bytes.Load() }
 
+// Restart counts from nothing, for another reading of the same places.
+func (p *Progress) Restart() {
+	for _, n := range []*atomic.Int64{&p.keys, &p.bytes, &p.place, &p.done, &p.total} {
+		n.Store(0)
+	}
+}
+
 // Place returns which place is being read, from 0.
 func (p *Progress) Place() int { return int(p.place.Load()) }
 

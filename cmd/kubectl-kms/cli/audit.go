@@ -318,7 +318,8 @@ type place struct {
 
 // read runs the audit and shows how far it is.
 func read(ctx context.Context, s Streams, places []place, o audit.Options) (*audit.Report, error) {
-	t := &ticker{w: s.Err, terminal: s.ErrTerminal, progress: o.Progress, start: time.Now()}
+	start := time.Now()
+	t := &ticker{w: s.Err, terminal: s.ErrTerminal, progress: o.Progress, began: func() time.Time { return start }}
 	all := t.reads(places)
 	var r *audit.Report
 	var err error

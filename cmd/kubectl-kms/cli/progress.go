@@ -24,7 +24,7 @@ type ticker struct {
 	terminal bool
 	progress *audit.Progress
 	names    []string
-	start    time.Time
+	began    func() time.Time
 	other    func() *view // nil, or what to show instead; its nil: the reading
 }
 
@@ -121,7 +121,7 @@ func (s *view) bar() string {
 }
 
 func (t *ticker) text() string {
-	took := time.Since(t.start)
+	took := time.Since(t.began())
 	keys, bytes := t.progress.Keys()
 	text := fmt.Sprintf("%s, %s MB, %s keys/s", report.Plural(keys, "key", "keys"), report.Count(bytes>>20), report.Count(perSecond(keys, took)))
 	if f, ok := t.fraction(); ok && len(t.names) == 1 {

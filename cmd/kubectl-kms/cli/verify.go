@@ -324,7 +324,7 @@ func exitOf(a audit.Answer) error {
 
 // proven runs verify and shows how far it is.
 func proven(ctx context.Context, s Streams, places []place, o verify.Options) (*verify.Report, error) {
-	t := &ticker{w: s.Err, terminal: s.ErrTerminal, progress: &o.Progress.Reading, start: time.Now()}
+	t := &ticker{w: s.Err, terminal: s.ErrTerminal, progress: &o.Progress.Reading, began: o.Progress.Began}
 	all := t.reads(places)
 	t.other = func() *view { return unwrapping(o.Progress) }
 	var r *verify.Report

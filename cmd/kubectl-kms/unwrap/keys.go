@@ -189,6 +189,8 @@ func (k *Keys) explain(ctx context.Context, p *provider, w verify.Wrapped, e *ca
 			r = refusal(own)
 		}
 		r.Keys, r.Made = []string{made}, made
+	case e.Code == cause.NoKeyMadeIt:
+		r.Text += "; KMS does not say which key made it: that may be deleted, or deny whoever asks"
 	case !notMade:
 		r.Text += "; KMS does not say which key made it, and of those that were given only " + strings.Join(r.Keys, ", ") + " may have"
 	}

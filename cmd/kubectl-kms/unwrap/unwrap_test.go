@@ -2,6 +2,7 @@ package unwrap
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"path/filepath"
 	"reflect"
@@ -35,7 +36,7 @@ func TestClientsAreTheDaemons(t *testing.T) {
 	t.Parallel()
 	var k config.Key
 	for i, v := 0, reflect.ValueOf(&k).Elem(); i < v.NumField(); i++ {
-		switch f := v.Field(i); f.Kind() { //nolint:exhaustive // the other kinds fail below
+		switch f := v.Field(i); f.Kind() {
 		case reflect.String:
 			f.SetString("text-" + v.Type().Field(i).Name)
 		case reflect.Map:
@@ -49,7 +50,7 @@ func TestClientsAreTheDaemons(t *testing.T) {
 	defer conns.Close()
 	want := daemon.KMSOptions(p, k)
 	want.Connections, want.Timeout, want.UserAgent = conns, time.Second, "v1"
-	if got := clientOptions(conns, p, k, time.Second, "v1"); !reflect.DeepEqual(got, want) {
+	if got := clientOptions(conns, p, k, time.Second, "v1"); fmt.Sprintf("%#v", got) != fmt.Sprintf("%#v", want) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }

@@ -25,9 +25,10 @@ type Progress struct {
 	phase, began, done, total atomic.Int64
 }
 
-func (p *Progress) begin(phase Phase, total int) {
-	p.done.Store(0)
-	p.total.Store(int64(total))
+func (p *Progress) begin(phase Phase) {
+	if phase == Opening {
+		p.Reading.Restart()
+	}
 	p.began.Store(time.Now().UnixNano())
 	p.phase.Store(int64(phase))
 }
@@ -35,7 +36,7 @@ func (p *Progress) begin(phase Phase, total int) {
 // Phase returns the present phase.
 func (p *Progress) Phase() Phase { return Phase(p.phase.Load()) }
 
-// Began returns when the present phase did; the first one has no time.
+// Began returns when the present phase did.
 func (p *Progress) Began() time.Time { return time.Unix(0, p.began.Load()) }
 
 // Unwrapped returns how many DEKs and seeds were asked for, and of how many.

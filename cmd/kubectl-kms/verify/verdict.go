@@ -146,12 +146,12 @@ func (r *Report) finding(v *Verdict, seeds int64) string {
 	switch {
 	case v.Lost > 0:
 		return fmt.Sprintf("%s of %s cannot be read", report.Count(v.Lost), what)
+	case v.Objects == 0:
+		return "nothing that was read needs a key"
 	case v.Answer == audit.No:
 		return what + ", of which all that was asked for open"
 	case v.Answer == audit.NotKnown:
 		return what + ", of which none was found that cannot be read"
-	case v.Objects == 0:
-		return "nothing that was read needs a key"
 	case r.Opened:
 		return what + ", all opened"
 	}

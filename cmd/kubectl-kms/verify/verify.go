@@ -47,6 +47,7 @@ func Run(ctx context.Context, places []audit.Place, o Options) (*Report, error) 
 	k := newKnown()
 	defer k.clear()
 	asks := &asker{o: o}
+	o.Progress.begin(Collecting)
 	read, found, err := pass(ctx, places, o, k, nil)
 	if err != nil {
 		return nil, err
@@ -55,17 +56,18 @@ func Run(ctx context.Context, places []audit.Place, o Options) (*Report, error) 
 	if o.Sample > 0 {
 		leaveOut(list, found.bases(), o.Sample)
 	}
-	o.Progress.begin(Unwrapping, len(list))
+	o.Progress.total.Store(toAsk(list))
+	o.Progress.begin(Unwrapping)
 	if err := asks.all(ctx, list); err != nil {
 		return nil, err
 	}
-	if o.Open || o.Audit.Question != nil && len(list) > 0 {
-		o.Progress.begin(Opening, 0)
+	if o.Open || o.Audit.Question != nil {
+		o.Progress.begin(Opening)
 		if read, found, err = pass(ctx, places, o, k, asks); err != nil {
 			return nil, err
 		}
 	}
-	o.Progress.begin(Describing, 0)
+	o.Progress.begin(Describing)
 	var keys []Key
 	if o.Opener != nil {
 		if keys, err = o.Opener.Keys(ctx); err != nil {
@@ -75,13 +77,22 @@ func Run(ctx context.Context, places []audit.Place, o Options) (*Report, error) 
 	return newReport(read, found, keys, o), nil
 }
 
+// toAsk counts what a sample does not leave out.
+func toAsk(list []*source) (n int64) {
+	for _, s := range list {
+		if !s.left {
+			n++
+		}
+	}
+	return n
+}
+
 // pass reads all places. The second one has an asker: it opens objects, and asks for
 // what was written since the first.
 func pass(ctx context.Context, places []audit.Place, o Options, k *known, asks *asker) (*audit.Report, *findings, error) {
 	f := newFindings(len(places))
 	ao := o.Audit
 	ao.Objects, ao.KeyOf = false, nil
-	var failed error // of an asking within a reading
 	if asks == nil {
 		ao.Question = nil
 	} else {
@@ -101,8 +112,8 @@ func pass(ctx context.Context, places []audit.Place, o Options, k *known, asks *
 				return nil
 			}
 			if s != nil && !s.asked && !s.left {
-				if failed = asks.one(ctx, s); failed != nil {
-					return failed
+				if err := asks.one(ctx, s); err != nil {
+					return err
 				}
 			}
 			if o.Open {

@@ -286,6 +286,13 @@ func TestVerdicts(t *testing.T) {
 			o:       func(o *verify.Options) { o.Audit.Config, o.Audit.ConfigName = config(t, encV2), "enc.yaml" },
 			want:    audit.No, lost: 2, words: []string{"kms v2 gone: no provider of enc.yaml reads it", "kms v1 aws: no provider of enc.yaml reads it"},
 		},
+		"plaintext that no provider of the configuration reads": {
+			store: "file\n/registry/secrets/a/1 plaintext\n/registry/configmaps/a/1 plaintext",
+			o: func(o *verify.Options) {
+				o.Audit.Config, o.Audit.ConfigName = config(t, strings.Replace(encV2, "  - identity: {}\n", "", 1)), "enc.yaml"
+			},
+			want: audit.No, lost: 1, words: []string{"1 object, such as /registry/secrets/a/1: plaintext: no provider of enc.yaml reads it"},
+		},
 		"nobody is asked": {
 			store: "file\n/registry/secrets/a/1 v2 aws " + keyA + " wrapped=1one", o: func(o *verify.Options) { o.Opener = nil },
 			want: audit.NotKnown, words: []string{"nobody was asked"},
@@ -475,6 +482,16 @@ func TestTheQuestionOfV1(t *testing.T) {
 				t.Errorf("%q", f.calls)
 			}
 		})
+	}
+}
+
+// A question is answered where nothing is wrapped, too.
+func TestTheQuestionOfAStoreInTheClear(t *testing.T) {
+	t.Parallel()
+	o := verify.Options{Audit: audit.Options{Resources: []string{"secrets"}, Question: unused(t, "plaintext")}}
+	r := run(t, o, places(t, "file\n/registry/secrets/a/1 plaintext\n"))
+	if r.Question == nil || r.Question.Answer != audit.No || r.Verdict.Answer != audit.No || r.Verdict.Lost != 0 {
+		t.Error(printed(t, r, "table"))
 	}
 }
 
