@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -434,4 +435,28 @@ func TestVerifyAndAKMSThatIsSlowOrGone(t *testing.T) {
 	v.proves(cli.Done, nil, "--key", key, "--snapshot", one)
 	v.StopServing()
 	v.proves(cli.Failed, []string{"verdict: not known", "KMS0204", "unreachable"}, "--key", key, "--snapshot", one)
+}
+
+// Ctrl-C ends a verify that waits for KMS, and leaves no half a verdict.
+func TestCtrlCEndsAVerifyThatWaitsForKMS(t *testing.T) {
+	v := newVault(t)
+	key := v.key()
+	v.v2(key, key, "a")
+	backup := v.snapshot()
+	v.Inject(kmsemulator.Fault{Operation: "Decrypt", Kind: kmsemulator.Hang})
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	var out, errs strings.Builder
+	ended, before := make(chan int), v.Calls("Decrypt")
+	go func() {
+		ended <- cli.Main(ctx, []string{"kubectl-kms", "verify", "--key", key, "--snapshot", backup}, cli.Streams{
+			Out: &out, Err: &errs, LookupEnv: func(string) (string, bool) { return "", false }, Stores: stores(),
+		})
+	}()
+	until(t, func() bool { return v.Calls("Decrypt") > before })
+	interrupt()
+	code := <-ended
+	if code != cli.Failed || out.String() != "" || errs.String() != "kubectl kms: interrupted: 2 keys had been read, and 0 DEKs and seeds asked for; nothing was changed; there is no verdict on a part: run it again\n" {
+		t.Errorf("exit code %d, %q, %q", code, out.String(), errs.String())
+	}
 }

@@ -16,7 +16,6 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/unwrap"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/verify"
-	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/encryptionconfig"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/report"
@@ -76,7 +75,7 @@ any object.
 Who unwraps is one of these:
   --config FILE  the plugin's keys, called from here as the plugin calls them
   --key ARN      keys of KMS, with the plugin's other flags
-  --socket PATH  a plugin that runs, which keeps what it unwraps
+  --socket PATH  a plugin that runs, of any kind
 With none of them, the plugins that the encryption configuration names. KMS is
 called at most --rate times a second, since API servers share its quota.`,
 		Example: `  kubectl kms verify
@@ -261,10 +260,10 @@ func (f *verifyFlags) opener(ctx context.Context, enc *encryptionconfig.Configur
 
 // refused makes a usage error of what is wrong with a configuration.
 func refused(err error) error {
-	if found, ok := errors.AsType[config.Mistakes](err); ok {
-		return &usageError{mistakes: strings.Split(found.Error(), "\n")}
+	if found, ok := errors.AsType[unwrap.Mistakes](err); ok {
+		return &usageError{mistakes: found}
 	}
-	return &usageError{mistakes: []string{err.Error()}}
+	return err
 }
 
 // pluginFlags are the plugin's own, beside --key.

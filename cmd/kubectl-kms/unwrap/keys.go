@@ -28,7 +28,14 @@ import (
 // turn: no API server waits here.
 const patience = time.Hour
 
-// ConfigFile returns the providers of the plugin's own --config.
+// Mistakes are all that is wrong with a configuration, a line each.
+type Mistakes []string //nolint:errname // a list, and called what it is
+
+// Error returns the lines.
+func (m Mistakes) Error() string { return strings.Join(m, "\n") }
+
+// ConfigFile returns the providers of the plugin's own --config. The error is
+// [Mistakes], as that of ConfigFlags.
 func ConfigFile(file string) (*config.Config, error) { return parse("--config=" + file) }
 
 // ConfigFlags returns one provider of the keys, each called as the other flags say, which
@@ -36,7 +43,7 @@ func ConfigFile(file string) (*config.Config, error) { return parse("--config=" 
 // the n-th key.
 func ConfigFlags(keys, contexts, others []string) (*config.Config, error) {
 	if len(contexts) > len(keys) {
-		return nil, fmt.Errorf("--encryption-context: %d contexts and %d keys: the n-th context belongs to the n-th key", len(contexts), len(keys))
+		return nil, Mistakes{fmt.Sprintf("--encryption-context: %d contexts and %d keys: the n-th context belongs to the n-th key", len(contexts), len(keys))}
 	}
 	var all *config.Config
 	for i, key := range keys {
@@ -60,7 +67,11 @@ func ConfigFlags(keys, contexts, others []string) (*config.Config, error) {
 func parse(args ...string) (*config.Config, error) {
 	set := pflag.NewFlagSet("", pflag.ContinueOnError)
 	set.SetOutput(io.Discard)
-	return config.NewFlags(set).Parse(args, func(string) (string, bool) { return "", false })
+	cfg, err := config.NewFlags(set).Parse(args, func(string) (string, bool) { return "", false })
+	if err != nil {
+		return nil, Mistakes(strings.Split(err.Error(), "\n"))
+	}
+	return cfg, nil
 }
 
 // Keys unwrap by the plugin's own code, in this process. They implement [verify.Opener].

@@ -27,8 +27,8 @@ import (
 // callTime bounds one call of a plugin: more than any API server gives it.
 const callTime = 40 * time.Second
 
-// Sockets are plugins that run. They implement [verify.Opener], and keep what they
-// unwrap, as after a call of an API server.
+// Sockets are plugins that run. They implement [verify.Opener]. A plugin that has a
+// cache keeps what it unwraps, as after a call of an API server.
 type Sockets struct {
 	plugins []*plugin
 	serving Serving

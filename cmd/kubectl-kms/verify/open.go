@@ -25,6 +25,13 @@ func (c *collector) open(v audit.Value, s *source) {
 		}
 		return // else the report says of its DEK why that is not open
 	}
+	if s == nil {
+		defer func() {
+			for _, key := range keys {
+				key.Clear()
+			}
+		}()
+	}
 	path := strings.TrimPrefix(string(v.Path), c.o.Audit.StripPrefix) // as the API server knows it
 	for _, key := range keys {
 		opened, ok := openWith(v.Record, key, path)
