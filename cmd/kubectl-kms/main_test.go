@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -131,6 +132,18 @@ func rows(r *audit.Report) []audit.Row {
 		}
 	}
 	return out
+}
+
+// kubectl runs on more systems than the plugin, and a snapshot is read anywhere.
+func TestItBuildsForTheSystemsOfKubectl(t *testing.T) {
+	t.Parallel()
+	for _, system := range []string{"darwin", "windows"} {
+		cmd := exec.CommandContext(t.Context(), "go", "build", "-o", os.DevNull, ".")
+		cmd.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0", "GOFLAGS=")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", system, err, out)
+		}
+	}
 }
 
 func TestAFileThatIsNoSnapshotHasNoVerdict(t *testing.T) {

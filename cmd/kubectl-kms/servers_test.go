@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/cli"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/etcdtest"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/verify"
 	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
@@ -222,6 +223,7 @@ func TestEveryProviderOfARealAPIServer(t *testing.T) {
 		}
 	}
 	s.asksOfTheMix(t, main, events)
+	s.verifies(t, main, events)
 	s.asksOfTheLegacy(t)
 	s.rewrites(t)
 }
@@ -263,6 +265,44 @@ func (s *storeOfAll) asksOfTheMix(t *testing.T, main, events string) {
 	asks(t, cli.Failed, "the bytes do not tell their key", "--endpoints", s.etcd.URL, "--resources", "secrets", "--expect-unused",
 		"arn:aws:kms:us-west-2:111122223333:key/ffffffff-12ab-34cd-56ef-1234567890ab")
 	asks(t, cli.Failed, "API servers: not asked", "--endpoints", s.etcd.URL, "--resources", "deployments.apps,secrets", "--expect-unused", "provider:never")
+}
+
+// verifies opens what a real API server wrote, object by object: by the plugins that it
+// asked, and by their keys, which name what v1's bytes do not.
+func (s *storeOfAll) verifies(t *testing.T, main, events string) {
+	t.Helper()
+	both := []string{"verify", "--rate", "100000", "--snapshot", main, "--snapshot", events, "--encryption-config", s.api.EncryptionFile, "--open"}
+	keys := append(both, "--key", s.keys[0], "--key", s.keys[1], "--key", s.keys[2])
+	for name, args := range map[string][]string{"the plugins of the configuration": both, "keys": keys} {
+		code, out, errs := command(t, args...)
+		clean(t, out+errs)
+		if code != cli.Done || !strings.Contains(out, "all opened") || !strings.Contains(out, "in AES-CBC only the padding proves it") {
+			t.Errorf("%s: exit code %d\n%s%s", name, code, out, errs)
+		}
+	}
+	code, out, errs := command(t, append(keys, "-o", "json")...)
+	var r verify.Report
+	if err := json.Unmarshal([]byte(out), &r); err != nil || code != cli.Done {
+		t.Fatalf("exit code %d, %v\n%s", code, err, errs)
+	}
+	of := map[string]string{"aws-v1": s.keys[0], "aws": s.keys[0], "aws-b": s.keys[1], "aws-c": s.keys[2]}
+	for _, p := range r.Places {
+		for _, row := range p.Rows {
+			if row.Key != of[row.Provider] {
+				t.Errorf("%+v, want the key %s", row, of[row.Provider])
+			}
+		}
+	}
+	// One key of three does not open what is under the others.
+	code, out, errs = command(t, append(both, "--key", s.keys[1])...)
+	clean(t, out+errs)
+	if code != cli.Found || !strings.Contains(out, s.keys[0]+" (not listed)") || !strings.Contains(out, s.keys[2]+" (not listed)") {
+		t.Errorf("one key: exit code %d\n%s%s", code, out, errs)
+	}
+	code, out, errs = command(t, "verify", "--endpoints", s.etcd.URL, "--encryption-config", s.api.EncryptionFile, "--resources", "pandas.example.com", "--open")
+	if code != cli.Done {
+		t.Errorf("live: exit code %d\n%s%s", code, out, errs)
+	}
 }
 
 // asksOfTheLegacy puts in what releases of today no longer write: the vectors of package

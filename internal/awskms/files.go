@@ -12,7 +12,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/smithy-go/logging"
-	"golang.org/x/sys/unix"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
@@ -99,19 +98,13 @@ func unreadShared() *unreadError {
 	named := []string{os.Getenv("AWS_CONFIG_FILE"), os.Getenv("AWS_SHARED_CREDENTIALS_FILE")}
 	for _, path := range sharedPaths() {
 		// Not by opening it: it may be a pipe, which somebody waits to write into.
-		err := unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK, unix.AT_EACCESS)
+		err := mayRead(path)
 		_, absent := os.Lstat(path)
 		if isNamed := slices.Contains(named, path); errors.Is(err, fs.ErrPermission) && (absent == nil || isNamed) {
 			return &unreadError{path, isNamed}
 		}
 	}
 	return nil
-}
-
-// isNull knows /dev/null, by whatever name.
-func isNull(info os.FileInfo) bool {
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && stat.Rdev == unix.Mkdev(1, 3)
 }
 
 // settingsFiles are those that the SDK reads once, when its settings are loaded:

@@ -164,8 +164,7 @@ func run(ctx context.Context, argv []string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // the operator's own command
 	out := &limited{full: func() { cancel(errTooMuch) }}
 	cmd.Stdout, cmd.Env, cmd.WaitDelay = out, os.Environ(), pipePatience
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	kill := func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	kill := ownGroup(cmd)
 	cmd.Cancel = kill
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -63,6 +63,28 @@ type Options struct {
 
 	// Progress, where it is not nil, is told of each key that was read.
 	Progress *Progress
+
+	// See, where it is not nil, is called with the index of each place before that is
+	// read, a second time where it is read again. What it returns is called with each
+	// value that was understood; its error ends Run.
+	See func(place int) func(Value) error
+
+	// KeyOf names the key that a KMS value needs, by its ARN, and is "" where nobody
+	// knows. Without it v2's key_ids are believed, and of v1 no key is known: its bytes
+	// name none.
+	KeyOf func(stored.Record) string
+}
+
+// A Value is what [Options.See] is told of. Its slices and the strings of Object are
+// the reader's, as those of [store.KeyValue].
+type Value struct {
+	Path     []byte // the key of etcd
+	Object   stored.Object
+	Resource string // as an EncryptionConfiguration names it
+	Record   stored.Record
+	Older    bool // another value has replaced it
+	Asked    bool // its resource is one of Resources, or there are none
+	Stale    Stale
 }
 
 // Progress is how far a [Run] is. It may be read while Run runs.
@@ -84,6 +106,13 @@ func (p *Progress) Done() (done, total int64) { return p.done.Load(), p.total.Lo
 // Keys returns how many keys were read, older revisions included, and how many bytes
 // they had, values included.
 func (p *Progress) Keys() (keys, bytes int64) { return p.keys.Load(), p.bytes.Load() }
+
+// Restart counts from nothing, for another reading of the same places.
+func (p *Progress) Restart() {
+	for _, n := range []*atomic.Int64{&p.keys, &p.bytes, &p.place, &p.done, &p.total} {
+		n.Store(0)
+	}
+}
 
 // Place returns which place is being read, from 0.
 func (p *Progress) Place() int { return int(p.place.Load()) }
@@ -113,6 +142,7 @@ func Run(ctx context.Context, places []Place, o Options) (*Report, error) {
 	}
 	groups := map[string]bool{}
 	var readings []*reading
+	see := func(Value) error { return nil }
 	for i, place := range places {
 		if o.Progress != nil {
 			o.Progress.place.Store(int64(i))
@@ -120,7 +150,10 @@ func Run(ctx context.Context, places []Place, o Options) (*Report, error) {
 		}
 		var one *reading
 		read, err := store.ReadTwice(ctx, place.Reader, o.prefixes(), func() func(store.KeyValue) error {
-			one = &reading{o: o, scope: scope, rows: map[row]*tally{}, names: o.names(), under: o.longestFirst(), aggregated: groups}
+			if o.See != nil {
+				see = o.See(i)
+			}
+			one = &reading{o: o, scope: scope, see: see, rows: map[row]*tally{}, names: o.names(), under: o.longestFirst(), aggregated: groups}
 			return one.add
 		})
 		if err != nil {
@@ -163,6 +196,7 @@ func plain(texts []string) []string {
 type reading struct {
 	o          Options
 	scope      *scope
+	see        func(Value) error
 	rows       map[row]*tally
 	names      []string        // of providers that are known
 	under      []string        // prefixes, the longest first: one may be below another
@@ -186,6 +220,8 @@ type under struct {
 	keyID    string
 	wrapped  string
 	cipher   stored.Cipher
+	key      string // the ARN that KeyOf named
+	asked    bool   // KeyOf was asked
 }
 
 type tally struct {
@@ -260,8 +296,20 @@ func (r *reading) add(kv store.KeyValue) error {
 		return nil
 	}
 	at := row{resourceAt(object), underOf(record)}
+	if r.o.KeyOf != nil && record.Wrapped != nil {
+		at.key, at.asked = r.o.KeyOf(record), true
+	}
 	if !kv.Older {
 		r.aggregatedBy(at, object, kv.Value)
+	}
+	if r.o.See != nil {
+		err := r.see(Value{
+			Path: kv.Key, Object: object, Resource: at.resource.String(), Record: record, Older: kv.Older,
+			Asked: len(r.o.Resources) == 0 || r.scope.has(at.resource) != no, Stale: at.staleness(r.o.Config),
+		})
+		if err != nil {
+			return err
+		}
 	}
 	return r.count(at, object, record, kv)
 }
@@ -316,7 +364,7 @@ func reason(err error) string {
 }
 
 func underOf(r stored.Record) under {
-	return under{r.Format, r.Provider, r.KeyID, wrapping(r), r.Cipher()}
+	return under{format: r.Format, provider: r.Provider, keyID: r.KeyID, wrapped: wrapping(r), cipher: r.Cipher()}
 }
 
 // wrapping names the format in which a plugin wrapped the DEK or its seed, as far as

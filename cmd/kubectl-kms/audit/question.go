@@ -110,18 +110,44 @@ func (k Key) protects(u under) certainty {
 	case byHash, byKeyID:
 	}
 	switch {
-	case u.format == stored.KMSv1:
+	case u.format == stored.KMSv1 && u.key == "":
 		return notKnown // its bytes name no key
+	case u.format == stored.KMSv1:
+		return k.opens(u.key)
 	case u.format != stored.KMSv2:
 		return no
 	case k.kind == byHash:
 		return certain(hashOf(u.keyID) == k.text)
-	case u.keyID == k.text:
+	case u.keyID == k.text && k.ref.ID == "":
 		return yes
 	case k.ref.ID == "":
 		return no
+	case u.key != "": // whatever its key_id says
+		return k.names(u.key)
+	case u.keyID == k.text:
+		return yes
 	}
 	return k.names(keyref.ParseState(u.keyID).Key)
+}
+
+// opens compares the key with the one that KMS says made a value of v1. A key_id tells
+// more than that: nothing tells which of a key's key_ids the value would have.
+func (k Key) opens(arn string) certainty {
+	switch {
+	case k.kind == byHash:
+		return notKnown
+	case k.ref.ID != "":
+		return k.names(arn)
+	}
+	state := keyref.ParseState(k.text)
+	ref, err := parseRef(state.Key)
+	if err != nil || ref.IsAlias() {
+		return notKnown
+	}
+	if (Key{ref: ref}).names(arn) == no {
+		return no
+	}
+	return notKnown
 }
 
 // names compares the key with the one that a key_id is of. A replica of a multi-Region

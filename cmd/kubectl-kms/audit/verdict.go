@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -35,10 +36,10 @@ type Verdict struct {
 
 // Complete reports whether all was read and understood. What may be elsewhere, or at
 // another time, is not a part of it.
-func (r *Report) Complete() bool { return len(r.incomplete()) == 0 }
+func (r *Report) Complete() bool { return len(r.Incomplete()) == 0 }
 
-// incomplete says what was not read or not understood.
-func (r *Report) incomplete() []string {
+// Incomplete says what was not read or not understood, each in a few words.
+func (r *Report) Incomplete() []string {
 	reasons := slices.Clone(r.NotRead)
 	for i, what := range reasons {
 		reasons[i] = "not read: " + what
@@ -166,8 +167,8 @@ func (e *evidence) weigh(q *Question, s *scope, at row, t *tally) {
 		e.older += older
 		if t.objects > 0 {
 			words := name + " under " + at.words()
-			if q.Only && at.keyID != "" {
-				words += " (" + report.Clip(at.keyID, 256) + ")"
+			if key := cmp.Or(at.key, at.keyID); q.Only && key != "" {
+				words += " (" + report.Clip(key, 256) + ")"
 			}
 			e.rows[words] += t.objects
 		}
@@ -200,6 +201,9 @@ func (u under) words() string {
 
 // why is why nothing tells which key protects it.
 func (u under) why() string {
+	if u.asked && u.key == "" {
+		return "KMS did not name their key"
+	}
 	if u.keyID != "" {
 		return "the key_id " + report.Clip(u.keyID, 256) + " is an alias, which does not tell its key"
 	}
@@ -233,7 +237,7 @@ func (e *evidence) general(r *Report, q *Question, s *scope) {
 			e.doubt("%s", notAsked)
 		}
 	}
-	for _, reason := range r.incomplete() {
+	for _, reason := range r.Incomplete() {
 		e.doubt("%s", reason)
 	}
 }

@@ -157,14 +157,7 @@ func verdict(r *audit.Report) error {
 	case r.Verdict == nil:
 		return exitError(Failed)
 	}
-	switch r.Verdict.Answer {
-	case audit.Yes:
-		return nil
-	case audit.No:
-		return exitError(Found)
-	case audit.NotKnown:
-	}
-	return exitError(Failed)
+	return exitOf(r.Verdict.Answer)
 }
 
 // options reads the flags that need no file.
@@ -325,21 +318,12 @@ type place struct {
 
 // read runs the audit and shows how far it is.
 func read(ctx context.Context, s Streams, places []place, o audit.Options) (*audit.Report, error) {
-	t := &ticker{w: s.Err, terminal: s.ErrTerminal, progress: o.Progress, start: time.Now()}
-	var all []audit.Place
-	for _, p := range places {
-		all = append(all, p.Place)
-		t.names = append(t.names, p.name)
-	}
-	showing, stop := context.WithCancel(ctx)
-	shown := make(chan struct{})
-	go func() { // ends with showing
-		defer close(shown)
-		t.run(showing)
-	}()
-	r, err := audit.Run(ctx, all, o)
-	stop()
-	<-shown
+	start := time.Now()
+	t := &ticker{w: s.Err, terminal: s.ErrTerminal, progress: o.Progress, began: func() time.Time { return start }}
+	all := t.reads(places)
+	var r *audit.Report
+	var err error
+	t.during(ctx, func() { r, err = audit.Run(ctx, all, o) })
 	if err != nil && ctx.Err() != nil {
 		keys, _ := o.Progress.Keys()
 		return nil, fmt.Errorf("interrupted: %s of %s had been read, and nothing was changed; there is no verdict on a part: run it again", report.Plural(keys, "key", "keys"), t.place())

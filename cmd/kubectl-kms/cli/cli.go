@@ -130,7 +130,7 @@ plugin and for aescbc, aesgcm, secretbox and plaintext. It changes nothing.`,
 	}
 	root.SuggestionsMinimumDistance = 2
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newAudit(s), newCompletion(s), newVersion(s))
+	root.AddCommand(newAudit(s), newVerify(s), newCompletion(s), newVersion(s))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{[]string{err.Error()}, cmd.CommandPath()}
 	})

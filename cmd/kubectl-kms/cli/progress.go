@@ -24,7 +24,36 @@ type ticker struct {
 	terminal bool
 	progress *audit.Progress
 	names    []string
-	start    time.Time
+	began    func() time.Time
+	other    func() *view // nil, or what to show instead; its nil: the reading
+}
+
+// A view is how far something else than a reading is.
+type view struct {
+	what, text string
+	fraction   float64 // 0: not known
+}
+
+// reads takes the names of places, and returns the places.
+func (t *ticker) reads(places []place) (all []audit.Place) {
+	for _, p := range places {
+		all = append(all, p.Place)
+		t.names = append(t.names, p.name)
+	}
+	return all
+}
+
+// during shows progress while work runs.
+func (t *ticker) during(ctx context.Context, work func()) {
+	showing, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() { // ends with showing
+		defer close(ended)
+		t.run(showing)
+	}()
+	work()
+	stop()
+	<-ended
 }
 
 // run shows progress until ctx ends, and takes the bar away then.
@@ -35,20 +64,21 @@ func (t *ticker) run(ctx context.Context) {
 	}
 	tick := time.NewTicker(each)
 	defer tick.Stop()
-	shown := false
+	barred := false
 	for {
 		select {
 		case <-ctx.Done():
-			if shown {
+			if barred {
 				fmt.Fprint(t.w, "\r\x1b[K")
 			}
 			return
 		case <-tick.C:
+			now := t.now()
 			if t.terminal {
-				shown = true
-				fmt.Fprint(t.w, "\r\x1b[K"+t.bar())
+				barred = true
+				fmt.Fprint(t.w, "\r\x1b[K"+now.bar())
 			} else {
-				fmt.Fprintf(t.w, "%s: %s: %s\n", displayName, t.place(), t.text())
+				fmt.Fprintf(t.w, "%s: %s: %s\n", displayName, now.what, now.text)
 			}
 		}
 	}
@@ -65,12 +95,23 @@ func (t *ticker) fraction() (f float64, ok bool) {
 	return min(float64(done)/float64(total), 1), true
 }
 
+// now is what to show.
+func (t *ticker) now() *view {
+	if t.other != nil {
+		if s := t.other(); s != nil {
+			return s
+		}
+	}
+	f, _ := t.fraction()
+	return &view{what: t.place(), text: t.text(), fraction: f}
+}
+
 // bar fits 79 columns, so that no terminal breaks it.
-func (t *ticker) bar() string {
+func (s *view) bar() string {
 	const cells = 20
-	text := t.text()
-	if f, ok := t.fraction(); ok {
-		full := int(f * cells)
+	text := s.text
+	if s.fraction > 0 {
+		full := int(s.fraction * cells)
 		text = "[" + strings.Repeat("#", full) + strings.Repeat(".", cells-full) + "] " + text
 	}
 	if len(text) >= report.Columns {
@@ -80,9 +121,9 @@ func (t *ticker) bar() string {
 }
 
 func (t *ticker) text() string {
-	took := time.Since(t.start)
+	took := time.Since(t.began())
 	keys, bytes := t.progress.Keys()
-	text := fmt.Sprintf("%s, %s MB, %s keys/s", report.Plural(keys, "key", "keys"), report.Count(bytes>>20), report.Count(rate(keys, took)))
+	text := fmt.Sprintf("%s, %s MB, %s keys/s", report.Plural(keys, "key", "keys"), report.Count(bytes>>20), report.Count(perSecond(keys, took)))
 	if f, ok := t.fraction(); ok && len(t.names) == 1 {
 		left := time.Duration(float64(took) * (1 - f) / f).Round(time.Second)
 		return fmt.Sprintf("%d%%, %s, %s left", int(f*100), text, left)
@@ -90,7 +131,7 @@ func (t *ticker) text() string {
 	return text
 }
 
-func rate(n int64, in time.Duration) int64 {
+func perSecond(n int64, in time.Duration) int64 {
 	if in <= 0 {
 		return 0
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -9,6 +10,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit/audittest"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/verify"
 	"sigs.k8s.io/aws-encryption-provider/internal/report"
 )
 
@@ -59,4 +61,69 @@ func TestProgressOnATerminalIsABarThatGoesAway(t *testing.T) {
 			t.Errorf("%q has %d columns", bar, len(bar))
 		}
 	}
+}
+
+// A slowOpener takes nearly four seconds for each DEK.
+type slowOpener struct{}
+
+func (slowOpener) String() string { return "a test" }
+
+func (slowOpener) Keys(ctx context.Context) ([]verify.Key, error) { return nil, ctx.Err() }
+
+func (slowOpener) Open(ctx context.Context, _ verify.Wrapped) (verify.Unwrapped, error) {
+	t := time.NewTimer(3990 * time.Millisecond)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return verify.Unwrapped{}, ctx.Err()
+	case <-t.C:
+		return verify.Unwrapped{Secret: make([]byte, 32)}, nil
+	}
+}
+
+// proving is what verify shows of 30 DEKs, each of which takes seconds.
+func proving(ctx context.Context, t *testing.T, terminal bool) (shown string, err error) {
+	t.Helper()
+	var text, b strings.Builder
+	for i := range 30 {
+		fmt.Fprintf(&text, "/registry/secrets/default/%d v1 old wrapped=1w%d\n", i, i)
+	}
+	s, err := audittest.Parse("backup.db", text.String(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = proven(ctx, Streams{Err: &b, ErrTerminal: terminal}, []place{{audit.Place{Reader: s}, "backup.db"}}, verify.Options{Opener: slowOpener{}, Progress: &verify.Progress{}})
+	return b.String(), err
+}
+
+func TestProgressOfVerify(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		got, err := proving(t.Context(), t, false)
+		want := "kubectl kms: DEKs and seeds: 26%, 8 of 30 DEKs and seeds, 0.8/s, 28s left\nkubectl kms: DEKs and seeds: 66%, 20 of 30 DEKs and seeds, 1.0/s, 10s left\nkubectl kms: DEKs and seeds: 93%, 28 of 30 DEKs and seeds, 0.9/s, 2s left\n"
+		if err != nil || got != want {
+			t.Errorf("%v, %q, want %q", err, got, want)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		got, err := proving(t.Context(), t, true)
+		if err != nil || !strings.Contains(got, "\r\x1b[K[#####...............] 26%, 8 of 30 DEKs and seeds") || !strings.HasSuffix(got, "\r\x1b[K") {
+			t.Errorf("%v, %.900q", err, got)
+		}
+	})
+}
+
+// Ctrl-C ends the wait for KMS, and says what was done.
+func TestCtrlCOfVerify(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, interrupt := context.WithTimeout(t.Context(), 9*time.Second)
+		defer interrupt()
+		began := time.Now()
+		_, err := proving(ctx, t, false)
+		want := "interrupted: 30 keys had been read, and 8 DEKs and seeds asked for; nothing was changed; there is no verdict on a part: run it again"
+		if err == nil || err.Error() != want || time.Since(began) != 9*time.Second {
+			t.Errorf("%v after %s, want %s", err, time.Since(began), want)
+		}
+	})
 }
