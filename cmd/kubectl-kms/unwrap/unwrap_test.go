@@ -17,7 +17,6 @@ import (
 	"k8s.io/kms/apis/v2"
 
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/verify"
-	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
 )
