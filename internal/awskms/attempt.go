@@ -54,7 +54,7 @@ func (hungError) RetryableError() bool { return true }
 // it goes out with the headers in one write, and with GetBody and an empty
 // Idempotency-Key (which is not sent) net/http itself repeats a request that met
 // a connection that the other side had closed.
-func (l *line) Do(req *http.Request) (*http.Response, error) {
+func (l *httpClient) Do(req *http.Request) (*http.Response, error) {
 	w := l.way(req.URL) //nolint:contextcheck // what it opens ahead outlives the call
 	ctx, cancel, transport, state := attempt(req, w.transports)
 	defer cancel()

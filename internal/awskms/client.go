@@ -86,7 +86,7 @@ type RetryBudget struct {
 type Client struct {
 	opts     Options
 	timeout  atomic.Int64 // Options', until SetTimeout
-	line     *line
+	http     *httpClient
 	identity *identity
 	panics   sync.Once // logs the first
 }
@@ -94,7 +94,7 @@ type Client struct {
 // New returns a Client. It does no I/O. Whoever drops a Client that was used
 // calls Close.
 func New(o Options) *Client {
-	c := &Client{opts: o, line: newLine(o.Connections)}
+	c := &Client{opts: o, http: newHTTPClient(o.Connections)}
 	c.SetTimeout(o.Timeout)
 	c.identity = newIdentity(o, c.newAPI(newRetryer(o.Retry)))
 	return c
@@ -108,7 +108,7 @@ func (c *Client) SetTimeout(limit time.Duration) { c.timeout.Store(int64(limit))
 // of a generation may come after its end.
 func (c *Client) Close() {
 	c.identity.close()
-	c.line.close()
+	c.http.close()
 }
 
 // Sealed is what Encrypt answers.
@@ -397,7 +397,7 @@ func shareOf(ctx context.Context) int {
 func (c *Client) newAPI(retryer aws.Retryer) func(aws.Config, aws.CredentialsProvider) *kms.Client {
 	return func(cfg aws.Config, credentials aws.CredentialsProvider) *kms.Client {
 		return kms.NewFromConfig(cfg, func(o *kms.Options) {
-			o.HTTPClient = c.line
+			o.HTTPClient = c.http
 			o.Credentials = credentials
 			o.Retryer = retryer
 			o.RetryMaxAttempts = 0 // AWS_MAX_ATTEMPTS must not stretch a call past its limit

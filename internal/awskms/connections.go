@@ -252,8 +252,8 @@ func (t *transports) retire() {
 	t.fresh.CloseIdleConnections() // it keeps none: this ends dials that nobody waits for
 }
 
-// A line is one Client's way to the connections: the SDK's HTTP client.
-type line struct {
+// An httpClient is one Client's way to the connections, as the SDK asks for it.
+type httpClient struct {
 	conns *Connections
 
 	// Guarded by conns.mu.
@@ -261,7 +261,9 @@ type line struct {
 	closed bool
 }
 
-func newLine(c *Connections) *line { return &line{conns: c, pools: map[origin]*pool{}} }
+func newHTTPClient(c *Connections) *httpClient {
+	return &httpClient{conns: c, pools: map[origin]*pool{}}
+}
 
 // A way is what one attempt uses.
 type way struct {
@@ -272,7 +274,7 @@ type way struct {
 }
 
 // way returns that to a host. A line that is closed keeps nothing open.
-func (l *line) way(u *url.URL) way {
+func (l *httpClient) way(u *url.URL) way {
 	c := l.conns
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -336,7 +338,7 @@ func (c *Connections) poolLocked(at origin) *pool {
 }
 
 // close gives up what the line uses, and closes what no other uses.
-func (l *line) close() {
+func (l *httpClient) close() {
 	c := l.conns
 	c.mu.Lock()
 	defer c.mu.Unlock()

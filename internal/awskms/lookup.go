@@ -78,8 +78,8 @@ func (l *lookUp) run(ctx context.Context) {
 	}
 }
 
-// sight is what a look at files found.
-type sight struct {
+// A fileLook is what a look at files found.
+type fileLook struct {
 	files   files
 	profile config.SharedConfig
 	tokens  error // why no token can be read
@@ -90,8 +90,8 @@ func (l *lookUp) look(ctx context.Context) error {
 	var at atomic.Pointer[string]
 	note := func(path string) { at.Store(&path) }
 	profile, seen, further := l.profile, l.seen, l.asks || l.again
-	found, err := bound(ctx, l.identity, fileTime, bounded.File, func(ctx context.Context) (sight, error) {
-		s := sight{files: lookAt(settingsFiles(profile), note), profile: profile}
+	found, err := bound(ctx, l.identity, fileTime, bounded.File, func(ctx context.Context) (fileLook, error) {
+		s := fileLook{files: lookAt(settingsFiles(profile), note), profile: profile}
 		if err := s.files.refuse(); err != nil || !further && s.files.equal(seen) {
 			return s, err
 		}

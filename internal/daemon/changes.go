@@ -23,7 +23,7 @@ func compare(before, next *generation) changes {
 		switch {
 		case old == nil:
 			c.added = append(c.added, s.cfg.Name)
-		case old.ring == s.ring && old.at == s.at:
+		case old.instance == s.instance && old.at == s.at:
 			c.carried = append(c.carried, s.cfg.Name)
 		default:
 			c.changed = append(c.changed, s.cfg.Name)

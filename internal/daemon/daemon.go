@@ -120,7 +120,7 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 		warnOfFewDescriptors(limit, len(first.providers), o.Log)
 	}
 	for _, s := range first.providers {
-		s.ring.start(ctx)
+		s.instance.start(ctx)
 		s.at.claimAndServe(ctx, t.holderWait, d.noteSettled)
 	}
 	if d.reloader != nil {
@@ -283,12 +283,12 @@ func (d *Daemon) end() {
 	soon, cancel := d.until(reloadEnds)
 	defer cancel()
 	d.ending.Within(soon, "a reload", d.reloading.Wait) // one under way is given up
-	rings, endpoints := d.last()
+	instances, endpoints := d.last()
 	ctx, cancel := d.until(d.time.drain)
 	defer cancel()
 	last, cancel := ending.After(ctx, d.time.rest)
 	defer cancel()
-	d.drain(rings, endpoints)
+	d.drain(instances, endpoints)
 	d.draining.Wait()
 	d.ending.Within(last, "the health port", d.work.Wait)
 	d.ending.Within(last, "connections to KMS", d.conns.Close)
@@ -296,7 +296,7 @@ func (d *Daemon) end() {
 }
 
 // last is what the generation has that is followed by none.
-func (d *Daemon) last() ([]*ring, []*endpoint) {
+func (d *Daemon) last() ([]*instance, []*endpoint) {
 	const what = "a change of what is served"
 	d.ending.Begin(what)
 	defer d.ending.End(what)
@@ -319,7 +319,7 @@ func (d *Daemon) until(limit time.Duration) (context.Context, context.CancelFunc
 
 // drain lets what no generation has any more come to its end: sockets first, then
 // what their last calls need.
-func (d *Daemon) drain(rings []*ring, endpoints []*endpoint) {
+func (d *Daemon) drain(instances []*instance, endpoints []*endpoint) {
 	d.draining.Go(func() {
 		var hung atomic.Bool
 		var ends sync.WaitGroup
@@ -333,7 +333,7 @@ func (d *Daemon) drain(rings []*ring, endpoints []*endpoint) {
 			})
 		}
 		ends.Wait()
-		for _, r := range rings {
+		for _, r := range instances {
 			ends.Go(func() {
 				ctx, cancel := d.until(r.longest())
 				defer cancel()

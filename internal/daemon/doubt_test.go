@@ -49,7 +49,7 @@ func TestReadinessTellsThatNobodyKnows(t *testing.T) {
 		running.Go(func() { pauses.Run(ctx) })
 		defer running.Wait()
 		defer cancel()
-		s := &served{ring: &ring{cfg: config.Provider{Name: "0"}, provider: p}, at: &endpoint{socket: unixsocket.New(unixsocket.Options{})}}
+		s := &served{instance: &instance{cfg: config.Provider{Name: "0"}, provider: p}, at: &endpoint{socket: unixsocket.New(unixsocket.Options{})}}
 		s.at.answers.Store(true)
 		time.Sleep(20 * time.Second)
 		line, ready := s.snapshot().Line()

@@ -33,7 +33,7 @@ type generation struct {
 
 // served is one provider of a generation: who answers, and where.
 type served struct {
-	*ring
+	*instance
 
 	at *endpoint
 }
@@ -50,11 +50,11 @@ func (d *Daemon) next(g *generation, cfg *config.Config) *generation {
 		before := g.before(cfg, p)
 		switch {
 		case before != nil && before.serves(cfg, p):
-			s.ring = before.ring
+			s.instance = before.instance
 		case before != nil:
-			s.ring = d.newRing(cfg, p, before.ring)
+			s.instance = d.newInstance(cfg, p, before.instance)
 		default:
-			s.ring = d.newRing(cfg, p, nil)
+			s.instance = d.newInstance(cfg, p, nil)
 		}
 		if s.at = g.endpoint(p.Listen); s.at == nil || n.hasEndpoint(s.at) { // of two for one socket, to claim the second fails
 			s.at = d.newEndpoint(cfg, p.Listen, s.target)
@@ -96,25 +96,25 @@ func (g *generation) endpoint(path string) *endpoint {
 	return nil
 }
 
-func (g *generation) hasRing(r *ring) bool {
-	return slices.ContainsFunc(g.providers, func(s *served) bool { return s.ring == r })
+func (g *generation) hasInstance(r *instance) bool {
+	return slices.ContainsFunc(g.providers, func(s *served) bool { return s.instance == r })
 }
 
 func (g *generation) hasEndpoint(e *endpoint) bool {
 	return slices.ContainsFunc(g.providers, func(s *served) bool { return s.at == e })
 }
 
-// without returns the rings and endpoints of g that o does not have.
-func (g *generation) without(o *generation) (rings []*ring, endpoints []*endpoint) {
+// without returns the instances and endpoints of g that o does not have.
+func (g *generation) without(o *generation) (instances []*instance, endpoints []*endpoint) {
 	for _, s := range g.providers {
-		if !o.hasRing(s.ring) {
-			rings = append(rings, s.ring)
+		if !o.hasInstance(s.instance) {
+			instances = append(instances, s.instance)
 		}
 		if !o.hasEndpoint(s.at) {
 			endpoints = append(endpoints, s.at)
 		}
 	}
-	return rings, endpoints
+	return instances, endpoints
 }
 
 // newEndpoint returns one that nobody can connect to yet.
@@ -132,10 +132,10 @@ func (d *Daemon) newEndpoint(cfg *config.Config, path string, t *kmsserver.Targe
 	return e
 }
 
-// newRing returns a ring that does nothing yet. before is the one that it
+// newInstance returns an instance that does nothing yet. before is the one that it
 // replaces, nil where there is none: keys that both have are the same.
-func (d *Daemon) newRing(cfg *config.Config, p config.Provider, before *ring) *ring {
-	r := &ring{cfg: p, timeout: cfg.KMSTimeout, grace: cfg.OutageGrace, began: time.Now()}
+func (d *Daemon) newInstance(cfg *config.Config, p config.Provider, before *instance) *instance {
+	r := &instance{cfg: p, timeout: cfg.KMSTimeout, grace: cfg.OutageGrace, began: time.Now()}
 	o := provider.Options{
 		Name: p.Name, Epoch: p.Epoch, Timeout: r.timeout, OutageGrace: r.grace, Log: d.log, Waits: d.waits,
 		Pauses: d.pauses, Intervals: d.time.keys, History: d.histories[p.Name],

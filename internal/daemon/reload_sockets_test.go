@@ -26,7 +26,7 @@ func TestProvidersExchangeSockets(t *testing.T) {
 	f.ready()
 	one, two := newCaller(t, dir+"/1"), newCaller(t, dir+"/2")
 	idA, idB := one.keyID(), two.keyID()
-	rings := []*ring{f.current.Load().named("first").ring, f.current.Load().named("second").ring}
+	instances := []*instance{f.current.Load().named("first").instance, f.current.Load().named("second").instance}
 	first.listen, second.listen = second.listen, first.listen
 	f.loads(fileText("", first, second))
 	if one.keyID() != idB || two.keyID() != idA {
@@ -35,7 +35,7 @@ func TestProvidersExchangeSockets(t *testing.T) {
 	if one.dials.Load() != 1 || two.dials.Load() != 1 {
 		t.Errorf("callers have connected %d and %d times, want their connections kept", one.dials.Load(), two.dials.Load())
 	}
-	if g := f.current.Load(); g.named("first").ring != rings[0] || g.named("second").ring != rings[1] {
+	if g := f.current.Load(); g.named("first").instance != instances[0] || g.named("second").instance != instances[1] {
 		t.Error("a provider that only moved is another one")
 	}
 	f.waitFor("/readyz", http.StatusOK, "(?s)^provider first: ok.*provider second: ok")

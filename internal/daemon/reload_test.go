@@ -75,7 +75,7 @@ func TestReloadDuringAnOutage(t *testing.T) {
 			}
 		})
 	}
-	var ring *ring
+	var instance *instance
 	timeout := "6s"
 	for i, change := range []func(){
 		func() { timeout = "6100ms" },
@@ -83,14 +83,14 @@ func TestReloadDuringAnOutage(t *testing.T) {
 		func() { hanging.keys = append(hanging.keys, keyText(ill, createKey(t, ill))) }, // a further read key
 		func() { hanging.listen = dir + "/moved" },
 	} {
-		ring = f.current.Load().named("hanging").ring
+		instance = f.current.Load().named("hanging").instance
 		change()
 		f.loads(fileText("kmsTimeout: "+timeout+"\noutageGrace: 7m\n", healthy, hanging))
 		_, after := f.get("/readyz/hanging")
 		if since, _, _ := strings.Cut(body, ": KMS"); !strings.HasPrefix(after, since+": ") || !strings.Contains(after, body[strings.LastIndex(body, "; Status stays ok"):]) {
 			t.Errorf("after change %d, /readyz is %s\nwant evidence and grace as before: %s", i, after, body)
 		}
-		if i == 1 && f.current.Load().named("hanging").ring != ring {
+		if i == 1 && f.current.Load().named("hanging").instance != instance {
 			t.Error("the provider that did not change is another one")
 		}
 		if i < 3 {

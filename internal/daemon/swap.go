@@ -132,13 +132,13 @@ func (g *generation) writer(k *key) *served {
 
 // discard ends what a generation that never served would have added.
 func (d *Daemon) discard(before, next *generation) {
-	rings, endpoints := next.without(before)
+	instances, endpoints := next.without(before)
 	for _, e := range endpoints {
 		e.discard()
 	}
 	ctx, cancel := d.until(d.time.drain)
 	defer cancel()
-	for _, r := range rings {
+	for _, r := range instances {
 		r.end(ctx, d.time.rest, d.ending)
 	}
 }
@@ -152,16 +152,16 @@ func (d *Daemon) swap(ctx context.Context, before, next *generation) error {
 	if d.final || ctx.Err() != nil {
 		return errEnds
 	}
-	oldRings, gone := before.without(next)
-	newRings, _ := next.without(before)
-	d.moveMemories(next, oldRings)
-	for _, r := range newRings {
+	oldInstances, gone := before.without(next)
+	newInstances, _ := next.without(before)
+	d.moveMemories(next, oldInstances)
+	for _, r := range newInstances {
 		r.start(ctx)
 	}
 	for _, s := range next.providers {
 		s.at.allowed.Store(&next.cfg.Socket.AllowUIDs)
 		s.at.server.Set(s.target)
-		if before.hasRing(s.ring) {
+		if before.hasInstance(s.instance) {
 			s.provider.ForgetBad()
 		}
 	}
@@ -174,8 +174,8 @@ func (d *Daemon) swap(ctx context.Context, before, next *generation) error {
 		e.close() //nolint:contextcheck // it outlives ctx
 	}
 	d.keepHistories(next)
-	d.drain(oldRings, gone) //nolint:contextcheck // it outlives ctx
-	d.current.Store(next)   // after that: who sees next may wait for what it replaced
+	d.drain(oldInstances, gone) //nolint:contextcheck // it outlives ctx
+	d.current.Store(next)       // after that: who sees next may wait for what it replaced
 	d.noteSettled()
 	for _, s := range next.providers {
 		s.at.tryAgain()
@@ -200,7 +200,7 @@ func (d *Daemon) keepHistories(next *generation) {
 
 // moveMemories makes what is known follow the sockets of a new generation, and be
 // forgotten with providers that are gone.
-func (d *Daemon) moveMemories(next *generation, gone []*ring) {
+func (d *Daemon) moveMemories(next *generation, gone []*instance) {
 	paths := map[string]bool{}
 	for _, p := range next.cfg.Providers {
 		paths[d.memoryPath(p)] = true

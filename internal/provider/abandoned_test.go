@@ -156,7 +156,7 @@ func TestStartWithKMSThatNeverAnswers(t *testing.T) {
 	})
 }
 
-// What a look finds too late does not count as a sighting, and the next one comes in time.
+// What a look finds too late does not count as an observation, and the next one comes in time.
 func TestLookThatNeverEndsIsLeftBehind(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

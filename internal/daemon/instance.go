@@ -15,9 +15,9 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 )
 
-// A ring is one provider as long as nothing of its configuration changes but the
+// An instance is one provider as long as nothing of its configuration changes but the
 // socket. It is carried from one generation to the next as it is.
-type ring struct {
+type instance struct {
 	cfg      config.Provider // whose Listen may be an earlier generation's
 	timeout  time.Duration
 	grace    time.Duration
@@ -25,15 +25,15 @@ type ring struct {
 	provider *provider.Provider
 	target   *kmsserver.Target
 	memory   *memory // nil: it is not kept anywhere
-	gone     bool    // nobody has its memory any more: it goes with the ring
+	gone     bool    // nobody has its memory any more: it goes with the instance
 	began    time.Time
 
 	stop    context.CancelFunc // ends Run; nil before start
 	running sync.WaitGroup
 }
 
-// A key is one key of a ring, with its connection to KMS. It is carried to the
-// ring that replaces its own where it is called in the same way, for however
+// A key is one key of an instance, with its connection to KMS. It is carried to the
+// instance that replaces its own where it is called in the same way, for however
 // long.
 type key struct {
 	*kmskey.Key
@@ -42,12 +42,12 @@ type key struct {
 	provider string // under whose name its calls are counted
 	retry    config.Retry
 	client   *awskms.Client
-	users    atomic.Int64 // rings that have not ended
+	users    atomic.Int64 // instances that have not ended
 }
 
-// find returns the ring's key that is called in the same way, nil where there is
+// find returns the instance's key that is called in the same way, nil where there is
 // none.
-func (r *ring) find(p config.Provider, k config.Key) *key {
+func (r *instance) find(p config.Provider, k config.Key) *key {
 	if r == nil {
 		return nil
 	}
@@ -60,16 +60,16 @@ func (r *ring) find(p config.Provider, k config.Key) *key {
 	return r.keys[i]
 }
 
-// serves says whether the ring is what a configuration asks for, on whatever
+// serves says whether the instance is what a configuration asks for, on whatever
 // socket.
-func (r *ring) serves(cfg *config.Config, p config.Provider) bool {
+func (r *instance) serves(cfg *config.Config, p config.Provider) bool {
 	p.Listen = r.cfg.Listen
 	return r.cfg.Equal(p) && r.timeout == cfg.KMSTimeout && r.grace == cfg.OutageGrace
 }
 
-// start makes the ring's settings hold for its keys, and begins the background
+// start makes the instance's settings hold for its keys, and begins the background
 // work. That ends with end and not with ctx: a call may wait for it.
-func (r *ring) start(ctx context.Context) {
+func (r *instance) start(ctx context.Context) {
 	for _, k := range r.keys {
 		k.client.SetTimeout(r.timeout)
 	}
@@ -77,13 +77,13 @@ func (r *ring) start(ctx context.Context) {
 	r.running.Go(func() { r.provider.Run(ctx) })
 }
 
-// longest is more than any call of the ring may take.
-func (r *ring) longest() time.Duration { return r.timeout + 10*time.Second }
+// longest is more than any call of the instance may take.
+func (r *instance) longest() time.Duration { return r.timeout + 10*time.Second }
 
-// end waits for the calls that began on the ring, which no server has any more,
-// until ctx ends. Then it ends the background work, and closes what no other ring
+// end waits for the calls that began on the instance, which no server has any more,
+// until ctx ends. Then it ends the background work, and closes what no other instance
 // uses. It reports whether all that has ended; what hangs is left behind, within rest.
-func (r *ring) end(ctx context.Context, rest time.Duration, e *ending.Ending) bool {
+func (r *instance) end(ctx context.Context, rest time.Duration, e *ending.Ending) bool {
 	of := " of provider " + r.cfg.Name
 	called, cancel := ending.After(ctx, rest*3/5)
 	defer cancel()
