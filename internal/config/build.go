@@ -147,8 +147,8 @@ func (b *builder) provider(p providerDocument, at string, alone bool) Provider {
 	return out
 }
 
-// key says too whether the key has a name.
-func (b *builder) key(k keyDocument, at string) (key Key, ok bool) {
+// key checks a key, and fills in what its name tells. It reports whether it has a name.
+func (b *builder) key(k Key, at string) (key Key, ok bool) {
 	ref, err := keyref.Parse(k.Key)
 	if slip := keyref.Slip(k.Key); slip != "" {
 		err = errors.New(slip)
@@ -184,15 +184,11 @@ func (b *builder) key(k keyDocument, at string) (key Key, ok bool) {
 	} else if k.SourceARN != "" && !sourceARNForm.MatchString(k.SourceARN) {
 		b.add(at+".sourceARN", quote(k.SourceARN)+" is no ARN with an account")
 	}
-	key = Key{
-		Key: k.Key, Region: k.Region, Endpoint: k.Endpoint, AssumeRoleARN: k.AssumeRoleARN,
-		ExternalID: k.ExternalID, SourceARN: k.SourceARN,
+	b.checkContext(k.EncryptionContext, at+".encryptionContext")
+	if len(k.EncryptionContext) == 0 {
+		k.EncryptionContext = nil // as KMS sees no difference
 	}
-	if len(k.EncryptionContext) > 0 {
-		key.EncryptionContext = k.EncryptionContext
-		b.checkContext(k.EncryptionContext, at+".encryptionContext")
-	}
-	return key, err == nil
+	return k, err == nil
 }
 
 // checkEndpoint never repeats the URL: it may hold a password.

@@ -45,13 +45,13 @@ type Provider struct {
 
 // A Key is a KMS key and how it is called.
 type Key struct {
-	Key               string // as KMS takes it
-	Region            string // "": to be found out
-	Endpoint          string // "": the SDK's
-	AssumeRoleARN     string
-	ExternalID        string
-	SourceARN         string
-	EncryptionContext map[string]string
+	Key               string            `file:"key,required"` // as KMS takes it
+	Region            string            `file:"region"`       // "": to be found out
+	Endpoint          string            `file:"endpoint"`     // "": the SDK's
+	AssumeRoleARN     string            `file:"assumeRoleARN"`
+	ExternalID        string            `file:"externalID"`
+	SourceARN         string            `file:"sourceARN"`
+	EncryptionContext map[string]string `file:"encryptionContext"`
 }
 
 // Equal says whether both are the same key, called in the same way.

@@ -46,23 +46,13 @@ type logDocument struct {
 }
 
 type providerDocument struct {
-	Name               string        `file:"name,required"`
-	Listen             string        `file:"listen"`
-	Epoch              uint32        `file:"epoch"`
-	RetryTokenCapacity uint32        `file:"retryTokenCapacity"`
-	Keys               []keyDocument `file:"keys,required"`
+	Name               string `file:"name,required"`
+	Listen             string `file:"listen"`
+	Epoch              uint32 `file:"epoch"`
+	RetryTokenCapacity uint32 `file:"retryTokenCapacity"`
+	Keys               []Key  `file:"keys,required"`
 
 	flatRetries bool // the predecessor's, which a file cannot say
-}
-
-type keyDocument struct {
-	Key               string            `file:"key,required"`
-	Region            string            `file:"region"`
-	Endpoint          string            `file:"endpoint"`
-	AssumeRoleARN     string            `file:"assumeRoleARN"`
-	ExternalID        string            `file:"externalID"`
-	SourceARN         string            `file:"sourceARN"`
-	EncryptionContext map[string]string `file:"encryptionContext"`
 }
 
 type logLevel string

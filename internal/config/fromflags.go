@@ -165,14 +165,14 @@ func (f *Flags) providers(m *Mistakes) []providerDocument {
 	tokens, flat := f.retry(m)
 	providers := make([]providerDocument, len(f.keys))
 	for i, name := range f.keys {
-		k := keyDocument{
+		k := Key{
 			Key: name, Region: f.region, Endpoint: f.endpoint, AssumeRoleARN: f.assumeRoleARN,
 			ExternalID: f.externalID, SourceARN: f.sourceARN,
 		}
 		if i < len(f.contexts) {
 			k.EncryptionContext = f.context(f.contexts[i], m)
 		}
-		p := providerDocument{Name: strconv.Itoa(i), Keys: append([]keyDocument{k}, f.readKeys(k)...), RetryTokenCapacity: tokens, flatRetries: flat}
+		p := providerDocument{Name: strconv.Itoa(i), Keys: append([]Key{k}, f.readKeys(k)...), RetryTokenCapacity: tokens, flatRetries: flat}
 		if i < len(f.listen) {
 			p.Listen = f.listen[i]
 		}
@@ -182,12 +182,12 @@ func (f *Flags) providers(m *Mistakes) []providerDocument {
 }
 
 // readKeys are called as the key that writes is, in the Region of their own ARN.
-func (f *Flags) readKeys(write keyDocument) []keyDocument {
+func (f *Flags) readKeys(write Key) []Key {
 	region := write.Region
 	if ref, err := keyref.Parse(write.Key); err == nil && region == "" {
 		region = ref.Region
 	}
-	keys := make([]keyDocument, len(f.decryptKeys))
+	keys := make([]Key, len(f.decryptKeys))
 	for i, name := range f.decryptKeys {
 		keys[i] = write
 		keys[i].Key, keys[i].Region = name, region

@@ -97,7 +97,7 @@ func TestSchemaSaysWhatTheCodeSays(t *testing.T) {
 	root := readSchema(t)
 	c := &comparison{t, root.Defs, map[string]bool{}}
 	doc := newDocument()
-	doc.Providers = []providerDocument{{Keys: []keyDocument{{}}}}
+	doc.Providers = []providerDocument{{Keys: []Key{{}}}}
 	c.object(root, reflect.ValueOf(*doc), "")
 	for _, at := range slices.Sorted(maps.Keys(forms())) {
 		if !c.seen[at] {
