@@ -3,6 +3,7 @@ package provider_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -170,8 +171,13 @@ func (f *fakeKMS) begin(ctx context.Context, op, key string) (string, error) {
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():
-			return "", &cause.Error{Code: cause.TimedOut, Op: op, Key: key}
 		}
+	}
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return "", &cause.Error{Code: cause.CallerLeft, Op: op, Key: key}
+	case ctx.Err() != nil:
+		return "", &cause.Error{Code: cause.TimedOut, Op: op, Key: key}
 	}
 	if err != nil {
 		e := *cause.Of(err)
