@@ -171,9 +171,10 @@ func (k *nthCase) watch() (stop func()) {
 }
 
 // ofNewKeys says whether an error is of a key that the old generation does not
-// have: sockets change hands just before the new generation counts as current.
+// have: sockets change hands just before the new generation, or the next process,
+// counts as current.
 func (k *nthCase) ofNewKeys(err error) bool {
-	return strings.Contains(err.Error(), "with "+k.b) || strings.Contains(err.Error(), "with "+k.c)
+	return slices.ContainsFunc([]string{k.b, k.c, nthAlias}, func(key string) bool { return strings.Contains(err.Error(), "with "+key) })
 }
 
 func (k *nthCase) process() int {
