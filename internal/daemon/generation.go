@@ -138,7 +138,7 @@ func (d *Daemon) newInstance(cfg *config.Config, p config.Provider, before *inst
 	r := &instance{cfg: p, timeout: cfg.KMSTimeout, grace: cfg.OutageGrace, began: time.Now()}
 	o := provider.Options{
 		Name: p.Name, Epoch: p.Epoch, Timeout: r.timeout, OutageGrace: r.grace, Log: d.log, Waits: d.waits,
-		Pauses: d.pauses, Intervals: d.time.keys, History: d.histories[p.Name],
+		Pauses: d.pauses, Timing: d.time.provider, History: d.histories[p.Name],
 	}
 	if r.memory = d.newMemory(p); r.memory != nil {
 		o.Memory = r.memory

@@ -21,7 +21,7 @@ import (
 // asking is shortTiming with keys that are asked all the time.
 func asking() timing {
 	t := shortTiming()
-	t.keys = kmskey.Intervals{
+	t.provider.Questions = kmskey.Intervals{
 		First: 10 * time.Millisecond, Ask: 200 * time.Millisecond, Confirm: 20 * time.Millisecond,
 		Earlier: 50 * time.Millisecond, Denied: time.Hour,
 	}

@@ -3,7 +3,7 @@ package daemon
 import (
 	"time"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
+	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 	"sigs.k8s.io/aws-encryption-provider/internal/unixsocket"
 )
 
@@ -29,7 +29,7 @@ type timing struct {
 	retry      time.Duration // until one that cannot be used is tried again, doubling
 	retryMost  time.Duration
 
-	keys kmskey.Intervals // between questions about keys that only read; zero: the usual ones
+	provider provider.Timing // zero: the usual one
 }
 
 func usualTiming() timing {

@@ -13,23 +13,12 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 )
 
+// The round trips that Verify makes at most, the calls of KMS in each, and the time for
+// what it does beside them.
 const (
-	// checkInterval is how old evidence may get while all is well.
-	checkInterval = 30 * time.Second
-	// reopenInterval is how old the evidence may get that what was just sealed opens,
-	// which traffic does not show: longer than between two looks, which do.
-	reopenInterval = 75 * time.Second
-	// recheckInterval is the time between checks while something is wrong.
-	recheckInterval = 5 * time.Second
-	recheckJitter   = time.Second
-	// checkPause is the least time between checks that traffic asks for.
-	checkPause = time.Second
-
-	// verifyTrips are the round trips that Verify makes at most, and tripCalls the
-	// calls of KMS in each.
 	verifyTrips = 2
 	tripCalls   = 2
-	verifySlack = 2 * time.Second // for what it does beside them
+	verifySlack = 2 * time.Second
 )
 
 // Run looks after the keys until ctx ends: it checks that the write key works,
@@ -48,7 +37,7 @@ func (p *Provider) Run(ctx context.Context) {
 // askKeys asks, until ctx ends, how the keys are doing that only read, and when any of
 // the configured keys is to be deleted.
 func (p *Provider) askKeys(ctx context.Context, asking *sync.WaitGroup) {
-	a := kmskey.Asking{Caller: p.caller, Every: p.every, Asked: p.weighKey}
+	a := kmskey.Asking{Caller: p.caller, Every: p.timing.Questions, Asked: p.weighKey}
 	for _, k := range p.keys {
 		asking.Go(func() { k.KeepAsking(ctx, a, k == p.write) })
 		if k.IsAlias() {
@@ -89,7 +78,7 @@ func (p *Provider) reportFirstFailure(ctx context.Context, before evidence.Verdi
 
 // waitForCheck returns when the next check is due, and false when ctx has ended.
 func (p *Provider) waitForCheck(ctx context.Context, started time.Time) bool {
-	ended, jitter := time.Now(), mathrand.N(2*recheckJitter) //nolint:gosec // jitter is no secret
+	ended, jitter := time.Now(), mathrand.N(2*p.timing.Jitter) //nolint:gosec // jitter is no secret
 	for {
 		timer := time.NewTimer(time.Until(p.due(started, ended, jitter)))
 		select {
@@ -97,7 +86,7 @@ func (p *Provider) waitForCheck(ctx context.Context, started time.Time) bool {
 			timer.Stop()
 			return false
 		case <-timer.C:
-			if v := p.verdict(); v.Suspect || !v.Contacted || !time.Now().Before(p.write.FreshUntil(checkInterval, reopenInterval)) {
+			if v := p.verdict(); v.Suspect || !v.Contacted || !time.Now().Before(p.write.FreshUntil(p.timing.Check, p.timing.Reopen)) {
 				return true
 			}
 		case <-p.wake:
@@ -108,16 +97,16 @@ func (p *Provider) waitForCheck(ctx context.Context, started time.Time) bool {
 
 // due is when the check is due that follows one.
 func (p *Provider) due(started, ended time.Time, jitter time.Duration) time.Time {
-	recheck := started.Add(recheckInterval - recheckJitter + jitter)
+	recheck := started.Add(p.timing.Recheck - p.timing.Jitter + jitter)
 	switch v := p.verdict(); {
 	case v.Confirm && v.RefusedAt.After(ended): // by traffic, since the last check
-		return started.Add(checkPause)
+		return started.Add(p.timing.Pause)
 	case v.Confirm && v.ConfirmAt.After(started): // the last check could not confirm it yet
 		return v.ConfirmAt.Add(jitter / 2) //nolint:mnd // at most a second
 	case v.Suspect, !v.Contacted:
 		return recheck
 	}
-	if fresh := p.write.FreshUntil(checkInterval, reopenInterval); fresh.After(started) {
+	if fresh := p.write.FreshUntil(p.timing.Check, p.timing.Reopen); fresh.After(started) {
 		return fresh
 	}
 	return recheck // the last check told nothing
@@ -195,21 +184,11 @@ func (p *Provider) verifyAtRest(ctx context.Context, shown kmskey.Trip) kmskey.T
 	return t
 }
 
-const (
-	// watchInterval is the time between looks at what the write key's name stands
-	// for and which material it encrypts with. In an idle process a look comes
-	// shortly before a check would be due, and takes its place.
-	watchInterval = 59 * time.Second
-	firstLook     = 45 * time.Second
-	// newWatchInterval is that time while something new is being watched.
-	newWatchInterval = 10 * time.Second
-)
-
 // watch looks at the write key until ctx ends.
 func (p *Provider) watch(ctx context.Context) {
-	for interval := firstLook; ; interval = watchInterval {
+	for interval := p.timing.FirstLook; ; interval = p.timing.Look {
 		if p.write.Watched() { // at first: by the provider before
-			interval = newWatchInterval
+			interval = p.timing.NewLook
 		}
 		timer := time.NewTimer(interval)
 		select {

@@ -13,11 +13,6 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 )
 
-// firstContact is how long a Status waits for the first contact with KMS at most:
-// longer than a first check takes, and short enough for an API server that asks
-// its provider entries one after the other.
-const firstContact = 6 * time.Second
-
 // OK is the healthz text of a provider that works, by the contract of KMS v2.
 const OK = "ok"
 
@@ -94,7 +89,7 @@ func (p *Provider) advised(err error) error {
 // awaitFirstCheck waits until the first check has ended, or the caller needs its
 // answer.
 func (p *Provider) awaitFirstCheck(ctx context.Context) {
-	limit := firstContact
+	limit := p.timing.FirstContact
 	if deadline, ok := ctx.Deadline(); ok {
 		limit = min(limit, time.Until(deadline)-awskms.Reply)
 	}

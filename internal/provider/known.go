@@ -14,14 +14,6 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 )
 
-const (
-	// keepInterval is the least time between two writes of what is known, where
-	// nothing but the time changes.
-	keepInterval = 30 * time.Second
-	// keepLimit bounds a write. Where the key_id changes a caller waits for it.
-	keepLimit = 500 * time.Millisecond
-)
-
 // Known is what a provider knows of its write key that outlives the process.
 type Known struct {
 	KeyID    string // that callers were told last
@@ -111,7 +103,7 @@ func (p *Provider) keepKnown(ctx context.Context) {
 	case <-p.concluded:
 	}
 	p.reportInherited(ctx)
-	ticker := time.NewTicker(keepInterval)
+	ticker := time.NewTicker(p.timing.Keep)
 	defer ticker.Stop()
 	for {
 		p.keepNow(ctx)
@@ -176,7 +168,7 @@ func (p *Provider) remembered(ctx context.Context, operation func() error) bool 
 	if !p.keeper.begin() {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.timing.KeepLimit)
 	defer cancel()
 	err := bounded.Run(ctx, p.opts.Waits, bounded.File, func(context.Context) error {
 		defer p.keeper.end()

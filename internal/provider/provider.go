@@ -31,7 +31,7 @@ import (
 )
 
 // Options configure a Provider. All fields are required but Epoch, Waits, Pauses,
-// Intervals, Memory, Known, Before and History.
+// Timing, Memory, Known, Before and History.
 type Options struct {
 	Name        string
 	Keys        []*kmskey.Key // the first writes, all read, in the order in which they are tried
@@ -43,7 +43,7 @@ type Options struct {
 	Memory      Memory            // keeps what is known over a restart of the process; nil: nothing does
 	Known       *Known            // what the process before knew; nil: nothing that counts, or what Before has of it
 	Pauses      *bounded.Pauses   // of the process, after which checks are counted again; nil: none
-	Intervals   kmskey.Intervals  // between questions about keys that only read
+	Timing      Timing            // zero: the usual one
 	Before      *Provider         // which this one replaces, under the same name; nil: none
 	History     *History          // what callers were told by a provider of the same name that is gone; nil: Before's, or none
 }
@@ -51,11 +51,11 @@ type Options struct {
 // A Provider serves one provider entry of an EncryptionConfiguration. It is safe
 // for concurrent use; Run has to run beside it.
 type Provider struct {
-	opts  Options
-	log   *slog.Logger
-	write *kmskey.Key   // the first of keys
-	keys  []*kmskey.Key // of the configuration; those that an alias named before come with it
-	every kmskey.Intervals
+	opts   Options
+	log    *slog.Logger
+	write  *kmskey.Key   // the first of keys
+	keys   []*kmskey.Key // of the configuration; those that an alias named before come with it
+	timing Timing
 
 	ring   *keyring.Ring
 	caller kmskey.Caller
@@ -80,11 +80,11 @@ type Provider struct {
 // New returns a Provider. It does no I/O.
 func New(o Options) *Provider {
 	p := &Provider{
-		opts: o, log: o.Log.With("provider", o.Name), write: o.Keys[0], keys: o.Keys, every: o.Intervals.OrUsual(),
+		opts: o, log: o.Log.With("provider", o.Name), write: o.Keys[0], keys: o.Keys, timing: o.Timing.orUsual(),
 		wake: make(chan struct{}, 1), concluded: make(chan struct{}), state: evidence.Unknown,
 		history: o.History, keeper: newKeeper(o),
 	}
-	p.caller = kmskey.Caller{Limit: o.Timeout, Confirm: p.every.Confirm, Waits: o.Waits, Listener: listener{p}}
+	p.caller = kmskey.Caller{Limit: o.Timeout, Confirm: p.timing.Questions.Confirm, Waits: o.Waits, Listener: listener{p}}
 	p.ring = keyring.New(keyring.Options{Keys: o.Keys, Caller: p.caller, Log: p.log})
 	p.opts.Known = nil
 	if b := o.Before; b != nil {

@@ -1,0 +1,61 @@
+package provider
+
+import (
+	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
+)
+
+// Timing is how long a provider waits for what. A field that is zero has the time that
+// its comment says.
+type Timing struct {
+	Check   time.Duration // how old evidence may get while all is well; 0: 30 seconds
+	Recheck time.Duration // between checks while something is wrong, give or take Jitter; 0: 5 seconds
+	Jitter  time.Duration // 0: 1 second
+	Pause   time.Duration // the least time between checks that traffic asks for; 0: 1 second
+	// Reopen is how old the evidence may get that what was just encrypted opens, which
+	// traffic does not show: longer than between two looks, which do. 0: 75 seconds
+	Reopen time.Duration
+
+	// Look is the time between looks at what the write key's name stands for and which
+	// material it encrypts with. In an idle process a look comes shortly before a check
+	// would be due, and takes its place. 0: 59 seconds
+	Look      time.Duration
+	FirstLook time.Duration // before the first; 0: 45 seconds
+	NewLook   time.Duration // between looks while something new is being watched; 0: 10 seconds
+
+	// FirstContact is how long a Status waits for the first contact with KMS at most:
+	// longer than a first check takes, and short enough for an API server that asks its
+	// provider entries one after the other. 0: 6 seconds
+	FirstContact time.Duration
+
+	Keep      time.Duration // between two writes of what is known, where nothing but the time changes; 0: 30 seconds
+	KeepLimit time.Duration // of one write. Where the key_id changes a caller waits for it; 0: 500 milliseconds
+
+	Questions kmskey.Intervals // about keys that only read
+}
+
+func (t Timing) orUsual() Timing {
+	for _, one := range []struct {
+		set   *time.Duration
+		usual time.Duration
+	}{
+		{&t.Check, 30 * time.Second},
+		{&t.Recheck, 5 * time.Second},
+		{&t.Jitter, time.Second},
+		{&t.Pause, time.Second},
+		{&t.Reopen, 75 * time.Second},
+		{&t.Look, 59 * time.Second},
+		{&t.FirstLook, 45 * time.Second},
+		{&t.NewLook, 10 * time.Second},
+		{&t.FirstContact, 6 * time.Second},
+		{&t.Keep, 30 * time.Second},
+		{&t.KeepLimit, 500 * time.Millisecond},
+	} {
+		if *one.set == 0 {
+			*one.set = one.usual
+		}
+	}
+	t.Questions = t.Questions.OrUsual()
+	return t
+}
