@@ -93,9 +93,7 @@ func documentOf(cfg *Config) *document {
 	}
 	for _, p := range cfg.Providers {
 		out := providerDocument{Name: p.Name, Listen: p.Listen, Epoch: p.Epoch, RetryTokenCapacity: uint32(p.Retry.Tokens), flatRetries: p.Retry.Flat} //nolint:gosec // it was 32 bits long
-		for _, k := range p.Keys {
-			out.Keys = append(out.Keys, k)
-		}
+		out.Keys = append(out.Keys, p.Keys...)
 		doc.Providers = append(doc.Providers, out)
 	}
 	return doc

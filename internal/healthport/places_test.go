@@ -48,10 +48,10 @@ func serve(t testing.TB) *port {
 	return r
 }
 
-// connects opens a connection to the health port from an address of this machine.
-func (r *port) connects(from string) net.Conn {
+// connects opens a connection to the port from this machine.
+func (r *port) connects() net.Conn {
 	r.t.Helper()
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}}
 	conn, err := dialer.DialContext(context.Background(), "tcp", r.Address())
 	if err != nil {
 		r.t.Fatal(err)
@@ -77,7 +77,7 @@ func asks(conn net.Conn, path string) error {
 // keptAlive asks for /livez on a connection of its own and leaves that open.
 func (r *port) keptAlive() net.Conn {
 	r.t.Helper()
-	conn := r.connects("127.0.0.1")
+	conn := r.connects()
 	if err := asks(conn, "/livez"); err != nil {
 		r.t.Fatalf("a new connection is not answered: %v", err)
 	}
@@ -117,7 +117,7 @@ func TestHealthPortHoldsFewConnectionsAndTheNewestAreAnswered(t *testing.T) {
 	if !open(conns[len(conns)-1]) {
 		t.Error("the newest connection is closed, want the oldest to go")
 	}
-	if err := asks(r.connects("127.0.0.1"), "/readyz"); err != nil {
+	if err := asks(r.connects(), "/readyz"); err != nil {
 		t.Errorf("a newcomer: %v", err)
 	}
 	if n := strings.Count(r.log.String(), "too many are open"); n != 1 {
@@ -165,7 +165,7 @@ func TestProbesAreAnsweredBesideAFlood(t *testing.T) {
 			defer stop()
 			testkit.Until(t, "the flood has used up its share", func() bool { return r.places.strangers.count() >= strangerPlaces/4 })
 			for i := range 20 {
-				if err := asks(r.connects("127.0.0.1"), "/livez"); err != nil {
+				if err := asks(r.connects(), "/livez"); err != nil {
 					t.Fatalf("probe %d: %v", i, err)
 				}
 				if n := r.places.count(); n > MaxConnections {
@@ -312,7 +312,7 @@ func TestBodyIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	r := serve(t)
 	for _, head := range []string{"Content-Length: 1000", "Transfer-Encoding: chunked"} {
-		conn := r.connects("127.0.0.1")
+		conn := r.connects()
 		began := time.Now()
 		if _, err := conn.Write([]byte("GET /livez HTTP/1.1\r\nHost: h\r\n" + head + "\r\n\r\n")); err != nil {
 			t.Fatal(err)

@@ -202,5 +202,5 @@ func answer(w http.ResponseWriter, code int, text string) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	_, _ = w.Write([]byte(text + "\n")) //nolint:gosec // G705: plain text, which no browser may take for anything else
+	_, _ = w.Write([]byte(text + "\n")) // plain text, which no browser may take for anything else
 }

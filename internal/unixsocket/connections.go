@@ -89,6 +89,7 @@ func (c *Connections) CloseSilent() {
 	c.close(func(t *trackedConn) bool { return t.heard.Load() < greeting })
 }
 
+// CloseAll closes all.
 func (c *Connections) CloseAll() { c.close(func(*trackedConn) bool { return true }) }
 
 func (c *Connections) close(which func(*trackedConn) bool) {

@@ -135,6 +135,7 @@ func (s *Socket) Problem() (since time.Time, err error) {
 	return s.lostAt, s.lost
 }
 
+// Current returns the listener, nil before the socket is claimed.
 func (s *Socket) Current() net.Listener {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,3 +1,10 @@
+// Package unixsocket is one unix socket that belongs to this process: it has the right
+// mode from its first instant, it is put back when its file is removed, and on close the
+// file is removed if it is still this process's own. It may be handed over by a service
+// manager (sd_listen_fds(3)).
+//
+// Files, from what is basic to what uses it: path, lock, own_file; handed, itself;
+// socket, access, restore; connections, gate; client.
 package unixsocket
 
 import (

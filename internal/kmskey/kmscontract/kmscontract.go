@@ -53,6 +53,7 @@ func encrypt(t *testing.T, s Subject, plaintext string) []byte {
 }
 
 func opens(t *testing.T, s Subject) {
+	t.Helper()
 	for _, size := range []int{1, 32, 4096} {
 		plaintext := bytes.Repeat([]byte("p"), size)
 		opened, err := s.KMS.Decrypt(t.Context(), s.Key, encrypt(t, s, string(plaintext)))
@@ -63,6 +64,7 @@ func opens(t *testing.T, s Subject) {
 }
 
 func namesTheKey(t *testing.T, s Subject) {
+	t.Helper()
 	sealed, err := s.KMS.Encrypt(t.Context(), s.Key, secret.Bytes("p"))
 	if err != nil || sealed.KeyARN != s.Key || sealed.RequestID == "" {
 		t.Errorf("Encrypt names %q, request %q: %v", sealed.KeyARN, sealed.RequestID, err)
@@ -74,6 +76,7 @@ func namesTheKey(t *testing.T, s Subject) {
 }
 
 func isPinned(t *testing.T, s Subject) {
+	t.Helper()
 	opened, err := s.KMS.Decrypt(t.Context(), s.OtherKey, encrypt(t, s, "p"))
 	if err == nil || cause.Of(err).Code != cause.NoKeyMadeIt || opened.Plaintext != nil {
 		t.Errorf("%v, want %s", err, cause.NoKeyMadeIt)
@@ -81,6 +84,7 @@ func isPinned(t *testing.T, s Subject) {
 }
 
 func choosesByItself(t *testing.T, s Subject) {
+	t.Helper()
 	opened, err := s.KMS.Decrypt(t.Context(), "", encrypt(t, s, "p"))
 	if err != nil || string(opened.Plaintext) != "p" || opened.KeyARN != s.Key {
 		t.Errorf("%q by %q: %v", opened.Plaintext, opened.KeyARN, err)
@@ -88,6 +92,7 @@ func choosesByItself(t *testing.T, s Subject) {
 }
 
 func refusesGarbage(t *testing.T, s Subject) {
+	t.Helper()
 	for _, key := range []string{s.Key, ""} {
 		if _, err := s.KMS.Decrypt(t.Context(), key, []byte("garbage")); err == nil || cause.ClassOf(err) != cause.BadData {
 			t.Errorf("by key %q: %v, want the class %s", key, err, cause.BadData)
@@ -96,6 +101,7 @@ func refusesGarbage(t *testing.T, s Subject) {
 }
 
 func leavesItsInput(t *testing.T, s Subject) {
+	t.Helper()
 	plaintext := secret.Bytes("plaintext")
 	sealed, err := s.KMS.Encrypt(t.Context(), s.Key, plaintext)
 	if err != nil || string(plaintext) != "plaintext" {
@@ -110,6 +116,7 @@ func leavesItsInput(t *testing.T, s Subject) {
 }
 
 func tellsTheCallersEnd(t *testing.T, s Subject) {
+	t.Helper()
 	blob := encrypt(t, s, "p")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -123,6 +130,7 @@ func tellsTheCallersEnd(t *testing.T, s Subject) {
 }
 
 func servesMany(t *testing.T, s Subject) {
+	t.Helper()
 	var calls sync.WaitGroup
 	errs := make(chan error, 16)
 	for i := range cap(errs) {
@@ -149,6 +157,7 @@ func servesMany(t *testing.T, s Subject) {
 }
 
 func keepsPlaintext(t *testing.T, s Subject) {
+	t.Helper()
 	const planted = "planted-plaintext"
 	_, err := s.KMS.Decrypt(t.Context(), s.OtherKey, encrypt(t, s, planted))
 	if err == nil || bytes.Contains(fmt.Appendf(nil, "%v %+v %#v", err, err, cause.Of(err)), []byte(planted)) {
@@ -157,6 +166,7 @@ func keepsPlaintext(t *testing.T, s Subject) {
 }
 
 func encryptsTwice(t *testing.T, s Subject) {
+	t.Helper()
 	for range 2 {
 		opened, err := s.KMS.Decrypt(t.Context(), s.Key, encrypt(t, s, "same"))
 		if err != nil || string(opened.Plaintext) != "same" {
@@ -166,6 +176,7 @@ func encryptsTwice(t *testing.T, s Subject) {
 }
 
 func givesAnswersAway(t *testing.T, s Subject) {
+	t.Helper()
 	blob := encrypt(t, s, "plaintext")
 	first, err := s.KMS.Decrypt(t.Context(), s.Key, blob)
 	if err != nil {
