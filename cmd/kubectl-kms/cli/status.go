@@ -268,6 +268,16 @@ func (inq *inquiry) ask(ctx context.Context) (*apiservers.Report, *apiservers.Ob
 		}
 		return nil, nil, err
 	}
+	r := apiservers.Judge(seen, o)
+	if !r.Verdict.Unwatched() {
+		return r, seen, nil
+	}
+	if err := seen.Watch(ctx, inq.cluster); err != nil {
+		if ctx.Err() != nil {
+			return nil, nil, interrupted(err)
+		}
+		return nil, nil, err
+	}
 	return apiservers.Judge(seen, o), seen, nil
 }
 
