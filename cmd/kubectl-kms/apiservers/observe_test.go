@@ -14,8 +14,8 @@ import (
 type fakeCluster struct {
 	*observation
 
-	members, asked int
-	err            error
+	members int
+	err     error
 }
 
 func (f *fakeCluster) Members(context.Context) (apiservers.Members, error) {

@@ -10,7 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/apiservers"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit/audittest"
 	"sigs.k8s.io/aws-encryption-provider/internal/report"
@@ -97,12 +96,12 @@ func TestCtrlCEndsAStatus(t *testing.T) {
 // While it waits, a pipe gets a line now and then, and a terminal one that it can hold.
 func TestWaitingIsShown(t *testing.T) {
 	t.Parallel()
-	r := &apiservers.Report{Verdict: apiservers.Verdict{Answer: apiservers.NotConverged, Reasons: []apiservers.Reason{{Kind: apiservers.Differ, Text: strings.Repeat("of provider aws ", 20)}}}}
+	why := "not converged: " + strings.Repeat("of provider aws ", 20)
 	synctest.Test(t, func(t *testing.T) {
 		var pipe, terminal strings.Builder
-		for _, w := range []*waiting{{w: &pipe, start: time.Now(), limit: time.Minute}, {w: &terminal, terminal: true, start: time.Now(), limit: time.Minute}} {
+		for _, w := range []*waiting{{w: &pipe, start: time.Now(), limit: time.Minute, each: waitPause}, {w: &terminal, terminal: true, start: time.Now(), limit: time.Minute, each: waitPause}} {
 			for range 6 { // 30 seconds
-				if err := w.pause(t.Context(), r); err != nil {
+				if err := w.pause(t.Context(), why); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -121,7 +120,7 @@ func TestWaitingIsShown(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := (&waiting{w: &pipe, start: time.Now(), limit: time.Minute}).pause(ctx, r); err == nil {
+		if err := (&waiting{w: &pipe, start: time.Now(), limit: time.Minute, each: waitPause}).pause(ctx, why); err == nil {
 			t.Error("an interruption does not end it")
 		}
 	})

@@ -18,13 +18,17 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/controlplane"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/kube"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
 	"sigs.k8s.io/aws-encryption-provider/internal/encryptionconfig"
 	"sigs.k8s.io/aws-encryption-provider/internal/report"
 )
 
 // waitPause is between two observations of --wait. A plugin's new key_id takes up to a
 // minute to reach an API server; asking for health makes it ask.
-const waitPause = 5 * time.Second
+const (
+	waitPause      = 5 * time.Second
+	waitPauseProbe = 20 * time.Second // where each writes objects
+)
 
 type statusFlags struct {
 	etcdFlags
@@ -139,7 +143,8 @@ func (f *statusFlags) inquiry(s Streams) (*inquiry, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := inq.configuration(f.encryption, running); err != nil {
+	err = inq.configuration(f.encryption, running)
+	if err != nil && (f.encryption != "" || f.manifest != "" || !errors.Is(err, fs.ErrPermission)) { // it was not asked for, and is root's
 		return nil, err
 	}
 	if f.probe {
@@ -290,20 +295,47 @@ func interrupted(err error) error {
 	return fmt.Errorf("interrupted: %w", err)
 }
 
-// until asks until all API servers write alike, or waiting changes nothing.
+// until asks until all API servers write alike, or waiting changes nothing. An API server
+// that is not there for a moment is waited for too.
 func (inq *inquiry) until(ctx context.Context, s Streams, limit time.Duration) (*apiservers.Report, error) {
-	w := &waiting{w: s.Err, terminal: s.ErrTerminal, start: time.Now(), limit: limit}
+	w := &waiting{w: s.Err, terminal: s.ErrTerminal, start: time.Now(), limit: limit, each: waitPause}
+	if inq.etcd != nil {
+		w.each = waitPauseProbe
+	}
 	defer w.end()
 	for {
 		r, _, err := inq.ask(ctx)
-		if err != nil {
+		if err != nil && (limit == 0 || !passes(ctx, err)) {
 			return nil, err
 		}
-		if limit == 0 || r.Verdict.Answer == apiservers.Converged || r.Verdict.Lasting || time.Since(w.start) >= limit {
+		late := time.Since(w.start) >= limit
+		switch {
+		case err != nil && late:
+			s.complain(err.Error())
+			return nil, exitError(Vain)
+		case err == nil && (late || r.Verdict.Answer == apiservers.Converged || r.Verdict.Lasting):
 			return r, nil
 		}
-		if err := w.pause(ctx, r); err != nil {
+		if err := w.pause(ctx, why(r, err)); err != nil {
 			return nil, interrupted(err)
 		}
 	}
+}
+
+// passes reports whether waiting may help: not where a right is missing, or something was
+// left behind.
+func passes(ctx context.Context, err error) bool {
+	_, ok := errors.AsType[*store.Error](err)
+	return ctx.Err() == nil && ok && !kube.Refused(err) && !strings.Contains(err.Error(), "left behind")
+}
+
+// why is what is waited for.
+func why(r *apiservers.Report, err error) string {
+	switch {
+	case err != nil:
+		return err.Error()
+	case len(r.Verdict.Reasons) > 0:
+		return string(r.Verdict.Answer) + ": " + r.Verdict.Reasons[0].Text
+	}
+	return string(r.Verdict.Answer)
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"time"
 
-	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/apiservers"
 	"sigs.k8s.io/aws-encryption-provider/internal/report"
 )
 
@@ -17,20 +16,21 @@ type waiting struct {
 	terminal bool
 	start    time.Time
 	limit    time.Duration
-	said     time.Time // when the last line was written
+	each     time.Duration // between two questions
+	said     time.Time     // when the last line was written
 	shown    bool
 }
 
 // pause waits between two questions, and shows why. It ends early when ctx or the limit
 // does.
-func (w *waiting) pause(ctx context.Context, r *apiservers.Report) error {
-	until := min(waitPause, w.limit-time.Since(w.start))
+func (w *waiting) pause(ctx context.Context, why string) error {
+	until := min(w.each, w.limit-time.Since(w.start))
 	timer := time.NewTimer(until)
 	defer timer.Stop()
 	tick := time.NewTicker(eachBar)
 	defer tick.Stop()
 	for {
-		w.show(r)
+		w.show(why)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -41,11 +41,8 @@ func (w *waiting) pause(ctx context.Context, r *apiservers.Report) error {
 	}
 }
 
-func (w *waiting) show(r *apiservers.Report) {
-	text := fmt.Sprintf("%s left, %s", (w.limit - time.Since(w.start)).Round(time.Second), r.Verdict.Answer)
-	if len(r.Verdict.Reasons) > 0 {
-		text += ": " + r.Verdict.Reasons[0].Text
-	}
+func (w *waiting) show(why string) {
+	text := fmt.Sprintf("%s left, %s", (w.limit - time.Since(w.start)).Round(time.Second), why)
 	if w.terminal {
 		if len(text) >= report.Columns {
 			text = text[:report.Columns-3] + ".."

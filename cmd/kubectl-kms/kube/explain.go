@@ -61,6 +61,13 @@ func Explain(ctx context.Context, place, what string, err error) error {
 	return said
 }
 
+// Refused reports whether an error of [Explain] is about a right, credentials or a
+// certificate: asking again changes nothing.
+func Refused(err error) bool {
+	_, certificate := errors.AsType[*tls.CertificateVerificationError](err)
+	return certificate || apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err)
+}
+
 func explainCertificate(err *tls.CertificateVerificationError) (reason, next string) {
 	if name, ok := errors.AsType[x509.HostnameError](err); ok {
 		return fmt.Sprintf("its certificate is not for %s", name.Host), "Give the name that it has by --tls-server-name"

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/kube"
@@ -214,6 +216,12 @@ func TestErrorsSayCauseAndNextStep(t *testing.T) {
 				}
 			}
 		})
+	}
+	for reason, refused := range map[metav1.StatusReason]bool{metav1.StatusReasonForbidden: true, metav1.StatusReasonUnauthorized: true, metav1.StatusReasonTooManyRequests: false} {
+		err := kube.Explain(t.Context(), "a", "b", &apierrors.StatusError{ErrStatus: metav1.Status{Reason: reason}})
+		if kube.Refused(err) != refused {
+			t.Errorf("%s is refused: %t", reason, !refused)
+		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

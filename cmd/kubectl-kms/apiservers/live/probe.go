@@ -192,12 +192,12 @@ func (p *prober) look(ctx context.Context, t target, address, name string) error
 		if !found {
 			continue
 		}
-		record, wrong := stored.Parse(kv.Value, p.o.Config.Names())
-		if wrong != nil {
+		s, known := p.storedAs(kv.Value)
+		if !known {
 			p.not(t.configured, "what the API server at %s has stored is of no format that is known", address)
 			return nil
 		}
-		s := apiservers.Stored{Address: address, Resource: t.configured, Format: string(record.Format), Provider: record.Provider, KeyID: record.KeyID}
+		s.Address, s.Resource = address, t.configured
 		for _, other := range p.addresses {
 			if other == address {
 				continue
@@ -217,6 +217,12 @@ func (p *prober) look(ctx context.Context, t target, address, name string) error
 	}
 	p.not(t.configured, "it is not in this etcd: --etcd-servers-overrides may keep it in another")
 	return nil
+}
+
+// storedAs is what a value tells of what protects it.
+func (p *prober) storedAs(value []byte) (s apiservers.Stored, known bool) {
+	record, err := stored.Parse(value, p.o.Config.Names())
+	return apiservers.Stored{Format: string(record.Format), Provider: record.Provider, KeyID: record.KeyID}, err == nil
 }
 
 // keys are where an object may be: built-in resources have no group in their path.
