@@ -42,10 +42,11 @@ type Options struct {
 	// StripPrefix is what a proxy that shares an etcd among clusters puts before every key.
 	StripPrefix string
 
-	// Config says which provider writes a resource, and ConfigName is its file. Nil: not
-	// known.
+	// Config says which provider writes a resource, ConfigName is its file, and ConfigHash
+	// what API servers call the file in metrics. Nil: not known.
 	Config     *encryptionconfig.Configuration
 	ConfigName string
+	ConfigHash string
 
 	// Resources are those that the question is about, as an EncryptionConfiguration names
 	// them. None: those that Config encrypts.
@@ -56,6 +57,11 @@ type Options struct {
 	// Elsewhere are resources that API servers keep in another etcd
 	// (--etcd-servers-overrides), as an EncryptionConfiguration names them.
 	Elsewhere []string
+
+	// AskAPIServers asks the API servers of a living etcd; nil: nobody asks them. It is
+	// called only where a question needs it.
+	AskAPIServers Asker
+	apiServers    *APIServers // what they said
 
 	// Objects makes the report list objects: with a question those that keep it from
 	// being answered with yes, else all.
@@ -153,7 +159,7 @@ func Run(ctx context.Context, places []Place, o Options) (*Report, error) {
 			if o.See != nil {
 				see = o.See(i)
 			}
-			one = &reading{o: o, scope: scope, see: see, rows: map[row]*tally{}, names: o.names(), under: o.longestFirst(), aggregated: groups}
+			one = &reading{o: o, scope: scope, see: see, rows: map[row]*tally{}, leases: map[string]int64{}, names: o.names(), under: o.longestFirst(), aggregated: groups}
 			return one.add
 		})
 		if err != nil {
@@ -169,6 +175,13 @@ func Run(ctx context.Context, places []Place, o Options) (*Report, error) {
 	}
 	slices.SortStableFunc(r.Objects, func(a, b Object) int { return strings.Compare(a.Path, b.Path) })
 	r.NotRead = notRead(r.Places, readings, o, groups)
+	if o.Question != nil && o.AskAPIServers != nil && slices.ContainsFunc(places, func(p Place) bool { return p.Live }) {
+		said := o.AskAPIServers(ctx)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		r.APIServers, o.apiServers = &said, &said
+	}
 	if o.Question != nil {
 		r.Verdict = answer(r, readings, o, scope)
 	}
@@ -205,6 +218,7 @@ type reading struct {
 
 	notObjects int64
 	unreadable Unreadable
+	leases     map[string]int64 // revisions of those of API servers, by name
 }
 
 // A row is what a line of the table stands for.
@@ -298,6 +312,9 @@ func (r *reading) add(kv store.KeyValue) error {
 	at := row{resourceAt(object), underOf(record)}
 	if r.o.KeyOf != nil && record.Wrapped != nil {
 		at.key, at.asked = r.o.KeyOf(record), true
+	}
+	if !kv.Older && object.Resource == "leases" && object.Namespace == "kube-system" && strings.HasPrefix(object.Name, "apiserver-") && len(r.leases) < maxPaths {
+		r.leases[object.Name] = kv.ModRevision
 	}
 	if !kv.Older {
 		r.aggregatedBy(at, object, kv.Value)

@@ -2,7 +2,7 @@
 // command.
 //
 // Exit codes: 0 done, or yes to what was asked; 1 failed, or not all is known; 2 wrong
-// usage or configuration; 3 no to what was asked.
+// usage or configuration; 3 no to what was asked; 124 waited in vain.
 package cli
 
 import (
@@ -28,6 +28,7 @@ const (
 	Failed = 1
 	Usage  = 2
 	Found  = 3
+	Vain   = 124
 )
 
 // The program is named so that kubectl finds it, and calls itself what people type.
@@ -112,8 +113,9 @@ func (s Streams) complain(text string) {
 func newRoot(s Streams) *cobra.Command {
 	root := &cobra.Command{
 		Use: programName, Short: "Say what etcd stores, and under which key",
-		Long: `Says what a cluster's etcd stores and which key protects it, for every KMS
-plugin and for aescbc, aesgcm, secretbox and plaintext. It changes nothing.`,
+		Long: `Says what a cluster's etcd stores and which key protects it, and which key its
+API servers write under, for every KMS plugin and for aescbc, aesgcm,
+secretbox and plaintext. It changes nothing.`,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: displayName},
 		SilenceErrors: true, SilenceUsage: true,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -130,7 +132,7 @@ plugin and for aescbc, aesgcm, secretbox and plaintext. It changes nothing.`,
 	}
 	root.SuggestionsMinimumDistance = 2
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newAudit(s), newVerify(s), newCompletion(s), newVersion(s))
+	root.AddCommand(newStatus(s), newAudit(s), newVerify(s), newCompletion(s), newVersion(s))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{[]string{err.Error()}, cmd.CommandPath()}
 	})
