@@ -163,7 +163,7 @@ test-e2e: build servers $(TOOLS)/progress ## The built program under a real kube
 smoke-aws: build ## The program with a key of yours in the real AWS KMS (KEY=ARN); never in CI
 	@cd test/e2e && go run ./cmd/smoke --program '$(CURDIR)/$(PROGRAM)' --key '$(KEY)'
 
-# Not a part of `make test`: it needs root and up to half an hour, and no commit has to
+# Not a part of `make test`: it needs root and up to an hour, and no commit has to
 # wait for it. Run it before a release, and where units or package change.
 .PHONY: test-machine
 test-machine: build $(TOOLS)/release ## The package and the pods on a machine with systemd and a kubelet, in qemu

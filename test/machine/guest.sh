@@ -13,14 +13,15 @@ say() { echo "machine-test: $*"; }
 
 # check runs a command for as long as it takes to succeed, up to a time that is many
 # times what it needs on an emulated processor.
+limit=120
 check() {
-	local what=$1 end=$((SECONDS + 120))
+	local what=$1 end=$((SECONDS + limit))
 	shift
 	until "$@" >/tmp/out 2>&1; do
 		if [ $SECONDS -ge $end ]; then
 			say "FAILED $what: $*"
 			cat /tmp/out
-			systemctl status --no-pager --lines=20 $unit.service $unit.socket
+			journalctl --quiet --no-pager --lines=60 --unit=$unit --unit=kubelet --unit=containerd-machine
 			return 1
 		fi
 		sleep 1
@@ -170,6 +171,9 @@ removal() {
 	check "drop-ins are their owner's" test -e /etc/systemd/system/$unit.service.d/10-configuration.conf
 }
 
+# shellcheck source=pods.sh
+. "$(dirname "$0")/machine-test-pods"
+
 mkdir -p $state
 began=$(date +%s) restarts=0
 check "the emulator serves" test -S /run/kms-emulator.sock
@@ -187,5 +191,6 @@ check "after a reboot the service serves" serves $first
 check "and the second socket too" member $second
 say "-- removal"
 removal
+pods
 say done
 systemctl poweroff
