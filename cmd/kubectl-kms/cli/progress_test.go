@@ -107,7 +107,7 @@ func TestWaitingIsShown(t *testing.T) {
 			}
 			w.end()
 		}
-		if n := strings.Count(pipe.String(), "\n"); n != 3 {
+		if n := strings.Count(pipe.String(), "\n"); n < 3 || n > 4 { // the end of the last pause is a line, or not
 			t.Errorf("%d lines in 30 seconds:\n%s", n, pipe.String())
 		}
 		if !strings.HasSuffix(terminal.String(), "\r\x1b[K") {
