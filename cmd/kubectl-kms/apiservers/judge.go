@@ -279,7 +279,7 @@ func (j *judge) changes(before, after Members) {
 // on hosts of one name share a Lease.
 func (j *judge) count(what string, there int) {
 	if n := len(j.found); there > n {
-		j.because(Uncovered, "there are %d %s, and %s answered", there, what, report.Plural(int64(n), "API server", "API servers"))
+		j.because(Uncovered, "there are %d %s, and %s answered: one may be restarting, or one that is gone for good is still listed", there, what, report.Plural(int64(n), "API server", "API servers"))
 	}
 }
 

@@ -266,11 +266,15 @@ func TestRenewalsAreWatched(t *testing.T) {
 	if err != nil || len(got[leaseName]) != 2 || got[leaseName][1].Sub(got[leaseName][0]) != 4*time.Second {
 		t.Errorf("%v, %v", got, err)
 	}
+	f.mu.Lock()
 	f.ends = true
+	f.mu.Unlock()
 	if got, err = f.cluster(t).Renewals(t.Context(), time.Minute); err == nil || !strings.Contains(err.Error(), "ended a watch") {
 		t.Errorf("%v, %v", got, err)
 	}
+	f.mu.Lock()
 	f.forbidden = "GET /apis/coordination"
+	f.mu.Unlock()
 	if _, err = f.cluster(t).Renewals(t.Context(), time.Minute); err == nil || !strings.Contains(err.Error(), "does not allow watch on leases") {
 		t.Errorf("%v", err)
 	}
