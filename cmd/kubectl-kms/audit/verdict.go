@@ -35,10 +35,10 @@ type Verdict struct {
 
 // Complete reports whether all was read and understood. What may be elsewhere, or at
 // another time, is not a part of it.
-func (r *Report) Complete() bool { return len(r.incomplete()) == 0 }
+func (r *Report) Complete() bool { return len(r.Incomplete()) == 0 }
 
-// incomplete says what was not read or not understood.
-func (r *Report) incomplete() []string {
+// Incomplete says, each in a few words, what was not read or not understood.
+func (r *Report) Incomplete() []string {
 	reasons := slices.Clone(r.NotRead)
 	for i, what := range reasons {
 		reasons[i] = "not read: " + what
@@ -233,7 +233,7 @@ func (e *evidence) general(r *Report, q *Question, s *scope) {
 			e.doubt("%s", notAsked)
 		}
 	}
-	for _, reason := range r.incomplete() {
+	for _, reason := range r.Incomplete() {
 		e.doubt("%s", reason)
 	}
 }
