@@ -71,11 +71,10 @@ func shown(text string) string {
 
 // Work is what a [Lister] found.
 type Work struct {
-	Basis    string // what was read, as a verdict names it
-	Stale    []Object
-	Lost     []Left   // stale, and out of the reach of any request
-	NotRead  []string // why there may be more
-	Encrypts int64    // objects of the resources in question, whatever they are under
+	Basis   string // what was read, as a verdict names it
+	Stale   []Object
+	Lost    []Left   // stale, and out of the reach of any request
+	NotRead []string // why there may be more
 }
 
 // A Lister finds what is stale.
