@@ -102,8 +102,9 @@ func (c *cluster) Look(_ context.Context, o rewrite.Object, revision int64, _ ma
 	return rewrite.Sight{Object: c.of(o.Object), Found: true, Stale: now.stale || now.doubt}, nil
 }
 
-func (c *cluster) Proves() bool                         { return !c.noEtcd }
-func (c *cluster) Serves(rewrite.Resource) (why string) { return c.serves }
+func (c *cluster) Proves() bool                                    { return !c.noEtcd }
+func (c *cluster) Learn(context.Context, []rewrite.Resource) error { return nil }
+func (c *cluster) Serves(rewrite.Resource) (why string)            { return c.serves }
 
 func (c *cluster) Judge(context.Context) (rewrite.Judgement, error) {
 	c.judges++

@@ -119,6 +119,9 @@ type Gate interface {
 // A Patcher sends objects to an API server. Its methods may be called at once by many
 // goroutines.
 type Patcher interface {
+	// Learn asks how resources are served. It comes before all that is asked about them.
+	Learn(ctx context.Context, resources []Resource) error
+
 	// Serves returns why no object of a resource can be sent, and "" where it can.
 	Serves(r Resource) (why string)
 
@@ -146,6 +149,7 @@ type Refusal struct {
 	Cause      string        // in words that are safe to print
 	Next       string        // what to do; may be empty
 	RetryAfter time.Duration // 0: not said
+	Hangs      bool          // something behind the API server did not answer it in time
 }
 
 // Error implements error.

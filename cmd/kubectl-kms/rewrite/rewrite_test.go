@@ -284,7 +284,7 @@ func TestWhatWasNotReadKeepsItFromBeingClean(t *testing.T) {
 		text    string
 	}{
 		{"a prefix", []string{"not read: /openshift.io in etcd"}, nil, nil, rewrite.NotKnown, "not known whether anything stale is left: 2 of 2 rewritten; not read: /openshift.io in etcd"},
-		{"etcd compacts", nil, []error{nil, errors.New("etcd has compacted it")}, nil, rewrite.NotKnown, "etcd could not be read again: etcd has compacted it"},
+		{"etcd compacts", nil, []error{nil, errors.New("etcd has compacted it")}, nil, rewrite.NotKnown, "could not be listed again: etcd has compacted it"},
 		{
 			"what no provider reads", nil, nil, []rewrite.Left{{Path: "/registry/secrets/a/b", Outcome: rewrite.OutcomeUnreadable, Cause: "no provider reads it"}},
 			rewrite.LeftOver, "2 of 3 rewritten; 1 needs you",

@@ -92,18 +92,13 @@ func (r *run) list(ctx context.Context) (*Work, error) {
 			r.tracks[o.name()] = &track{}
 		}
 	}
-	return work, nil
+	return work, r.patcher.Learn(ctx, work.resources())
 }
 
 // prepare says what will be done.
 func (r *run) prepare(ctx context.Context, work *Work, admissions Admissions) error {
 	r.report.Plan = r.plan(work)
-	var resources []Resource
-	for _, o := range work.Stale {
-		if !slices.Contains(resources, o.Resource) {
-			resources = append(resources, o.Resource)
-		}
-	}
+	resources := work.resources()
 	if len(resources) > 0 && admissions != nil {
 		found, err := admissions.Of(ctx, resources)
 		if err != nil {
@@ -115,6 +110,16 @@ func (r *run) prepare(ctx context.Context, work *Work, admissions Admissions) er
 		return nil
 	}
 	return r.o.Announce(r.report)
+}
+
+// resources are those of what is stale, in the order of the list.
+func (w *Work) resources() (out []Resource) {
+	for _, o := range w.Stale {
+		if !slices.Contains(out, o.Resource) {
+			out = append(out, o.Resource)
+		}
+	}
+	return out
 }
 
 func (r *run) plan(work *Work) []PlanRow {
@@ -409,7 +414,7 @@ func (r *run) interrupted() {
 
 func (r *run) unread(err error) {
 	r.setLeft(r.sent())
-	r.conclude(NotKnown, []string{"etcd could not be read again: " + err.Error()})
+	r.conclude(NotKnown, []string{"what is stale could not be listed again: " + err.Error()})
 }
 
 func (r *run) unproved(err error) {

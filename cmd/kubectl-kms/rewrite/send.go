@@ -55,8 +55,8 @@ func (r *run) send(ctx context.Context, o Object) end {
 		case answered && !again:
 			e.outcome, e.why = refused, Left{Outcome: OutcomeRefused, Cause: refusal.Cause, Next: refusal.Next}
 			return e
-		case errors.Is(err, context.DeadlineExceeded), answered && refusal.Code == http.StatusGatewayTimeout, tries == maxTries,
-			answered && refusal.RetryAfter > maxPause:
+		case errors.Is(err, context.DeadlineExceeded), tries == maxTries,
+			answered && (refusal.Hangs || refusal.Code == http.StatusGatewayTimeout || refusal.RetryAfter > maxPause):
 			// What hangs would hang again: the next round asks once more.
 			e.outcome, e.why = failed, failure(err, r.o.Timeout)
 			return e
