@@ -46,3 +46,11 @@ func (at row) item(kv store.KeyValue, o stored.Object, record stored.Record, sta
 		Least: least, Most: most, Under: at.words(),
 	}
 }
+
+// EtcdPrefixes are those of the keys, as etcd has them.
+func (o Options) EtcdPrefixes() []string {
+	if len(o.Prefixes) == 0 {
+		o.Prefixes = []string{DefaultPrefix}
+	}
+	return o.prefixes()
+}

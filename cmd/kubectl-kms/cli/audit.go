@@ -31,12 +31,21 @@ type etcdFlags struct {
 }
 
 func (f *etcdFlags) define(set *pflag.FlagSet) {
+	f.defineSnapshots(set)
+	f.defineLive(set, ", where neither --snapshot nor --endpoints is given")
+}
+
+func (f *etcdFlags) defineSnapshots(set *pflag.FlagSet) {
 	set.StringArrayVar(&f.snapshots, "snapshot", nil, "`FILE` that etcdctl snapshot save wrote, or a copied member/snap/db, to read instead of an etcd; repeats")
+}
+
+// defineLive defines what names a living etcd. manifest says when kubeadm's is read.
+func (f *etcdFlags) defineLive(set *pflag.FlagSet, manifest string) {
 	set.StringSliceVar(&f.endpoints, "endpoints", nil, "`ADDRESSES` of an etcd, separated by commas ($ETCDCTL_ENDPOINTS)")
 	set.StringVar(&f.caCert, "cacert", "", "`FILE` with the CA of etcd's certificate ($ETCDCTL_CACERT)")
 	set.StringVar(&f.cert, "cert", "", "`FILE` with the client certificate for etcd ($ETCDCTL_CERT)")
 	set.StringVar(&f.key, "key", "", "`FILE` with that certificate's private key ($ETCDCTL_KEY)")
-	set.StringVar(&f.manifest, "apiserver-manifest", "", "`FILE` with the static pod of kube-apiserver, whose flags say where etcd is, its prefix, and what encrypts (default kubeadm's, where neither --snapshot nor --endpoints is given)")
+	set.StringVar(&f.manifest, "apiserver-manifest", "", "`FILE` with the static pod of kube-apiserver, whose flags say where etcd is, its prefix, and what encrypts (default kubeadm's"+manifest+")")
 	set.StringArrayVar(&f.prefixes, "prefix", nil, "`PREFIX` of keys to read, an API server's --etcd-prefix (default "+audit.DefaultPrefix+"); repeats")
 	set.StringVar(&f.stripPrefix, "strip-prefix", "", "`PREFIX` that a proxy before etcd puts before every key")
 }

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/etcd"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/snapshot"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/worklist"
 	"sigs.k8s.io/aws-encryption-provider/internal/report"
 )
 
@@ -50,7 +51,14 @@ type Streams struct {
 // Stores make the readers of the places that are read.
 type Stores struct {
 	Etcd     func(etcd.Options) (store.Reader, error)
+	Point    func(context.Context, etcd.Options, []string) (Point, error) // of an etcd, below prefixes
 	Snapshot func(file string, o snapshot.Options) store.Reader
+}
+
+// A Point reads single keys of an etcd.
+type Point interface {
+	worklist.Getter
+	Close()
 }
 
 // A usageError is a command line that cannot be meant.
@@ -130,7 +138,7 @@ plugin and for aescbc, aesgcm, secretbox and plaintext. It changes nothing.`,
 	}
 	root.SuggestionsMinimumDistance = 2
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newAudit(s), newCompletion(s), newVersion(s))
+	root.AddCommand(newAudit(s), newMigrate(s), newCompletion(s), newVersion(s))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{[]string{err.Error()}, cmd.CommandPath()}
 	})

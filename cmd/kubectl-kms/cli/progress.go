@@ -29,8 +29,14 @@ type ticker struct {
 
 // run shows progress until ctx ends, and takes the bar away then.
 func (t *ticker) run(ctx context.Context) {
+	show(ctx, t.w, t.terminal, t.bar, func() string { return t.place() + ": " + t.text() })
+}
+
+// show shows how far something is until ctx ends: a bar that moves on a terminal, and is
+// taken away then, or else a line now and then.
+func show(ctx context.Context, w io.Writer, terminal bool, bar, line func() string) {
 	each := eachLine
-	if t.terminal {
+	if terminal {
 		each = eachBar
 	}
 	tick := time.NewTicker(each)
@@ -40,15 +46,15 @@ func (t *ticker) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			if shown {
-				fmt.Fprint(t.w, "\r\x1b[K")
+				fmt.Fprint(w, "\r\x1b[K")
 			}
 			return
 		case <-tick.C:
-			if t.terminal {
+			if terminal {
 				shown = true
-				fmt.Fprint(t.w, "\r\x1b[K"+t.bar())
+				fmt.Fprint(w, "\r\x1b[K"+bar())
 			} else {
-				fmt.Fprintf(t.w, "%s: %s: %s\n", displayName, t.place(), t.text())
+				fmt.Fprintf(w, "%s: %s\n", displayName, line())
 			}
 		}
 	}
@@ -65,12 +71,16 @@ func (t *ticker) fraction() (f float64, ok bool) {
 	return min(float64(done)/float64(total), 1), true
 }
 
-// bar fits 79 columns, so that no terminal breaks it.
 func (t *ticker) bar() string {
+	f, ok := t.fraction()
+	return barOf(f, ok, t.text())
+}
+
+// barOf fits 79 columns, so that no terminal breaks it. known is whether the fraction is.
+func barOf(fraction float64, known bool, text string) string {
 	const cells = 20
-	text := t.text()
-	if f, ok := t.fraction(); ok {
-		full := int(f * cells)
+	if known {
+		full := int(fraction * cells)
 		text = "[" + strings.Repeat("#", full) + strings.Repeat(".", cells-full) + "] " + text
 	}
 	if len(text) >= report.Columns {
