@@ -109,6 +109,9 @@ type Judgement struct {
 	Keys map[string]string
 	// Basis is what it rests on, in a few words, such as the API servers' names.
 	Basis string
+	// Members is another text where an API server has come, gone or restarted. One that
+	// does so in between may have written in another way for a while.
+	Members string
 }
 
 // A Gate asks API servers how they write.

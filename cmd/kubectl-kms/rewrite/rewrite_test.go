@@ -205,6 +205,8 @@ func TestNothingIsSentBeforeAllAPIServersConverged(t *testing.T) {
 	good := newCluster().judged[0]
 	other := good
 	other.Keys = map[string]string{"aws": "sha256:newer"}
+	restarted := good
+	restarted.Members = "b, c"
 	bad := rewrite.Judgement{Reasons: []string{"cp-2 writes under the old key"}}
 	for _, c := range []struct {
 		name   string
@@ -217,6 +219,7 @@ func TestNothingIsSentBeforeAllAPIServersConverged(t *testing.T) {
 		{"they have not", []rewrite.Judgement{bad}, 0, rewrite.Refused, "cp-2 writes under the old key"},
 		{"one falls back", []rewrite.Judgement{good, bad}, 2, rewrite.NotKnown, "cp-2 writes under the old key"},
 		{"one falls back at the end", []rewrite.Judgement{good, good, bad}, 2, rewrite.NotKnown, "cp-2 writes under the old key"},
+		{"one restarts", []rewrite.Judgement{good, restarted}, 2, rewrite.NotKnown, "an API server has started, restarted or ended meanwhile"},
 		{"the key changes", []rewrite.Judgement{good, other}, 2, rewrite.NotKnown, "another key than when this began"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -23,7 +23,8 @@ type run struct {
 	pace    *pace
 	report  *Report
 
-	keys map[string]string // that API servers write under
+	keys    map[string]string // that API servers write under
+	members string            // which API servers those are
 
 	mu     sync.Mutex // guards what follows, the last Round of the report and its Changed, while a round runs
 	tracks map[string]*track
@@ -59,7 +60,7 @@ func Run(ctx context.Context, o Options, gate Gate, lister Lister, patcher Patch
 		r.conclude(Refused, judged.Reasons)
 		return r.report, nil
 	}
-	r.keys = judged.Keys
+	r.keys, r.members = judged.Keys, judged.Members
 	if r.keys != nil {
 		r.report.Keys = r.keys
 	}
@@ -204,6 +205,8 @@ func (r *run) judge(ctx context.Context) []string {
 		return append([]string{"API servers no longer agree"}, now.Reasons...)
 	case !maps.Equal(now.Keys, r.keys):
 		return []string{"API servers write under another key than when this began: run it again"}
+	case now.Members != r.members:
+		return []string{"an API server has started, restarted or ended meanwhile, and may have written in another way: run it again"}
 	}
 	r.report.APIServers = now.Basis
 	return nil
