@@ -79,9 +79,9 @@ const (
 	kmsKey   = "  - kms: {apiVersion: v2, name: aws, endpoint: \"unix://%s\", timeout: 30s}\n"
 )
 
-// A pair is two API servers that share an etcd and a plugin, and a ledger of what was
+// Twins are two API servers that share an etcd and a plugin, and a ledger of what was
 // acknowledged.
-type pair struct {
+type twins struct {
 	etcd       *etcdtest.Etcd
 	servers    [2]*cluster.APIServer
 	kms        *kmstest.Server
@@ -95,9 +95,9 @@ type pair struct {
 	ledger map[string]string // Secret → value; "" where it was deleted
 }
 
-func startPair(t *testing.T) *pair {
+func startTwins(t *testing.T) *twins {
 	t.Helper()
-	p := &pair{ledger: map[string]string{}, kms: kmstest.Start(t)}
+	p := &twins{ledger: map[string]string{}, kms: kmstest.Start(t)}
 	p.kms.SetEnv(t)
 	for _, key := range []*string{&p.old, &p.new} {
 		var err error
@@ -130,7 +130,7 @@ func startPair(t *testing.T) *pair {
 }
 
 // trustBoth writes a kubeconfig: each API server has a certificate authority of its own.
-func (p *pair) trustBoth(t *testing.T) {
+func (p *twins) trustBoth(t *testing.T) {
 	t.Helper()
 	both, err := clientcmd.LoadFromFile(p.servers[0].Kubeconfig)
 	if err != nil {
@@ -150,7 +150,7 @@ func (p *pair) trustBoth(t *testing.T) {
 }
 
 // config is an EncryptionConfiguration with the providers in this order.
-func (p *pair) config(providers ...string) string {
+func (p *twins) config(providers ...string) string {
 	text := "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:\n"
 	for _, one := range providers {
 		if one == kmsKey {
@@ -162,7 +162,7 @@ func (p *pair) config(providers ...string) string {
 }
 
 // startPlugin starts the plugin with other flags, in place of the one that runs.
-func (p *pair) startPlugin(t *testing.T, keys ...string) {
+func (p *twins) startPlugin(t *testing.T, keys ...string) {
 	t.Helper()
 	if p.plugin != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -173,7 +173,7 @@ func (p *pair) startPlugin(t *testing.T, keys ...string) {
 }
 
 // restart gives API servers a configuration, by a restart. It is loaded at once then.
-func (p *pair) restart(t *testing.T, config string, servers ...*cluster.APIServer) {
+func (p *twins) restart(t *testing.T, config string, servers ...*cluster.APIServer) {
 	t.Helper()
 	var wait sync.WaitGroup
 	errs := make([]error, len(servers))
@@ -193,7 +193,7 @@ func (p *pair) restart(t *testing.T, config string, servers ...*cluster.APIServe
 	}
 }
 
-func (p *pair) kubectl(t *testing.T, stdin string, args ...string) {
+func (p *twins) kubectl(t *testing.T, stdin string, args ...string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), p.clients.Kubectl, append([]string{"--kubeconfig=" + p.servers[0].Kubeconfig}, args...)...)
 	cmd.Stdin = strings.NewReader(stdin)
@@ -203,7 +203,7 @@ func (p *pair) kubectl(t *testing.T, stdin string, args ...string) {
 }
 
 // create creates Secrets, several at once.
-func (p *pair) create(t *testing.T, names []string) {
+func (p *twins) create(t *testing.T, names []string) {
 	t.Helper()
 	queue := make(chan string)
 	var wait sync.WaitGroup
@@ -225,7 +225,7 @@ func (p *pair) create(t *testing.T, names []string) {
 	wait.Wait()
 }
 
-func (p *pair) note(name, value string) {
+func (p *twins) note(name, value string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ledger[name] = value
@@ -242,7 +242,7 @@ func odd() (names []string) {
 }
 
 // migrate are the arguments of a migration.
-func (p *pair) migrate(more ...string) []string {
+func (p *twins) migrate(more ...string) []string {
 	return append([]string{
 		"migrate", "--endpoints", p.etcd.URL, "--encryption-config", p.servers[0].EncryptionFile, "--kubeconfig", p.kubeconfig,
 		"--apiserver", p.servers[0].URL(), "--apiserver", p.servers[1].URL(),
@@ -250,7 +250,7 @@ func (p *pair) migrate(more ...string) []string {
 }
 
 // run runs a migration that has to end with the code.
-func (p *pair) run(t *testing.T, code int, more ...string) *rewrite.Report {
+func (p *twins) run(t *testing.T, code int, more ...string) *rewrite.Report {
 	t.Helper()
 	got, out, errs := command(t, p.migrate(append([]string{"-o", "json"}, more...)...)...)
 	clean(t, out+errs)
@@ -265,7 +265,7 @@ func (p *pair) run(t *testing.T, code int, more ...string) *rewrite.Report {
 }
 
 // under counts the Secrets in etcd that begin so.
-func (p *pair) under(t *testing.T, prefix string) (n int) {
+func (p *twins) under(t *testing.T, prefix string) (n int) {
 	t.Helper()
 	answer, err := p.etcd.Client().Get(t.Context(), "/registry/secrets/", clientv3.WithPrefix())
 	if err != nil {
@@ -281,7 +281,7 @@ func (p *pair) under(t *testing.T, prefix string) (n int) {
 
 // agrees compares what every API server has with the ledger: nothing is lost, and nothing
 // is back.
-func (p *pair) agrees(t *testing.T) {
+func (p *twins) agrees(t *testing.T) {
 	t.Helper()
 	want := map[string]string{}
 	for name, value := range p.ledger {
@@ -301,7 +301,7 @@ func (p *pair) agrees(t *testing.T) {
 }
 
 // load creates, updates and deletes Secrets through both API servers, until stop.
-func (p *pair) load(t *testing.T, existing []string) (stop func()) {
+func (p *twins) load(t *testing.T, existing []string) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var wait sync.WaitGroup
@@ -320,7 +320,7 @@ func (p *pair) load(t *testing.T, existing []string) (stop func()) {
 	}
 }
 
-func (p *pair) work(ctx context.Context, t *testing.T, w int, mine []string) {
+func (p *twins) work(ctx context.Context, t *testing.T, w int, mine []string) {
 	t.Helper()
 	chance := rand.New(rand.NewPCG(uint64(w), 7)) //nolint:gosec // a test's
 	for n := 0; ctx.Err() == nil; n++ {
@@ -361,7 +361,7 @@ func (p *pair) work(ctx context.Context, t *testing.T, w int, mine []string) {
 }
 
 // request asks for a Secret by a client of its own.
-func (p *pair) request(ctx context.Context, s *cluster.APIServer, method, name, body string) (code int, err error) {
+func (p *twins) request(ctx context.Context, s *cluster.APIServer, method, name, body string) (code int, err error) {
 	client, _, err := clientOf(s)
 	if err != nil {
 		return 0, err
@@ -395,7 +395,7 @@ func clientOf(s *cluster.APIServer) (*http.Client, *url.URL, error) {
 
 // webhooks registers one that refuses, two that change and one that hangs, and a policy
 // that changes. What they add is named after the round, so that each adds something.
-func (p *pair) webhooks(t *testing.T, round string) {
+func (p *twins) webhooks(t *testing.T, round string) {
 	t.Helper()
 	release := make(chan struct{})
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { review(w, r, release) }))
@@ -472,7 +472,7 @@ func review(w http.ResponseWriter, r *http.Request, release chan struct{}) {
 // servers, while Secrets are created, changed and deleted; twice it is killed. In the end
 // the old keys are gone, everything has started cold, and all reads.
 func TestMigrate(t *testing.T) {
-	p := startPair(t)
+	p := startTwins(t)
 	var names []string
 	for i := range number(t, envSecrets, 300) {
 		names = append(names, fmt.Sprintf("s-%04d", i))
@@ -504,7 +504,7 @@ func TestMigrate(t *testing.T) {
 
 // restartsMeanwhile: an API server that was away while etcd was read may have written
 // otherwise since.
-func (p *pair) restartsMeanwhile(t *testing.T) {
+func (p *twins) restartsMeanwhile(t *testing.T) {
 	p.run(t, cli.Done)
 	s := stores()
 	of := s.Etcd
@@ -534,7 +534,7 @@ func (r *restarting) Read(ctx context.Context, prefixes []string, each func(stor
 }
 
 // special creates an immutable Secret, and one that waits for its end.
-func (p *pair) special(t *testing.T) {
+func (p *twins) special(t *testing.T) {
 	t.Helper()
 	for name, immutable := range map[string]bool{"immutable": true, "final": false} {
 		p.kubectl(t, fmt.Sprintf(`{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": %q, "finalizers": ["example.com/wait"]}, "stringData": {"value": %q}, "immutable": %t}`,
@@ -546,7 +546,7 @@ func (p *pair) special(t *testing.T) {
 
 // held: nothing is sent while an API server writes otherwise. And if it were, because
 // whoever was asked did not know, what that API server writes back would be found.
-func (p *pair) held(t *testing.T, n int) {
+func (p *twins) held(t *testing.T, n int) {
 	before := p.under(t, "k8s:enc:aescbc:v1:k1:")
 	r := p.run(t, cli.Failed)
 	if r.Result != rewrite.Refused || !strings.Contains(r.Text, "not converged") {
@@ -573,7 +573,7 @@ func (p *pair) held(t *testing.T, n int) {
 }
 
 // parts are what the command makes, for a test with a gate of its own.
-func (p *pair) parts(t *testing.T) (*worklist.List, *patch.Client) {
+func (p *twins) parts(t *testing.T) (*worklist.List, *patch.Client) {
 	t.Helper()
 	text, err := os.ReadFile(p.servers[0].EncryptionFile)
 	if err != nil {
@@ -610,7 +610,7 @@ func (trusting) Judge(context.Context) (rewrite.Judgement, error) {
 // first.
 type writingBack struct {
 	of *worklist.List
-	p  *pair
+	p  *twins
 	t  *testing.T
 	n  int
 }
@@ -632,7 +632,7 @@ func (l *writingBack) List(ctx context.Context, keys map[string]string) (*rewrit
 
 // underLoad kills two migrations, and lets a third go on. Then what refuses and hangs is
 // removed, and nothing is left.
-func (p *pair) underLoad(t *testing.T, names []string) {
+func (p *twins) underLoad(t *testing.T, names []string) {
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -681,7 +681,7 @@ func (p *pair) underLoad(t *testing.T, names []string) {
 }
 
 // listsAll: what is left and what was changed, by name.
-func (p *pair) listsAll(t *testing.T, r *rewrite.Report) {
+func (p *twins) listsAll(t *testing.T, r *rewrite.Report) {
 	t.Helper()
 	left := map[string]string{}
 	for _, l := range r.Left {
@@ -719,7 +719,7 @@ func (p *pair) listsAll(t *testing.T, r *rewrite.Report) {
 
 // toAnotherKey restarts the plugin with another key on top. Until both API servers have
 // seen that, nothing is sent.
-func (p *pair) toAnotherKey(t *testing.T) {
+func (p *twins) toAnotherKey(t *testing.T) {
 	p.webhooks(t, "second")
 	p.kubectl(t, "", "delete", "validatingwebhookconfiguration/refuse", "validatingwebhookconfiguration/hang")
 	p.startPlugin(t, "--key="+p.new, "--decrypt-key="+p.old)
