@@ -2,6 +2,7 @@ package audit
 
 import (
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
+	"sigs.k8s.io/aws-encryption-provider/internal/report"
 	"sigs.k8s.io/aws-encryption-provider/internal/stored"
 )
 
@@ -20,7 +21,7 @@ type Item struct {
 	// The object in the clear has between Least and Most bytes.
 	Least, Most int
 
-	Under string // format and provider, safe to print
+	Under string // format, provider and a short form of the key_id, safe to print
 }
 
 // Item returns what is stored under a key. ok is false where that is not an object, or
@@ -40,10 +41,15 @@ func (o Options) Item(kv store.KeyValue) (item Item, ok bool) {
 
 func (at row) item(kv store.KeyValue, o stored.Object, record stored.Record, stale Stale) Item {
 	least, most := record.PlainSize()
+	words := at.words()
+	if at.keyID != "" {
+		const longest = 256
+		words += " " + dotted(0, report.Clip(at.keyID, longest))
+	}
 	return Item{
 		Path: string(kv.Key), Resource: at.resource.name, Group: at.resource.group, Placed: !at.resource.unplaced,
 		Namespace: o.Namespace, Name: o.Name, ModRevision: kv.ModRevision, Stale: stale,
-		Least: least, Most: most, Under: at.words(),
+		Least: least, Most: most, Under: words,
 	}
 }
 

@@ -53,7 +53,7 @@ func newCluster(names ...string) *cluster {
 		c.revision++
 		c.objects[name] = &object{revision: c.revision, stale: true, size: 100}
 	}
-	c.judged = []rewrite.Judgement{{Converged: true, Basis: "two of them", Keys: map[string]string{"aws": "sha256:new"}}}
+	c.judged = []rewrite.Judgement{{Converged: true, Basis: "both write under aws", RestsOn: "two of them", Keys: map[string]string{"aws": "sha256:new"}}}
 	return c
 }
 

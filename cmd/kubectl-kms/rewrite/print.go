@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/report"
 )
@@ -41,10 +42,9 @@ func (r *Report) PrintPlan(w io.Writer, wrap bool) error {
 	if r.Read != "" {
 		p.sentence("read: " + r.Read)
 	}
-	p.sentence("API servers: " + r.APIServers)
+	p.sentence("API servers: " + strings.TrimSuffix(r.APIServers+"; "+r.RestsOn, "; "))
 	if len(r.Plan) == 0 {
-		p.sentence("nothing is stale")
-		return p.err
+		return p.err // the sentence says it
 	}
 	t := report.Table{Columns: []report.Column{{Name: "RESOURCE"}, {Name: "UNDER"}, {Name: "STALE", Right: true}, {Name: "IN DOUBT", Right: true}, {Name: "CANNOT BE SENT"}}}
 	for _, row := range r.Plan {

@@ -27,7 +27,8 @@ type Report struct {
 	Kind       string `json:"kind"`
 	DryRun     bool   `json:"dryRun"`
 
-	APIServers string            `json:"apiServers"` // who writes, and how that is known
+	APIServers string            `json:"apiServers"` // what they write under
+	RestsOn    string            `json:"restsOn"`    // how that is known
 	Keys       map[string]string `json:"keys"`       // KMS v2 provider → "sha256:" of the key_id that is written
 	Read       string            `json:"read"`       // what the last list rests on
 

@@ -107,8 +107,8 @@ type Judgement struct {
 	Reasons   []string // why not, each in a few words
 	// Keys: the name of a KMS v2 provider → "sha256:" of the key_id it writes.
 	Keys map[string]string
-	// Basis is what it rests on, in a few words, such as the API servers' names.
-	Basis string
+	// Basis is what API servers write under, in a few words, and RestsOn how that is known.
+	Basis, RestsOn string
 	// Members is another text where an API server has come, gone or restarted. One that
 	// does so in between may have written in another way for a while.
 	Members string

@@ -55,7 +55,7 @@ func Run(ctx context.Context, o Options, gate Gate, lister Lister, patcher Patch
 	if err != nil {
 		return nil, err
 	}
-	r.report.APIServers = judged.Basis
+	r.report.APIServers, r.report.RestsOn = judged.Basis, judged.RestsOn
 	if !judged.Converged {
 		r.conclude(Refused, judged.Reasons)
 		return r.report, nil
@@ -100,6 +100,7 @@ func (r *run) list(ctx context.Context) (*Work, error) {
 func (r *run) prepare(ctx context.Context, work *Work, admissions Admissions) error {
 	r.report.Plan = r.plan(work)
 	resources := work.resources()
+	r.report.Admission.Why = "nothing is stale, so it was not asked for"
 	if len(resources) > 0 && admissions != nil {
 		found, err := admissions.Of(ctx, resources)
 		if err != nil {
@@ -208,7 +209,7 @@ func (r *run) judge(ctx context.Context) []string {
 	case now.Members != r.members:
 		return []string{"an API server has started, restarted or ended meanwhile, and may have written in another way: run it again"}
 	}
-	r.report.APIServers = now.Basis
+	r.report.APIServers, r.report.RestsOn = now.Basis, now.RestsOn
 	return nil
 }
 

@@ -26,6 +26,9 @@ func (r *Report) finding() string {
 	}
 	switch r.Result {
 	case Clean:
+		if r.Stale == 0 {
+			return "nothing is stale"
+		}
 		return "nothing stale is left: " + rewritten
 	case LeftOver:
 		return rewritten + "; " + report.Plural(r.LeftCount, "needs you", "need you")
@@ -90,7 +93,7 @@ func (r *Report) basis() (out []string) {
 	if r.Read != "" && r.Result != Interrupted {
 		out = append(out, "read: "+r.Read)
 	}
-	if r.APIServers != "" {
+	if r.APIServers != "" && r.Result != Refused { // its reasons say it
 		out = append(out, "API servers: "+r.APIServers)
 	}
 	if r.Result == Clean {

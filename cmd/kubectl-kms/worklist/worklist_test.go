@@ -83,9 +83,9 @@ func TestWhatIsStale(t *testing.T) {
 				"/registry/secrets/a/old": "stale", "/registry/secrets/a/dek": "doubt", "/registry/secrets/a/old-dek": "stale",
 				"/registry/secrets/a/v1": "stale", "/registry/secrets/a/cbc": "stale", "/registry/secrets/a/plain": "stale",
 				"/registry/example.com/pandas/a/plain": "stale",
-				"/registry/secrets/a/foreign":          "no provider of the encryption configuration reads kms v2 other",
+				"/registry/secrets/a/foreign":          "no provider of the encryption configuration reads kms v2 other arn:..:key/4321abcd..?material=3d8a",
 				"/registry/secrets/a/k2":               "no provider of the encryption configuration reads aescbc k2",
-				"/registry/configmaps/a/encrypted":     "no provider of the encryption configuration reads kms v2 aws",
+				"/registry/configmaps/a/encrypted":     "no provider of the encryption configuration reads kms v2 aws arn:..:key/4321abcd..?material=3d8a",
 			},
 		},
 		{
