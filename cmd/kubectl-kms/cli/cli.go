@@ -121,7 +121,8 @@ func newRoot(s Streams) *cobra.Command {
 	root := &cobra.Command{
 		Use: programName, Short: "Say what etcd stores, and under which key",
 		Long: `Says what a cluster's etcd stores and which key protects it, for every KMS
-plugin and for aescbc, aesgcm, secretbox and plaintext. Only migrate changes anything.`,
+plugin and for aescbc, aesgcm, secretbox and plaintext. Only migrate changes
+anything.`,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: displayName},
 		SilenceErrors: true, SilenceUsage: true,
 		Args: func(cmd *cobra.Command, args []string) error {

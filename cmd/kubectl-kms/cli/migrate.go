@@ -41,14 +41,14 @@ type migrateFlags struct {
 func newMigrate(s Streams) *cobra.Command {
 	f := migrateFlags{kube: kube.NewFlags()}
 	cmd := &cobra.Command{
-		Use: "migrate [flags]", Short: "Rewrite what etcd stores under another key than the one that writes",
+		Use: "migrate [flags]", Short: "Rewrite what is not stored under the key that writes",
 		Long: `Has API servers write again, as it is, each object that is stored otherwise
 than they would store it now: after a rotation, or after another provider became
 the first. What is stale it reads in etcd, and afterwards it reads etcd again:
 only what is there counts.
 
-It begins only when all API servers write alike, as "kubectl kms status" sees it.
-Where their metrics do not tell, --probe tries it with an object of each
+It begins only when all API servers write alike, as "kubectl kms status" sees
+it. Where their metrics do not tell, --probe tries it with an object of each
 resource. No value of a Secret is asked for, and no object is made anew.
 
 Mutating webhooks and policies see each object, and may change it. They are

@@ -13,9 +13,6 @@ import (
 type migrateBar struct {
 	of   *rewrite.Progress
 	list *audit.Progress // nil: no etcd is read
-
-	round int64     // that was shown last
-	began time.Time // when it was first
 }
 
 func (b *migrateBar) bar() string {
@@ -25,9 +22,6 @@ func (b *migrateBar) bar() string {
 }
 
 func (b *migrateBar) text() string {
-	if round := b.of.Round(); round != b.round {
-		b.round, b.began = round, time.Now()
-	}
 	done, total := b.of.Objects()
 	switch {
 	case b.of.Listing() && b.list != nil:
@@ -39,8 +33,9 @@ func (b *migrateBar) text() string {
 		return "asking API servers what they write under"
 	}
 	written, failed := b.of.Counts()
-	took := time.Since(b.began)
-	text := fmt.Sprintf("round %d: %s of %s, %s/s, %s written, %s failed", b.round, report.Count(done), report.Count(total),
+	round, began := b.of.Round()
+	took := time.Since(began)
+	text := fmt.Sprintf("round %d: %s of %s, %s/s, %s written, %s failed", round, report.Count(done), report.Count(total),
 		report.Count(rate(done, took)), report.Count(written), report.Count(failed))
 	if done > 0 && done < total {
 		left := time.Duration(float64(took) * float64(total-done) / float64(done)).Round(time.Second)
