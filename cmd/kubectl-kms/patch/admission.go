@@ -48,7 +48,7 @@ type named struct{ Metadata struct{ Name string } }
 // Of implements [rewrite.Admissions].
 func (c *Client) Of(ctx context.Context, resources []rewrite.Resource) (rewrite.Admission, error) {
 	var a rewrite.Admission
-	served, err := c.group(ctx, registration)
+	served, _, err := c.group(ctx, registration)
 	if err != nil {
 		return a, err
 	}

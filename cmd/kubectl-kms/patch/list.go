@@ -74,7 +74,7 @@ func (l *List) resources(ctx context.Context) ([]rewrite.Resource, error) {
 		}
 	}
 	for group := range groups {
-		found, err := l.Client.group(ctx, group)
+		found, _, err := l.Client.group(ctx, group)
 		if err != nil {
 			return nil, err
 		}

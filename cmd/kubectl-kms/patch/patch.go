@@ -14,6 +14,7 @@ package patch
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -77,14 +78,14 @@ func (c *Client) Learn(ctx context.Context, resources []rewrite.Resource) error 
 		}
 	}
 	for group, wanted := range byGroup {
-		found, err := c.group(ctx, group)
+		found, silent, err := c.group(ctx, group)
 		if err != nil {
 			return err
 		}
 		for _, r := range wanted {
 			s, ok := found[r.Name]
 			if !ok {
-				s.why = "no API server serves the resource any more"
+				s.why = cmp.Or(silent, "no API server serves the resource any more")
 			}
 			c.mu.Lock()
 			c.served[r] = s
@@ -108,9 +109,10 @@ func (c *Client) Serves(r rewrite.Resource) (why string) {
 }
 
 // group returns how the resources of a group are served, by name: in the version that
-// the API server prefers, or else in the first that has them.
-func (c *Client) group(ctx context.Context, group string) (map[string]serving, error) {
-	found := map[string]serving{}
+// the API server prefers, or else in the first that has them. silent says that not every
+// version was told, as with an aggregated API server that is down.
+func (c *Client) group(ctx context.Context, group string) (found map[string]serving, silent string, err error) {
+	found = map[string]serving{}
 	paths := []string{"/api/v1"}
 	if group != "" {
 		var g struct {
@@ -120,9 +122,9 @@ func (c *Client) group(ctx context.Context, group string) (map[string]serving, e
 		path := "/apis/" + url.PathEscape(group)
 		if err := c.get(ctx, path, plainJSON, &g); err != nil {
 			if refusal, ok := errors.AsType[*rewrite.Refusal](err); ok && refusal.Code == http.StatusNotFound {
-				return found, nil
+				return found, "", nil
 			}
-			return nil, fmt.Errorf("asking how %s is served: %w", report.Clip(group, 256), err)
+			return nil, "", fmt.Errorf("asking how %s is served: %w", report.Clip(group, 256), err)
 		}
 		paths = nil
 		for _, v := range append([]version{g.PreferredVersion}, g.Versions...) {
@@ -132,11 +134,16 @@ func (c *Client) group(ctx context.Context, group string) (map[string]serving, e
 		}
 	}
 	for _, path := range paths {
-		if err := c.resources(ctx, path, found); err != nil {
-			return nil, fmt.Errorf("asking what %s serves: %w", report.Clip(path, 256), err)
+		err := c.resources(ctx, path, found)
+		if refusal, ok := errors.AsType[*rewrite.Refusal](err); ok && refusal.Code >= http.StatusInternalServerError {
+			silent = "the API server behind " + report.Clip(path, 256) + " does not say what it serves"
+			continue
+		}
+		if err != nil {
+			return nil, "", fmt.Errorf("asking what %s serves: %w", report.Clip(path, 256), err)
 		}
 	}
-	return found, nil
+	return found, silent, nil
 }
 
 type version struct{ Version string }

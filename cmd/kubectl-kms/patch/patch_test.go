@@ -34,6 +34,7 @@ func discovery() map[string]string {
 		"/api/v1": `{"resources": [{"name": "secrets", "namespaced": true, ` + verbs + `}, {"name": "nodes", ` + verbs + `},
 			{"name": "secrets/status", ` + verbs + `}, {"name": "bindings", "namespaced": true, "verbs": ["create"]}]}`,
 		"/apis":                              `{"groups": [{"name": "example.com"}, {"name": "admissionregistration.k8s.io"}]}`,
+		"/apis/down.example.com":             `{"preferredVersion": {"version": "v1"}, "versions": [{"version": "v1"}]}`,
 		"/apis/example.com":                  `{"preferredVersion": {"version": "v2"}, "versions": [{"version": "v1"}, {"version": "v2"}]}`,
 		"/apis/example.com/v2":               `{"resources": [{"name": "bears", "namespaced": true, ` + verbs + `}]}`,
 		"/apis/example.com/v1":               `{"resources": [{"name": "bears", "namespaced": true, ` + verbs + `}, {"name": "pandas", ` + verbs + `}]}`,
@@ -105,12 +106,19 @@ func TestARequestCreatesNothingAndAsksForNoValue(t *testing.T) {
 
 func TestServes(t *testing.T) {
 	t.Parallel()
-	client := serve(t, discovery(), nil)
+	client := serve(t, discovery(), func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/apis/down.example.com/v1" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		http.NotFound(w, r)
+	})
 	want := map[rewrite.Resource]string{
 		secrets:            "",
 		pandas:             "",
 		{Name: "bindings"}: "the API server takes no patch of this resource",
-		{Name: "dodos"}:    "no API server serves the resource any more",
+		{Name: "dodos", Group: "down.example.com"}: "the API server behind /apis/down.example.com/v1 does not say what it serves",
+		{Name: "dodos"}: "no API server serves the resource any more",
 		{Name: "dodos", Group: "extinct.example.com"}: "no API server serves the resource any more",
 		{Name: "dodos", Group: "example.com"}:         "no API server serves the resource any more",
 	}
@@ -148,7 +156,7 @@ func TestWhatAnAPIServerSays(t *testing.T) {
 		cause         string
 		next          string
 		wait          time.Duration
-		hangs         bool
+		hangs, denied bool
 		plainTextBody string
 	}{
 		"validation": {
@@ -163,11 +171,11 @@ func TestWhatAnAPIServerSays(t *testing.T) {
 		},
 		"a webhook that refuses": {
 			code: 403, status: map[string]any{"reason": planted, "message": `admission webhook "no.example.com" denied the request: ` + planted},
-			cause: "webhook no.example.com refuses it", next: "Whoever runs the webhook",
+			cause: "webhook no.example.com refuses it", next: "Whoever runs the webhook", denied: true,
 		},
 		"a webhook that refuses with a status of its own": {
 			code: 422, status: map[string]any{"reason": "Invalid", "message": `admission webhook "no.example.com" denied the request: ` + planted, "details": map[string]any{"causes": []any{map[string]any{"reason": planted, "field": planted}}}},
-			cause: "webhook no.example.com refuses it", next: "Whoever runs the webhook",
+			cause: "webhook no.example.com refuses it", next: "Whoever runs the webhook", denied: true,
 		},
 		"a webhook that hangs": {
 			code: 500, status: map[string]any{"reason": "InternalError", "message": `Internal error occurred: failed calling webhook "slow.example.com": failed to call webhook: Post "https://127.0.0.1:1/?timeout=1s": context deadline exceeded`},
@@ -179,11 +187,11 @@ func TestWhatAnAPIServerSays(t *testing.T) {
 		},
 		"a policy": {
 			code: 422, status: map[string]any{"reason": "Invalid", "message": `secrets "b" is forbidden: ValidatingAdmissionPolicy 'no-b.example.com' with binding 'b' denied request: ` + planted},
-			cause: "policy no-b.example.com refuses it", next: "the policy",
+			cause: "policy no-b.example.com refuses it", next: "the policy", denied: true,
 		},
 		"a mutating policy that fails": {
 			code: 422, status: map[string]any{"reason": "Invalid", "message": `secrets "b" is forbidden: policy 'm.example.com' with binding 'b' denied request: ` + planted},
-			cause: "policy m.example.com refuses it", next: "the policy",
+			cause: "policy m.example.com refuses it", next: "the policy", denied: true,
 		},
 		"no right": {
 			code: 403, status: map[string]any{"reason": "Forbidden", "message": `secrets "b" is forbidden: User "u" cannot patch resource "secrets" in API group "" in the namespace "a"`},
@@ -231,7 +239,7 @@ func TestWhatAnAPIServerSays(t *testing.T) {
 			if !ok {
 				t.Fatalf("%v is no Refusal", err)
 			}
-			if got.Code != c.code || got.Cause != c.cause || !strings.Contains(got.Next, c.next) || got.RetryAfter != c.wait || got.Hangs != c.hangs {
+			if got.Code != c.code || got.Cause != c.cause || !strings.Contains(got.Next, c.next) || got.RetryAfter != c.wait || got.Hangs != c.hangs || got.Denied != c.denied {
 				t.Errorf("%+v, want %+v", got, c)
 			}
 			if text := fmt.Sprintf("%+v", got); strings.Contains(text, planted) {

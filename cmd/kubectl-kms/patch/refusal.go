@@ -76,13 +76,15 @@ func admission(r *rewrite.Refusal, s status) bool {
 	const name = `([a-z0-9][a-z0-9.-]{0,252})`
 	for _, known := range []struct {
 		pattern, cause, next string
+		denies               bool
 	}{
-		{`^admission webhook "` + name + `" denied the request`, "webhook %s refuses it", "Whoever runs the webhook knows why: correct the object, or let the webhook pass it, then run this again"},
-		{`failed calling webhook "` + name + `": `, "webhook %s does not answer", "Mend the webhook, then run this again. Do not delete its configuration for this: it guards what is written"},
-		{`^[^"]*"[^"]*" is forbidden: (?:ValidatingAdmissionPolicy|MutatingAdmissionPolicy|policy) '` + name + `'`, "policy %s refuses it", "Correct the object, or the policy, then run this again"},
+		{`^admission webhook "` + name + `" denied the request`, "webhook %s refuses it", "Whoever runs the webhook knows why: correct the object, or let the webhook pass it, then run this again", true},
+		{`failed calling webhook "` + name + `": `, "webhook %s does not answer", "Mend the webhook, then run this again. Do not delete its configuration for this: it guards what is written", false},
+		{`^[^"]*"[^"]*" is forbidden: (?:ValidatingAdmissionPolicy|MutatingAdmissionPolicy|policy) '` + name + `'`, "policy %s refuses it", "Correct the object, or the policy, then run this again", true},
 	} {
 		if found := regexp.MustCompile(known.pattern).FindStringSubmatch(s.Message); found != nil {
 			r.Cause, r.Next = fmt.Sprintf(known.cause, found[1]), known.next
+			r.Denied = known.denies
 			r.Hangs = strings.Contains(s.Message, "context deadline exceeded") || strings.Contains(s.Message, "Client.Timeout")
 			return true
 		}

@@ -152,6 +152,7 @@ type Refusal struct {
 	Cause      string        // in words that are safe to print
 	Next       string        // what to do; may be empty
 	RetryAfter time.Duration // 0: not said
+	Denied     bool          // admission refuses it, whatever the code is
 	Hangs      bool          // something behind the API server did not answer it in time
 }
 

@@ -122,6 +122,20 @@ func TestEachAnswer(t *testing.T) {
 			want:   counts{rewritten: 1, left: 1}, result: rewrite.LeftOver, asked: 1, left: "refused by a test",
 		},
 		{
+			name: "a webhook that refuses with any code",
+			answer: func(_ context.Context, _ *cluster, _ string, _ int) (int64, error) {
+				return 0, &rewrite.Refusal{Code: 409, Cause: "webhook w refuses it", Denied: true}
+			},
+			want: counts{rewritten: 1, left: 1}, result: rewrite.LeftOver, asked: 1, left: "webhook w refuses it",
+		},
+		{
+			name: "a webhook behind the API server hangs", // once in a round
+			answer: func(_ context.Context, _ *cluster, _ string, _ int) (int64, error) {
+				return 0, &rewrite.Refusal{Code: 500, Cause: "webhook w does not answer", Hangs: true}
+			},
+			want: counts{rewritten: 1, left: 1}, result: rewrite.LeftOver, asked: 3, left: "webhook w does not answer",
+		},
+		{
 			name: "too many requests, then not",
 			answer: func(_ context.Context, _ *cluster, _ string, nth int) (int64, error) {
 				if nth < 5 {

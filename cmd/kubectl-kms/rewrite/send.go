@@ -40,11 +40,17 @@ func (r *run) send(ctx context.Context, o Object) end {
 		}
 		revision, took, err := r.patch(ctx, e.object)
 		refusal, answered := errors.AsType[*Refusal](err)
-		again := answered && (refusal.Code == http.StatusTooManyRequests || refusal.Code >= 500)
-		r.pace.answered(took, again)
+		denied, hangs := answered && refusal.Denied, answered && refusal.Hangs
+		again := answered && !denied && (refusal.Code == http.StatusTooManyRequests || refusal.Code >= http.StatusInternalServerError)
+		if !hangs { // else it is not the API server that has too much to do
+			r.pace.answered(took, again)
+		}
 		switch {
 		case err == nil:
 			return r.answered(ctx, e, revision)
+		case denied:
+			e.outcome, e.why = refused, Left{Outcome: OutcomeRefused, Cause: refusal.Cause, Next: refusal.Next}
+			return e
 		case answered && refusal.Code == http.StatusConflict:
 			if e.conflicts++; !r.conflict(ctx, &e) {
 				return e
@@ -56,7 +62,7 @@ func (r *run) send(ctx context.Context, o Object) end {
 			e.outcome, e.why = refused, Left{Outcome: OutcomeRefused, Cause: refusal.Cause, Next: refusal.Next}
 			return e
 		case errors.Is(err, context.DeadlineExceeded), tries == maxTries,
-			answered && (refusal.Hangs || refusal.Code == http.StatusGatewayTimeout || refusal.RetryAfter > maxPause):
+			hangs, answered && (refusal.Code == http.StatusGatewayTimeout || refusal.RetryAfter > maxPause):
 			// What hangs would hang again: the next round asks once more.
 			e.outcome, e.why = failed, failure(err, r.o.Timeout)
 			return e
