@@ -549,7 +549,7 @@ func (p *twins) special(t *testing.T) {
 func (p *twins) held(t *testing.T, n int) {
 	before := p.under(t, "k8s:enc:aescbc:v1:k1:")
 	r := p.run(t, cli.Failed)
-	if r.Result != rewrite.Refused || !strings.Contains(r.Text, "not converged") {
+	if r.Result != rewrite.Refused || !strings.Contains(r.Text, "configurations differ") {
 		t.Errorf("%q: %s", r.Result, r.Text)
 	}
 	if after := p.under(t, "k8s:enc:aescbc:v1:k1:"); before < n || after != before {

@@ -132,6 +132,7 @@ func TestBashBlocksRun(t *testing.T) {
 	programs := t.TempDir()
 	build(t, root, filepath.Join(programs, "aws-encryption-provider"), "./cmd/aws-encryption-provider")
 	build(t, ".", filepath.Join(programs, "aws"), "./cmd/aws")
+	build(t, filepath.Join(root, "cmd/kubectl-kms"), filepath.Join(programs, "kubectl-kms"), ".")
 	shared := sync.OnceValue(func() []string {
 		return startCluster(t, programs, "--kms="+startKMS(t, programs), "--key=alias/K8sKMSKey")
 	})

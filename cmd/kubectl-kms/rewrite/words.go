@@ -96,6 +96,9 @@ func (r *Report) basis() (out []string) {
 	if r.APIServers != "" && r.Result != Refused { // its reasons say it
 		out = append(out, "API servers: "+r.APIServers)
 	}
+	if r.Result == Refused {
+		out = append(out, "look at kubectl kms status, and run this again when it says that they have converged")
+	}
 	if r.Result == Clean {
 		out = append(out, "older revisions and backups from before are not rewritten")
 	}
