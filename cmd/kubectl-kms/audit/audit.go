@@ -42,10 +42,11 @@ type Options struct {
 	// StripPrefix is what a proxy that shares an etcd among clusters puts before every key.
 	StripPrefix string
 
-	// Config says which provider writes a resource, and ConfigName is its file. Nil: not
-	// known.
+	// Config says which provider writes a resource, ConfigName is its file, and ConfigHash
+	// what API servers call the file in metrics. Nil: not known.
 	Config     *encryptionconfig.Configuration
 	ConfigName string
+	ConfigHash string
 
 	// Resources are those that the question is about, as an EncryptionConfiguration names
 	// them. None: those that Config encrypts.
@@ -56,6 +57,11 @@ type Options struct {
 	// Elsewhere are resources that API servers keep in another etcd
 	// (--etcd-servers-overrides), as an EncryptionConfiguration names them.
 	Elsewhere []string
+
+	// AskAPIServers asks the API servers of a living etcd; nil: nobody asks them. It is
+	// called only where a question needs it.
+	AskAPIServers Asker
+	apiServers    *APIServers // what they said
 
 	// Objects makes the report list objects: with a question those that keep it from
 	// being answered with yes, else all.
@@ -148,6 +154,13 @@ func Run(ctx context.Context, places []Place, o Options) (*Report, error) {
 	}
 	slices.SortStableFunc(r.Objects, func(a, b Object) int { return strings.Compare(a.Path, b.Path) })
 	r.NotRead = notRead(r.Places, readings, o, groups)
+	if o.Question != nil && o.AskAPIServers != nil && slices.ContainsFunc(places, func(p Place) bool { return p.Live }) {
+		said := o.AskAPIServers(ctx)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		r.APIServers, o.apiServers = &said, &said
+	}
 	if o.Question != nil {
 		r.Verdict = answer(r, readings, o, scope)
 	}
@@ -184,6 +197,7 @@ type reading struct {
 
 	notObjects int64
 	unreadable Unreadable
+	kubeSystem int64 // revision of the namespace kube-system
 }
 
 // A row is what a line of the table stands for.
@@ -267,6 +281,9 @@ func (r *reading) add(kv store.KeyValue) error {
 		return nil
 	}
 	at := row{resourceAt(object), underOf(record)}
+	if !kv.Older && at.resource == (resource{name: "namespaces"}) && object.Name == "kube-system" {
+		r.kubeSystem = kv.ModRevision
+	}
 	if !kv.Older {
 		r.aggregatedBy(at, object, kv.Value)
 	}

@@ -26,7 +26,9 @@ type Report struct {
 	Objects    []Object      `json:"objects,omitempty"` // sorted by path
 	// NotRead are, each in a few words, what may hold objects and was not read.
 	NotRead []string `json:"notRead"`
-	Verdict *Verdict `json:"verdict,omitempty"` // nil: nothing was asked
+	// APIServers are what those of a living etcd say; nil: they were not asked.
+	APIServers *APIServers `json:"apiServers,omitempty"`
+	Verdict    *Verdict    `json:"verdict,omitempty"` // nil: nothing was asked
 }
 
 // A PlaceReport is what one place holds.

@@ -97,6 +97,7 @@ type evidence struct {
 	rows                  map[string]int64 // that are against it, in words
 	rowDoubts             map[string]bool  // what is in doubt about rows, in words
 	doubts                []string
+	writers               []string         // API servers write so, and it is against it
 	outside               map[string]int64 // resources that it is not about, under the key whose use it asks for
 }
 
@@ -116,12 +117,15 @@ func answer(r *Report, readings []*reading, o Options, s *scope) *Verdict {
 	}
 	e.doubts = few(slices.Sorted(maps.Keys(e.rowDoubts)), "doubts of this kind")
 	e.general(r, q, s)
+	if slices.ContainsFunc(r.Places, func(p PlaceReport) bool { return p.Live }) {
+		e.apiServersSay(r, readings, o, s)
+	}
 	v := &Verdict{
 		Question: q.String(), Key: report.Plain(q.Key.String()), Resources: plain(s.names),
 		Asked: e.asked, Against: e.against + e.older, Reasons: append(e.words(), e.doubts...),
 	}
 	switch {
-	case v.Against > 0:
+	case v.Against > 0, len(e.writers) > 0:
 		v.Answer = No
 	case len(e.doubts) > 0:
 		v.Answer = NotKnown
@@ -229,9 +233,6 @@ func (e *evidence) general(r *Report, q *Question, s *scope) {
 		if !q.Only && !p.OlderRead {
 			e.doubt("older revisions were not read in %s, and nothing before the next compaction proves a key unused", p.Place)
 		}
-		if p.Live {
-			e.doubt("%s", notAsked)
-		}
 	}
 	for _, reason := range r.Incomplete() {
 		e.doubt("%s", reason)
@@ -260,7 +261,7 @@ func (e *evidence) words() []string {
 	if e.older > 0 {
 		out = append(out, report.Plural(e.older, "older revision", "older revisions")+" under it, until etcd compacts")
 	}
-	return out
+	return append(out, few(e.writers, "resources")...)
 }
 
 // few are no more than a person reads, and how many there are besides.
@@ -315,6 +316,8 @@ func (e *evidence) finding(v *Verdict, q *Question) string {
 		return fmt.Sprintf("no object of %s is %s", resources, under)
 	case v.Answer == NotKnown:
 		return fmt.Sprintf("no object of %s was found that is %s", resources, under)
+	case v.Against == 0:
+		return fmt.Sprintf("no object of %s was found that is %s, but the next one will be", resources, under)
 	case e.against == 0:
 		return fmt.Sprintf("none %s is %s, but %s", some, under, numbers(0, e.older))
 	case e.against == 1:
@@ -347,7 +350,12 @@ func (r *Report) basis(e *evidence, s *scope) []string {
 	if len(snapshots) == len(r.Places) {
 		out = append(out, "this speaks of "+these(len(snapshots))+" alone")
 	}
-	out = append(out, notAsked)
+	switch {
+	case r.APIServers == nil || len(snapshots) == len(r.Places):
+		out = append(out, notAsked)
+	case r.APIServers.Converged:
+		out = append(out, "API servers: "+r.APIServers.Text)
+	}
 	if len(snapshots) == 0 {
 		out = append(out, "snapshots: none given")
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -14,9 +13,11 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/apiservers"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/controlplane"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/etcd"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/kube"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/snapshot"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
 	"sigs.k8s.io/aws-encryption-provider/internal/encryptionconfig"
@@ -31,27 +32,39 @@ type etcdFlags struct {
 }
 
 func (f *etcdFlags) define(set *pflag.FlagSet) {
-	f.defineSnapshots(set)
-	f.defineLive(set, ", where neither --snapshot nor --endpoints is given")
-}
-
-func (f *etcdFlags) defineSnapshots(set *pflag.FlagSet) {
 	set.StringArrayVar(&f.snapshots, "snapshot", nil, "`FILE` that etcdctl snapshot save wrote, or a copied member/snap/db, to read instead of an etcd; repeats")
+	f.defineAddress(set)
+	f.defineManifest(set)
+	f.definePrefixes(set)
 }
 
-// defineLive defines what names a living etcd. manifest says when kubeadm's is read.
-func (f *etcdFlags) defineLive(set *pflag.FlagSet, manifest string) {
+// defineEtcd is for a command that reads an etcd and no file.
+func (f *etcdFlags) defineEtcd(set *pflag.FlagSet) {
+	f.defineAddress(set)
+	f.definePrefixes(set)
+}
+
+func (f *etcdFlags) defineAddress(set *pflag.FlagSet) {
 	set.StringSliceVar(&f.endpoints, "endpoints", nil, "`ADDRESSES` of an etcd, separated by commas ($ETCDCTL_ENDPOINTS)")
 	set.StringVar(&f.caCert, "cacert", "", "`FILE` with the CA of etcd's certificate ($ETCDCTL_CACERT)")
 	set.StringVar(&f.cert, "cert", "", "`FILE` with the client certificate for etcd ($ETCDCTL_CERT)")
 	set.StringVar(&f.key, "key", "", "`FILE` with that certificate's private key ($ETCDCTL_KEY)")
-	set.StringVar(&f.manifest, "apiserver-manifest", "", "`FILE` with the static pod of kube-apiserver, whose flags say where etcd is, its prefix, and what encrypts (default kubeadm's"+manifest+")")
+}
+
+func (f *etcdFlags) defineManifest(set *pflag.FlagSet) {
+	set.StringVar(&f.manifest, "apiserver-manifest", "", "`FILE` with the static pod of kube-apiserver, whose flags say where etcd is, its prefix, and what encrypts (default kubeadm's, where neither --snapshot nor --endpoints is given)")
+}
+
+func (f *etcdFlags) definePrefixes(set *pflag.FlagSet) {
 	set.StringArrayVar(&f.prefixes, "prefix", nil, "`PREFIX` of keys to read, an API server's --etcd-prefix (default "+audit.DefaultPrefix+"); repeats")
 	set.StringVar(&f.stripPrefix, "strip-prefix", "", "`PREFIX` that a proxy before etcd puts before every key")
 }
 
 type auditFlags struct {
 	etcdFlags
+
+	kube       *kube.Flags
+	apiservers []string // addresses
 
 	encryption, output       string
 	resources                []string
@@ -60,7 +73,7 @@ type auditFlags struct {
 }
 
 func newAudit(s Streams) *cobra.Command {
-	var f auditFlags
+	f := auditFlags{kube: kube.NewFlags()}
 	cmd := &cobra.Command{
 		Use: "audit [flags]", Short: "Count what etcd stores, by the key that protects it",
 		Long: `Reads all objects in etcd, or in snapshots of it, and counts them by resource
@@ -74,8 +87,8 @@ etcd's certificates are: it reads the flags of kube-apiserver in
 KEY is a key's ARN, a key_id, its sha256: as API servers' metrics have it,
 provider:NAME, or plaintext. The question is about the resources that the
 encryption configuration encrypts, or about --resources. API servers go on
-writing while etcd is read, so that only a question about snapshots can be
-answered with yes.`,
+writing while etcd is read: where a kubeconfig is found or named, each is
+asked which key it writes under, as by kubectl kms status.`,
 		Example: `  kubectl kms audit
   kubectl kms audit --expect-unused arn:aws:kms:us-west-2:111122223333:key/4321
   kubectl kms audit --snapshot backup.db --resources secrets \
@@ -93,12 +106,14 @@ answered with yes.`,
 	set.StringSliceVar(&f.resources, "resources", nil, "`RESOURCES` that a question is about, separated by commas, as an EncryptionConfiguration names them")
 	set.StringVar(&f.expectOnly, "expect-only", "", "ask whether everything is under `KEY`")
 	set.StringVar(&f.expectUnused, "expect-unused", "", "ask whether nothing is under `KEY`")
+	f.kube.Define(set)
+	set.StringArrayVar(&f.apiservers, "apiserver", nil, "`URL` of an API server to ask, none of a load balancer; repeats (default what EndpointSlice default/kubernetes has)")
 	set.BoolVar(&f.objects, "objects", false, "list objects too: with a question those that speak against yes, else all")
 	set.StringVarP(&f.output, "output", "o", "table", "`FORM` of the output: "+strings.Join(audit.Forms(), ", "))
 	offer(cmd, "output", audit.Forms()...)
 	offer(cmd, "expect-only", "provider:", "plaintext", "arn:aws:kms:")
 	offer(cmd, "expect-unused", "provider:", "plaintext", "arn:aws:kms:")
-	for _, flag := range []string{"endpoints", "prefix", "strip-prefix", "resources"} {
+	for _, flag := range []string{"endpoints", "prefix", "strip-prefix", "resources", "apiserver", "context", "server"} {
 		offer(cmd, flag)
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return f.run(cmd, s) }
@@ -137,6 +152,9 @@ func (f *auditFlags) run(cmd *cobra.Command, s Streams) error {
 	if err != nil {
 		return err
 	}
+	if o.Question != nil && target.etcd != nil && f.kube.Named(kubeOptions(s)) {
+		o.AskAPIServers = f.asker(cmd.Context(), s, o)
+	}
 	r, err := read(cmd.Context(), s, places, o)
 	if errors.Is(err, audit.ErrScope) {
 		return usage(cmd, &usageError{mistakes: []string{err.Error()}})
@@ -148,6 +166,58 @@ func (f *auditFlags) run(cmd *cobra.Command, s Streams) error {
 		return fmt.Errorf("printing the result: %w", err)
 	}
 	return verdict(r)
+}
+
+// asker asks API servers now, before etcd is read, and returns what asks them again
+// afterwards: in between, none of them may have begun to write otherwise.
+func (f *auditFlags) asker(ctx context.Context, s Streams, o audit.Options) audit.Asker {
+	inq := &inquiry{addresses: f.apiservers}
+	inq.o.Config, inq.o.ConfigName, inq.o.ConfigHash = o.Config, o.ConfigName, o.ConfigHash
+	failed := func(err error) audit.APIServers {
+		return audit.APIServers{Text: "asked in vain: " + report.Clip(strings.TrimSuffix(err.Error(), "."), 1024)}
+	}
+	err := inq.connect(s, f.kube)
+	if err != nil {
+		return func(context.Context) audit.APIServers { return failed(err) }
+	}
+	before, seen, err := inq.ask(ctx)
+	return func(ctx context.Context) audit.APIServers {
+		if err != nil {
+			return failed(err)
+		}
+		after, again, err := inq.ask(ctx)
+		if err != nil {
+			return failed(err)
+		}
+		said := summary(before, after, apiservers.Same(seen, again))
+		if said.Converged {
+			said.KubeSystem, err = inq.cluster.KubeSystem(ctx)
+		}
+		if err != nil {
+			return failed(err)
+		}
+		return said
+	}
+}
+
+// summary is what two reports say together.
+func summary(before, after *apiservers.Report, same bool) audit.APIServers {
+	for _, r := range []*apiservers.Report{before, after} {
+		if r.Verdict.Answer != apiservers.Converged {
+			return audit.APIServers{Text: strings.TrimSuffix(r.Verdict.Text, ".")}
+		}
+	}
+	if !same {
+		return audit.APIServers{Text: "not known: one of them has restarted, or was given another configuration, while etcd was read"}
+	}
+	said := audit.APIServers{Converged: true, Text: "asked before and after, " + strings.TrimSuffix(after.Verdict.Text, ".")}
+	for _, w := range after.APIServers[0].Writes {
+		said.Writes = append(said.Writes, audit.WrittenUnder{Resource: w.Resource, Format: w.Format, Provider: w.Provider, KeyIDHash: w.KeyIDHash})
+		if !slices.ContainsFunc(before.APIServers[0].Writes, func(o apiservers.Write) bool { return o == w }) {
+			return audit.APIServers{Text: "not known: they went over to another key while etcd was read"}
+		}
+	}
+	return said
 }
 
 // usage gives a mistake the command whose help explains it.
@@ -185,20 +255,14 @@ func (f *auditFlags) options() (o audit.Options, mistakes []string) {
 	if !slices.Contains(audit.Forms(), f.output) {
 		wrong("--output: %.64q is none of %s", f.output, strings.Join(audit.Forms(), ", "))
 	}
-	for _, prefix := range f.prefixes {
-		if strings.Trim(prefix, "/") == "" {
-			wrong("--prefix: %.64q names no prefix: kube-apiserver's is %s unless --etcd-prefix says otherwise", prefix, audit.DefaultPrefix)
-		}
-	}
-	if f.stripPrefix != "" && !strings.HasPrefix(f.stripPrefix, "/") {
-		wrong("--strip-prefix: %.64q does not begin with a slash, as keys do", f.stripPrefix)
-	}
+	mistakes = append(mistakes, f.checkPrefixes()...)
 	for i, name := range f.resources {
 		o.Resources[i] = strings.TrimSpace(name) // after a comma
 		if text := audit.CheckResource(o.Resources[i]); text != "" {
 			wrong("--resources: %s %s", o.Resources[i], text)
 		}
 	}
+	mistakes = append(mistakes, checkAddresses(f.apiservers)...)
 	for _, m := range encryptionconfig.CheckResources(o.Resources) {
 		wrong("--resources%s", m)
 	}
@@ -225,6 +289,18 @@ func (f *auditFlags) options() (o audit.Options, mistakes []string) {
 		wrong("--cacert, --cert and --key are for an etcd, and only snapshots are read: leave them out, or add --endpoints")
 	}
 	return o, mistakes
+}
+
+func (f *etcdFlags) checkPrefixes() (mistakes []string) {
+	for _, prefix := range f.prefixes {
+		if strings.Trim(prefix, "/") == "" {
+			mistakes = append(mistakes, fmt.Sprintf("--prefix: %.64q names no prefix: kube-apiserver's is %s unless --etcd-prefix says otherwise", prefix, audit.DefaultPrefix))
+		}
+	}
+	if f.stripPrefix != "" && !strings.HasPrefix(f.stripPrefix, "/") {
+		mistakes = append(mistakes, fmt.Sprintf("--strip-prefix: %.64q does not begin with a slash, as keys do", f.stripPrefix))
+	}
+	return mistakes
 }
 
 // A target is what is read.
@@ -293,16 +369,9 @@ func (f *auditFlags) complete(o *audit.Options, a *controlplane.APIServer) error
 	if file == "" {
 		return nil
 	}
-	data, err := os.ReadFile(file) //nolint:gosec // whoever runs this says which file
-	if err != nil {
-		return fmt.Errorf("reading the encryption configuration: %w", err)
-	}
-	config, err := encryptionconfig.Parse(data)
-	if err != nil {
-		return &usageError{mistakes: []string{report.Plain(file) + " is no encryption configuration that kube-apiserver takes: " + err.Error()}}
-	}
-	o.Config, o.ConfigName = config, file
-	return nil
+	data, config, err := readEncryptionConfig(file)
+	o.Config, o.ConfigName, o.ConfigHash = config, file, apiservers.HashOf(data)
+	return err
 }
 
 func (t *target) open(s Streams, p *audit.Progress) (places []place, err error) {
@@ -310,11 +379,8 @@ func (t *target) open(s Streams, p *audit.Progress) (places []place, err error) 
 	if t.etcd != nil {
 		t.etcd.Progress = progress
 		reader, err := s.Stores.Etcd(*t.etcd)
-		switch {
-		case errors.Is(err, fs.ErrPermission):
-			return nil, fmt.Errorf("%w: etcd's certificates are root's on most machines, so run this as root", err)
-		case err != nil:
-			return nil, err
+		if err != nil {
+			return nil, rootsAdvice(err)
 		}
 		places = append(places, place{audit.Place{Reader: reader, Live: true}, strings.Join(t.etcd.Endpoints, ",")})
 	}
@@ -323,6 +389,13 @@ func (t *target) open(s Streams, p *audit.Progress) (places []place, err error) 
 		places = append(places, place{audit.Place{Reader: reader}, file})
 	}
 	return places, nil
+}
+
+func rootsAdvice(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: etcd's certificates are root's on most machines, so run this as root", err)
+	}
+	return err
 }
 
 // A place that is read, and what people call it.

@@ -2,7 +2,7 @@
 // command.
 //
 // Exit codes: 0 done, or yes to what was asked; 1 failed, or not all is known; 2 wrong
-// usage or configuration; 3 no to what was asked.
+// usage or configuration; 3 no to what was asked; 124 waited in vain.
 package cli
 
 import (
@@ -29,6 +29,7 @@ const (
 	Failed = 1
 	Usage  = 2
 	Found  = 3
+	Vain   = 124
 )
 
 // The program is named so that kubectl finds it, and calls itself what people type.
@@ -120,9 +121,9 @@ func (s Streams) complain(text string) {
 func newRoot(s Streams) *cobra.Command {
 	root := &cobra.Command{
 		Use: programName, Short: "Say what etcd stores, and under which key",
-		Long: `Says what a cluster's etcd stores and which key protects it, for every KMS
-plugin and for aescbc, aesgcm, secretbox and plaintext. Only migrate changes
-anything.`,
+		Long: `Says what a cluster's etcd stores and which key protects it, and which key its
+API servers write under, for every KMS plugin and for aescbc, aesgcm,
+secretbox and plaintext. Only migrate, and status --probe, change anything.`,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: displayName},
 		SilenceErrors: true, SilenceUsage: true,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -139,7 +140,7 @@ anything.`,
 	}
 	root.SuggestionsMinimumDistance = 2
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newAudit(s), newMigrate(s), newCompletion(s), newVersion(s))
+	root.AddCommand(newStatus(s), newAudit(s), newMigrate(s), newCompletion(s), newVersion(s))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{[]string{err.Error()}, cmd.CommandPath()}
 	})

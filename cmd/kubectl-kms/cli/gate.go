@@ -1,5 +1,124 @@
 package cli
 
-import "sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/rewrite"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
 
-func (m *migration) newGate() (rewrite.Gate, error) { return nil, nil }
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/apiservers"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/controlplane"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/rewrite"
+	"sigs.k8s.io/aws-encryption-provider/internal/report"
+)
+
+// A gate asks API servers what they write under, as "kubectl kms status" does. It
+// implements [rewrite.Gate].
+type gate struct{ inq *inquiry }
+
+// newGate makes the question of this migration.
+func (m *migration) newGate(running *controlplane.APIServer) (*gate, error) {
+	f := &statusFlags{etcdFlags: m.f.etcdFlags, kube: m.f.kube, apiservers: m.f.apiServers}
+	inq := &inquiry{addresses: f.apiservers}
+	if err := inq.configuration(m.file, nil); err != nil {
+		return nil, err
+	}
+	if m.f.probe {
+		if err := f.probes(m.s, inq, running); err != nil {
+			return nil, err
+		}
+	}
+	return &gate{inq}, inq.connect(m.s, f.kube)
+}
+
+// Judge implements [rewrite.Gate].
+func (g *gate) Judge(ctx context.Context) (rewrite.Judgement, error) {
+	r, seen, err := g.inq.ask(ctx)
+	if err != nil {
+		return rewrite.Judgement{}, err
+	}
+	return judgementOf(r, seen), nil
+}
+
+// judgementOf is what a status means for a migration. That nobody knows under which key
+// KMS v1 writes does not matter: its values are stale by their provider's name alone, and
+// that is known.
+func judgementOf(r *apiservers.Report, seen *apiservers.Observation) rewrite.Judgement {
+	j := rewrite.Judgement{Keys: map[string]string{}, Members: membersOf(seen)}
+	j.Basis, j.RestsOn, _ = strings.Cut(strings.TrimSuffix(r.Verdict.Text, "."), "; rests on: ")
+	if j.RestsOn != "" {
+		j.RestsOn = "rests on: " + j.RestsOn
+	}
+	probe := false
+	for _, reason := range r.Verdict.Reasons {
+		probe = probe || slices.Contains([]apiservers.ReasonKind{apiservers.NoConfigHash, apiservers.WriterUnsaid, apiservers.NoKey}, reason.Kind)
+		if reason.Kind != apiservers.V1 {
+			j.Reasons = append(j.Reasons, reason.Text)
+		}
+	}
+	if len(j.Reasons) == 0 && (r.Configuration == nil || len(r.APIServers) == 0) {
+		j.Reasons = append(j.Reasons, "no API server was asked about an encryption configuration")
+	}
+	j.Converged = len(j.Reasons) == 0
+	if probe && !j.Converged {
+		j.Reasons = append(j.Reasons, "where metrics do not tell, --probe tries what each API server writes")
+	}
+	for _, s := range r.APIServers {
+		for _, k := range s.Keys {
+			j.Keys[k.Provider] = k.KeyIDHash
+		}
+		for _, w := range s.Writes { // what was read in etcd is more certain
+			if w.KeyIDHash != "" {
+				j.Keys[w.Provider] = w.KeyIDHash
+			}
+		}
+	}
+	return j
+}
+
+// membersOf tells one set of processes from another.
+func membersOf(seen *apiservers.Observation) string {
+	var all []string
+	for _, asked := range seen.Asked {
+		for _, a := range asked.Answers {
+			all = append(all, fmt.Sprintf("%s %s %s", asked.Address, a.ID, a.Process))
+		}
+	}
+	slices.Sort(all)
+	return strings.Join(slices.Compact(all), ", ")
+}
+
+// oneCluster refuses an etcd that is not the API servers': each object would be a conflict.
+// The namespace kube-system hardly ever changes.
+func (m *migration) oneCluster(ctx context.Context) error {
+	if m.point == nil {
+		return nil
+	}
+	want, err := m.gate.inq.cluster.KubeSystem(ctx)
+	switch {
+	case apierrors.IsForbidden(errors.Unwrap(err)):
+		return nil // then the conflicts say it
+	case err != nil:
+		return err
+	}
+	var found []string
+	for _, prefix := range m.audit.EtcdPrefixes() {
+		kv, ok, err := m.point.Get(ctx, prefix+"/namespaces/kube-system", 0)
+		switch {
+		case err != nil:
+			return err
+		case ok && kv.ModRevision == want:
+			return nil
+		case ok:
+			found = append(found, fmt.Sprintf("of revision %d", kv.ModRevision))
+		}
+	}
+	if len(found) == 0 {
+		found = append(found, "not there")
+	}
+	return fmt.Errorf("the namespace kube-system is of revision %d for the API server of %s, and in etcd, under %s, it is %s: do --endpoints, --prefix and the kubeconfig belong to one cluster?",
+		want, m.cluster.Server(), report.Plain(strings.Join(m.audit.EtcdPrefixes(), ", ")), strings.Join(found, " and "))
+}

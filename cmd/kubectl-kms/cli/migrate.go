@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/url"
 	"slices"
 	"strings"
@@ -69,10 +68,14 @@ up: the next run finds what is left.`,
 	set := cmd.Flags()
 	set.SortFlags = false
 	set.BoolVar(&f.dryRun, "dry-run", false, "list what would be rewritten, and send nothing")
-	f.defineLive(set, ", where --endpoints is not given")
+	f.defineAddress(set)
+	f.defineManifest(set)
+	manifest := set.Lookup("apiserver-manifest")
+	manifest.Usage = strings.Replace(manifest.Usage, "neither --snapshot nor --endpoints is", "--endpoints is not", 1)
+	f.definePrefixes(set)
 	set.StringVar(&f.encryption, "encryption-config", "", "`FILE` with kube-apiserver's EncryptionConfiguration, which says what is stale (default the manifest's)")
 	f.kube.Define(set)
-	set.StringSliceVar(&f.apiServers, "apiserver", nil, "`URLS` of all API servers, each by itself, separated by commas (default those that the cluster names)")
+	set.StringArrayVar(&f.apiServers, "apiserver", nil, "`URL` of an API server, none of a load balancer; repeats (default what EndpointSlice default/kubernetes has)")
 	set.BoolVar(&f.probe, "probe", false, "create an object of each encrypted resource through each API server, read it in etcd and delete it, where metrics do not tell what they write under")
 	set.StringSliceVar(&f.resources, "resources", nil, "`RESOURCES` to rewrite, separated by commas, as an EncryptionConfiguration names them (default all that are stale)")
 	set.IntVar(&f.workers, "workers", rewrite.DefaultWorkers, "`NUMBER` of requests at once")
@@ -111,12 +114,7 @@ func (f *migrateFlags) mistakes() (o audit.Options, mistakes []string) {
 	if f.withoutEtcd && f.probe {
 		wrong("--probe reads what it wrote in etcd: it does not go with --without-etcd")
 	}
-	for _, address := range f.apiServers {
-		if text := kube.CheckURL(address); text != "" {
-			wrong("--apiserver: %s", text)
-		}
-	}
-	return o, mistakes
+	return o, append(mistakes, checkAddresses(f.apiServers)...)
 }
 
 const needsConfig = "what is stale is not known without kube-apiserver's encryption configuration: give it by --encryption-config"
@@ -133,7 +131,7 @@ func (f *migrateFlags) run(cmd *cobra.Command, s Streams) error {
 	}
 	r, err := m.rewrite(cmd.Context())
 	if err != nil {
-		if cmd.Context().Err() != nil {
+		if cmd.Context().Err() != nil && !strings.Contains(err.Error(), "left behind") { // by a probe
 			return errors.New("interrupted: nothing was sent, and nothing was changed")
 		}
 		return err
@@ -171,7 +169,7 @@ type migration struct {
 	cluster *kube.Cluster
 	lister  rewrite.Lister
 	patcher *patch.Client
-	gate    rewrite.Gate
+	gate    *gate
 	timeout time.Duration // of a request
 	point   Point
 }
@@ -185,7 +183,7 @@ func (m *migration) close() {
 // prepare finds everything, and connects to nothing but etcd.
 func (m *migration) prepare(cmd *cobra.Command) error {
 	var err error
-	if m.cluster, err = m.f.kube.Cluster(kube.Options{LookupEnv: m.s.LookupEnv, UserAgent: programName}); err != nil {
+	if m.cluster, err = m.f.kube.Cluster(kubeOptions(m.s)); err != nil {
 		return err
 	}
 	var running *controlplane.APIServer
@@ -215,11 +213,13 @@ func (m *migration) prepare(cmd *cobra.Command) error {
 	if err := m.client(); err != nil {
 		return err
 	}
+	if m.gate, err = m.newGate(running); err != nil {
+		return err
+	}
 	if err := m.list(cmd.Context()); err != nil {
 		return err
 	}
-	m.gate, err = m.newGate()
-	return err
+	return m.oneCluster(cmd.Context())
 }
 
 // liveTarget says where etcd is.
@@ -266,12 +266,8 @@ func (m *migration) list(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.point, err = m.s.Stores.Point(ctx, *m.target.etcd, m.audit.EtcdPrefixes())
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w: etcd's certificates are root's on most machines, so run this as root", err)
-	case err != nil:
-		return err
+	if m.point, err = m.s.Stores.Point(ctx, *m.target.etcd, m.audit.EtcdPrefixes()); err != nil {
+		return rootsAdvice(err)
 	}
 	m.lister = &worklist.List{Reader: places[0].Reader, Getter: m.point, Options: m.audit, Resources: resources}
 	return nil

@@ -43,6 +43,7 @@ type cluster struct {
 	looks                  []error
 	serves                 string
 	noEtcd                 bool
+	onJudge                func(nth int)
 	onList                 func(c *cluster)
 	inFlight, mostInFlight int
 }
@@ -108,6 +109,9 @@ func (c *cluster) Serves(rewrite.Resource) (why string)            { return c.se
 
 func (c *cluster) Judge(context.Context) (rewrite.Judgement, error) {
 	c.judges++
+	if c.onJudge != nil {
+		c.onJudge(c.judges)
+	}
 	return c.judged[min(c.judges, len(c.judged))-1], nil
 }
 

@@ -633,3 +633,24 @@ func TestTheAnnouncementComesFirst(t *testing.T) {
 		}
 	})
 }
+
+// TestCtrlCWhileAPIServersAreAsked is no word about them.
+func TestCtrlCWhileAPIServersAreAsked(t *testing.T) {
+	t.Parallel()
+	for _, nth := range []int{2, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster("a")
+			ctx, cancel := context.WithCancel(t.Context())
+			c.onJudge = func(n int) {
+				if n == nth {
+					cancel()
+				}
+			}
+			r, err := rewrite.Run(ctx, rewrite.Options{}, c, c, c, nil)
+			if err != nil || r.Result != rewrite.Interrupted || r.Rewritten != 1 {
+				t.Errorf("at the question %d: %+v, %v", nth, r, err)
+			}
+			cancel()
+		})
+	}
+}

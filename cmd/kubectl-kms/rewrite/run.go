@@ -187,12 +187,30 @@ func (r *run) rounds(ctx context.Context, work *Work) {
 			return
 		}
 		work = again
-		if reasons := r.judge(ctx); len(reasons) > 0 || err != nil {
-			r.finish(work, reasons, err)
+		if err != nil {
+			r.end(ctx, work, err)
+			return
+		}
+		switch reasons := r.judge(ctx); {
+		case ctx.Err() != nil:
+			r.interrupted()
+			return
+		case len(reasons) > 0:
+			r.finish(work, reasons, nil)
 			return
 		}
 	}
-	r.finish(work, r.judge(ctx), nil)
+	r.end(ctx, work, nil)
+}
+
+// end asks the API servers for the last time.
+func (r *run) end(ctx context.Context, work *Work, err error) {
+	reasons := r.judge(ctx)
+	if ctx.Err() != nil {
+		r.interrupted()
+		return
+	}
+	r.finish(work, reasons, err)
 }
 
 // judge asks the API servers once more, and returns why they do not write as they did in
