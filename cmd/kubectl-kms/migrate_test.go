@@ -82,6 +82,8 @@ const (
 // Twins are two API servers that share an etcd and a plugin, and a ledger of what was
 // acknowledged.
 type twins struct {
+	t *testing.T // the whole test, beyond its steps
+
 	etcd       *etcdtest.Etcd
 	servers    [2]*cluster.APIServer
 	kms        *kmstest.Server
@@ -97,7 +99,7 @@ type twins struct {
 
 func startTwins(t *testing.T) *twins {
 	t.Helper()
-	p := &twins{ledger: map[string]string{}, kms: kmstest.Start(t)}
+	p := &twins{t: t, ledger: map[string]string{}, kms: kmstest.Start(t)}
 	p.kms.SetEnv(t)
 	for _, key := range []*string{&p.old, &p.new} {
 		var err error
@@ -106,7 +108,7 @@ func startTwins(t *testing.T) *twins {
 		}
 	}
 	p.socket = filepath.Join(daemontest.Directory(t), "s")
-	p.startPlugin(t, "--key="+p.old)
+	p.startPlugin("--key="+p.old)
 	p.etcd = etcdtest.Start(t, etcdtest.V37, cluster.EtcdOptions{})
 	bin, err := cluster.BuildServers(t.Context(), os.Stderr)
 	if err != nil {
@@ -162,14 +164,14 @@ func (p *twins) config(providers ...string) string {
 }
 
 // startPlugin starts the plugin with other flags, in place of the one that runs.
-func (p *twins) startPlugin(t *testing.T, keys ...string) {
-	t.Helper()
+func (p *twins) startPlugin(keys ...string) {
+	p.t.Helper()
 	if p.plugin != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		p.plugin.Shutdown(ctx)
 	}
-	p.plugin = daemontest.Start(t, daemontest.Config(t, append(keys, "--listen="+p.socket, "--health-port=127.0.0.1:0")...))
+	p.plugin = daemontest.Start(p.t, daemontest.Config(p.t, append(keys, "--listen="+p.socket, "--health-port=127.0.0.1:0")...))
 }
 
 // restart gives API servers a configuration, by a restart. It is loaded at once then.
@@ -492,7 +494,7 @@ func TestMigrate(t *testing.T) {
 	step("under load, and killed twice", func(t *testing.T) { p.underLoad(t, names) })
 	step("to another key", p.toAnotherKey)
 	step("cold, without the old keys", func(t *testing.T) {
-		p.startPlugin(t, "--key="+p.new)
+		p.startPlugin("--key="+p.new)
 		if err := p.kms.DisableKey(p.old); err != nil {
 			t.Fatal(err)
 		}
@@ -722,7 +724,7 @@ func (p *twins) listsAll(t *testing.T, r *rewrite.Report) {
 func (p *twins) toAnotherKey(t *testing.T) {
 	p.webhooks(t, "second")
 	p.kubectl(t, "", "delete", "validatingwebhookconfiguration/refuse", "validatingwebhookconfiguration/hang")
-	p.startPlugin(t, "--key="+p.new, "--decrypt-key="+p.old)
+	p.startPlugin("--key="+p.new, "--decrypt-key="+p.old)
 	var changed []string
 	err := cluster.Poll(t.Context(), time.Second, 5*time.Minute, nil, func(context.Context) error {
 		code, out, errs := command(t, p.migrate("-o", "json", "--rate", "5000", "--workers", "8")...)

@@ -63,6 +63,9 @@ func judgementOf(r *apiservers.Report, seen *apiservers.Observation) rewrite.Jud
 		j.Reasons = append(j.Reasons, "no API server was asked about an encryption configuration")
 	}
 	j.Converged = len(j.Reasons) == 0
+	if j.Converged && len(r.Verdict.Reasons) > 0 {
+		j.Basis = "they have one configuration, in which KMS v1 writes: its values are stale under another provider's name alone, whatever the key is"
+	}
 	if probe && !j.Converged {
 		j.Reasons = append(j.Reasons, "where metrics do not tell, --probe tries what each API server writes")
 	}

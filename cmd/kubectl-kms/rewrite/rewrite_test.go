@@ -346,6 +346,19 @@ func TestOnlyTheAPIServerKnows(t *testing.T) {
 	})
 }
 
+// TestWhatWasWrittenIsNotInDoubt, though its bytes do not tell.
+func TestWhatWasWrittenIsNotInDoubt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster("a")
+		c.objects["a"].doubt = true
+		r := c.run(t, rewrite.Options{})
+		if r.Result != rewrite.Clean || r.Rewritten != 1 || c.asked["a"] != 1 {
+			t.Errorf("%+v, %d requests", r, c.asked["a"])
+		}
+	})
+}
+
 // TestAChangeByAdmissionIsListed, by its length alone.
 func TestAChangeByAdmissionIsListed(t *testing.T) {
 	t.Parallel()

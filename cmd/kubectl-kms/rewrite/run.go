@@ -37,7 +37,8 @@ type track struct {
 	state    ending
 	revision int64 // at which it was sent
 	why      Left
-	written  bool // in any round
+	written  bool  // in any round
+	wrote    int64 // the revision that was written last
 }
 
 // Run has everything that is stale written again. An error means that it ended before
@@ -237,13 +238,19 @@ func (r *run) sendable(work *Work) []Object {
 	var out []Object
 	for _, o := range work.Stale {
 		t := r.tracks[o.name()]
-		settled := t.revision == o.Revision && (t.state == refused || t.state == notWritten && o.Doubt)
-		if !settled && r.patcher.Serves(o.Resource) == "" {
+		refusedBefore := t.revision == o.Revision && t.state == refused
+		if !refusedBefore && !t.fresh(o) && r.patcher.Serves(o.Resource) == "" {
 			out = append(out, o)
 		}
 	}
 	slices.SortFunc(out, func(a, b Object) int { return cmp.Compare(place(a), place(b)) })
 	return out
+}
+
+// fresh reports whether an object whose bytes leave it in doubt is known to be fresh: this
+// run has written it, or the API server has said so.
+func (t *track) fresh(o Object) bool {
+	return o.Doubt && (t.written && t.wrote == o.Revision || t.state == notWritten && t.revision == o.Revision)
 }
 
 func place(o Object) uint64 {
@@ -299,7 +306,7 @@ func (r *run) note(o Object, e end) (enough bool) {
 	switch e.outcome {
 	case written:
 		at.Written++
-		t.written = true
+		t.written, t.wrote = true, e.revision
 		r.o.Progress.written.Add(1)
 		r.compare(at, e)
 	case notWritten:
@@ -366,11 +373,15 @@ func (r *run) finish(work *Work, reasons []string, ended error) {
 	left := slices.Clone(work.Lost)
 	for _, o := range work.Stale {
 		t := r.tracks[o.name()]
-		still[o.name()] = true
-		if t.state == notWritten && o.Doubt && t.revision == o.Revision {
+		switch {
+		case t.fresh(o) && t.state == notWritten:
 			r.report.Fresh++
+			still[o.name()] = true
+			continue
+		case t.fresh(o):
 			continue
 		}
+		still[o.name()] = true
 		left = append(left, r.left(o))
 	}
 	for name, t := range r.tracks {
