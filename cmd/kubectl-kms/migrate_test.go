@@ -108,7 +108,7 @@ func startTwins(t *testing.T) *twins {
 		}
 	}
 	p.socket = filepath.Join(daemontest.Directory(t), "s")
-	p.startPlugin("--key="+p.old)
+	p.startPlugin("--key=" + p.old)
 	p.etcd = etcdtest.Start(t, etcdtest.V37, cluster.EtcdOptions{})
 	bin, err := cluster.BuildServers(t.Context(), os.Stderr)
 	if err != nil {
@@ -494,7 +494,7 @@ func TestMigrate(t *testing.T) {
 	step("under load, and killed twice", func(t *testing.T) { p.underLoad(t, names) })
 	step("to another key", p.toAnotherKey)
 	step("cold, without the old keys", func(t *testing.T) {
-		p.startPlugin("--key="+p.new)
+		p.startPlugin("--key=" + p.new)
 		if err := p.kms.DisableKey(p.old); err != nil {
 			t.Fatal(err)
 		}
@@ -507,6 +507,7 @@ func TestMigrate(t *testing.T) {
 // restartsMeanwhile: an API server that was away while etcd was read may have written
 // otherwise since.
 func (p *twins) restartsMeanwhile(t *testing.T) {
+	t.Helper()
 	p.run(t, cli.Done)
 	s := stores()
 	of := s.Etcd
@@ -549,6 +550,7 @@ func (p *twins) special(t *testing.T) {
 // held: nothing is sent while an API server writes otherwise. And if it were, because
 // whoever was asked did not know, what that API server writes back would be found.
 func (p *twins) held(t *testing.T, n int) {
+	t.Helper()
 	before := p.under(t, "k8s:enc:aescbc:v1:k1:")
 	r := p.run(t, cli.Failed)
 	if r.Result != rewrite.Refused || !strings.Contains(r.Text, "configurations differ") {
@@ -635,15 +637,16 @@ func (l *writingBack) List(ctx context.Context, keys map[string]string) (*rewrit
 // underLoad kills two migrations, and lets a third go on. Then what refuses and hangs is
 // removed, and nothing is left.
 func (p *twins) underLoad(t *testing.T, names []string) {
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	stop := p.load(t, slices.Clone(names[:len(names)/3]))
 	speed := strconv.Itoa(number(t, envRate, 5000))
-	const new = "k8s:enc:kms:v2:aws:"
+	const byKMS = "k8s:enc:kms:v2:aws:"
 	for _, signal := range []os.Signal{os.Kill, os.Kill, os.Interrupt} {
-		before := p.under(t, new)
+		before := p.under(t, byKMS)
 		var said bytes.Buffer
 		cmd := exec.CommandContext(t.Context(), exe, p.migrate("--rate", "60")...)
 		cmd.Env = append(os.Environ(), asProgram+"=1")
@@ -652,7 +655,7 @@ func (p *twins) underLoad(t *testing.T, names []string) {
 			t.Fatal(err)
 		}
 		err := cluster.Poll(t.Context(), 20*time.Millisecond, 2*time.Minute, nil, func(context.Context) error {
-			if n := p.under(t, new) - before; n < len(names)/10 {
+			if n := p.under(t, byKMS) - before; n < len(names)/10 { //nolint:contextcheck // the test's own bounds it
 				return fmt.Errorf("%d Secrets were rewritten", n)
 			}
 			return nil
@@ -722,12 +725,13 @@ func (p *twins) listsAll(t *testing.T, r *rewrite.Report) {
 // toAnotherKey restarts the plugin with another key on top. Until both API servers have
 // seen that, nothing is sent.
 func (p *twins) toAnotherKey(t *testing.T) {
+	t.Helper()
 	p.webhooks(t, "second")
 	p.kubectl(t, "", "delete", "validatingwebhookconfiguration/refuse", "validatingwebhookconfiguration/hang")
 	p.startPlugin("--key="+p.new, "--decrypt-key="+p.old)
 	var changed []string
 	err := cluster.Poll(t.Context(), time.Second, 5*time.Minute, nil, func(context.Context) error {
-		code, out, errs := command(t, p.migrate("-o", "json", "--rate", "5000", "--workers", "8")...)
+		code, out, errs := command(t, p.migrate("-o", "json", "--rate", "5000", "--workers", "8")...) //nolint:contextcheck // the test's own bounds it
 		clean(t, out+errs)
 		var r rewrite.Report
 		if err := json.Unmarshal([]byte(out), &r); err != nil {

@@ -65,7 +65,7 @@ func (c *Client) Of(ctx context.Context, resources []rewrite.Resource) (rewrite.
 			continue // before 1.34 there are no policies that mutate, unless asked for
 		}
 		err := look.add(ctx, s.path, &a, resources)
-		refusal, refused := errors.AsType[*rewrite.Refusal](err)
+		refusal, refused := errors.AsType[*rewrite.RefusalError](err)
 		switch {
 		case refused && refusal.Code == http.StatusForbidden:
 			denied = append(denied, look.resource)

@@ -137,7 +137,7 @@ func (c *Client) list(ctx context.Context, r rewrite.Resource, work *rewrite.Wor
 func (l *List) Look(ctx context.Context, o rewrite.Object, _ int64, _ map[string]string) (rewrite.Sight, error) {
 	s, _ := l.Client.serving(o.Resource)
 	revision, err := l.Client.metadata(ctx, http.MethodGet, s.at(o), nil)
-	if refusal, ok := errors.AsType[*rewrite.Refusal](err); ok && refusal.Code == http.StatusNotFound {
+	if refusal, ok := errors.AsType[*rewrite.RefusalError](err); ok && refusal.Code == http.StatusNotFound {
 		return rewrite.Sight{}, nil
 	}
 	if err != nil {

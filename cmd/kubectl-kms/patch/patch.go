@@ -121,7 +121,7 @@ func (c *Client) group(ctx context.Context, group string) (found map[string]serv
 		}
 		path := "/apis/" + url.PathEscape(group)
 		if err := c.get(ctx, path, plainJSON, &g); err != nil {
-			if refusal, ok := errors.AsType[*rewrite.Refusal](err); ok && refusal.Code == http.StatusNotFound {
+			if refusal, ok := errors.AsType[*rewrite.RefusalError](err); ok && refusal.Code == http.StatusNotFound {
 				return found, "", nil
 			}
 			return nil, "", fmt.Errorf("asking how %s is served: %w", report.Clip(group, 256), err)
@@ -135,7 +135,7 @@ func (c *Client) group(ctx context.Context, group string) (found map[string]serv
 	}
 	for _, path := range paths {
 		err := c.resources(ctx, path, found)
-		if refusal, ok := errors.AsType[*rewrite.Refusal](err); ok && refusal.Code >= http.StatusInternalServerError {
+		if refusal, ok := errors.AsType[*rewrite.RefusalError](err); ok && refusal.Code >= http.StatusInternalServerError {
 			silent = "the API server behind " + report.Clip(path, 256) + " does not say what it serves"
 			continue
 		}
@@ -185,7 +185,7 @@ func (s serving) at(o rewrite.Object) string {
 func (c *Client) Patch(ctx context.Context, o rewrite.Object) (revision int64, err error) {
 	s, known := c.serving(o.Resource)
 	if !known || s.why != "" || s.namespaced != (o.Namespace != "") {
-		return 0, &rewrite.Refusal{Code: http.StatusBadRequest, Cause: "the API server serves no object at this path", Next: "Look at it with kubectl get"}
+		return 0, &rewrite.RefusalError{Code: http.StatusBadRequest, Cause: "the API server serves no object at this path", Next: "Look at it with kubectl get"}
 	}
 	body := fmt.Appendf(nil, `{"metadata":{"resourceVersion":"%d"}}`, o.Revision)
 	return c.metadata(ctx, http.MethodPatch, s.at(o)+"?fieldManager="+FieldManager, body)

@@ -235,9 +235,9 @@ func TestWhatAnAPIServerSays(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err := client.Patch(t.Context(), rewrite.Object{Resource: secrets, Namespace: "a", Object: "b", Revision: 1})
-			got, ok := err.(*rewrite.Refusal) //nolint:errorlint // exactly this
+			got, ok := err.(*rewrite.RefusalError) //nolint:errorlint // exactly this
 			if !ok {
-				t.Fatalf("%v is no Refusal", err)
+				t.Fatalf("%v is no RefusalError", err)
 			}
 			if got.Code != c.code || got.Cause != c.cause || !strings.Contains(got.Next, c.next) || got.RetryAfter != c.wait || got.Hangs != c.hangs || got.Denied != c.denied {
 				t.Errorf("%+v, want %+v", got, c)

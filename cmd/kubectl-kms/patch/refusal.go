@@ -24,10 +24,10 @@ type status struct {
 }
 
 // refusalOf says in words of our own what an answer means.
-func refusalOf(code int, header http.Header, body []byte) *rewrite.Refusal {
+func refusalOf(code int, header http.Header, body []byte) *rewrite.RefusalError {
 	var s status
 	_ = json.Unmarshal(body, &s) // a proxy's page has no status
-	r := &rewrite.Refusal{Code: code, RetryAfter: retryAfter(header, s)}
+	r := &rewrite.RefusalError{Code: code, RetryAfter: retryAfter(header, s)}
 	switch {
 	case admission(r, s):
 	case code == http.StatusUnauthorized:
@@ -72,7 +72,7 @@ func retryAfter(header http.Header, s status) time.Duration {
 //
 // k8s.io/apiserver pkg/admission/plugin/webhook/errors/statuserror.go and
 // pkg/admission/plugin/policy.
-func admission(r *rewrite.Refusal, s status) bool {
+func admission(r *rewrite.RefusalError, s status) bool {
 	const name = `([a-z0-9][a-z0-9.-]{0,252})`
 	for _, known := range []struct {
 		pattern, cause, next string

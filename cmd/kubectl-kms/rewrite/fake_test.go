@@ -178,7 +178,7 @@ func (c *cluster) remove(name string) {
 	delete(c.objects, name)
 }
 
-func refusal(code int) error { return &rewrite.Refusal{Code: code, Cause: "refused by a test"} }
+func refusal(code int) error { return &rewrite.RefusalError{Code: code, Cause: "refused by a test"} }
 
 func (c *cluster) run(t *testing.T, o rewrite.Options) *rewrite.Report {
 	t.Helper()

@@ -45,7 +45,7 @@ func (p *pace) answered(took time.Duration, throttled bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	since := time.Since(p.changed)
-	next := p.now
+	var next float64
 	switch {
 	case (throttled || took >= slow) && since >= cutAgain:
 		next = max(p.now/2, min(p.full, max(p.full*leastPart, leastRate)))
@@ -56,11 +56,4 @@ func (p *pace) answered(took time.Duration, throttled bool) {
 	}
 	p.now, p.changed = next, time.Now()
 	p.limiter.SetLimit(rate.Limit(next))
-}
-
-// rate is the present one.
-func (p *pace) rate() float64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.now
 }

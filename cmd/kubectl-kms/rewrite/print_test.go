@@ -45,7 +45,7 @@ func everything(t *testing.T, form string, o rewrite.Options) (r *rewrite.Report
 			case "other":
 				c.write(name, false)
 			case "refused-1", "refused-2":
-				return 0, &rewrite.Refusal{Code: 403, Cause: "webhook no.example.com refuses it", Next: "Ask its owner"}
+				return 0, &rewrite.RefusalError{Code: 403, Cause: "webhook no.example.com refuses it", Next: "Ask its owner"}
 			case "uncompared":
 				c.mu.Lock()
 				c.looks = []error{rewrite.ErrNotCompared}

@@ -130,7 +130,7 @@ type Patcher interface {
 
 	// Patch has the object written as it is, provided that it still has its revision, and
 	// returns the revision that it has then. It neither creates an object nor returns
-	// anything of one. Errors that an API server answered with are [Refusal]s.
+	// anything of one. Errors that an API server answered with are [RefusalError]s.
 	Patch(ctx context.Context, o Object) (revision int64, err error)
 }
 
@@ -145,9 +145,9 @@ type Admissions interface {
 	Of(ctx context.Context, resources []Resource) (Admission, error)
 }
 
-// A Refusal is an API server's answer that is not success. It has no words of an
+// A RefusalError is an API server's answer that is not success. It has no words of an
 // object: messages may quote values, and are not kept.
-type Refusal struct {
+type RefusalError struct {
 	Code       int
 	Cause      string        // in words that are safe to print
 	Next       string        // what to do; may be empty
@@ -157,7 +157,7 @@ type Refusal struct {
 }
 
 // Error implements error.
-func (e *Refusal) Error() string { return e.Cause }
+func (e *RefusalError) Error() string { return e.Cause }
 
 // Options of a [Run]. The zero value of a number is its default.
 type Options struct {

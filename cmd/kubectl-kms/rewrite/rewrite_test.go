@@ -55,7 +55,7 @@ func TestEachAnswer(t *testing.T) {
 		},
 		{
 			name: "somebody else writes it first",
-			answer: func(_ context.Context, c *cluster, name string, nth int) (int64, error) {
+			answer: func(_ context.Context, c *cluster, name string, _ int) (int64, error) {
 				c.write(name, false)
 				return 0, errAsUsual
 			},
@@ -124,14 +124,14 @@ func TestEachAnswer(t *testing.T) {
 		{
 			name: "a webhook that refuses with any code",
 			answer: func(_ context.Context, _ *cluster, _ string, _ int) (int64, error) {
-				return 0, &rewrite.Refusal{Code: 409, Cause: "webhook w refuses it", Denied: true}
+				return 0, &rewrite.RefusalError{Code: 409, Cause: "webhook w refuses it", Denied: true}
 			},
 			want: counts{rewritten: 1, left: 1}, result: rewrite.LeftOver, asked: 1, left: "webhook w refuses it",
 		},
 		{
 			name: "a webhook behind the API server hangs", // once in a round
 			answer: func(_ context.Context, _ *cluster, _ string, _ int) (int64, error) {
-				return 0, &rewrite.Refusal{Code: 500, Cause: "webhook w does not answer", Hangs: true}
+				return 0, &rewrite.RefusalError{Code: 500, Cause: "webhook w does not answer", Hangs: true}
 			},
 			want: counts{rewritten: 1, left: 1}, result: rewrite.LeftOver, asked: 3, left: "webhook w does not answer",
 		},
@@ -303,11 +303,15 @@ func TestWhatWasNotReadKeepsItFromBeingClean(t *testing.T) {
 		{"a prefix", []string{"not read: /openshift.io in etcd"}, nil, nil, rewrite.NotKnown, "not known whether anything stale is left: 2 of 2 rewritten; not read: /openshift.io in etcd"},
 		{"etcd compacts", nil, []error{nil, errors.New("etcd has compacted it")}, nil, rewrite.NotKnown, "could not be listed again: etcd has compacted it"},
 		{
-			"what no provider reads", nil, nil, []rewrite.Left{{Path: "/registry/secrets/a/b", Outcome: rewrite.OutcomeUnreadable, Cause: "no provider reads it"}},
+			"what no provider reads", nil, nil,
+			[]rewrite.Left{{Path: "/registry/secrets/a/b", Outcome: rewrite.OutcomeUnreadable, Cause: "no provider reads it"}},
 			rewrite.LeftOver, "2 of 3 rewritten; 1 needs you",
 		},
 		{
-			"both", []string{"not read: events"}, nil, []rewrite.Left{{Path: "/registry/secrets/a/b", Outcome: rewrite.OutcomeUnreadable, Cause: "no provider reads it"}},
+			"both",
+			[]string{"not read: events"},
+			nil,
+			[]rewrite.Left{{Path: "/registry/secrets/a/b", Outcome: rewrite.OutcomeUnreadable, Cause: "no provider reads it"}},
 			rewrite.LeftOver, "not read: events",
 		},
 	} {
@@ -333,7 +337,7 @@ func TestOnlyTheAPIServerKnows(t *testing.T) {
 		c := newCluster("cbc", "gcm")
 		c.objects["gcm"].stale, c.objects["gcm"].doubt = false, true
 		c.objects["cbc"].doubt = true
-		c.answer = func(_ context.Context, c *cluster, name string, _ int) (int64, error) {
+		c.answer = func(_ context.Context, c *cluster, _ string, _ int) (int64, error) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			c.objects["cbc"].doubt = false // what is written now is not
@@ -472,7 +476,7 @@ func TestTheRate(t *testing.T) {
 			c := newCluster("a")
 			c.answer = func(_ context.Context, _ *cluster, _ string, nth int) (int64, error) {
 				if nth == 1 {
-					return 0, &rewrite.Refusal{Code: 429, Cause: "busy", RetryAfter: 17 * time.Second}
+					return 0, &rewrite.RefusalError{Code: 429, Cause: "busy", RetryAfter: 17 * time.Second}
 				}
 				return 0, errAsUsual
 			}
@@ -574,7 +578,7 @@ func TestCtrlC(t *testing.T) {
 		if want := fmt.Sprintf("interrupted: %d of 100 were rewritten", len(c.sent)); !strings.Contains(r.Text, want) || !strings.Contains(r.Text, "the next run goes on") {
 			t.Errorf("%q, want %q", r.Text, want)
 		}
-		again := c.run(t, rewrite.Options{}) //nolint:contextcheck // the next run
+		again := c.run(t, rewrite.Options{})
 		if again.Result != rewrite.Clean || again.Rewritten != 100-r.Rewritten {
 			t.Errorf("the next run: %s", again.Text)
 		}

@@ -39,7 +39,7 @@ func (r *run) send(ctx context.Context, o Object) end {
 			return e
 		}
 		revision, took, err := r.patch(ctx, e.object)
-		refusal, answered := errors.AsType[*Refusal](err)
+		refusal, answered := errors.AsType[*RefusalError](err)
 		denied, hangs := answered && refusal.Denied, answered && refusal.Hangs
 		again := answered && !denied && (refusal.Code == http.StatusTooManyRequests || refusal.Code >= http.StatusInternalServerError)
 		if !hangs { // else it is not the API server that has too much to do
@@ -166,7 +166,7 @@ const (
 // failure says why a request was not answered, or with a 5xx.
 func failure(err error, limit time.Duration) Left {
 	l := Left{Outcome: OutcomeFailed, Next: nextAgain}
-	if refusal, ok := errors.AsType[*Refusal](err); ok {
+	if refusal, ok := errors.AsType[*RefusalError](err); ok {
 		l.Cause = refusal.Cause
 		if refusal.Next != "" {
 			l.Next = refusal.Next

@@ -33,8 +33,9 @@ func config(t *testing.T, providers string) *encryptionconfig.Configuration {
 	return c
 }
 
-func hash(keyID string) string {
-	sum := sha256.Sum256([]byte(keyID))
+// newHash is that of newKey, as API servers have it.
+func newHash() string {
+	sum := sha256.Sum256([]byte(newKey))
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
@@ -63,7 +64,7 @@ func TestWhatIsStale(t *testing.T) {
 		want                map[string]string
 	}{
 		{
-			name: "KMS v2 is first", config: kmsFirst, keys: map[string]string{"aws": hash(newKey)},
+			name: "KMS v2 is first", config: kmsFirst, keys: map[string]string{"aws": newHash()},
 			store: `/registry/secrets/a/new v2 aws ` + newKey + `
 /registry/secrets/a/another-seed v2 aws ` + newKey + ` wrapped=1other
 /registry/secrets/a/old v2 aws ` + oldKey + `
@@ -93,17 +94,17 @@ func TestWhatIsStale(t *testing.T) {
 			want: map[string]string{"/registry/secrets/a/x": "doubt"},
 		},
 		{
-			name: "KMS v1 knows no key", config: v1First, keys: map[string]string{"aws-v1": hash(newKey)},
+			name: "KMS v1 knows no key", config: v1First, keys: map[string]string{"aws-v1": newHash()},
 			store: "/registry/secrets/a/gcm v1 aws-v1 size=5\n/registry/secrets/a/gcm-or-cbc v1 aws-v1 size=4\n/registry/secrets/a/old v1 aws-old size=5\n",
 			want:  map[string]string{"/registry/secrets/a/gcm-or-cbc": "doubt", "/registry/secrets/a/old": "stale"},
 		},
 		{
-			name: "only some resources", config: kmsFirst, keys: map[string]string{"aws": hash(newKey)}, resources: []string{"pandas.example.com"},
+			name: "only some resources", config: kmsFirst, keys: map[string]string{"aws": newHash()}, resources: []string{"pandas.example.com"},
 			store: "/registry/secrets/a/plain plaintext\n/registry/example.com/pandas/a/plain plaintext\n",
 			want:  map[string]string{"/registry/example.com/pandas/a/plain": "stale"},
 		},
 		{
-			name: "names", config: kmsFirst, keys: map[string]string{"aws": hash(newKey)},
+			name: "names", config: kmsFirst, keys: map[string]string{"aws": newHash()},
 			store: "/registry/secrets/a/.. plaintext\n/registry/secrets/a/a%2fb plaintext\n/registry/secrets/./b plaintext\n\"/registry/secrets/a/odd\\nname\" plaintext\n/registry/mysteries/a/b v2 aws " + newKey + "\n/registry/mysteries/a/c plaintext\n",
 			want: map[string]string{
 				"/registry/secrets/a/..": "an API server takes no request for this name", "/registry/secrets/a/a%2fb": "an API server takes no request for this name",
@@ -199,7 +200,7 @@ func TestLook(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			l := &worklist.List{Reader: s, Getter: getter{s, c.err}, Options: audit.Options{Config: config(t, kmsFirst)}}
-			got, err := l.Look(t.Context(), rewrite.Object{Path: c.path}, 7, map[string]string{"aws": hash(newKey)})
+			got, err := l.Look(t.Context(), rewrite.Object{Path: c.path}, 7, map[string]string{"aws": newHash()})
 			if !errors.Is(err, c.want) || got.Found != c.found || got.Stale != c.stale {
 				t.Errorf("%+v, %v", got, err)
 			}
