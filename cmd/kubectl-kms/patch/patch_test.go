@@ -195,7 +195,11 @@ func TestWhatAnAPIServerSays(t *testing.T) {
 		},
 		"no right": {
 			code: 403, status: map[string]any{"reason": "Forbidden", "message": `secrets "b" is forbidden: User "u" cannot patch resource "secrets" in API group "" in the namespace "a"`},
-			cause: "this user may not patch it", next: "docs/kubectl-kms.md",
+			cause: "this user may not patch secrets", next: "docs/kubectl-kms.md",
+		},
+		"no right on a group's list": {
+			code: 403, status: map[string]any{"reason": "Forbidden", "message": `pandas.example.com is forbidden: User "u \"x\"" cannot list resource "pandas" in API group "example.com" at the cluster scope`},
+			cause: "this user may not list pandas.example.com", next: "ClusterRole",
 		},
 		"no credentials": {code: 401, status: map[string]any{"reason": "Unauthorized", "message": "Unauthorized"}, cause: "the API server does not know who asks (401)", next: "whoami"},
 		"a quota": {

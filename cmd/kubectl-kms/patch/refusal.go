@@ -32,8 +32,9 @@ func refusalOf(code int, header http.Header, body []byte) *rewrite.RefusalError 
 	case admission(r, s):
 	case code == http.StatusUnauthorized:
 		r.Cause, r.Next = "the API server does not know who asks (401)", "Credentials of the kubeconfig may have ended: kubectl auth whoami tells"
-	case code == http.StatusForbidden && rbac().MatchString(s.Message):
-		r.Cause, r.Next = "this user may not patch it", "Let a ClusterRole allow patch on the resource: docs/kubectl-kms.md has one that is enough"
+	case code == http.StatusForbidden && missingRight(s) != "":
+		r.Cause = "this user may not " + missingRight(s)
+		r.Next = "Let a ClusterRole allow it: docs/kubectl-kms.md has one that is enough"
 	case unreadable().MatchString(s.Message):
 		r.Cause, r.Next = "the API server cannot read what is stored", "Its encryption configuration lacks the provider or key, or its plugin does not answer: look at kubectl kms audit, and at the plugin's log"
 		if kms := regexp.MustCompile(`\bKMS[0-9]{4}\b`).FindString(s.Message); kms != "" {
@@ -92,7 +93,17 @@ func admission(r *rewrite.RefusalError, s status) bool {
 	return false
 }
 
-func rbac() *regexp.Regexp { return regexp.MustCompile(`^[^"]*"[^"]*" is forbidden: User "`) }
+// missingRight names the right that an authorizer found missing, such as "patch secrets",
+// and "" where the message is not one's.
+//
+// k8s.io/apiserver pkg/endpoints/handlers/responsewriters/errors.go.
+func missingRight(s status) string {
+	found := regexp.MustCompile(`^[^"]*(?:"[^"]*" )?is forbidden: User "(?:[^"\\]|\\.)*" cannot ([a-z]{1,32}) resource "([a-z0-9./-]{1,253})" in API group "([a-z0-9.-]{0,253})"`).FindStringSubmatch(s.Message)
+	if found == nil {
+		return ""
+	}
+	return strings.TrimSuffix(found[1]+" "+found[2]+"."+found[3], ".")
+}
 
 // unreadable is what an API server says of a value that none of its providers opens.
 //
