@@ -760,3 +760,71 @@ func (p *twins) toAnotherKey(t *testing.T) {
 		t.Errorf("exit code %d: %s", code, out)
 	}
 }
+
+// everyKind are objects of resources that etcd has elsewhere than the API does, and others.
+const everyKind = `
+{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"ports": [{"port": 80}]}}
+{"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "a"}}
+{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}}
+{"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": "a"}, "spec": {"replicas": 0, "selector": {"a": "b"}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "a"}]}}}}
+{"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "a"}, "spec": {"defaultBackend": {"service": {"name": "a", "port": {"number": 80}}}}}
+{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "a"}]}}}}
+{"apiVersion": "v1", "kind": "Event", "metadata": {"name": "a"}, "involvedObject": {"namespace": "default"}, "message": "PLANTED-5d1c"}
+{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "a:b"}, "rules": []}
+{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a", "annotations": {"a": "PLANTED-5d1c"}}, "stringData": {"value": "PLANTED-5d1c"}}
+{"apiVersion": "example.com/v1", "kind": "Panda", "metadata": {"name": "a"}, "spec": "PLANTED-5d1c"}
+`
+
+// TestMigrateEveryResource: by a wildcard, everything that a cluster stores is rewritten,
+// wherever etcd has it; and what is orphaned is listed.
+func TestMigrateEveryResource(t *testing.T) {
+	t.Parallel()
+	e := etcdtest.Start(t, etcdtest.V37, cluster.EtcdOptions{})
+	bin, err := cluster.BuildServers(t.Context(), os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients, err := cluster.BuildClients(t.Context(), os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := func(providers ...string) string {
+		return "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: ['*.*']\n  providers:\n" + strings.Join(providers, "")
+	}
+	const plain = "  - identity: {}\n"
+	api, err := cluster.NewHostOf(bin).APIServer(t.Context(), cluster.APIServerConfig{
+		Dir: t.TempDir(), Etcd: e.URL, Encryption: config(plain, localKey), AutomaticReload: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = api.Kill() })
+	p := &twins{t: t, etcd: e, servers: [2]*cluster.APIServer{api, api}, clients: clients, kubeconfig: api.Kubeconfig}
+	p.kubectl(t, pandas, "create", "-f", "-")
+	p.kubectl(t, "", "wait", "--for=condition=Established", "crd/pandas.example.com", "--timeout=2m")
+	p.kubectl(t, everyKind, "create", "-f", "-")
+	p.restart(t, config(localKey, plain), api)
+	e.Put("/registry/extinct.example.com/dodos/default/a", `{"kind": "Dodo"}`)
+
+	r := p.run(t, cli.Found, "--rate", "5000")
+	if len(r.Left) != 1 || r.Left[0].Path != "/registry/extinct.example.com/dodos/default/a" || r.Left[0].Outcome != rewrite.OutcomeOrphaned {
+		t.Errorf("left: %+v", r.Left)
+	}
+	for _, name := range []string{"services", "endpoints", "nodes", "replicationcontrollers", "ingresses.networking.k8s.io", "pandas.example.com", "customresourcedefinitions.apiextensions.k8s.io", "events"} {
+		if !slices.ContainsFunc(r.Plan, func(row rewrite.PlanRow) bool { return row.Resource == name && row.Objects > 0 && row.Orphaned == "" }) {
+			t.Errorf("%s was not rewritten: %+v", name, r.Plan)
+		}
+	}
+	e.Delete("/registry/extinct.example.com/dodos/default/a")
+	p.run(t, cli.Done, "--rate", "5000")
+	values, err := e.Values(t.Context(), "/registry/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, value := range values {
+		_, object := (audit.Options{}).Item(store.KeyValue{Key: []byte(key), Value: []byte(value)})
+		if object && !strings.HasPrefix(string(value), "k8s:enc:aescbc:v1:k1:") {
+			t.Errorf("%s is in the clear", key)
+		}
+	}
+}

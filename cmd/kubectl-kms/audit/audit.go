@@ -71,6 +71,10 @@ type Options struct {
 	// "sha256:" of its key_id. A provider that is not among them is not known.
 	Keys map[string]string
 
+	// Aggregated, where it is not nil, asks which groups other servers than kube-apiserver
+	// answer for. It is asked where etcd does not tell, since what lists them is encrypted.
+	Aggregated func(context.Context) ([]string, error)
+
 	// Visit, where it is not nil, is called before each reading of a place, and what it
 	// returns with each object in it. A place may be read twice: what an earlier function
 	// was given counts for nothing.
@@ -151,6 +155,9 @@ func Run(ctx context.Context, places []Place, o Options) (*Report, error) {
 		readings = append(readings, one)
 		r.Places = append(r.Places, p)
 		r.Objects = append(r.Objects, one.objects...)
+	}
+	if groups[""] && o.Aggregated != nil {
+		o.askAggregated(ctx, groups)
 	}
 	slices.SortStableFunc(r.Objects, func(a, b Object) int { return strings.Compare(a.Path, b.Path) })
 	r.NotRead = notRead(r.Places, readings, o, groups)

@@ -262,6 +262,7 @@ func (m *migration) list(ctx context.Context) error {
 	resources := m.audit.Resources
 	m.audit.Resources = nil // those of a question
 	m.audit.Progress = &audit.Progress{}
+	m.audit.Aggregated = m.patcher.Aggregated
 	places, err := m.target.open(m.s, m.audit.Progress)
 	if err != nil {
 		return err

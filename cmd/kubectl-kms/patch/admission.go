@@ -137,3 +137,25 @@ func (c *Client) policies(ctx context.Context, path string, a *rewrite.Admission
 	}
 	return nil
 }
+
+// Aggregated returns the groups that other servers than kube-apiserver answer for.
+func (c *Client) Aggregated(ctx context.Context) ([]string, error) {
+	var list struct {
+		Items []struct {
+			Spec struct {
+				Group   string
+				Service *struct{}
+			}
+		}
+	}
+	if err := c.get(ctx, "/apis/apiregistration.k8s.io/v1/apiservices", plainJSON, &list); err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, item := range list.Items {
+		if item.Spec.Service != nil && !slices.Contains(out, item.Spec.Group) {
+			out = append(out, item.Spec.Group)
+		}
+	}
+	return out, nil
+}

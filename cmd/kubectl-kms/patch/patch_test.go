@@ -378,3 +378,17 @@ func TestAListWithoutEtcd(t *testing.T) {
 		})
 	}
 }
+
+func TestAggregated(t *testing.T) {
+	t.Parallel()
+	texts := map[string]string{"/apis/apiregistration.k8s.io/v1/apiservices": `{"items": [
+		{"spec": {"group": "apps", "version": "v1"}}, {"spec": {"group": "a.example.com", "service": {"name": "a"}}},
+		{"spec": {"group": "a.example.com", "service": {"name": "a"}}}, {"spec": {"group": "metrics.k8s.io", "service": {}}}]}`}
+	got, err := serve(t, texts, nil).Aggregated(t.Context())
+	if !slices.Equal(got, []string{"a.example.com", "metrics.k8s.io"}) || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := serve(t, nil, nil).Aggregated(t.Context()); err == nil {
+		t.Error("no error where they may not be listed")
+	}
+}

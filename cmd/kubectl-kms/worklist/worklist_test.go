@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit/audittest"
@@ -176,6 +177,42 @@ func TestWhatWasNotReadIsSaid(t *testing.T) {
 	want := []string{"not read: /openshift.io in etcd", "not read: events in an etcd of their own", "1 value of etcd could not be read"}
 	if diff := cmp.Diff(want, work.NotRead); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestAggregatedAPIServersOfAnEncryptedList are asked for.
+func TestAggregatedAPIServersOfAnEncryptedList(t *testing.T) {
+	t.Parallel()
+	const store = "/registry/secrets/a/b plaintext\n/registry/apiregistration.k8s.io/apiservices/v1.apps aescbc k1\n"
+	failure := errors.New("denied")
+	for _, c := range []struct {
+		name   string
+		groups []string
+		err    error
+		want   []string
+	}{
+		{"none", nil, nil, nil},
+		{"metrics store nothing", []string{"metrics.k8s.io", "custom.metrics.k8s.io"}, nil, nil},
+		{"one", []string{"a.example.com"}, nil, []string{"not read: what the aggregated API server of a.example.com stores"}},
+		{"not told", nil, failure, []string{"not read: what aggregated API servers store, if there are any: their list is encrypted"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s, err := audittest.Parse("etcd", store, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := &worklist.List{Reader: s, Options: audit.Options{
+				Config: config(t, kmsFirst), Aggregated: func(context.Context) ([]string, error) { return c.groups, c.err },
+			}}
+			work, err := l.List(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, work.NotRead, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 
