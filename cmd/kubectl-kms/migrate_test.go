@@ -827,4 +827,20 @@ func TestMigrateEveryResource(t *testing.T) {
 			t.Errorf("%s is in the clear", key)
 		}
 	}
+	p.withoutEtcd(t)
+}
+
+// withoutEtcd: from a workstation everything is sent, and nothing is proved.
+func (p *twins) withoutEtcd(t *testing.T) {
+	t.Helper()
+	code, out, errs := command(t, "migrate", "--without-etcd", "--encryption-config", p.servers[0].EncryptionFile, "--kubeconfig", p.kubeconfig,
+		"--apiserver", p.servers[0].URL(), "--rate", "5000", "-o", "json")
+	clean(t, out+errs)
+	var r rewrite.Report
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatalf("%v\n%s%s", err, out, errs)
+	}
+	if code != cli.Failed || r.Result != rewrite.NotProved || r.Rewritten > 0 || r.LeftCount > 0 || r.Fresh < 50 {
+		t.Errorf("exit code %d: %s\n%+v", code, r.Text, r.Left)
+	}
 }

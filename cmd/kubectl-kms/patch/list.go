@@ -25,6 +25,10 @@ type List struct {
 	Resources []string
 }
 
+// eventsGroup has events too. They are those of the core group, under which they are stored
+// and encrypted.
+const eventsGroup = "events.k8s.io"
+
 // Proves implements [rewrite.Lister].
 func (l *List) Proves() bool { return false }
 
@@ -85,7 +89,7 @@ func (l *List) resources(ctx context.Context) ([]rewrite.Resource, error) {
 	out = slices.DeleteFunc(out, func(r rewrite.Resource) bool {
 		entry, ok := l.Config.For(r.Name, r.Group)
 		asked := len(l.Resources) == 0 || slices.ContainsFunc(l.Resources, func(text string) bool { return encryptionconfig.Covers(text, r.Name, r.Group) })
-		return !ok || !entry.Encrypts() || !asked
+		return !ok || !entry.Encrypts() || !asked || r.Group == eventsGroup
 	})
 	slices.SortFunc(out, func(a, b rewrite.Resource) int { return strings.Compare(a.String(), b.String()) })
 	return slices.Compact(out), nil
