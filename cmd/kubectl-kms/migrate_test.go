@@ -675,10 +675,12 @@ func (p *twins) underLoad(t *testing.T, names []string) {
 	}
 	r := p.run(t, cli.Found, "--rate", speed, "--workers", "8")
 	stop()
+	t.Log(r.Text)
 	p.listsAll(t, r)
 	p.kubectl(t, "", "delete", "validatingwebhookconfiguration/refuse", "validatingwebhookconfiguration/hang", "mutatingwebhookconfiguration/change",
 		"mutatingwebhookconfiguration/data", "mutatingadmissionpolicy/policy.example.com", "mutatingadmissionpolicybinding/policy")
 	r = p.run(t, cli.Done, "--rate", speed, "--workers", "8")
+	t.Log(r.Text)
 	if n := p.under(t, "k8s:enc:aescbc:v1:k1:"); n > 0 || r.Result != rewrite.Clean {
 		t.Errorf("%d Secrets are under the local key: %s", n, r.Text)
 	}
@@ -741,6 +743,7 @@ func (p *twins) toAnotherKey(t *testing.T) {
 			changed = append(changed, strings.TrimPrefix(c.Path, "/registry/secrets/default/"))
 		}
 		if r.Result == rewrite.Clean && code == cli.Done && r.Rewritten > 0 {
+			t.Log(r.Text)
 			return nil
 		}
 		return fmt.Errorf("exit code %d: %s", code, r.Text)

@@ -80,7 +80,7 @@ func admission(r *rewrite.RefusalError, s status) bool {
 		denies               bool
 	}{
 		{`^admission webhook "` + name + `" denied the request`, "webhook %s refuses it", "Whoever runs the webhook knows why: correct the object, or let the webhook pass it, then run this again", true},
-		{`failed calling webhook "` + name + `": `, "webhook %s does not answer", "Mend the webhook, then run this again. Do not delete its configuration for this: it guards what is written", false},
+		{`^(?:Internal error occurred: )?failed calling webhook "` + name + `": `, "webhook %s does not answer", "Mend the webhook, then run this again. Do not delete its configuration for this: it guards what is written", false},
 		{`^[^"]*"[^"]*" is forbidden: (?:ValidatingAdmissionPolicy|MutatingAdmissionPolicy|policy) '` + name + `'`, "policy %s refuses it", "Correct the object, or the policy, then run this again", true},
 	} {
 		if found := regexp.MustCompile(known.pattern).FindStringSubmatch(s.Message); found != nil {
@@ -112,18 +112,18 @@ func unreadable() *regexp.Regexp {
 	return regexp.MustCompile(`not transformable|StorageError: corrupt object|unable to transform key`)
 }
 
-// causes are those of a validation: which kind of mistake, in which field. Keys of maps
-// are left out, and values were never kept.
+// causes are those of a validation: which kind of mistake, and in which part of the object.
+// What follows in the path may be a key that somebody chose.
 func causes(s status) string {
 	var out []string
 	for _, c := range s.Details.Causes {
-		field := regexp.MustCompile(`^[a-zA-Z][a-zA-Z.]{0,63}`).FindString(c.Field)
-		text := "a field"
+		part := regexp.MustCompile(`^[a-zA-Z]*`).FindString(c.Field)
+		text := "a mistake"
 		if slices.Contains(kinds(), c.Reason) {
 			text = c.Reason
 		}
-		if field != "" {
-			text += " at " + strings.TrimSuffix(field, ".")
+		if slices.Contains([]string{"metadata", "spec", "status", "data", "stringData", "binaryData", "type", "immutable"}, part) {
+			text += " in " + part
 		}
 		if len(out) < 3 && !slices.Contains(out, text) {
 			out = append(out, text)
