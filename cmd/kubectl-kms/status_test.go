@@ -64,16 +64,49 @@ const (
 	byAESCBC = `aescbc: {keys: [{name: %s, secret: MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI=}]}`
 )
 
-// hostnames makes a program run with a host's name of its own, where this user may do so:
+// begun is a file that a node's API server writes when its process is a moment old.
+func (n *node) begun() string { return filepath.Join(n.dir, "begun") }
+
+// hostname makes a program run with a host's name of its own, where this user may do so:
 // a Lease is named by it.
-func hostnames(t *testing.T, name, dir, program string) string {
+func (n *node) hostname(t *testing.T, program string) string {
 	t.Helper()
-	script := fmt.Sprintf("#!/bin/sh\ncd %q || exit 1\nif unshare --uts true 2>/dev/null; then\n  exec unshare --uts sh -c 'hostname %s && exec \"$0\" \"$@\"' %q \"$@\"\nfi\nexec %q \"$@\"\n", dir, name, program, program)
-	file := filepath.Join(dir, "kube-apiserver.sh")
+	script := fmt.Sprintf("#!/bin/sh\ncd %q || exit 1\nsleep 0.1\n: >begun\n"+
+		"if unshare --uts true 2>/dev/null; then\n  exec unshare --uts sh -c 'hostname %s && exec \"$0\" \"$@\"' %q \"$@\"\nfi\nexec %q \"$@\"\n", n.dir, n.name, program, program)
+	file := filepath.Join(n.dir, "kube-apiserver.sh")
 	if err := os.WriteFile(file, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return file
+}
+
+// inTurn calls start for both nodes, for the second when the first's process has begun:
+// processes of one host are told apart by when they did, in hundredths of a second.
+func (p *pair) inTurn(t *testing.T, start func(*node) error) {
+	t.Helper()
+	var all sync.WaitGroup
+	for i, n := range p.nodes {
+		_ = os.Remove(n.begun())
+		all.Go(func() {
+			err := cluster.Poll(t.Context(), 50*time.Millisecond, time.Minute, nil, func(context.Context) error {
+				if i == 0 {
+					return nil
+				}
+				_, err := os.Stat(p.nodes[0].begun())
+				return err
+			})
+			if err == nil {
+				err = start(n)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
 }
 
 // ownHostnames reports whether both nodes have a Lease of their own.
@@ -83,7 +116,7 @@ func ownHostnames(t *testing.T) bool {
 }
 
 // startPair starts two API servers, whose plugins write under the old key.
-func startPair(t *testing.T, encryption string) *pair {
+func startPair(t *testing.T, encryption string, names ...string) *pair {
 	t.Helper()
 	s := kmstest.Start(t)
 	s.SetEnv(t)
@@ -98,9 +131,8 @@ func startPair(t *testing.T, encryption string) *pair {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all sync.WaitGroup
 	for i := range p.nodes {
-		n := &node{name: fmt.Sprintf("cp-%d", i+1), dir: daemontest.Directory(t)}
+		n := &node{name: names[i], dir: daemontest.Directory(t)}
 		p.nodes[i] = n
 		n.plugin(t, p.old)
 		flags := config.NewFlags(pflag.NewFlagSet("plugin", pflag.ContinueOnError))
@@ -109,24 +141,18 @@ func startPair(t *testing.T, encryption string) *pair {
 			t.Fatal(err)
 		}
 		daemontest.StartWith(t, cfg, daemon.Options{Log: slog.New(slog.DiscardHandler), Source: flags.Source()})
+	}
+	p.inTurn(t, func(n *node) (err error) {
 		own := bin
-		own.APIServer = hostnames(t, n.name, n.dir, bin.APIServer)
-		all.Go(func() {
-			api, err := cluster.NewHostOf(own).APIServer(t.Context(), cluster.APIServerConfig{
-				Dir: t.TempDir(), Etcd: p.etcd.URL, Encryption: encryption, AutomaticReload: true,
-			})
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			t.Cleanup(func() { _ = api.Stop(time.Minute) })
-			n.api = api
+		own.APIServer = n.hostname(t, bin.APIServer)
+		n.api, err = cluster.NewHostOf(own).APIServer(t.Context(), cluster.APIServerConfig{
+			Dir: t.TempDir(), Etcd: p.etcd.URL, Encryption: encryption, AutomaticReload: true,
 		})
-	}
-	all.Wait()
-	if t.Failed() {
-		t.FailNow()
-	}
+		if err == nil {
+			t.Cleanup(func() { _ = n.api.Stop(time.Minute) })
+		}
+		return err
+	})
 	p.file = p.nodes[0].api.EncryptionFile
 	p.kubeconfig = p.writeKubeconfig(t, p.nodes[0].api.URL())
 	return p
@@ -224,7 +250,7 @@ func (p *pair) balancer(t *testing.T) string {
 // Two API servers go over to a new key, one after the other. Nothing says yes before both
 // have, whoever is asked and however; then audit does.
 func TestStatusOfTwoAPIServers(t *testing.T) {
-	p := startPair(t, configOf("secrets, configmaps, pandas.example.com, clusterroles.rbac.authorization.k8s.io, '*.apps'", byV2))
+	p := startPair(t, configOf("secrets, configmaps, pandas.example.com, clusterroles.rbac.authorization.k8s.io, '*.apps'", byV2), "cp-1", "cp-2")
 	p.post(t, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", pandas)
 	known := append(p.both(), "--encryption-config", p.file)
 	p.wants(t, cli.Done, "verdict: converged: both API servers write under kms v2 aws, key_id sha256:", known...)
@@ -310,9 +336,11 @@ func (p *pair) goesOver(t *testing.T, known []string) {
 	p.audits(t, cli.Failed, "give --encryption-config", append(p.both(), "--expect-only", p.new, "--encryption-config", "")...)
 
 	other := etcdtest.Start(t, etcdtest.V37, cluster.EtcdOptions{})
-	other.Put("/registry/namespaces/kube-system", "k8s\x00")
+	for range 100 { // more than a new cluster's first
+		other.Put("/registry/namespaces/kube-system", "k8s\x00")
+	}
 	other.Put("/registry/secrets/default/a", "k8s\x00")
-	asks(t, cli.Failed, "of different clusters", append(p.both(), "--kubeconfig", p.kubeconfig, "--endpoints", other.URL, "--encryption-config", p.file, "--expect-only", "plaintext", "--resources", "secrets")...)
+	asks(t, cli.Failed, "is it their etcd?", append(p.both(), "--kubeconfig", p.kubeconfig, "--endpoints", other.URL, "--encryption-config", p.file, "--expect-unused", p.old, "--resources", "secrets")...)
 	p.wants(t, cli.Failed, "of different clusters", append(known, "--probe", "--endpoints", other.URL)...)
 	p.migrates(t, cli.Failed, "belong to one cluster?", append(p.both(), "--endpoints", other.URL)...)
 	p.migrates(t, cli.Done, "nothing stale is left: ", p.both()...) // what is no Secret
@@ -427,11 +455,12 @@ func (p *pair) post(t *testing.T, path, body string) {
 func TestStatusWithoutKMSv2(t *testing.T) {
 	const resources = "secrets, configmaps"
 	k1, k2 := fmt.Sprintf(byAESCBC, "k1"), fmt.Sprintf(byAESCBC, "k2")
-	p := startPair(t, configOf(resources, k1))
+	p := startPair(t, configOf(resources, k1), "cp-1", "cp-1") // they share a Lease
 	probe := append(p.both(), "--encryption-config", p.file, "--probe", "--endpoints", p.etcd.URL)
 	p.wants(t, cli.Failed, "no metric of the API server of", p.both()...)
 	p.wants(t, cli.Failed, "", append(p.both(), "--wait", "1m")...) // waiting changes nothing
 	p.wants(t, cli.Done, "under aescbc k1", append(p.both(), "--encryption-config", p.file)...)
+	p.wants(t, cli.Failed, "at least 2 API servers renew Lease kube-system/apiserver-", "--apiserver", p.nodes[0].api.URL(), "--encryption-config", p.file)
 	p.wants(t, cli.Done, "under aescbc k1", probe...)
 	p.noProbes(t)
 
@@ -460,25 +489,14 @@ func TestStatusWithoutKMSv2(t *testing.T) {
 // configure restarts both API servers, each with its configuration.
 func (p *pair) configure(t *testing.T, first, second string) {
 	t.Helper()
-	var all sync.WaitGroup
 	for i, encryption := range []string{first, second} {
 		api := p.nodes[i].api
-		all.Go(func() {
-			if err := api.Stop(time.Minute); err != nil {
-				t.Error(err)
-				return
-			}
-			if err := api.SetEncryption(encryption); err != nil {
-				t.Error(err)
-				return
-			}
-			if err := api.Start(t.Context()); err != nil {
-				t.Error(err)
-			}
-		})
+		if err := api.Stop(time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		if err := api.SetEncryption(encryption); err != nil {
+			t.Fatal(err)
+		}
 	}
-	all.Wait()
-	if t.Failed() {
-		t.FailNow()
-	}
+	p.inTurn(t, func(n *node) error { return n.api.Start(t.Context()) })
 }

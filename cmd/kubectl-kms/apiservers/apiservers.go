@@ -37,6 +37,12 @@ const (
 	// freshKey is how old the last answer of a plugin may be. API servers ask each minute,
 	// and when their health is asked for.
 	freshKey = 150 * time.Second
+	// renewal is a little less than the time between two renewals of a Lease by one API
+	// server, and watch a little more: pkg/controlplane/apiserver/server.go, 10 s and 4 %.
+	renewal = 9500 * time.Millisecond
+	watch   = 11 * time.Second
+	// settled is an age at which an API server that shares a Lease has been refused.
+	settled = 30 * time.Second
 )
 
 // A Cluster says which API servers there are, and lets each be asked by itself.
@@ -45,6 +51,8 @@ type Cluster interface {
 	Members(ctx context.Context) (Members, error)
 	// Ask asks the one at an address, over a connection of its own.
 	Ask(ctx context.Context, address string) (Answer, error)
+	// Renewals watches for some time and returns when each Lease was renewed.
+	Renewals(ctx context.Context, watch time.Duration) (map[string][]time.Time, error)
 }
 
 // Members are what the cluster says of its API servers.
@@ -62,6 +70,7 @@ type Lease struct {
 	Name     string
 	Host     string // by its label; may be empty
 	Holder   string // names one life of the process
+	Revision int64  // its resourceVersion
 	Renewed  time.Time
 	Duration time.Duration
 }
@@ -75,6 +84,9 @@ type Answer struct {
 	Config  string    // sha256: of its EncryptionConfiguration; empty: not told
 	Keys    []KeyID   // that its KMS v2 plugins named, as far as it remembers
 	V1      bool      // it has read or written by KMS v1
+	// Conflicts is true where it has refused a Lease that somebody else had just renewed.
+	// An API server that shares a Lease is refused at most of its own renewals.
+	Conflicts bool
 	// Health is the failing check of its KMS plugins, empty where none fails, and
 	// HealthKnown whether that was told.
 	Health      string
@@ -93,6 +105,8 @@ type Observation struct {
 	Before, After Members // around the questions
 	Asked         []Asked
 	Given         bool // addresses were given, and not the cluster's
+	// Renewals are those of each Lease, where they had to be watched; nil: they were not.
+	Renewals map[string][]time.Time
 }
 
 // An Asked address and its two answers.
@@ -131,6 +145,37 @@ func Observe(ctx context.Context, c Cluster, addresses []string, between func(co
 	}
 	o.After, err = c.Members(ctx)
 	return o, err
+}
+
+// Watch watches Leases for a while. It is worth the time only where nothing else keeps
+// [Judge] from "converged" than [Unwatched].
+func (o *Observation) Watch(ctx context.Context, c Cluster) (err error) {
+	o.Renewals, err = c.Renewals(ctx, watch)
+	return err
+}
+
+// mayShare reports whether an API server that was not asked may renew the Lease of one
+// that was: they are on one host. Refused renewals are a sign, and of those that have just
+// begun there can be none yet.
+func (o *Observation) mayShare() bool {
+	return slices.ContainsFunc(o.Asked, func(a Asked) bool {
+		return slices.ContainsFunc(a.Answers, func(one Answer) bool { return one.Conflicts || one.Now.Sub(began(one)) < settled })
+	})
+}
+
+// renewers is how many API servers renew a Lease at least: each waits 10 s in between.
+func renewers(times []time.Time) int {
+	most := 0
+	for _, from := range times {
+		n := 0
+		for _, at := range times {
+			if !at.Before(from) && at.Sub(from) < renewal {
+				n++
+			}
+		}
+		most = max(most, n)
+	}
+	return most
 }
 
 // round asks each address that has answered so far once more, all at the same time.

@@ -121,10 +121,11 @@ func began(a Answer) time.Time {
 	return time.UnixMicro(int64(seconds * 1e6))
 }
 
-// process adds an answer to the process that it is of.
+// process adds an answer to the process that it is of. Two that say different things are
+// never taken for one: processes of one host may have begun at the same moment.
 func (j *judge) process(address string, a Answer) {
 	i := slices.IndexFunc(j.found, func(p *process) bool {
-		return p.ID == a.ID && p.Process == a.Process && (a.Process != "" || slices.Contains(p.addresses, address))
+		return p.ID == a.ID && p.Process == a.Process && p.Config == a.Config && slices.EqualFunc(p.newest(), a.newest(), sameKey) && (a.Process != "" || slices.Contains(p.addresses, address))
 	})
 	if i < 0 {
 		j.found = append(j.found, &process{Answer: a, addresses: []string{address}})
@@ -136,6 +137,8 @@ func (j *judge) process(address string, a Answer) {
 	}
 	p.Answer = a
 }
+
+func sameKey(a, b KeyID) bool { return a.Provider == b.Provider && a.Hash == b.Hash }
 
 // coverage finds out whether every API server that lives was asked.
 func (j *judge) coverage() {
@@ -175,6 +178,7 @@ func (j *judge) coverage() {
 			j.because(Unidentified, "no Lease is of the API server at %s: is it one of another cluster, or does it start or stop?", p.name)
 		}
 	}
+	j.sharing(living)
 	j.count("addresses in EndpointSlice default/kubernetes", len(after.Addresses))
 	j.count("nodes that are labelled control plane", after.Nodes)
 	if after.Nodes < 0 {
@@ -225,6 +229,28 @@ func quoted(text string) string {
 	return report.Plain(text)
 }
 
+// sharing finds Leases that more API servers renew than were asked.
+func (j *judge) sharing(living []Lease) {
+	if j.o.Renewals == nil {
+		if j.o.mayShare() {
+			j.because(Unwatched, "whether an API server that was not asked shares a Lease with one that was is not known: nobody watched for long enough")
+		}
+		return
+	}
+	for _, l := range living {
+		asked := 0
+		for _, p := range j.found {
+			if p.ID == HashOf([]byte(l.Name)) || p.ID == "" {
+				asked++
+			}
+		}
+		if n := renewers(j.o.Renewals[l.Name]); asked > 0 && n > asked {
+			j.because(Uncovered, "at least %d API servers renew Lease kube-system/%s, and %s asked: give the address of each by --apiserver",
+				n, report.Plain(l.Name), report.Plural(int64(asked), "was", "were"))
+		}
+	}
+}
+
 // changes are API servers that came or went meanwhile.
 func (j *judge) changes(before, after Members) {
 	holders := func(m Members) map[string]string {
@@ -272,6 +298,7 @@ func (j *judge) configurations() {
 		for _, hash := range slices.Sorted(maps.Keys(hashes)) {
 			parts = append(parts, who(hashes[hash], "has", "have")+" "+short(hash))
 		}
+		slices.Sort(parts)
 		j.because(Differ, "the encryption configurations differ: %s", strings.Join(parts, ", "))
 		return
 	}
@@ -335,6 +362,7 @@ func (j *judge) keys() {
 			for _, hash := range slices.Sorted(maps.Keys(hashes)) {
 				parts = append(parts, who(hashes[hash], "writes", "write")+" under "+j.nameOf(hash))
 			}
+			slices.Sort(parts) // by the names of API servers
 			j.because(Differ, "of provider %s, %s", report.Plain(provider), strings.Join(parts, ", and "))
 		}
 		n := 0

@@ -154,6 +154,13 @@ func TestJudge(t *testing.T) {
 			o.Before.Leases, o.After.Leases = o.Before.Leases[:2], o.After.Leases[:2]
 			both(o, 2, func(a *apiservers.Answer) { a.ID = hash("apiserver-1") })
 		}, file, yes, "", "all 3 API servers"},
+		"two share a host, began at the same moment and differ": {func(o *observation, _ *options) {
+			o.Before.Leases, o.After.Leases, o.After.Nodes, o.After.Addresses = o.Before.Leases[:1], o.After.Leases[:1], 1, nil
+			every(o, func(a *apiservers.Answer) { a.ID, a.Process = hash("apiserver-0"), "1.76e+09" })
+			both(o, 1, func(a *apiservers.Answer) {
+				a.Keys = []apiservers.KeyID{{Provider: "aws", Hash: hash(oldKey), Seen: now()}}
+			})
+		}, file, no, "differ", ""},
 		"two share a host, and the second is not asked": {func(o *observation, _ *options) {
 			o.Before.Leases, o.After.Leases = o.Before.Leases[:2], o.After.Leases[:2]
 			o.Asked = o.Asked[:2]
@@ -171,6 +178,11 @@ func TestJudge(t *testing.T) {
 			o.Given = true
 			o.Asked = []apiservers.Asked{{Address: "https://lb:6443", Answers: []apiservers.Answer{answer(0), answer(1)}}}
 		}, file, dk, "load-balancer not-covered", "give the address of each by --apiserver"},
+		"a load balancer before processes that began at the same moment": {func(o *observation, _ *options) {
+			o.Given = true
+			every(o, func(a *apiservers.Answer) { a.Process = "1.76e+09" })
+			o.Asked = append(o.Asked, apiservers.Asked{Address: "https://lb:6443", Answers: []apiservers.Answer{o.Asked[0].Answers[0], o.Asked[1].Answers[0]}})
+		}, file, dk, "load-balancer", ""},
 		"a load balancer that happens to have answered for all": {func(o *observation, _ *options) {
 			o.Given = true
 			lb := apiservers.Asked{Address: "https://lb:6443", Answers: []apiservers.Answer{answer(0), answer(1)}}
@@ -185,7 +197,7 @@ func TestJudge(t *testing.T) {
 		}, file, dk, "load-balancer", "several API servers of one host"},
 		"one restarts meanwhile": {func(o *observation, _ *options) {
 			o.Asked[1].Answers[1].Process = fmt.Sprintf("%d.5", now().Unix())
-		}, file, dk, "restarted", "10.0.0.1:6443 has restarted meanwhile"},
+		}, file, dk, "restarted not-watched", "10.0.0.1:6443 has restarted meanwhile"},
 		"the Lease of one is of another process": {func(o *observation, _ *options) {
 			o.After.Leases[1].Holder = "b"
 		}, file, dk, "restarted", "Lease apiserver-1 has restarted meanwhile"},
@@ -213,6 +225,9 @@ func TestJudge(t *testing.T) {
 			o.Before.Leases[1].Renewed = now().Add(time.Hour)
 		}, file, yes, "", ""},
 		"a clock is behind by an hour": {func(o *observation, _ *options) {
+			both(o, 1, func(a *apiservers.Answer) {
+				a.Now, a.Keys = a.Now.Add(-time.Hour), []apiservers.KeyID{{Provider: "aws", Hash: hash(newKey), Seen: now().Add(-time.Hour - time.Second)}}
+			})
 			o.After.Leases[1].Renewed = now().Add(-time.Hour + time.Minute)
 			o.Before.Leases[1].Renewed = now().Add(-time.Hour + time.Minute)
 		}, file, yes, "", ""},
@@ -273,6 +288,25 @@ func TestJudge(t *testing.T) {
 		"no address": {func(o *observation, _ *options) {
 			o.Asked, o.After.Addresses = nil, nil
 		}, file, dk, "no-addresses not-covered", "give the address of each by --apiserver"},
+		"one shares its Lease with one that was not asked": {func(o *observation, _ *options) {
+			o.Renewals = map[string][]time.Time{
+				"apiserver-0": {now(), now().Add(10100 * time.Millisecond)},
+				"apiserver-1": {now(), now().Add(4 * time.Second), now().Add(10 * time.Second)},
+			}
+		}, file, dk, "not-covered", "at least 2 API servers renew Lease kube-system/apiserver-1, and 1 was asked"},
+		"they renew at the same moment": {func(o *observation, _ *options) {
+			o.Renewals = map[string][]time.Time{"apiserver-1": {now(), now().Add(300 * time.Millisecond)}}
+		}, file, dk, "not-covered", "at least 2 API servers renew"},
+		"each Lease has one that renews it": {func(o *observation, _ *options) {
+			every(o, func(a *apiservers.Answer) { a.Conflicts = true })
+			o.Renewals = map[string][]time.Time{"apiserver-1": {now(), now().Add(10 * time.Second), now().Add(20300 * time.Millisecond)}}
+		}, file, yes, "", ""},
+		"renewals were refused, and nobody watched": {func(o *observation, _ *options) {
+			both(o, 1, func(a *apiservers.Answer) { a.Conflicts = true })
+		}, file, dk, "not-watched", "nobody watched"},
+		"one has just begun, and nobody watched": {func(o *observation, _ *options) {
+			both(o, 1, func(a *apiservers.Answer) { a.Process = fmt.Sprint(now().Add(-20 * time.Second).Unix()) })
+		}, file, dk, "not-watched", "nobody watched"},
 		"one API server is enough where there is one": {func(o *observation, _ *options) {
 			o.Before.Leases, o.After.Leases, o.Asked, o.After.Addresses, o.After.Nodes = o.Before.Leases[:1], o.After.Leases[:1], o.Asked[:1], o.After.Addresses[:1], 1
 		}, file, yes, "", "the only API server writes"},

@@ -19,6 +19,7 @@ const (
 	metricV1      = "apiserver_envelope_encryption_dek_cache_inter_arrival_time_seconds_count"
 	metricProcess = "process_start_time_seconds"
 	metricBuild   = "kubernetes_build_info"
+	metricRequest = "apiserver_request_total"
 
 	labelID = "apiserver_id_hash"
 )
@@ -56,6 +57,10 @@ func (a *Answer) add(line string) error {
 	name := line[:end]
 	switch name {
 	case metricStatus, metricUsed, metricConfig, metricV1, metricProcess, metricBuild:
+	case metricRequest:
+		if !strings.Contains(line, `"leases"`) || !strings.Contains(line, `"409"`) {
+			return nil // there are thousands
+		}
 	default:
 		return nil
 	}
@@ -82,6 +87,8 @@ func (a *Answer) take(name string, labels map[string]string, text string) error 
 		a.Process = text
 	case metricV1: // KMS v2 has no such cache
 		a.V1 = true
+	case metricRequest:
+		a.Conflicts = a.Conflicts || labels["resource"] == "leases" && labels["code"] == "409"
 	case metricStatus:
 		seconds, err := strconv.ParseFloat(text, 64)
 		if err != nil || seconds < 0 || seconds > 1<<40 {

@@ -18,7 +18,9 @@ apiserver_envelope_encryption_dek_cache_fill_percent 0
 apiserver_envelope_encryption_key_id_hash_last_timestamp_seconds{apiserver_id_hash="sha256:aa",key_id_hash="sha256:11",provider_name="aws",transformation_type="to_storage"} 1.7643e+09
 apiserver_envelope_encryption_key_id_hash_status_last_timestamp_seconds{apiserver_id_hash="sha256:aa",key_id_hash="sha256:22",provider_name="aws"} 1.7643312005e+09
 apiserver_envelope_encryption_key_id_hash_status_last_timestamp_seconds{apiserver_id_hash="sha256:aa",key_id_hash="sha256:33",provider_name="a \"b\" \\ {c}"} 1.7643312e+09 1764331200000
-apiserver_request_total{code="200"} 5
+apiserver_request_total{code="200",resource="leases",verb="PUT"} 5
+apiserver_request_total{code="409",resource="leases",verb="PUT"} 1
+apiserver_request_total{code="409",resource="secrets",verb="PUT"} 1
 kubernetes_build_info{git_version="v1.37.2",major="1"} 1
 process_start_time_seconds 1.76433106788e+09
 `
@@ -31,7 +33,7 @@ func TestReadMetrics(t *testing.T) {
 	}
 	at := time.Unix(1764331200, 0)
 	want := apiservers.Answer{
-		Process: "1.76433106788e+09", ID: "sha256:aa", Version: "v1.37.2", Config: "sha256:cc",
+		Process: "1.76433106788e+09", ID: "sha256:aa", Version: "v1.37.2", Config: "sha256:cc", Conflicts: true,
 		Keys: []apiservers.KeyID{{Provider: "aws", Hash: "sha256:22", Seen: at.Add(500 * time.Millisecond)}, {Provider: `a "b" \ {c}`, Hash: "sha256:33", Seen: at}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -83,6 +83,7 @@ func (j *judge) probed() {
 			for _, words := range slices.Sorted(maps.Keys(under)) {
 				parts = append(parts, who(under[words], "writes", "write")+" under "+words)
 			}
+			slices.Sort(parts) // by the names of API servers
 			j.because(Differ, "of %s, %s", report.Plain(resource), strings.Join(parts, ", and "))
 		}
 	}

@@ -3,6 +3,7 @@ package apiservers
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 )
 
 // What a [Report] says it is. deploy/kubectl-kms-status.schema.json describes it; fields
@@ -112,6 +113,11 @@ type Verdict struct {
 	Lasting bool `json:"lasting"`
 }
 
+// Unwatched reports whether nothing but [Unwatched] keeps the answer from "converged".
+func (v Verdict) Unwatched() bool {
+	return len(v.Reasons) > 0 && !slices.ContainsFunc(v.Reasons, func(r Reason) bool { return r.Kind != Unwatched })
+}
+
 // A Reason keeps the answer from being "converged".
 type Reason struct {
 	Kind ReasonKind `json:"kind"`
@@ -139,14 +145,15 @@ const (
 	WriterUnsaid ReasonKind = "writer"        // which provider writes is not known
 	V1           ReasonKind = "kms-v1"        // values of KMS v1 name no key
 	Unprobed     ReasonKind = "not-probed"
-	NodesUnknown ReasonKind = "nodes" // nodes may not be listed
+	NodesUnknown ReasonKind = "nodes"       // nodes may not be listed
+	Unwatched    ReasonKind = "not-watched" // an API server that was not asked may share a Lease
 )
 
 // Kinds are all of them.
 func Kinds() []ReasonKind {
 	return []ReasonKind{
 		Differ, OtherConfig, Unreachable, Uncovered, NoLeases, NoAddresses, LoadBalancer, Restarted, Unidentified, OldKey,
-		Unhealthy, NoConfigHash, NoKey, WriterUnsaid, V1, Unprobed, NodesUnknown,
+		Unhealthy, NoConfigHash, NoKey, WriterUnsaid, V1, Unprobed, NodesUnknown, Unwatched,
 	}
 }
 
@@ -155,7 +162,7 @@ func (k ReasonKind) lasting() bool {
 	switch k {
 	case NoLeases, NoAddresses, NoConfigHash, WriterUnsaid, V1, NodesUnknown, Unprobed:
 		return true
-	case Differ, OtherConfig, Unreachable, Uncovered, LoadBalancer, Restarted, Unidentified, OldKey, Unhealthy, NoKey:
+	case Differ, OtherConfig, Unreachable, Uncovered, LoadBalancer, Restarted, Unidentified, OldKey, Unhealthy, NoKey, Unwatched:
 	}
 	return false
 }

@@ -20,9 +20,10 @@ type APIServers struct {
 	Text   string         `json:"text"`
 	Writes []WrittenUnder `json:"writes,omitempty"`
 
-	// KubeSystem is the resourceVersion of their namespace kube-system, by which they are
-	// known to be etcd's.
-	KubeSystem int64 `json:"-"`
+	// Leases are those by which they live, and the resourceVersion of each, before etcd was
+	// read and after. Each is renewed every ten seconds, and etcd has it as a revision: so
+	// they are known to be etcd's.
+	Leases map[string][2]int64 `json:"-"`
 }
 
 // WrittenUnder is what all API servers write a resource under.
@@ -48,14 +49,27 @@ func (e *evidence) apiServersSay(r *Report, readings []*reading, o Options, s *s
 		return
 	}
 	for i, p := range r.Places {
-		if p.Live && readings[i].kubeSystem != said.KubeSystem {
-			e.doubt("API servers: the namespace kube-system of those that were asked is of revision %d, and that in %s of %d: they are of different clusters, or it was changed meanwhile", said.KubeSystem, p.Place, readings[i].kubeSystem)
+		if p.Live && !said.of(readings[i]) {
+			e.doubt("API servers: the Leases of those that were asked are not in %s, or of other revisions: is it their etcd?", p.Place)
 			return
 		}
 	}
 	for _, name := range s.names {
 		e.writer(name, o, readings)
 	}
+}
+
+// of reports whether an etcd is that of the API servers.
+func (a APIServers) of(r *reading) bool {
+	found := false
+	for name, revisions := range a.Leases {
+		at, there := r.leases[name]
+		if there && (at < revisions[0] || at > revisions[1]) {
+			return false
+		}
+		found = found || there
+	}
+	return found
 }
 
 // writer weighs what API servers write a resource of the question under.

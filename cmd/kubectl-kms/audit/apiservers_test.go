@@ -14,9 +14,8 @@ import (
 func TestWhatAPIServersSayIsInTheVerdict(t *testing.T) {
 	t.Parallel()
 	const (
-		etcd   = "etcd\n/registry/namespaces/kube-system plaintext\n/registry/secrets/default/a v2 aws " + newARN + "?material=3d8a\n"
+		etcd   = "etcd\n/registry/leases/kube-system/apiserver-a plaintext\n/registry/secrets/default/a v2 aws " + newARN + "?material=3d8a\n"
 		mixed  = etcd + "/registry/secrets/default/b v2 aws " + oldARN + "?material=3d8a\n"
-		system = 1000 // the revision of the first key
 		byFile = "enc.yaml"
 	)
 	under := func(format, provider, keyID string) []audit.WrittenUnder {
@@ -36,44 +35,48 @@ func TestWhatAPIServersSayIsInTheVerdict(t *testing.T) {
 		text     string
 	}{
 		"not asked":     {etcd, only(t, newARN), "", nil, audit.NotKnown, "API servers: not asked"},
-		"not converged": {etcd, only(t, newARN), "", &audit.APIServers{Text: "not converged: of provider aws, a and b", KubeSystem: system}, audit.NotKnown, "API servers: not converged: of provider aws, a and b"},
+		"not converged": {etcd, only(t, newARN), "", &audit.APIServers{Text: "not converged: of provider aws, a and b", Leases: leases(999, 1000)}, audit.NotKnown, "API servers: not converged: of provider aws, a and b"},
 		"they write under the key": {
-			etcd, only(t, newARN), "", &audit.APIServers{Converged: true, Text: "both write", Writes: under("kms v2", "aws", newID), KubeSystem: system},
+			etcd, only(t, newARN), "", &audit.APIServers{Converged: true, Text: "both write", Writes: under("kms v2", "aws", newID), Leases: leases(999, 1000)},
 			audit.Yes, "API servers: both write",
 		},
-		"by a question about the hash": {etcd, only(t, hashOf(newID)), "", &audit.APIServers{Converged: true, Writes: under("kms v2", "aws", newID), KubeSystem: system}, audit.Yes, ""},
+		"by a question about the hash": {etcd, only(t, hashOf(newID)), "", &audit.APIServers{Converged: true, Writes: under("kms v2", "aws", newID), Leases: leases(999, 1000)}, audit.Yes, ""},
 		"of another cluster": {
-			etcd, only(t, newARN), "", &audit.APIServers{Converged: true, Writes: under("kms v2", "aws", newID), KubeSystem: system + 1},
-			audit.NotKnown, "they are of different clusters",
+			etcd, only(t, newARN), "", &audit.APIServers{Converged: true, Writes: under("kms v2", "aws", newID), Leases: leases(1001, 1009)},
+			audit.NotKnown, "is it their etcd?",
+		},
+		"no Lease of theirs is there": {
+			"etcd\n/registry/secrets/default/a v2 aws " + newID + "\n", only(t, newARN), "", &audit.APIServers{Converged: true, Writes: under("kms v2", "aws", newID), Leases: leases(1, 9999)},
+			audit.NotKnown, "is it their etcd?",
 		},
 		"they write under another key": {
-			mixed, only(t, newARN), "", &audit.APIServers{Converged: true, Writes: under("kms v2", "aws", oldID), KubeSystem: system},
+			mixed, only(t, newARN), "", &audit.APIServers{Converged: true, Writes: under("kms v2", "aws", oldID), Leases: leases(999, 1000)},
 			audit.No, "API servers write secrets under kms v2 aws, key_id " + hashOf(oldID),
 		},
 		"they write under a key that is nowhere": {
-			etcd, only(t, newARN), "", &audit.APIServers{Converged: true, Writes: under("kms v2", "aws", oldID), KubeSystem: system},
+			etcd, only(t, newARN), "", &audit.APIServers{Converged: true, Writes: under("kms v2", "aws", oldID), Leases: leases(999, 1000)},
 			audit.NotKnown, "a key_id that no object was read with",
 		},
 		"the same, by its hash": {
-			etcd, only(t, hashOf(newID)), "", &audit.APIServers{Converged: true, Writes: under("kms v2", "aws", oldID), KubeSystem: system},
+			etcd, only(t, hashOf(newID)), "", &audit.APIServers{Converged: true, Writes: under("kms v2", "aws", oldID), Leases: leases(999, 1000)},
 			audit.No, "the next one will be",
 		},
 		"they write under the key that is to be unused": {
-			etcd, unused(t, hashOf(oldID)), "", &audit.APIServers{Converged: true, Writes: under("kms v2", "aws", oldID), KubeSystem: system},
+			etcd, unused(t, hashOf(oldID)), "", &audit.APIServers{Converged: true, Writes: under("kms v2", "aws", oldID), Leases: leases(999, 1000)},
 			audit.No, "but the next one will be",
 		},
 		"they do not, and older revisions were not read": {
-			etcd, unused(t, oldARN), "", &audit.APIServers{Converged: true, Text: "both write", Writes: under("kms v2", "aws", newID), KubeSystem: system},
+			etcd, unused(t, oldARN), "", &audit.APIServers{Converged: true, Text: "both write", Writes: under("kms v2", "aws", newID), Leases: leases(999, 1000)},
 			audit.NotKnown, "nothing before the next compaction proves a key unused",
 		},
 		"KMS v1 writes": {
-			etcd, unused(t, oldARN), "", &audit.APIServers{Converged: true, Writes: under("kms v1", "aws", ""), KubeSystem: system},
+			etcd, unused(t, oldARN), "", &audit.APIServers{Converged: true, Writes: under("kms v1", "aws", ""), Leases: leases(999, 1000)},
 			audit.NotKnown, "the bytes do not tell their key",
 		},
-		"aescbc writes, as asked":      {"etcd\n/registry/namespaces/kube-system plaintext\n/registry/secrets/a/b aescbc k1\n", only(t, "provider:k1"), "", &audit.APIServers{Converged: true, Writes: under("aescbc", "k1", ""), KubeSystem: system}, audit.Yes, ""},
-		"another provider writes":      {"etcd\n/registry/namespaces/kube-system plaintext\n/registry/secrets/a/b aescbc k1\n", only(t, "provider:k1"), "", &audit.APIServers{Converged: true, Writes: under("aescbc", "k2", ""), KubeSystem: system}, audit.No, "under aescbc k2"},
-		"a resource in the clear":      {"etcd\n/registry/namespaces/kube-system plaintext\n/registry/configmaps/a/b plaintext\n", only(t, "plaintext"), "configmaps", &audit.APIServers{Converged: true, Writes: under("kms v2", "aws", newID), KubeSystem: system}, audit.Yes, ""},
-		"a wildcard's writer is known": {etcd, only(t, newARN), "*.*", &audit.APIServers{Converged: true, Writes: under("kms v2", "aws", newID), KubeSystem: system}, audit.No, ""},
+		"aescbc writes, as asked":      {"etcd\n/registry/leases/kube-system/apiserver-a plaintext\n/registry/secrets/a/b aescbc k1\n", only(t, "provider:k1"), "", &audit.APIServers{Converged: true, Writes: under("aescbc", "k1", ""), Leases: leases(999, 1000)}, audit.Yes, ""},
+		"another provider writes":      {"etcd\n/registry/leases/kube-system/apiserver-a plaintext\n/registry/secrets/a/b aescbc k1\n", only(t, "provider:k1"), "", &audit.APIServers{Converged: true, Writes: under("aescbc", "k2", ""), Leases: leases(999, 1000)}, audit.No, "under aescbc k2"},
+		"a resource in the clear":      {"etcd\n/registry/leases/kube-system/apiserver-a plaintext\n/registry/configmaps/a/b plaintext\n", only(t, "plaintext"), "configmaps", &audit.APIServers{Converged: true, Writes: under("kms v2", "aws", newID), Leases: leases(999, 1000)}, audit.Yes, ""},
+		"a wildcard's writer is known": {etcd, only(t, newARN), "*.*", &audit.APIServers{Converged: true, Writes: under("kms v2", "aws", newID), Leases: leases(999, 1000)}, audit.No, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -98,8 +101,10 @@ func TestWritersAreNotGuessed(t *testing.T) {
 	t.Parallel()
 	r := run(t, audit.Options{
 		Resources: []string{"secrets"}, Question: only(t, newARN),
-		AskAPIServers: func(context.Context) audit.APIServers { return audit.APIServers{Converged: true, KubeSystem: 1000} },
-	}, "etcd\n/registry/namespaces/kube-system plaintext\n/registry/secrets/default/a v2 aws "+newARN+"\n")
+		AskAPIServers: func(context.Context) audit.APIServers {
+			return audit.APIServers{Converged: true, Leases: leases(1000, 1000)}
+		},
+	}, "etcd\n/registry/leases/kube-system/apiserver-a plaintext\n/registry/secrets/default/a v2 aws "+newARN+"\n")
 	if r.Verdict.Answer != audit.NotKnown || !strings.Contains(r.Verdict.Text, "give --encryption-config") {
 		t.Errorf("%s", r.Verdict.Text)
 	}
@@ -118,6 +123,11 @@ func TestNobodyAsksAPIServersAboutASnapshot(t *testing.T) {
 	if r.Verdict.Answer != audit.Yes || !strings.Contains(r.Verdict.Text, "API servers: not asked") {
 		t.Errorf("%s", r.Verdict.Text)
 	}
+}
+
+// leases are of one API server.
+func leases(before, after int64) map[string][2]int64 {
+	return map[string][2]int64{"apiserver-a": {before, after}}
 }
 
 func hashOf(keyID string) string {

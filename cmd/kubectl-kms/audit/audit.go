@@ -139,7 +139,7 @@ func Run(ctx context.Context, places []Place, o Options) (*Report, error) {
 		}
 		var one *reading
 		read, err := store.ReadTwice(ctx, place.Reader, o.prefixes(), func() func(store.KeyValue) error {
-			one = &reading{o: o, scope: scope, rows: map[row]*tally{}, names: o.names(), under: o.longestFirst(), aggregated: groups}
+			one = &reading{o: o, scope: scope, rows: map[row]*tally{}, leases: map[string]int64{}, names: o.names(), under: o.longestFirst(), aggregated: groups}
 			if o.Visit != nil {
 				one.visit = o.Visit()
 			}
@@ -204,7 +204,7 @@ type reading struct {
 
 	notObjects int64
 	unreadable Unreadable
-	kubeSystem int64 // revision of the namespace kube-system
+	leases     map[string]int64 // revisions of those of API servers, by name
 }
 
 // A row is what a line of the table stands for.
@@ -288,8 +288,8 @@ func (r *reading) add(kv store.KeyValue) error {
 		return nil
 	}
 	at := row{resourceAt(object), underOf(record)}
-	if !kv.Older && at.resource == (resource{name: "namespaces"}) && object.Name == "kube-system" {
-		r.kubeSystem = kv.ModRevision
+	if !kv.Older && object.Resource == "leases" && object.Namespace == "kube-system" && strings.HasPrefix(object.Name, "apiserver-") && len(r.leases) < maxPaths {
+		r.leases[object.Name] = kv.ModRevision
 	}
 	if !kv.Older {
 		r.aggregatedBy(at, object, kv.Value)

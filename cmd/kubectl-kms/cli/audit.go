@@ -190,14 +190,22 @@ func (f *auditFlags) asker(ctx context.Context, s Streams, o audit.Options) audi
 			return failed(err)
 		}
 		said := summary(before, after, apiservers.Same(seen, again))
-		if said.Converged {
-			said.KubeSystem, err = inq.cluster.KubeSystem(ctx)
-		}
-		if err != nil {
-			return failed(err)
-		}
+		said.Leases = revisions(seen.After.Leases, again.Before.Leases)
 		return said
 	}
+}
+
+// revisions are those of each Lease that was there before and after.
+func revisions(before, after []apiservers.Lease) map[string][2]int64 {
+	out := map[string][2]int64{}
+	for _, b := range before {
+		for _, a := range after {
+			if a.Name == b.Name {
+				out[a.Name] = [2]int64{b.Revision, a.Revision}
+			}
+		}
+	}
+	return out
 }
 
 // summary is what two reports say together.

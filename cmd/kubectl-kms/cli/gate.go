@@ -2,17 +2,14 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/apiservers"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/controlplane"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/rewrite"
-	"sigs.k8s.io/aws-encryption-provider/internal/report"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
 )
 
 // A gate asks API servers what they write under, as "kubectl kms status" does. It
@@ -22,7 +19,7 @@ type gate struct{ inq *inquiry }
 // newGate makes the question of this migration.
 func (m *migration) newGate(running *controlplane.APIServer) (*gate, error) {
 	f := &statusFlags{etcdFlags: m.f.etcdFlags, kube: m.f.kube, apiservers: m.f.apiServers}
-	inq := &inquiry{addresses: f.apiservers}
+	inq := &inquiry{addresses: f.apiservers, v1: true}
 	if err := inq.configuration(m.file, nil); err != nil {
 		return nil, err
 	}
@@ -94,34 +91,56 @@ func membersOf(seen *apiservers.Observation) string {
 	return strings.Join(slices.Compact(all), ", ")
 }
 
-// oneCluster refuses an etcd that is not the API servers': each object would be a conflict.
-// The namespace kube-system hardly ever changes.
+// oneCluster refuses an etcd that is not the API servers'. Their Leases are renewed every ten
+// seconds, so that their revisions are those of one cluster alone.
 func (m *migration) oneCluster(ctx context.Context) error {
 	if m.point == nil {
 		return nil
 	}
-	want, err := m.gate.inq.cluster.KubeSystem(ctx)
-	switch {
-	case apierrors.IsForbidden(errors.Unwrap(err)):
-		return nil // then the conflicts say it
-	case err != nil:
+	cluster := m.gate.inq.cluster
+	before, err := cluster.Members(ctx)
+	if err != nil {
 		return err
 	}
-	var found []string
-	for _, prefix := range m.audit.EtcdPrefixes() {
-		kv, ok, err := m.point.Get(ctx, prefix+"/namespaces/kube-system", 0)
-		switch {
-		case err != nil:
-			return err
-		case ok && kv.ModRevision == want:
-			return nil
-		case ok:
-			found = append(found, fmt.Sprintf("of revision %d", kv.ModRevision))
+	inEtcd, err := m.leases(ctx, before.Leases)
+	if err != nil {
+		return err
+	}
+	after, err := cluster.Members(ctx)
+	if err != nil {
+		return err
+	}
+	found := len(before.Leases) == 0 // before Kubernetes 1.26, which the gate says
+	for name, between := range revisions(before.Leases, after.Leases) {
+		at, there := inEtcd[name]
+		if there && (at < between[0] || at > between[1]) {
+			found = false
+			break
+		}
+		found = found || there
+	}
+	if found {
+		return nil
+	}
+	return &store.Error{
+		Place: strings.Join(m.target.etcd.Endpoints, ","), Reason: "the Leases of the API servers are not there, or of other revisions",
+		Next: "Do --endpoints, --prefix and the kubeconfig belong to one cluster?",
+	}
+}
+
+// leases returns the revisions that Leases have in etcd, by name.
+func (m *migration) leases(ctx context.Context, of []apiservers.Lease) (map[string]int64, error) {
+	found := map[string]int64{}
+	for _, lease := range of {
+		for _, prefix := range m.audit.EtcdPrefixes() {
+			kv, ok, err := m.point.Get(ctx, prefix+"/leases/kube-system/"+lease.Name, 0)
+			if err != nil {
+				return nil, err
+			}
+			if ok {
+				found[lease.Name] = kv.ModRevision
+			}
 		}
 	}
-	if len(found) == 0 {
-		found = append(found, "not there")
-	}
-	return fmt.Errorf("the namespace kube-system is of revision %d for the API server of %s, and in etcd, under %s, it is %s: do --endpoints, --prefix and the kubeconfig belong to one cluster?",
-		want, m.cluster.Server(), report.Plain(strings.Join(m.audit.EtcdPrefixes(), ", ")), strings.Join(found, " and "))
+	return found, nil
 }

@@ -2,11 +2,15 @@ package cli
 
 import (
 	"context"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/apiservers"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit/audittest"
 	"sigs.k8s.io/aws-encryption-provider/internal/report"
@@ -59,4 +63,66 @@ func TestProgressOnATerminalIsABarThatGoesAway(t *testing.T) {
 			t.Errorf("%q has %d columns", bar, len(bar))
 		}
 	}
+}
+
+// A status that is interrupted ends at once and says that nothing was changed, also while
+// an API server is silent.
+func TestCtrlCEndsAStatus(t *testing.T) {
+	t.Parallel()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	text := `{"apiVersion":"v1","kind":"Config","current-context":"a","contexts":[{"name":"a","context":{"cluster":"a","user":"a"}}],
+"users":[{"name":"a"}],"clusters":[{"name":"a","cluster":{"server":"https://` + l.Addr().String() + `"}}]}`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, interrupt := context.WithCancel(t.Context())
+	go func() { // ends with the first connection, or the listener
+		if conn, err := l.Accept(); err == nil {
+			interrupt()
+			_ = conn.Close()
+		}
+	}()
+	var out, errs strings.Builder
+	code := Main(ctx, []string{"kubectl-kms", "status", "--kubeconfig", file, "--wait", "1h"}, Streams{Out: &out, Err: &errs, LookupEnv: os.LookupEnv})
+	if code != Failed || out.String() != "" || !strings.Contains(errs.String(), "interrupted: nothing was changed") {
+		t.Errorf("exit code %d, %q, %q", code, out.String(), errs.String())
+	}
+}
+
+// While it waits, a pipe gets a line now and then, and a terminal one that it can hold.
+func TestWaitingIsShown(t *testing.T) {
+	t.Parallel()
+	r := &apiservers.Report{Verdict: apiservers.Verdict{Answer: apiservers.NotConverged, Reasons: []apiservers.Reason{{Kind: apiservers.Differ, Text: strings.Repeat("of provider aws ", 20)}}}}
+	synctest.Test(t, func(t *testing.T) {
+		var pipe, terminal strings.Builder
+		for _, w := range []*waiting{{w: &pipe, start: time.Now(), limit: time.Minute}, {w: &terminal, terminal: true, start: time.Now(), limit: time.Minute}} {
+			for range 6 { // 30 seconds
+				if err := w.pause(t.Context(), r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.end()
+		}
+		if n := strings.Count(pipe.String(), "\n"); n != 3 {
+			t.Errorf("%d lines in 30 seconds:\n%s", n, pipe.String())
+		}
+		if !strings.HasSuffix(terminal.String(), "\r\x1b[K") {
+			t.Error("the line stays on the terminal")
+		}
+		for line := range strings.SplitSeq(terminal.String(), "\r\x1b[K") {
+			if len(line) >= report.Columns {
+				t.Errorf("%d columns: %s", len(line), line)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := (&waiting{w: &pipe, start: time.Now(), limit: time.Minute}).pause(ctx, r); err == nil {
+			t.Error("an interruption does not end it")
+		}
+	})
 }

@@ -61,22 +61,29 @@ func (c *Cluster) Members(ctx context.Context) (apiservers.Members, error) {
 // identity labels the Leases of API servers: pkg/controlplane/apiserver/server.go.
 const identity = "apiserver.kubernetes.io/identity=kube-apiserver"
 
+// A lease is what is needed of one.
+type lease struct {
+	Metadata struct {
+		Name            string            `json:"name"`
+		Labels          map[string]string `json:"labels"`
+		ResourceVersion string            `json:"resourceVersion"`
+	} `json:"metadata"`
+	Spec struct {
+		HolderIdentity       string    `json:"holderIdentity"`
+		LeaseDurationSeconds int64     `json:"leaseDurationSeconds"`
+		RenewTime            time.Time `json:"renewTime"`
+	} `json:"spec"`
+}
+
+func leasesPath() string {
+	return "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases?labelSelector=" + url.QueryEscape(identity)
+}
+
 func (c *Cluster) leases(ctx context.Context, m *apiservers.Members) error {
 	var list struct {
-		Items []struct {
-			Metadata struct {
-				Name   string            `json:"name"`
-				Labels map[string]string `json:"labels"`
-			} `json:"metadata"`
-			Spec struct {
-				HolderIdentity       string    `json:"holderIdentity"`
-				LeaseDurationSeconds int64     `json:"leaseDurationSeconds"`
-				RenewTime            time.Time `json:"renewTime"`
-			} `json:"spec"`
-		} `json:"items"`
+		Items []lease `json:"items"`
 	}
-	path := "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases?labelSelector=" + url.QueryEscape(identity)
-	header, err := c.get(ctx, path, "list on leases.coordination.k8s.io in kube-system", "application/json", &list)
+	header, err := c.get(ctx, leasesPath(), "list on leases.coordination.k8s.io in kube-system", "application/json", &list)
 	if err != nil {
 		return err
 	}
@@ -84,12 +91,53 @@ func (c *Cluster) leases(ctx context.Context, m *apiservers.Members) error {
 		m.Now = at
 	}
 	for _, l := range list.Items {
+		revision, _ := strconv.ParseInt(l.Metadata.ResourceVersion, 10, 64) // 0 is of no etcd
 		m.Leases = append(m.Leases, apiservers.Lease{
 			Name: l.Metadata.Name, Host: l.Metadata.Labels["kubernetes.io/hostname"], Holder: l.Spec.HolderIdentity,
-			Renewed: l.Spec.RenewTime, Duration: time.Duration(l.Spec.LeaseDurationSeconds) * time.Second,
+			Revision: revision, Renewed: l.Spec.RenewTime, Duration: time.Duration(l.Spec.LeaseDurationSeconds) * time.Second,
 		})
 	}
 	return nil
+}
+
+// Renewals implements [apiservers.Cluster]. A watch without a resourceVersion begins with
+// what is there.
+func (c *Cluster) Renewals(ctx context.Context, d time.Duration) (map[string][]time.Time, error) {
+	client, err := c.client("")
+	if err != nil {
+		return nil, err
+	}
+	const right = "watch on leases.coordination.k8s.io in kube-system"
+	watching, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	resp, err := get(watching, client, c.kube.Server()+leasesPath()+"&watch=true", "application/json")
+	if err != nil {
+		return nil, kube.Explain(ctx, c.kube.Server(), right, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+		return nil, kube.Explain(ctx, c.kube.Server(), right, statusError(resp.StatusCode, body))
+	}
+	renewals := map[string][]time.Time{}
+	for events := json.NewDecoder(resp.Body); ; {
+		var event struct {
+			Type   string `json:"type"`
+			Object lease  `json:"object"`
+		}
+		err := events.Decode(&event)
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case watching.Err() != nil: // as long as was wanted
+			return renewals, nil
+		case err != nil, event.Type == "ERROR":
+			return nil, &store.Error{Place: c.kube.Server(), Reason: "it ended a watch of Leases early", Next: "Run this again when no API server restarts", Err: err}
+		case event.Type != "DELETED":
+			name := event.Object.Metadata.Name
+			renewals[name] = append(renewals[name], event.Object.Spec.RenewTime)
+		}
+	}
 }
 
 func (c *Cluster) addresses(ctx context.Context, m *apiservers.Members) error {
@@ -136,9 +184,10 @@ func (c *Cluster) nodes(ctx context.Context, m *apiservers.Members) error {
 	return err
 }
 
-// KubeSystem returns the resourceVersion of namespace kube-system. It hardly ever changes,
-// and etcd has it as the revision of that key: so two places are of one cluster.
-func (c *Cluster) KubeSystem(ctx context.Context) (int64, error) {
+// kubeSystem returns the resourceVersion of namespace kube-system. It hardly ever changes,
+// and etcd has it as the revision of that key: where they differ, two places are of
+// different clusters.
+func (c *Cluster) kubeSystem(ctx context.Context) (int64, error) {
 	var namespace metav1.PartialObjectMetadata
 	if _, err := c.get(ctx, "/api/v1/namespaces/kube-system", "get on namespace kube-system", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1", &namespace); err != nil {
 		return 0, err

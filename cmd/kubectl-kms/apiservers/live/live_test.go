@@ -44,7 +44,9 @@ type fake struct {
 	connections int
 	objects     map[string]map[string]any // by path
 	created     []string
-	refuse      int // status of creates; 0: they are taken
+	refuse      int      // status of creates; 0: they are taken
+	renewed     []string // that a watch tells
+	ends        bool     // a watch does, early
 }
 
 const leaseName = "apiserver-a"
@@ -123,6 +125,19 @@ apiserver_envelope_encryption_key_id_hash_status_last_timestamp_seconds{apiserve
 		}
 	}
 	text, ok := answers[r.URL.Path]
+	if r.URL.Query().Get("watch") != "" {
+		for _, at := range f.renewed {
+			fmt.Fprintf(w, `{"type":"MODIFIED","object":{"metadata":{"name":%q},"spec":{"renewTime":%q}}}`+"\n", leaseName, at)
+		}
+		w.(http.Flusher).Flush() //nolint:forcetypeassert // a server's is one
+		if f.ends {
+			return
+		}
+		f.mu.Unlock()
+		<-r.Context().Done()
+		f.mu.Lock()
+		return
+	}
 	if !ok {
 		fail(w, http.StatusNotFound, "NotFound")
 		return
@@ -239,6 +254,25 @@ func TestAFailingKMSCheckSaysWhy(t *testing.T) {
 	}
 	if r := apiservers.Judge(o, apiservers.Options{}); r.Verdict.Answer != apiservers.NotKnown || !strings.Contains(r.Verdict.Text, "KMS0101 the key is disabled") {
 		t.Errorf("%s", r.Verdict.Text)
+	}
+}
+
+// A watch of Leases lasts as long as it should; one that ends early proves nothing.
+func TestRenewalsAreWatched(t *testing.T) {
+	t.Parallel()
+	f := startFake(t)
+	f.renewed = []string{"2026-11-28T12:00:00.000000Z", "2026-11-28T12:00:04.000000Z"}
+	got, err := f.cluster(t).Renewals(t.Context(), 500*time.Millisecond)
+	if err != nil || len(got[leaseName]) != 2 || got[leaseName][1].Sub(got[leaseName][0]) != 4*time.Second {
+		t.Errorf("%v, %v", got, err)
+	}
+	f.ends = true
+	if got, err = f.cluster(t).Renewals(t.Context(), time.Minute); err == nil || !strings.Contains(err.Error(), "ended a watch") {
+		t.Errorf("%v, %v", got, err)
+	}
+	f.forbidden = "GET /apis/coordination"
+	if _, err = f.cluster(t).Renewals(t.Context(), time.Minute); err == nil || !strings.Contains(err.Error(), "does not allow watch on leases") {
+		t.Errorf("%v", err)
 	}
 }
 

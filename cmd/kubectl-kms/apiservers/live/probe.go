@@ -68,10 +68,10 @@ func (c *Cluster) Probe(ctx context.Context, etcd Etcd, o ProbeOptions, addresse
 	return p.out, nil
 }
 
-// sameCluster refuses an etcd that is not the API servers': what is written by them would
-// be looked for in vain.
+// sameCluster refuses an etcd that is certainly not the API servers', before anything is
+// written by them and looked for in vain.
 func (c *Cluster) sameCluster(ctx context.Context, etcd Etcd, o ProbeOptions) error {
-	want, err := c.KubeSystem(ctx)
+	want, err := c.kubeSystem(ctx)
 	if err != nil {
 		return err
 	}
