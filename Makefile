@@ -121,6 +121,11 @@ test-kubectl-kms: servers ## kubectl kms, on real etcds of two minors, with the 
 	@echo '== kubectl kms, on real etcds'
 	go -C cmd/kubectl-kms test -race -count=1 -timeout $(UNIT_TIMEOUT) $(TESTFLAGS) ./...
 
+.PHONY: test-long
+test-long: servers ## kubectl kms migrate of 5,000 Secrets under load, at its own rate: CI does not run it
+	@echo '== kubectl kms migrate, 5,000 Secrets'
+	KUBECTL_KMS_SECRETS=5000 KUBECTL_KMS_RATE=50 go -C cmd/kubectl-kms test -count=1 -timeout $(PART_TIMEOUT) -run '^TestMigrate$$' -v $(TESTFLAGS) .
+
 # -count=1: Go does not see the files of other modules that it reads.
 .PHONY: test-docs
 test-docs: servers ## What the docs tell one to type runs, and their links lead somewhere

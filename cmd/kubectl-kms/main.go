@@ -28,7 +28,14 @@ func main() {
 
 func stores() cli.Stores {
 	return cli.Stores{
-		Etcd:     func(o etcd.Options) (store.Reader, error) { return etcd.New(o) },
+		Etcd: func(o etcd.Options) (store.Reader, error) { return etcd.New(o) },
+		Point: func(ctx context.Context, o etcd.Options, prefixes []string) (cli.Point, error) {
+			r, err := etcd.New(o)
+			if err != nil {
+				return nil, err
+			}
+			return r.Point(ctx, prefixes)
+		},
 		Snapshot: func(file string, o snapshot.Options) store.Reader { return snapshot.New(file, o) },
 	}
 }

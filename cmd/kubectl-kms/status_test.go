@@ -306,6 +306,10 @@ func (p *pair) isHeld(t *testing.T, known []string) {
 	p.wants(t, cli.Found, "writes under", append(known, "--probe", "--endpoints", p.etcd.URL)...)
 	p.noProbes(t)
 	p.wants(t, cli.Vain, "kubectl kms: waiting, ", append(known, "--wait", "2s")...)
+	p.migrates(t, cli.Failed, "nothing was sent: ", p.both()...)
+	p.migrates(t, cli.Failed, "nothing was sent: ", append(p.both(), "--probe")...)
+	p.migrates(t, cli.Failed, "leads to several API servers", "--apiserver", p.balancer(t))
+	p.noProbes(t)
 	p.rewrite(t)
 	p.audits(t, cli.Failed, "API servers: not converged: of provider aws, ", append(p.both(), "--expect-unused", p.old)...)
 	p.audits(t, cli.Failed, "API servers: not converged: of provider aws, ", append(p.both(), "--expect-only", p.new)...)
@@ -338,6 +342,22 @@ func (p *pair) goesOver(t *testing.T, known []string) {
 	other.Put("/registry/secrets/default/a", "k8s\x00")
 	asks(t, cli.Failed, "is it their etcd?", append(p.both(), "--kubeconfig", p.kubeconfig, "--endpoints", other.URL, "--encryption-config", p.file, "--expect-unused", p.old, "--resources", "secrets")...)
 	p.wants(t, cli.Failed, "of different clusters", append(known, "--probe", "--endpoints", other.URL)...)
+	p.migrates(t, cli.Failed, "belong to one cluster?", append(p.both(), "--endpoints", other.URL)...)
+	p.migrates(t, cli.Done, "nothing stale is left: ", p.both()...) // what is no Secret
+	p.migrates(t, cli.Done, "nothing is stale; ", append(p.both(), "--probe")...)
+}
+
+// migrates runs migrate and demands its exit code and words.
+func (p *pair) migrates(t *testing.T, code int, words string, args ...string) {
+	t.Helper()
+	if !slices.Contains(args, "--endpoints") {
+		args = append(args, "--endpoints", p.etcd.URL)
+	}
+	got, out, errs := command(t, append([]string{"migrate", "--kubeconfig", p.kubeconfig, "--encryption-config", p.file}, args...)...)
+	clean(t, out+errs)
+	if got != code || !strings.Contains(out+errs, words) {
+		t.Errorf("migrate %s: exit code %d, want %d and %q\n%s%s", strings.Join(args, " "), got, code, words, out, errs)
+	}
 }
 
 func (p *pair) rewrite(t *testing.T) {
@@ -449,12 +469,20 @@ func TestStatusWithoutKMSv2(t *testing.T) {
 	p.wants(t, cli.Found, "cannot be read through", probe...)
 	p.noProbes(t)
 	p.audits(t, cli.Failed, "API servers: not converged", append(p.both(), "--expect-only", "provider:k1")...)
+	if err := p.nodes[0].api.CreateSecret(t.Context(), "a", planted); err != nil {
+		t.Fatal(err)
+	}
+	p.migrates(t, cli.Failed, "nothing was sent: ", p.both()...)
+	p.migrates(t, cli.Failed, "nothing was sent: ", append(p.both(), "--probe")...)
 
 	all := configOf(resources, byV1, k2, k1)
 	p.configure(t, all, all)
 	p.wants(t, cli.Failed, "neither metrics nor values of v1 name the key", append(p.both(), "--encryption-config", p.file)...)
 	p.wants(t, cli.Failed, "neither metrics nor values of v1 name the key", probe...)
 	p.wants(t, cli.Failed, "uses KMS v1", p.both()...)
+	// Nobody knows the key of v1, and a migration need not: the provider's name tells.
+	p.migrates(t, cli.Done, "nothing stale is left: 2 of 2 rewritten; read: ", p.both()...)
+	p.migrates(t, cli.Done, "API servers: they have one configuration", append(p.both(), "--probe")...)
 	p.noProbes(t)
 }
 

@@ -67,6 +67,19 @@ type Options struct {
 	// being answered with yes, else all.
 	Objects bool
 
+	// Keys say which key API servers write under: the name of a KMS v2 provider → the
+	// "sha256:" of its key_id. A provider that is not among them is not known.
+	Keys map[string]string
+
+	// Aggregated, where it is not nil, asks which groups other servers than kube-apiserver
+	// answer for. It is asked where etcd does not tell, since what lists them is encrypted.
+	Aggregated func(context.Context) ([]string, error)
+
+	// Visit, where it is not nil, is called before each reading of a place, and what it
+	// returns with each object in it. A place may be read twice: what an earlier function
+	// was given counts for nothing.
+	Visit func() func(Item)
+
 	// Progress, where it is not nil, is told of each key that was read.
 	Progress *Progress
 
@@ -160,6 +173,9 @@ func Run(ctx context.Context, places []Place, o Options) (*Report, error) {
 				see = o.See(i)
 			}
 			one = &reading{o: o, scope: scope, see: see, rows: map[row]*tally{}, leases: map[string]int64{}, names: o.names(), under: o.longestFirst(), aggregated: groups}
+			if o.Visit != nil {
+				one.visit = o.Visit()
+			}
 			return one.add
 		})
 		if err != nil {
@@ -172,6 +188,9 @@ func Run(ctx context.Context, places []Place, o Options) (*Report, error) {
 		readings = append(readings, one)
 		r.Places = append(r.Places, p)
 		r.Objects = append(r.Objects, one.objects...)
+	}
+	if groups[""] && o.Aggregated != nil {
+		o.askAggregated(ctx, groups)
 	}
 	slices.SortStableFunc(r.Objects, func(a, b Object) int { return strings.Compare(a.Path, b.Path) })
 	r.NotRead = notRead(r.Places, readings, o, groups)
@@ -215,6 +234,7 @@ type reading struct {
 	under      []string        // prefixes, the longest first: one may be below another
 	aggregated map[string]bool // groups of aggregated API servers
 	objects    []Object
+	visit      func(Item) // nil: nobody wants to see them
 
 	notObjects int64
 	unreadable Unreadable
@@ -240,6 +260,7 @@ type under struct {
 
 type tally struct {
 	objects, older int64
+	stale          Stale
 	seeds          map[seed]struct{} // of objects
 }
 
@@ -291,22 +312,15 @@ func (r *reading) add(kv store.KeyValue) error {
 		p.keys.Add(1)
 		p.bytes.Add(int64(len(kv.Key) + len(kv.Value)))
 	}
-	object, ok := r.objectAt(string(kv.Key))
-	record, err := stored.Parse(kv.Value, r.names)
-	switch {
-	case err != nil:
-		r.unreadable.add(kv, reason(err))
+	object, record, wrong := r.parse(kv)
+	if wrong != "" {
+		r.unreadable.add(kv, wrong)
 		return nil
-	case !ok && record.Format == stored.Plaintext:
+	}
+	if object == (stored.Object{}) {
 		if !kv.Older {
 			r.notObjects++
 		}
-		return nil
-	case !ok || len(object.Resource)+len(object.Group) > maxResource:
-		r.unreadable.add(kv, "the path is of no shape that kube-apiserver writes")
-		return nil
-	case len(record.Provider) > maxName && !slices.Contains(r.names, record.Provider):
-		r.unreadable.add(kv, fmt.Sprintf("the provider's name has %d bytes", len(record.Provider)))
 		return nil
 	}
 	at := row{resourceAt(object), underOf(record)}
@@ -322,7 +336,7 @@ func (r *reading) add(kv store.KeyValue) error {
 	if r.o.See != nil {
 		err := r.see(Value{
 			Path: kv.Key, Object: object, Resource: at.resource.String(), Record: record, Older: kv.Older,
-			Asked: len(r.o.Resources) == 0 || r.scope.has(at.resource) != no, Stale: at.staleness(r.o.Config),
+			Asked: len(r.o.Resources) == 0 || r.scope.has(at.resource) != no, Stale: at.staleness(r.o),
 		})
 		if err != nil {
 			return err
@@ -331,13 +345,31 @@ func (r *reading) add(kv store.KeyValue) error {
 	return r.count(at, object, record, kv)
 }
 
+// parse takes a key and its value apart. wrong says why they cannot be understood; an
+// object without a name stands for a key that is not of an object.
+func (r *reading) parse(kv store.KeyValue) (object stored.Object, record stored.Record, wrong string) {
+	object, ok := r.objectAt(string(kv.Key))
+	record, err := stored.Parse(kv.Value, r.names)
+	switch {
+	case err != nil:
+		return object, record, reason(err)
+	case !ok && record.Format == stored.Plaintext:
+		return stored.Object{}, record, ""
+	case !ok || len(object.Resource)+len(object.Group) > maxResource:
+		return object, record, "the path is of no shape that kube-apiserver writes"
+	case len(record.Provider) > maxName && !slices.Contains(r.names, record.Provider):
+		return object, record, fmt.Sprintf("the provider's name has %d bytes", len(record.Provider))
+	}
+	return object, record, ""
+}
+
 func (r *reading) count(at row, object stored.Object, record stored.Record, kv store.KeyValue) error {
 	t := r.rows[at]
 	if t == nil {
 		if len(r.rows) == maxRows {
 			return errRows
 		}
-		t = &tally{}
+		t = &tally{stale: at.staleness(r.o)}
 		at.resource.name = strings.Clone(at.resource.name) // not the whole path
 		at.resource.group = strings.Clone(at.resource.group)
 		r.rows[at] = t
@@ -353,6 +385,9 @@ func (r *reading) count(at row, object stored.Object, record stored.Record, kv s
 			t.seeds = map[seed]struct{}{}
 		}
 		t.seeds[seed(id[:16])] = struct{}{}
+	}
+	if r.visit != nil {
+		r.visit(at.item(kv, object, record, t.stale))
 	}
 	if r.o.Objects && r.scope.inTheWay(r.o.Question, at) {
 		line := Object{Path: report.Clip(string(kv.Key), maxPath), Namespace: quoted(object.Namespace), Name: report.Clip(object.Name, maxPath), ModRevision: kv.ModRevision, Under: at.report(r.o)}

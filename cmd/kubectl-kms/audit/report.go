@@ -107,7 +107,7 @@ func (u *Unreadable) add(kv store.KeyValue, reason string) {
 func (at row) report(o Options) Under {
 	u := Under{
 		Resource: report.Plain(at.resource.String()), Format: string(at.format), Provider: quoted(at.provider),
-		KeyID: quoted(at.keyID), Wrapped: at.wrapped, Cipher: string(at.cipher), Stale: at.staleness(o.Config),
+		KeyID: quoted(at.keyID), Wrapped: at.wrapped, Cipher: string(at.cipher), Stale: at.staleness(o),
 		short: report.Plain(at.resource.short()),
 	}
 	if at.keyID != "" {

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"context"
 	"encoding/json"
 	"strings"
 
@@ -110,7 +111,7 @@ func (r *reading) aggregatedBy(at row, o stored.Object, value []byte) {
 		return
 	}
 	_, group, _ := strings.Cut(o.Name, ".")
-	if group == "metrics.k8s.io" || strings.HasSuffix(group, ".metrics.k8s.io") {
+	if ofMetrics(group) {
 		return
 	}
 	var service struct {
@@ -124,5 +125,24 @@ func (r *reading) aggregatedBy(at row, o stored.Object, value []byte) {
 	}
 	if service.Spec.Service != nil && len(r.aggregated) < maxPaths {
 		r.aggregated[strings.Clone(group[:min(len(group), maxResource)])] = true
+	}
+}
+
+func ofMetrics(group string) bool {
+	return group == "metrics.k8s.io" || strings.HasSuffix(group, ".metrics.k8s.io")
+}
+
+// askAggregated takes an API server's word where etcd's is encrypted. Without an answer it
+// stays unknown.
+func (o Options) askAggregated(ctx context.Context, groups map[string]bool) {
+	found, err := o.Aggregated(ctx)
+	if err != nil {
+		return
+	}
+	delete(groups, "")
+	for _, group := range found {
+		if !ofMetrics(group) && len(groups) < maxPaths {
+			groups[group[:min(len(group), maxResource)]] = true
+		}
 	}
 }

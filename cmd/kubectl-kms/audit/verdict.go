@@ -38,7 +38,7 @@ type Verdict struct {
 // another time, is not a part of it.
 func (r *Report) Complete() bool { return len(r.Incomplete()) == 0 }
 
-// Incomplete says what was not read or not understood, each in a few words.
+// Incomplete says, each in a few words, what was not read or not understood.
 func (r *Report) Incomplete() []string {
 	reasons := slices.Clone(r.NotRead)
 	for i, what := range reasons {

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/etcd"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/snapshot"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
+	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/worklist"
 	"sigs.k8s.io/aws-encryption-provider/internal/report"
 )
 
@@ -51,7 +52,14 @@ type Streams struct {
 // Stores make the readers of the places that are read.
 type Stores struct {
 	Etcd     func(etcd.Options) (store.Reader, error)
+	Point    func(context.Context, etcd.Options, []string) (Point, error) // of an etcd, below prefixes
 	Snapshot func(file string, o snapshot.Options) store.Reader
+}
+
+// A Point reads single keys of an etcd.
+type Point interface {
+	worklist.Getter
+	Close()
 }
 
 // A usageError is a command line that cannot be meant.
@@ -115,7 +123,7 @@ func newRoot(s Streams) *cobra.Command {
 		Use: programName, Short: "Say what etcd stores, and under which key",
 		Long: `Says what a cluster's etcd stores and which key protects it, and which key its
 API servers write under, for every KMS plugin and for aescbc, aesgcm,
-secretbox and plaintext. It changes nothing.`,
+secretbox and plaintext. Only migrate, and status --probe, change anything.`,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: displayName},
 		SilenceErrors: true, SilenceUsage: true,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -132,7 +140,7 @@ secretbox and plaintext. It changes nothing.`,
 	}
 	root.SuggestionsMinimumDistance = 2
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newStatus(s), newAudit(s), newVerify(s), newCompletion(s), newVersion(s))
+	root.AddCommand(newStatus(s), newAudit(s), newVerify(s), newMigrate(s), newCompletion(s), newVersion(s))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{[]string{err.Error()}, cmd.CommandPath()}
 	})

@@ -58,27 +58,32 @@ func (t *ticker) during(ctx context.Context, work func()) {
 
 // run shows progress until ctx ends, and takes the bar away then.
 func (t *ticker) run(ctx context.Context) {
+	show(ctx, t.w, t.terminal, func() string { return t.now().bar() }, func() string { now := t.now(); return now.what + ": " + now.text })
+}
+
+// show shows how far something is until ctx ends: a bar that moves on a terminal, and is
+// taken away then, or else a line now and then.
+func show(ctx context.Context, w io.Writer, terminal bool, bar, line func() string) {
 	each := eachLine
-	if t.terminal {
+	if terminal {
 		each = eachBar
 	}
 	tick := time.NewTicker(each)
 	defer tick.Stop()
-	barred := false
+	shown := false
 	for {
 		select {
 		case <-ctx.Done():
-			if barred {
-				fmt.Fprint(t.w, "\r\x1b[K")
+			if shown {
+				fmt.Fprint(w, "\r\x1b[K")
 			}
 			return
 		case <-tick.C:
-			now := t.now()
-			if t.terminal {
-				barred = true
-				fmt.Fprint(t.w, "\r\x1b[K"+now.bar())
+			if terminal {
+				shown = true
+				fmt.Fprint(w, "\r\x1b[K"+bar())
 			} else {
-				fmt.Fprintf(t.w, "%s: %s: %s\n", displayName, now.what, now.text)
+				fmt.Fprintf(w, "%s: %s\n", displayName, line())
 			}
 		}
 	}
@@ -106,12 +111,13 @@ func (t *ticker) now() *view {
 	return &view{what: t.place(), text: t.text(), fraction: f}
 }
 
-// bar fits 79 columns, so that no terminal breaks it.
-func (s *view) bar() string {
+func (s *view) bar() string { return barOf(s.fraction, s.fraction > 0, s.text) }
+
+// barOf fits 79 columns, so that no terminal breaks it. known is whether the fraction is.
+func barOf(fraction float64, known bool, text string) string {
 	const cells = 20
-	text := s.text
-	if s.fraction > 0 {
-		full := int(s.fraction * cells)
+	if known {
+		full := int(fraction * cells)
 		text = "[" + strings.Repeat("#", full) + strings.Repeat(".", cells-full) + "] " + text
 	}
 	if len(text) >= report.Columns {

@@ -208,6 +208,7 @@ type inquiry struct {
 	cluster   *live.Cluster
 	addresses []string
 	o         apiservers.Options
+	v1        bool      // that nobody knows the key of KMS v1 keeps nobody from anything
 	etcd      live.Etcd // nil: no probe
 	probe     live.ProbeOptions
 }
@@ -274,7 +275,7 @@ func (inq *inquiry) ask(ctx context.Context) (*apiservers.Report, *apiservers.Ob
 		return nil, nil, err
 	}
 	r := apiservers.Judge(seen, o)
-	if !r.Verdict.Unwatched() {
+	if !inq.unwatched(r.Verdict) {
 		return r, seen, nil
 	}
 	if err := seen.Watch(ctx, inq.cluster); err != nil {
@@ -284,6 +285,14 @@ func (inq *inquiry) ask(ctx context.Context) (*apiservers.Report, *apiservers.Ob
 		return nil, nil, err
 	}
 	return apiservers.Judge(seen, o), seen, nil
+}
+
+// unwatched reports whether watching Leases could change the answer.
+func (inq *inquiry) unwatched(v apiservers.Verdict) bool {
+	if inq.v1 {
+		v.Reasons = slices.DeleteFunc(slices.Clone(v.Reasons), func(r apiservers.Reason) bool { return r.Kind == apiservers.V1 })
+	}
+	return v.Unwatched()
 }
 
 // interrupted keeps what is left behind in the error, where anything is.
