@@ -21,9 +21,9 @@ in_container() { crictl exec "$(containers)" "$@"; }
 pause_image() {
 	local dir id
 	dir=$(mktemp -d)
-	mkdir -p "$dir/root/bin"
-	cp /bin/busybox "$dir/root/bin/"
-	tar -C "$dir/root" -cf "$dir/layer.tar" bin
+	mkdir -p "$dir/tree/bin"
+	cp /bin/busybox "$dir/tree/bin/"
+	tar -C "$dir/tree" -cf "$dir/layer.tar" bin
 	id=$(sha256sum "$dir/layer.tar" | cut -d' ' -f1)
 	printf '{"architecture":"amd64","os":"linux","config":{"Entrypoint":["/bin/busybox","sleep","2147483647"]},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' "$id" >"$dir/config.json"
 	printf '[{"Config":"config.json","RepoTags":["localhost/pause:1"],"Layers":["layer.tar"]}]' >"$dir/manifest.json"
