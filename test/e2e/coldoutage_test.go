@@ -55,6 +55,10 @@ func TestStartsAmidAnOutage(t *testing.T) {
 			s.must(s.kms.Listen(t.Context()))
 			s.must(plugin.WaitReady(t.Context(), time.Minute))
 			s.must(a.WaitReady(t.Context(), 3*time.Minute))
+			s.eventually(time.Minute, "the list of secrets is answered", func(ctx context.Context) error {
+				_, err := a.Secrets(ctx) // before 1.34 /readyz does not wait for the watch cache: 429
+				return err
+			})
 			s.readsAll(a, book)
 			if plugin.PID() != pluginPID || a.PID() != serverPID || !plugin.Running() || !a.Running() {
 				t.Errorf("plugin %d → %d, API server %d → %d: want none restarted", pluginPID, plugin.PID(), serverPID, a.PID())
