@@ -1,6 +1,7 @@
 package report_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -148,4 +149,30 @@ func TestPairsStandBelowEachOther(t *testing.T) {
 	if err := p.Print(&b); err != nil || b.String() != "name   value\n       goes on\n" {
 		t.Errorf("%v, got\n%s", err, b.String())
 	}
+}
+
+func TestPrinterKeepsTheFirstErrorAndWritesNothingAfterIt(t *testing.T) {
+	full := errors.New("no space left")
+	w := &failingWriter{room: 1, err: full}
+	p := &report.Printer{W: w}
+	p.Sentence("one")
+	p.Sentence("two")
+	p.Table(report.Table{Columns: []report.Column{{Name: "A"}}, Rows: [][]string{{"b"}}})
+	p.Indented(" ", " ", "three")
+	if !errors.Is(p.Err(), full) || w.calls != 2 {
+		t.Errorf("Err %v after %d writes, want %v after 2", p.Err(), w.calls, full)
+	}
+}
+
+type failingWriter struct {
+	room, calls int
+	err         error
+}
+
+func (w *failingWriter) Write(p []byte) (int, error) {
+	w.calls++
+	if w.calls > w.room {
+		return 0, w.err
+	}
+	return len(p), nil
 }

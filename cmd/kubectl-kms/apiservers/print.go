@@ -23,48 +23,25 @@ func (r *Report) Print(w io.Writer, form string, wrap bool) error {
 	case "yaml":
 		return report.YAML(w, r)
 	}
-	p := &printer{w: w, wrap: wrap}
-	p.sentence("asked as " + r.From + " says, at the addresses of " + r.AddressesFrom)
-	p.table(r.table())
+	p := &printer{&report.Printer{W: w, Wrap: wrap}}
+	p.Sentence("asked as " + r.From + " says, at the addresses of " + r.AddressesFrom)
+	p.Table(r.table())
 	if writes := r.writes(); len(writes.Rows) > 0 {
-		p.print("\n")
-		p.table(writes)
+		p.Print("\n")
+		p.Table(writes)
 	}
 	p.inFull(r)
 	for _, n := range r.NotCovered {
-		p.sentence(fmt.Sprintf("not asked: the API server of Lease kube-system/%s, renewed %s ago", n.Lease, seconds(n.Seconds)))
+		p.Sentence(fmt.Sprintf("not asked: the API server of Lease kube-system/%s, renewed %s ago", n.Lease, seconds(n.Seconds)))
 	}
 	for _, n := range r.NotProbed {
-		p.sentence("not probed: " + n.Resource + ": " + n.Reason)
+		p.Sentence("not probed: " + n.Resource + ": " + n.Reason)
 	}
-	p.sentence("verdict: " + r.Verdict.Text)
-	return p.err
+	p.Sentence("verdict: " + r.Verdict.Text)
+	return p.Err()
 }
 
-type printer struct {
-	w    io.Writer
-	wrap bool
-	err  error
-}
-
-func (p *printer) print(text string) {
-	if p.err == nil {
-		_, p.err = io.WriteString(p.w, text)
-	}
-}
-
-func (p *printer) sentence(text string) {
-	if p.wrap {
-		text = report.Wrap(text, "  ")
-	}
-	p.print(text + "\n")
-}
-
-func (p *printer) table(t report.Table) {
-	if p.err == nil {
-		p.err = t.Print(p.w)
-	}
-}
+type printer struct{ *report.Printer }
 
 func seconds(n int64) string { return (time.Duration(n) * time.Second).String() }
 
@@ -153,6 +130,6 @@ func (p *printer) inFull(r *Report) {
 		}
 	}
 	if len(lines) > 0 {
-		p.print("keys in full, a key_id or its hash:\n" + strings.Join(lines, "\n") + "\n")
+		p.Print("keys in full, a key_id or its hash:\n" + strings.Join(lines, "\n") + "\n")
 	}
 }

@@ -76,13 +76,13 @@ func (n keyNames) print(p *printer) {
 			continue
 		}
 		if !titled {
-			p.print("keys in full:\n")
+			p.Print("keys in full:\n")
 			titled = true
 		}
 		if strings.HasPrefix(short, "#") {
 			id = short + "  " + id
 		}
-		p.print("  " + id + "\n")
+		p.Print("  " + id + "\n")
 	}
 }
 

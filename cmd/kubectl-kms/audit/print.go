@@ -27,43 +27,28 @@ func (r *Report) Print(w io.Writer, o PrintOptions) error {
 	case "yaml":
 		return report.YAML(w, r)
 	}
-	p := printer{w: w, wrap: o.Wrap, keys: r.names()}
+	p := printer{&report.Printer{W: w, Wrap: o.Wrap}, r.names()}
 	p.objects(r.Objects)
 	for _, place := range r.Places {
 		p.place(place)
 	}
 	p.notes(r)
 	if len(r.NotRead) == 0 {
-		p.sentence("not read: none")
+		p.Sentence("not read: none")
 	}
 	for _, what := range r.NotRead {
-		p.sentence("not read: " + what)
+		p.Sentence("not read: " + what)
 	}
 	if r.Verdict != nil {
-		p.sentence("verdict: " + r.Verdict.Text)
+		p.Sentence("verdict: " + r.Verdict.Text)
 	}
-	return p.err
+	return p.Err()
 }
 
 type printer struct {
-	w    io.Writer
-	wrap bool
-	err  error
+	*report.Printer
+
 	keys keyNames
-}
-
-func (p *printer) print(text string) {
-	if p.err == nil {
-		_, p.err = io.WriteString(p.w, text)
-	}
-}
-
-// sentence prints one, which may be longer than a line.
-func (p *printer) sentence(text string) {
-	if p.wrap {
-		text = report.Wrap(text, "  ")
-	}
-	p.print(text + "\n")
 }
 
 func (p *printer) place(place PlaceReport) {
@@ -71,20 +56,18 @@ func (p *printer) place(place PlaceReport) {
 	if place.Live {
 		what = fmt.Sprintf("etcd revision %d (one revision)", place.Revision)
 	}
-	p.sentence(fmt.Sprintf("%s, %s, %s", what, prefixes(place), report.Plural(place.Keys, "key", "keys")))
-	if p.err == nil {
-		p.err = tableOf(place, p.keys).Print(p.w)
-	}
+	p.Sentence(fmt.Sprintf("%s, %s, %s", what, prefixes(place), report.Plural(place.Keys, "key", "keys")))
+	p.Table(tableOf(place, p.keys))
 	if place.OlderRead {
-		p.sentence("older revisions: column OLDER, readable until etcd compacts")
+		p.Sentence("older revisions: column OLDER, readable until etcd compacts")
 	} else {
-		p.sentence("older revisions: not read; nothing before the next compaction proves a key unused")
+		p.Sentence("older revisions: not read; nothing before the next compaction proves a key unused")
 	}
 	if place.NotObjects > 0 {
-		p.sentence("not objects, such as allocations of addresses: " + report.Plural(place.NotObjects, "key", "keys"))
+		p.Sentence("not objects, such as allocations of addresses: " + report.Plural(place.NotObjects, "key", "keys"))
 	}
 	for _, caveat := range place.Caveats {
-		p.sentence(caveat)
+		p.Sentence(caveat)
 	}
 	p.unreadable(place.Unreadable)
 }
@@ -95,16 +78,16 @@ func (p *printer) unreadable(u Unreadable) {
 	if u.Count == 0 {
 		return
 	}
-	p.sentence(fmt.Sprintf("could not be read: %s", report.Plural(u.Count, "value", "values")))
+	p.Sentence(fmt.Sprintf("could not be read: %s", report.Plural(u.Count, "value", "values")))
 	for _, item := range u.Values[:min(few, len(u.Values))] {
 		older := ""
 		if item.Older {
 			older = " (older revision)"
 		}
-		p.print("  " + item.Path + older + ": " + item.Reason + "\n")
+		p.Print("  " + item.Path + older + ": " + item.Reason + "\n")
 	}
 	if u.Count > few {
-		p.print("  and more: -o json lists up to " + strconv.Itoa(maxPaths) + "\n")
+		p.Print("  and more: -o json lists up to " + strconv.Itoa(maxPaths) + "\n")
 	}
 }
 
@@ -116,10 +99,8 @@ func (p *printer) objects(objects []Object) {
 	for _, o := range objects {
 		t.Rows = append(t.Rows, []string{o.Path, o.underText(), p.keys.of(o.Under), strconv.FormatInt(o.ModRevision, 10)})
 	}
-	if p.err == nil {
-		p.err = t.Print(p.w)
-	}
-	p.print("\n")
+	p.Table(t)
+	p.Print("\n")
 }
 
 func (u Under) underText() string {
@@ -182,16 +163,16 @@ func (p *printer) notes(r *Report) {
 		return slices.ContainsFunc(r.Places, func(p PlaceReport) bool { return slices.ContainsFunc(p.Rows, f) })
 	}
 	if has(func(r Row) bool { return r.Format == string(stored.KMSv1) }) {
-		p.sentence("kms v1: not in the bytes which key: run verify")
+		p.Sentence("kms v1: not in the bytes which key: run verify")
 	}
 	if has(func(r Row) bool { return r.Cipher == string(stored.GCMOrCBC) }) {
-		p.sentence("gcm?: gcm or cbc: run verify --open")
+		p.Sentence("gcm?: gcm or cbc: run verify --open")
 	}
 	if has(func(r Row) bool { return r.Stale == StaleUnknown }) {
-		p.sentence("stale ?: the running plugin's key_id, or a key, would tell")
+		p.Sentence("stale ?: the running plugin's key_id, or a key, would tell")
 	}
 	if has(func(r Row) bool { return r.Stale == StaleUnreadable }) {
-		p.sentence("stale !: no provider of the configuration reads it, so no API server with it can")
+		p.Sentence("stale !: no provider of the configuration reads it, so no API server with it can")
 	}
 	p.keys.print(p)
 }

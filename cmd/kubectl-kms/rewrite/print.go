@@ -28,23 +28,23 @@ func (r *Report) Print(w io.Writer, o PrintOptions) error {
 	case "yaml":
 		return report.YAML(w, r)
 	}
-	p := printer{w: w, wrap: o.Wrap, all: o.All || r.DryRun}
+	p := printer{&report.Printer{W: w, Wrap: o.Wrap}, o.All || r.DryRun}
 	p.rounds(r.Rounds)
 	p.changed(r.Changed)
 	p.left(r)
-	p.sentence(r.Text)
-	return p.err
+	p.Sentence(r.Text)
+	return p.Err()
 }
 
 // PrintPlan writes what will be done, in the form of a table.
 func (r *Report) PrintPlan(w io.Writer, wrap bool) error {
-	p := printer{w: w, wrap: wrap}
+	p := printer{Printer: &report.Printer{W: w, Wrap: wrap}}
 	if r.Read != "" {
-		p.sentence("read: " + r.Read)
+		p.Sentence("read: " + r.Read)
 	}
-	p.sentence("API servers: " + strings.TrimSuffix(r.APIServers+"; "+r.RestsOn, "; "))
+	p.Sentence("API servers: " + strings.TrimSuffix(r.APIServers+"; "+r.RestsOn, "; "))
 	if len(r.Plan) == 0 {
-		return p.err // the sentence says it
+		return p.Err() // the sentence says it
 	}
 	t := report.Table{Columns: []report.Column{{Name: "RESOURCE"}, {Name: "UNDER"}, {Name: "STALE", Right: true}, {Name: "IN DOUBT", Right: true}, {Name: "CANNOT BE SENT"}}}
 	for _, row := range r.Plan {
@@ -54,42 +54,23 @@ func (r *Report) PrintPlan(w io.Writer, wrap bool) error {
 		}
 		t.Rows = append(t.Rows, []string{row.Resource, row.Under, report.Count(row.Objects), doubt, row.Orphaned})
 	}
-	p.table(t)
+	p.Table(t)
 	for _, m := range r.Admission.Mutating {
-		p.sentence("may change what is written: " + m)
+		p.Sentence("may change what is written: " + m)
 	}
 	if !r.Admission.Known {
-		p.sentence("webhooks and policies that may change what is written: not known: " + r.Admission.Why)
+		p.Sentence("webhooks and policies that may change what is written: not known: " + r.Admission.Why)
 	}
 	if !r.DryRun {
-		p.sentence("Each is written as it is. What admission changes on the way cannot be undone: that is what a backup of etcd from before is for.")
+		p.Sentence("Each is written as it is. What admission changes on the way cannot be undone: that is what a backup of etcd from before is for.")
 	}
-	return p.err
+	return p.Err()
 }
 
 type printer struct {
-	w         io.Writer
-	wrap, all bool
-	err       error
-}
+	*report.Printer
 
-func (p *printer) print(text string) {
-	if p.err == nil {
-		_, p.err = io.WriteString(p.w, text)
-	}
-}
-
-func (p *printer) sentence(text string) {
-	if p.wrap {
-		text = report.Wrap(text, "  ")
-	}
-	p.print(text + "\n")
-}
-
-func (p *printer) table(t report.Table) {
-	if p.err == nil {
-		p.err = t.Print(p.w)
-	}
+	all bool
 }
 
 func (p *printer) rounds(rounds []Round) {
@@ -107,7 +88,7 @@ func (p *printer) rounds(rounds []Round) {
 		}
 		t.Rows = append(t.Rows, cells)
 	}
-	p.table(t)
+	p.Table(t)
 }
 
 // few are those of a list that a person reads.
@@ -122,7 +103,7 @@ func (p *printer) some(n int) int {
 
 func (p *printer) rest(n int) {
 	if !p.all && n > few {
-		p.print("  and " + report.Count(int64(n-few)) + " more: --objects lists all\n")
+		p.Print("  and " + report.Count(int64(n-few)) + " more: --objects lists all\n")
 	}
 }
 
@@ -130,9 +111,9 @@ func (p *printer) changed(changes []Change) {
 	if len(changes) == 0 {
 		return
 	}
-	p.sentence("longer or shorter than before, by admission or because a newer kube-apiserver stores them otherwise:")
+	p.Sentence("longer or shorter than before, by admission or because a newer kube-apiserver stores them otherwise:")
 	for _, c := range changes[:p.some(len(changes))] {
-		p.print(fmt.Sprintf("  %s: %s bytes, was %s\n", c.Path, c.After, c.Before))
+		p.Print(fmt.Sprintf("  %s: %s bytes, was %s\n", c.Path, c.After, c.Before))
 	}
 	p.rest(len(changes))
 }
@@ -164,9 +145,9 @@ func (p *printer) left(r *Report) {
 		if g.next != "" {
 			text += ". " + g.next
 		}
-		p.sentence(text)
+		p.Sentence(text)
 		for _, path := range paths[:p.some(len(paths))] {
-			p.print("  " + path + "\n")
+			p.Print("  " + path + "\n")
 		}
 		p.rest(len(paths))
 	}

@@ -20,7 +20,7 @@ func (r *Report) Print(w io.Writer, o audit.PrintOptions) error {
 	case "yaml":
 		return report.YAML(w, r)
 	}
-	p := printer{w: w, wrap: o.Wrap}
+	p := printer{&report.Printer{W: w, Wrap: o.Wrap}}
 	for _, place := range r.Places {
 		p.place(r, place)
 	}
@@ -28,49 +28,31 @@ func (r *Report) Print(w io.Writer, o audit.PrintOptions) error {
 	p.keys(r)
 	p.failures(r)
 	if len(r.NotRead) == 0 {
-		p.sentence("not read: none")
+		p.Sentence("not read: none")
 	}
 	for _, what := range r.NotRead {
-		p.sentence("not read: " + what)
+		p.Sentence("not read: " + what)
 	}
 	if r.Question != nil {
-		p.sentence("--" + r.Question.Question + ": " + r.Question.Text)
+		p.Sentence("--" + r.Question.Question + ": " + r.Question.Text)
 	}
-	p.sentence("verdict: " + r.Verdict.Text)
-	return p.err
+	p.Sentence("verdict: " + r.Verdict.Text)
+	return p.Err()
 }
 
-type printer struct {
-	w    io.Writer
-	wrap bool
-	err  error
-}
-
-// sentence prints one, which may be longer than a line.
-func (p *printer) sentence(text string) {
-	if p.wrap {
-		text = report.Wrap(text, "  ")
-	}
-	p.line(text)
-}
-
-func (p *printer) line(text string) {
-	if p.err == nil {
-		_, p.err = io.WriteString(p.w, text+"\n")
-	}
-}
+type printer struct{ *report.Printer }
 
 func (p *printer) place(r *Report, place PlaceReport) {
 	what := place.Place + ", revision " + strconv.FormatInt(place.Revision, 10)
 	if place.Live {
 		what = fmt.Sprintf("etcd revision %d (one revision)", place.Revision)
 	}
-	p.sentence(fmt.Sprintf("%s, %s, %s", what, prefixes(place.Prefixes), report.Plural(place.Keys, "key", "keys")))
-	if len(place.Rows) > 0 && p.err == nil {
-		p.err = r.table(place).Print(p.w)
+	p.Sentence(fmt.Sprintf("%s, %s, %s", what, prefixes(place.Prefixes), report.Plural(place.Keys, "key", "keys")))
+	if len(place.Rows) > 0 {
+		p.Table(r.table(place))
 	}
 	if place.Plaintext > 0 {
-		p.sentence("in the clear, which needs no key: " + report.Plural(place.Plaintext, "object", "objects"))
+		p.Sentence("in the clear, which needs no key: " + report.Plural(place.Plaintext, "object", "objects"))
 	}
 	p.older(r, place)
 }
@@ -128,7 +110,7 @@ func (k KeyReport) cell() string {
 
 func (p *printer) older(r *Report, place PlaceReport) {
 	if !place.OlderRead {
-		p.sentence("older revisions: not read; no API server reads them either")
+		p.Sentence("older revisions: not read; no API server reads them either")
 		return
 	}
 	var parts []string
@@ -142,10 +124,10 @@ func (p *printer) older(r *Report, place PlaceReport) {
 		parts = append(parts, report.Count(o.Revisions)+" under "+name)
 	}
 	if sum == 0 {
-		p.sentence("older revisions: none is encrypted")
+		p.Sentence("older revisions: none is encrypted")
 		return
 	}
-	p.sentence(fmt.Sprintf("older revisions: %s encrypted, %s; etcd has them until it compacts, and an API server of a restored etcd reads none of them",
+	p.Sentence(fmt.Sprintf("older revisions: %s encrypted, %s; etcd has them until it compacts, and an API server of a restored etcd reads none of them",
 		report.Count(sum), strings.Join(few(parts), ", ")))
 }
 
@@ -153,7 +135,7 @@ func (p *printer) keys(r *Report) {
 	if len(r.Keys) == 0 {
 		return
 	}
-	p.line("keys:")
+	p.Print("keys:\n")
 	for _, k := range r.Keys {
 		text := k.stateText()
 		switch {
@@ -162,11 +144,11 @@ func (p *printer) keys(r *Report) {
 		case k.Open < k.Seeds:
 			text += fmt.Sprintf("; opens %s of %s, of %s", report.Count(k.Open), report.Plural(k.Seeds, "DEK or seed", "DEKs and seeds"), report.Plural(k.Objects, "object", "objects"))
 		}
-		p.line("  " + r.number(k.Key) + "  " + k.Key)
+		p.Print("  " + r.number(k.Key) + "  " + k.Key + "\n")
 		if k.Note != "" {
 			text += "; " + k.Note
 		}
-		p.indented("      ", "      ", text)
+		p.Indented("      ", "      ", text)
 	}
 }
 
@@ -174,7 +156,7 @@ func (p *printer) failures(r *Report) {
 	if len(r.Failures) == 0 {
 		return
 	}
-	p.line("not opened:")
+	p.Print("not opened:\n")
 	for _, f := range r.Failures {
 		what := report.Plural(f.Objects, "object", "objects")
 		if f.Seeds > 0 {
@@ -187,7 +169,7 @@ func (p *printer) failures(r *Report) {
 		if f.Code != "" {
 			reason = f.Code + " " + reason
 		}
-		p.indented("  ", "    ", fmt.Sprintf("%s, such as %s: %s", what, f.Example, reason))
+		p.Indented("  ", "    ", fmt.Sprintf("%s, such as %s: %s", what, f.Example, reason))
 	}
 }
 
@@ -196,17 +178,8 @@ func (p *printer) decided(r *Report) {
 	for _, place := range r.Places {
 		for _, row := range place.Rows {
 			if row.Format == string(stored.KMSv1) && row.GCM+row.CBC > 0 {
-				p.sentence(fmt.Sprintf("%s %s, which the bytes do not tell: %s in gcm, %s in cbc", row.Resource, row.Format+" "+row.Provider, report.Count(row.GCM), report.Count(row.CBC)))
+				p.Sentence(fmt.Sprintf("%s %s, which the bytes do not tell: %s in gcm, %s in cbc", row.Resource, row.Format+" "+row.Provider, report.Count(row.GCM), report.Count(row.CBC)))
 			}
 		}
 	}
-}
-
-// indented prints a sentence that begins and goes on with blanks.
-func (p *printer) indented(first, rest, text string) {
-	if p.wrap {
-		blanks := strings.Repeat("_", len(first)-1) // a word for Wrap to count
-		text = strings.TrimPrefix(report.Wrap(blanks+" "+text, rest), blanks+" ")
-	}
-	p.line(first + text)
 }
