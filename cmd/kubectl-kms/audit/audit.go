@@ -75,11 +75,6 @@ type Options struct {
 	// answer for. It is asked where etcd does not tell, since what lists them is encrypted.
 	Aggregated func(context.Context) ([]string, error)
 
-	// Visit, where it is not nil, is called before each reading of a place, and what it
-	// returns with each object in it. A place may be read twice: what an earlier function
-	// was given counts for nothing.
-	Visit func() func(Item)
-
 	// Progress, where it is not nil, is told of each key that was read.
 	Progress *Progress
 
@@ -104,6 +99,9 @@ type Value struct {
 	Older    bool // another value has replaced it
 	Asked    bool // its resource is one of Resources, or there are none
 	Stale    Stale
+
+	at          row
+	modRevision int64
 }
 
 // Progress is how far a [Run] is. It may be read while Run runs.
@@ -161,7 +159,6 @@ func Run(ctx context.Context, places []Place, o Options) (*Report, error) {
 	}
 	groups := map[string]bool{}
 	var readings []*reading
-	see := func(Value) error { return nil }
 	for i, place := range places {
 		if o.Progress != nil {
 			o.Progress.place.Store(int64(i))
@@ -169,12 +166,9 @@ func Run(ctx context.Context, places []Place, o Options) (*Report, error) {
 		}
 		var one *reading
 		read, err := store.ReadTwice(ctx, place.Reader, o.prefixes(), func() func(store.KeyValue) error {
+			one = &reading{o: o, scope: scope, rows: map[row]*tally{}, leases: map[string]int64{}, names: o.names(), under: o.longestFirst(), aggregated: groups}
 			if o.See != nil {
-				see = o.See(i)
-			}
-			one = &reading{o: o, scope: scope, see: see, rows: map[row]*tally{}, leases: map[string]int64{}, names: o.names(), under: o.longestFirst(), aggregated: groups}
-			if o.Visit != nil {
-				one.visit = o.Visit()
+				one.see = o.See(i)
 			}
 			return one.add
 		})
@@ -228,13 +222,12 @@ func plain(texts []string) []string {
 type reading struct {
 	o          Options
 	scope      *scope
-	see        func(Value) error
+	see        func(Value) error // nil: nobody wants to see them
 	rows       map[row]*tally
 	names      []string        // of providers that are known
 	under      []string        // prefixes, the longest first: one may be below another
 	aggregated map[string]bool // groups of aggregated API servers
 	objects    []Object
-	visit      func(Item) // nil: nobody wants to see them
 
 	notObjects int64
 	unreadable Unreadable
@@ -333,16 +326,19 @@ func (r *reading) add(kv store.KeyValue) error {
 	if !kv.Older {
 		r.aggregatedBy(at, object, kv.Value)
 	}
-	if r.o.See != nil {
-		err := r.see(Value{
-			Path: kv.Key, Object: object, Resource: at.resource.String(), Record: record, Older: kv.Older,
-			Asked: len(r.o.Resources) == 0 || r.scope.has(at.resource) != no, Stale: at.staleness(r.o),
-		})
-		if err != nil {
-			return err
-		}
+	t, err := r.tallyOf(at)
+	if err != nil {
+		return err
 	}
-	return r.count(at, object, record, kv)
+	r.count(t, at, object, record, kv)
+	if r.see == nil {
+		return nil
+	}
+	return r.see(Value{
+		Path: kv.Key, Object: object, Resource: at.resource.String(), Record: record, Older: kv.Older,
+		Asked: len(r.o.Resources) == 0 || r.scope.has(at.resource) != no, Stale: t.stale,
+		at: at, modRevision: kv.ModRevision,
+	})
 }
 
 // parse takes a key and its value apart. wrong says why they cannot be understood; an
@@ -363,20 +359,24 @@ func (r *reading) parse(kv store.KeyValue) (object stored.Object, record stored.
 	return object, record, ""
 }
 
-func (r *reading) count(at row, object stored.Object, record stored.Record, kv store.KeyValue) error {
-	t := r.rows[at]
-	if t == nil {
-		if len(r.rows) == maxRows {
-			return errRows
-		}
-		t = &tally{stale: at.staleness(r.o)}
-		at.resource.name = strings.Clone(at.resource.name) // not the whole path
-		at.resource.group = strings.Clone(at.resource.group)
-		r.rows[at] = t
+func (r *reading) tallyOf(at row) (*tally, error) {
+	if t := r.rows[at]; t != nil {
+		return t, nil
 	}
+	if len(r.rows) == maxRows {
+		return nil, errRows
+	}
+	t := &tally{stale: at.staleness(r.o)}
+	at.resource.name = strings.Clone(at.resource.name) // not the whole path
+	at.resource.group = strings.Clone(at.resource.group)
+	r.rows[at] = t
+	return t, nil
+}
+
+func (r *reading) count(t *tally, at row, object stored.Object, record stored.Record, kv store.KeyValue) {
 	if kv.Older {
 		t.older++
-		return nil
+		return
 	}
 	t.objects++
 	id := record.SourceID()
@@ -386,9 +386,6 @@ func (r *reading) count(at row, object stored.Object, record stored.Record, kv s
 		}
 		t.seeds[seed(id[:16])] = struct{}{}
 	}
-	if r.visit != nil {
-		r.visit(at.item(kv, object, record, t.stale))
-	}
 	if r.o.Objects && r.scope.inTheWay(r.o.Question, at) {
 		line := Object{Path: report.Clip(string(kv.Key), maxPath), Namespace: quoted(object.Namespace), Name: report.Clip(object.Name, maxPath), ModRevision: kv.ModRevision, Under: at.report(r.o)}
 		if record.Wrapped != nil {
@@ -396,7 +393,6 @@ func (r *reading) count(at row, object stored.Object, record stored.Record, kv s
 		}
 		r.objects = append(r.objects, line)
 	}
-	return nil
 }
 
 func quoted(text string) string {

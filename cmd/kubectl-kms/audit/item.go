@@ -36,20 +36,21 @@ func (o Options) Item(kv store.KeyValue) (item Item, ok bool) {
 		return Item{}, false
 	}
 	at := row{resourceAt(object), underOf(record)}
-	return at.item(kv, object, record, at.staleness(o)), true
+	return Value{Path: kv.Key, Object: object, Record: record, Stale: at.staleness(o), at: at, modRevision: kv.ModRevision}.Item(), true
 }
 
-func (at row) item(kv store.KeyValue, o stored.Object, record stored.Record, stale Stale) Item {
-	least, most := record.PlainSize()
-	words := at.words()
-	if at.keyID != "" {
+// Item returns what the value is of, with texts of its own.
+func (v Value) Item() Item {
+	least, most := v.Record.PlainSize()
+	under := v.at.words()
+	if v.at.keyID != "" {
 		const longest = 256
-		words += " " + dotted(0, report.Clip(at.keyID, longest))
+		under += " " + dotted(0, report.Clip(v.at.keyID, longest))
 	}
 	return Item{
-		Path: string(kv.Key), Resource: at.resource.name, Group: at.resource.group, Placed: !at.resource.unplaced,
-		Namespace: o.Namespace, Name: o.Name, ModRevision: kv.ModRevision, Stale: stale,
-		Least: least, Most: most, Under: words,
+		Path: string(v.Path), Resource: v.at.resource.name, Group: v.at.resource.group, Placed: !v.at.resource.unplaced,
+		Namespace: v.Object.Namespace, Name: v.Object.Name, ModRevision: v.modRevision, Stale: v.Stale,
+		Least: least, Most: most, Under: under,
 	}
 }
 

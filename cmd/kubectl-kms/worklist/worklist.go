@@ -43,9 +43,14 @@ func (l *List) List(ctx context.Context, keys map[string]string) (*rewrite.Work,
 	o := l.Options
 	o.Keys = keys
 	var work *rewrite.Work
-	o.Visit = func() func(audit.Item) {
+	o.See = func(int) func(audit.Value) error {
 		work = &rewrite.Work{} // what an earlier reading was given counts for nothing
-		return func(item audit.Item) { l.enter(work, item) }
+		return func(v audit.Value) error {
+			if !v.Older && v.Stale != audit.StaleNo {
+				l.enter(work, v.Item())
+			}
+			return nil
+		}
 	}
 	r, err := audit.Run(ctx, []audit.Place{{Reader: l.Reader, Live: true}}, o)
 	if err != nil {
@@ -62,7 +67,7 @@ func (l *List) List(ctx context.Context, keys map[string]string) (*rewrite.Work,
 
 // enter puts an object where it belongs.
 func (l *List) enter(work *rewrite.Work, item audit.Item) {
-	if item.Stale == audit.StaleNo || !l.asked(item) {
+	if !l.asked(item) {
 		return
 	}
 	outcome, cause, next := unreachable(item)
