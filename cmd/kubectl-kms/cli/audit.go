@@ -132,20 +132,29 @@ func offer(cmd *cobra.Command, flag string, values ...string) {
 	}
 }
 
-func (f *auditFlags) run(cmd *cobra.Command, s Streams) error {
+// prepare turns the flags, with what is wrong with those of the command's own, into
+// what to read and what to ask.
+func (f *auditFlags) prepare(s Streams, wrong ...string) (o audit.Options, t *target, err error) {
 	o, mistakes := f.options()
-	if len(mistakes) > 0 {
-		return &usageError{mistakes, cmd.CommandPath()}
+	if mistakes = append(mistakes, wrong...); len(mistakes) > 0 {
+		return o, nil, &usageError{mistakes: mistakes}
 	}
-	target, err := f.target(s)
-	if err != nil {
-		return usage(cmd, err)
+	if t, err = f.target(s); err != nil {
+		return o, nil, err
 	}
-	if err := f.complete(&o, target.apiServer); err != nil {
-		return usage(cmd, err)
+	if err := f.complete(&o, t.apiServer); err != nil {
+		return o, nil, err
 	}
 	if o.Question != nil && len(o.Resources) == 0 && o.Config == nil {
-		return &usageError{[]string{audit.ErrScope.Error()}, cmd.CommandPath()}
+		return o, nil, &usageError{mistakes: []string{audit.ErrScope.Error()}}
+	}
+	return o, t, nil
+}
+
+func (f *auditFlags) run(cmd *cobra.Command, s Streams) error {
+	o, target, err := f.prepare(s)
+	if err != nil {
+		return usage(cmd, err)
 	}
 	o.Progress = &audit.Progress{}
 	places, err := target.open(s, o.Progress)

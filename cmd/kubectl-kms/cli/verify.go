@@ -130,20 +130,9 @@ func (f *verifyFlags) define(set *pflag.FlagSet) {
 }
 
 func (f *verifyFlags) run(cmd *cobra.Command, s Streams) error {
-	ao, mistakes := f.options()
-	mistakes = append(mistakes, f.mistakes()...)
-	if len(mistakes) > 0 {
-		return &usageError{mistakes, cmd.CommandPath()}
-	}
-	target, err := f.target(s)
+	ao, target, err := f.prepare(s, f.mistakes()...)
 	if err != nil {
 		return usage(cmd, err)
-	}
-	if err := f.complete(&ao, target.apiServer); err != nil {
-		return usage(cmd, err)
-	}
-	if ao.Question != nil && len(ao.Resources) == 0 && ao.Config == nil {
-		return &usageError{[]string{audit.ErrScope.Error()}, cmd.CommandPath()}
 	}
 	o := verify.Options{Audit: ao, Open: f.open, Sample: f.sample, Progress: &verify.Progress{}}
 	opener, closed, err := f.opener(cmd.Context(), ao.Config, ao.ConfigName)
