@@ -28,29 +28,26 @@ type Deletion struct {
 // Health returns how a key is doing that only reads. alias is the one that named it
 // before, "" for a key of the configuration.
 func (k *Key) Health(alias string) Health {
-	state, err := k.Reading()
+	state, err, lastOK := k.reading()
 	info, _ := k.questions.description()
 	return Health{
 		Key: k.config.Name, State: state, Err: err, Described: info.State,
-		Deletion: k.Deletion(), Unlisted: alias != "", Alias: alias,
+		Deletion: k.DeletionBy(state, err, lastOK), Unlisted: alias != "", Alias: alias,
 	}
 }
 
 // Reading is how a key that only reads is doing.
 func (k *Key) Reading() (evidence.State, *cause.Error) {
-	state, err, lastOK := k.record.Reading()
-	if (state == evidence.Healthy || state == evidence.Unknown) && k.questions.lastAllowed().After(lastOK) {
-		state = evidence.Authorised
-	}
+	state, err, _ := k.reading()
 	return state, err
 }
 
-// Deletion returns whether a key that only reads is to be deleted, nil where it is not
-// known to be.
-func (k *Key) Deletion() *Deletion {
-	state, err := k.Reading()
-	_, _, lastOK := k.record.Reading()
-	return k.DeletionBy(state, err, lastOK)
+func (k *Key) reading() (state evidence.State, err *cause.Error, lastOK time.Time) {
+	state, err, lastOK = k.record.Reading()
+	if (state == evidence.Healthy || state == evidence.Unknown) && k.questions.lastAllowed().After(lastOK) {
+		state = evidence.Authorised
+	}
+	return state, err, lastOK
 }
 
 // DeletionBy returns whether a key in a state is to be deleted: KMS refused it for that,

@@ -2,6 +2,7 @@ package kmskey
 
 import (
 	"bytes"
+	"cmp"
 	mathrand "math/rand/v2"
 	"sync"
 	"time"
@@ -23,21 +24,13 @@ type Intervals struct {
 
 // OrUsual returns the intervals with every zero field set.
 func (i Intervals) OrUsual() Intervals {
-	for _, one := range []struct {
-		set   *time.Duration
-		usual time.Duration
-	}{
-		{&i.First, 10 * time.Second},
-		{&i.Ask, 5 * time.Minute},
-		{&i.Confirm, 5 * time.Second},
-		{&i.Earlier, time.Minute},
-		{&i.Denied, 6 * time.Hour},
-	} {
-		if *one.set == 0 {
-			*one.set = one.usual
-		}
+	return Intervals{
+		First:   cmp.Or(i.First, 10*time.Second),
+		Ask:     cmp.Or(i.Ask, 5*time.Minute),
+		Confirm: cmp.Or(i.Confirm, 5*time.Second),
+		Earlier: cmp.Or(i.Earlier, time.Minute),
+		Denied:  cmp.Or(i.Denied, 6*time.Hour),
 	}
-	return i
 }
 
 // jitter is a random time up to a tenth of d, so that processes which started

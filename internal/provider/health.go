@@ -246,8 +246,9 @@ func (p *Provider) weighKey(ctx context.Context, k *kmskey.Key) {
 		p.weighDeletion(ctx, k, k.DeletionBy(v.State, v.Err, v.LastOK))
 		return
 	}
-	state, err := k.Reading()
-	p.weighDeletion(ctx, k, k.Deletion())
+	h := k.Health("")
+	state, err := h.State, h.Err
+	p.weighDeletion(ctx, k, h.Deletion)
 	was, changed := k.News(state, func() bool {
 		return (state == evidence.Outage || state == evidence.Credentials) && p.verdict().State == state // the provider's own line says it
 	})

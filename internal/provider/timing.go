@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
@@ -36,26 +37,18 @@ type Timing struct {
 }
 
 func (t Timing) orUsual() Timing {
-	for _, one := range []struct {
-		set   *time.Duration
-		usual time.Duration
-	}{
-		{&t.Check, 30 * time.Second},
-		{&t.Recheck, 5 * time.Second},
-		{&t.Jitter, time.Second},
-		{&t.Pause, time.Second},
-		{&t.Reopen, 75 * time.Second},
-		{&t.Look, 59 * time.Second},
-		{&t.FirstLook, 45 * time.Second},
-		{&t.NewLook, 10 * time.Second},
-		{&t.FirstContact, 6 * time.Second},
-		{&t.Keep, 30 * time.Second},
-		{&t.KeepLimit, 500 * time.Millisecond},
-	} {
-		if *one.set == 0 {
-			*one.set = one.usual
-		}
+	return Timing{
+		Check:        cmp.Or(t.Check, 30*time.Second),
+		Recheck:      cmp.Or(t.Recheck, 5*time.Second),
+		Jitter:       cmp.Or(t.Jitter, time.Second),
+		Pause:        cmp.Or(t.Pause, time.Second),
+		Reopen:       cmp.Or(t.Reopen, 75*time.Second),
+		Look:         cmp.Or(t.Look, 59*time.Second),
+		FirstLook:    cmp.Or(t.FirstLook, 45*time.Second),
+		NewLook:      cmp.Or(t.NewLook, 10*time.Second),
+		FirstContact: cmp.Or(t.FirstContact, 6*time.Second),
+		Keep:         cmp.Or(t.Keep, 30*time.Second),
+		KeepLimit:    cmp.Or(t.KeepLimit, 500*time.Millisecond),
+		Questions:    t.Questions.OrUsual(),
 	}
-	t.Questions = t.Questions.OrUsual()
-	return t
 }
