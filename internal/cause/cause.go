@@ -111,8 +111,35 @@ type Error struct {
 	Denial    Denial   // why it was refused, where AWS said it
 	Source    string   // which source of credentials was asked, already safe to print; may be ""
 	Check     string   // what to do about that source, instead of the table's next step, already safe to print; may be ""
+	Called    Names    // what the operator calls settings; nil: by their names alone
 	Later     *Error   // what failed since then, where that is something else; may be nil
 	Err       error    // what happened underneath; may be nil. Never printed: see Said
+}
+
+// Names say what the operator calls a setting of a key, such as "region": the flag, or
+// the field with its file. An instruction names each as {setting:region}.
+type Names func(setting string) string
+
+func (n Names) fillIn(text string) string {
+	return settingForm.ReplaceAllStringFunc(text, func(placeholder string) string {
+		setting := settingForm.FindStringSubmatch(placeholder)[1]
+		if n == nil {
+			return "the setting " + setting
+		}
+		return n(setting)
+	})
+}
+
+var settingForm = regexp.MustCompile(`\{setting:(\w+)\}`)
+
+// CalledBy returns a copy of the error that names settings so. It is nil for nil.
+func (e *Error) CalledBy(n Names) *Error {
+	if e == nil || n == nil {
+		return e
+	}
+	called := *e
+	called.Called = n
+	return &called
 }
 
 // Class returns the class of the cause.
@@ -212,7 +239,7 @@ func (e *Error) Next() string {
 		"{action}", orElse(e.Action, "kms:"+orElse(e.Op, "Encrypt and kms:Decrypt")),
 		"{principal}", orElse(e.Principal, "the identity that this process runs as"),
 		"{source}", source,
-	).Replace(next)
+	).Replace(e.Called.fillIn(next))
 }
 
 // Asked is the source of credentials that was asked, "" where the next step names

@@ -185,3 +185,34 @@ func TestSourceOfCredentialsStandsInTheTextOnce(t *testing.T) {
 		}
 	}
 }
+
+func TestAnInstructionNamesSettingsAsTheOperatorDoes(t *testing.T) {
+	t.Parallel()
+	flag := func(setting string) string { return "--" + setting }
+	for _, c := range []struct {
+		called cause.Names
+		want   string
+	}{
+		{nil, "check the node's DNS, the setting region and the setting endpoint"},
+		{flag, "check the node's DNS, --region and --endpoint"},
+	} {
+		err := (&cause.Error{Code: cause.NameResolution}).CalledBy(c.called)
+		if next := err.Next(); next != c.want {
+			t.Errorf("next is %q, want %q", next, c.want)
+		}
+	}
+	var none *cause.Error
+	if none.CalledBy(flag) != nil {
+		t.Error("no error becomes one when its settings are named")
+	}
+}
+
+func TestNoInstructionNamesAFlag(t *testing.T) {
+	t.Parallel()
+	form := regexp.MustCompile(`--[a-z][a-z-]+`)
+	for _, code := range cause.Codes() {
+		if flags := form.FindAllString(code.Info().Next+code.Info().Doc, -1); len(flags) > 0 {
+			t.Errorf("%s names %v, which an operator with a file does not have: name the setting, such as {setting:region}", code, flags)
+		}
+	}
+}

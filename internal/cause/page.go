@@ -6,8 +6,9 @@ import (
 )
 
 // Page returns docs/errors.md: the table as a page for operators. grpcCode names the
-// code that a caller over the socket sees for a class.
-func Page(grpcCode func(Class) string) string {
+// code that a caller over the socket sees for a class, and called what flags and file
+// call a setting.
+func Page(grpcCode func(Class) string, called Names) string {
 	var b strings.Builder
 	b.WriteString("# Error codes\n\n" +
 		"Generated from `internal/cause` by `make generate`; do not edit.\n\n" +
@@ -21,7 +22,7 @@ func Page(grpcCode func(Class) string) string {
 	}
 	for _, c := range Codes() {
 		info := c.Info()
-		fmt.Fprintf(&b, "\n## %s\n\n%s.\n\n- Class: `%s`\n- What to do: %s.\n", info.ID, sentence(info.What), info.Class, placeholders(info.Next))
+		fmt.Fprintf(&b, "\n## %s\n\n%s.\n\n- Class: `%s`\n- What to do: %s.\n", info.ID, sentence(info.What), info.Class, called.fillIn(placeholders(info.Next)))
 		if info.Doc != "" {
 			fmt.Fprintf(&b, "\n%s\n", info.Doc)
 		}

@@ -79,7 +79,7 @@ type Info struct {
 	ID    string // "KMS0101": stable for ever
 	Class Class
 	What  string // what happened, in words that follow a colon
-	Next  string // the next step; {key}, {cli}, {action}, {principal} and {source} are filled in
+	Next  string // the next step; {key}, {cli}, {action}, {principal}, {source} and settings are filled in
 	Doc   string // what else an operator wants to know, for docs/errors.md
 }
 
@@ -170,7 +170,7 @@ var table = [...]Info{
 	TimedOut: {
 		"KMS0203", Outage, "KMS did not answer in time",
 		"check the network path to the KMS endpoint: routes, security groups, VPC endpoint, proxy",
-		"A call's limit is the API server's deadline less 300 ms, at most --kms-timeout; a hanging attempt is given up half-way and repeated on a new connection.",
+		"A call's limit is the API server's deadline less 300 ms, at most the timeout of the configuration; a hanging attempt is given up half-way and repeated on a new connection.",
 	},
 	Unreachable: {
 		"KMS0204", Outage, "no connection to KMS",
@@ -178,7 +178,7 @@ var table = [...]Info{
 	},
 	NameResolution: {
 		"KMS0205", Outage, "the name of the KMS endpoint cannot be resolved",
-		"check the node's DNS, --region and --kms-endpoint",
+		"check the node's DNS, {setting:region} and {setting:endpoint}",
 		"A static pod with hostNetwork uses the node's resolver; a cluster DNS that needs this API server cannot help it to start.",
 	},
 	TLSFailed: {
@@ -186,7 +186,7 @@ var table = [...]Info{
 		"check CA certificates (AWS_CA_BUNDLE), a proxy that intercepts TLS, and the node's clock", "",
 	},
 	NotKMS: {
-		"KMS0207", Outage, "what answered is not KMS", "check --kms-endpoint and any proxy in between",
+		"KMS0207", Outage, "what answered is not KMS", "check {setting:endpoint} and any proxy in between",
 		"The text has the HTTP status of the answer. KMS gives each answer a request id: one without it that is empty, is not to the call, or is an error that KMS does not have comes from something else.",
 	},
 	KeyUnavailable: {
@@ -195,8 +195,8 @@ var table = [...]Info{
 		"KMS reports a failing CloudHSM cluster or external key store proxy this way, and a key whose creation or update is not finished.",
 	},
 	RegionUnknown: {
-		"KMS0209", Outage, "no AWS Region is known", "give --region, a key ARN, or AWS_REGION",
-		"The Region is taken from --region, else the key's ARN, else the SDK's settings, else the instance metadata service, which did not answer. Say it in the file, on one node after the other: that takes no restart. A flag or variable takes one, so not in an outage of KMS.",
+		"KMS0209", Outage, "no AWS Region is known", "give {setting:region}, a key ARN, or AWS_REGION",
+		"The Region is taken from the configuration, else the key's ARN, else the SDK's settings, else the instance metadata service, which did not answer. Say it in the file, on one node after the other: that takes no restart. A flag or variable takes one, so not in an outage of KMS.",
 	},
 	NoContact: {
 		"KMS0210", Outage, "KMS has not been reached since this process started",
@@ -230,7 +230,7 @@ var table = [...]Info{
 	RoleRefused: {
 		"KMS0305", Credentials, "the role could not be assumed",
 		"check the role's trust policy, and the setting that names the role",
-		"The text names the role and the setting that it comes from: `--assume-role-arn`, a profile, or the variables of a web identity. " +
+		"The text names the role and the setting that it comes from: the configuration, a profile, or the variables of a web identity. " +
 			"STS answers the same to a role that does not exist, to an external id that is missing, and to a trust policy that does not let the caller in.",
 	},
 	CredentialsSilent: {
@@ -273,7 +273,7 @@ var table = [...]Info{
 	},
 	ScopeRefused: {
 		"KMS0314", Credentials, "the request was signed for another Region or service than the endpoint's",
-		"give the endpoint's Region (--region, the key's ARN, AWS_REGION), and check --kms-endpoint, AWS_ENDPOINT_URL_KMS and AWS_ENDPOINT_URL_STS",
+		"give the endpoint's Region by {setting:region}, the key's ARN or AWS_REGION, and check {setting:endpoint}, AWS_ENDPOINT_URL_KMS and AWS_ENDPOINT_URL_STS",
 		"The clock and the secret access key are right: AWS looks at the scope of a signature first. Say it in the file, on one node after the other: that takes no restart. A flag or variable takes one, so not in an outage of KMS.",
 	},
 	EmptyCiphertext: {
@@ -292,12 +292,12 @@ var table = [...]Info{
 		"The encryption context must match exactly at Decrypt. Delete nothing before both were compared on every node, and nothing during an outage of KMS.",
 	},
 	NoKeyMadeIt: {
-		"KMS0405", BadData, "no configured key made the ciphertext", "list the key that made it among those that read: --decrypt-key, or below in the file's keys" + everyNode,
+		"KMS0405", BadData, "no configured key made the ciphertext", "list the key that made it among those that read, by {setting:keys}" + everyNode,
 		"Nothing is lost as long as that key exists: delete no object for it, and restart no API server that still reads it, least of all during an outage of KMS. KMS does not say which key made a ciphertext when a Decrypt names another. CloudTrail, the annotations of KMS v2 and a list of all keys ever used help to find it.",
 	},
 	ForeignKey: {
 		"KMS0406", BadData, "the ciphertext was made by a key of another account or Region that is not configured",
-		"if the key is yours, list it among those that read (--decrypt-key, or below in the file's keys)" + everyNode + "; if not, somebody wrote this object into etcd", "Delete nothing for it during an outage of KMS: a key that is not asked says nothing.",
+		"if the key is yours, list it among those that read, by {setting:keys}" + everyNode + "; if not, somebody wrote this object into etcd", "Delete nothing for it during an outage of KMS: a key that is not asked says nothing.",
 	},
 	PlaintextSize: {
 		"KMS0407", BadData, "the plaintext is empty or longer than KMS takes (4,096 bytes)", "the caller is no kube-apiserver: it sends 32 bytes", "",
@@ -318,7 +318,7 @@ var table = [...]Info{
 		"KMS0602", Node, "a provider's socket cannot be had",
 		"mend what the text names, on this node alone: the socket is tried again by itself",
 		"The providers whose sockets are served go on; where none can be served, a start ends with exit code 1. " +
-			"The socket is tried again after 10 seconds and then up to a minute apart, and at once when the file of --config has been loaded again. " +
+			"The socket is tried again after 10 seconds and then up to a minute apart, and at once when the configuration file has been loaded again. " +
 			"A reload that adds such a socket is not done, and tried again in the same way: what was served before is served. " +
 			"No restart is needed for it. Where what has to be mended asks for one, do it on one node after the other, and while KMS answers.",
 	},

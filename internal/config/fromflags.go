@@ -51,6 +51,34 @@ func translation() []sameAs {
 	}
 }
 
+// Called is what the operator calls a setting of a key, by its name in a file: the
+// field with the file, or the flag.
+func (c *Config) Called(setting string) string {
+	if c.File != "" {
+		return setting + " in " + quote(c.File)
+	}
+	return flagOfKey(setting)
+}
+
+// CalledEither is what flags and a file call a setting of a key, where nobody knows
+// which of them configures.
+func CalledEither(setting string) string {
+	return flagOfKey(setting) + " (in a file: " + setting + ")"
+}
+
+func flagOfKey(setting string) string {
+	flag := setting
+	for _, t := range translation() {
+		if t.field == "providers[].keys[]."+setting {
+			flag = t.flag
+		}
+	}
+	if setting == "keys" { // those that read
+		flag = "decrypt-key"
+	}
+	return "--" + flag
+}
+
 // mistake makes [Flags] the words of a configuration by flags. Lists that are
 // missing or do not pair are named where they are paired.
 func (f *Flags) mistake(path, text string) (Mistake, bool) {

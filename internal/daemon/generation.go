@@ -137,7 +137,7 @@ func (d *Daemon) newEndpoint(cfg *config.Config, path string, t *kmsserver.Targe
 func (d *Daemon) newInstance(cfg *config.Config, p config.Provider, before *instance) *instance {
 	r := &instance{cfg: p, timeout: cfg.KMSTimeout, grace: cfg.OutageGrace, began: time.Now()}
 	o := provider.Options{
-		Name: p.Name, Epoch: p.Epoch, Timeout: r.timeout, OutageGrace: r.grace, Log: d.log, Waits: d.waits,
+		Name: p.Name, Epoch: p.Epoch, Timeout: r.timeout, OutageGrace: r.grace, Called: cfg.Called, Log: d.log, Waits: d.waits,
 		Pauses: d.pauses, Timing: d.time.provider, History: d.histories[p.Name],
 	}
 	if r.memory = d.newMemory(p); r.memory != nil {

@@ -109,6 +109,9 @@ func Examine(ctx context.Context, o Options) (*Report, error) {
 			o.Began(look.title)
 		}
 		g := Group{Title: look.title}
+		if o.Config != nil {
+			g.called = o.Config.Called
+		}
 		look.at(ctx, &g)
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("looking at %s: %w", look.title, err)

@@ -34,6 +34,8 @@ type Report struct {
 type Group struct {
 	Title  string  `json:"title"`
 	Checks []Check `json:"checks"`
+
+	called cause.Names
 }
 
 // A Check is one line. With a warning or a failure go a code, why, what to do and
@@ -87,7 +89,7 @@ func (g *Group) tell(code Code, status Status, text, seen, next string) {
 // failed adds what the daemon itself would say of a call.
 func (g *Group) failed(text string, e *cause.Error) {
 	g.add(Check{
-		Status: Failure, Text: text, Code: e.Code.String(), Cause: withSeen(e.What(), said(e)), Next: e.Next(), page: docs.Errors,
+		Status: Failure, Text: text, Code: e.Code.String(), Cause: withSeen(e.What(), said(e)), Next: e.CalledBy(g.called).Next(), page: docs.Errors,
 	})
 }
 

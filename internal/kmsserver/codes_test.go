@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/generatedtest"
 )
 
@@ -12,6 +13,6 @@ var update = flag.Bool("update", false, "write docs/errors.md")
 
 func TestErrorsPageIsCurrent(t *testing.T) {
 	t.Parallel()
-	page := cause.Page(func(c cause.Class) string { return codeOfClass(c).String() })
+	page := cause.Page(func(c cause.Class) string { return codeOfClass(c).String() }, config.CalledEither)
 	generatedtest.Current(t, "../../docs/errors.md", page, *update)
 }

@@ -143,7 +143,7 @@ func TestNoKeyMadeItSaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	in := stored(keyC, "seed", keyC)
 	in.Annotations = map[string][]byte{keyring.AnnotationKeyARN: []byte(keyC)}
-	_, err := newRing(newFake(), ringOptions{read: []string{keyB}}).Decrypt(t.Context(), in)
+	_, err := newRing(newFake(), ringOptions{read: []string{keyB}, called: func(string) string { return "--decrypt-key" }}).Decrypt(t.Context(), in)
 	for _, want := range []string{"no configured key made", "--decrypt-key", keyA, keyB, "its annotations name \"" + keyC} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: want %q in it", err, want)

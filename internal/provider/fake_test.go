@@ -273,11 +273,12 @@ func stored(arn, plaintext, keyID string) keyring.Stored {
 }
 
 type ringOptions struct {
-	write string
-	read  []string
-	epoch uint32
-	grace time.Duration
-	log   io.Writer
+	write  string
+	read   []string
+	epoch  uint32
+	grace  time.Duration
+	log    io.Writer
+	called cause.Names
 
 	timeout time.Duration // of a call of KMS; 0: the default
 
@@ -311,7 +312,7 @@ func ringOf(o ringOptions, keys ...*kmskey.Key) *provider.Provider {
 	return provider.New(provider.Options{
 		Name: "0", Keys: keys, Epoch: o.epoch, Before: o.before, History: o.history,
 		Memory: o.memory, Known: o.known, Waits: o.waits, Pauses: o.pauses,
-		Timeout: o.timeout, OutageGrace: o.grace,
+		Timeout: o.timeout, OutageGrace: o.grace, Called: o.called,
 		Log: ringLog(o.log),
 	})
 }

@@ -161,6 +161,10 @@ func (p *Provider) Health() Health {
 	if h.State == evidence.Refused {
 		h.Err = cause.Of(p.advised(h.Err))
 	}
+	h.Err = h.Err.CalledBy(p.opts.Called)
+	for i := range h.ReadKeys {
+		h.ReadKeys[i].Err = h.ReadKeys[i].Err.CalledBy(p.opts.Called)
+	}
 	h.Deletion = p.write.DeletionBy(h.State, h.Err, h.LastOK)
 	h.Trouble, h.Missing = p.write.Trouble(), p.ring.Missing()
 	return h

@@ -354,3 +354,35 @@ func TestRoundTripThatBreaksIsNeverHealth(t *testing.T) {
 		wantStatus(t, p, "text KMS0902")
 	})
 }
+
+func TestAdviceNamesSettingsAsTheOperatorDoes(t *testing.T) {
+	t.Parallel()
+	inFile := func(setting string) string { return setting + ` in "/etc/p.yaml"` }
+	bubble(t, ringOptions{called: inFile, read: []string{keyB}}, func(t *testing.T, f *fakeKMS, p *provider.Provider) {
+		if _, err := p.Decrypt(t.Context(), stored(keyB, "seed", keyB)); err != nil { // so that the key that only reads is asked
+			t.Fatal(err)
+		}
+		f.fail("Encrypt", cause.NameResolution)
+		f.fail("Decrypt", cause.NameResolution)
+		_, called := p.Encrypt(t.Context(), secret.Bytes("seed"))
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		s, err := p.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := p.Health()
+		texts := map[string]string{"Encrypt": called.Error(), "Status": s.Healthz, "Health": h.Err.Error()}
+		for _, k := range h.ReadKeys {
+			texts["Health of "+k.Key] = k.Err.Error()
+		}
+		for who, text := range texts {
+			if want := `region in "/etc/p.yaml" and endpoint in "/etc/p.yaml"`; !strings.Contains(text, want) {
+				t.Errorf("%s says %s, want it to name %s", who, text, want)
+			}
+		}
+		if len(texts) != 4 {
+			t.Errorf("%d texts, want one of the read key too", len(texts))
+		}
+	})
+}

@@ -30,14 +30,15 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
-// Options configure a Provider. All fields are required but Epoch, Waits, Pauses,
-// Timing, Memory, Known, Before and History.
+// Options configure a Provider. All fields are required but Epoch, Called, Waits,
+// Pauses, Timing, Memory, Known, Before and History.
 type Options struct {
 	Name        string
 	Keys        []*kmskey.Key // the first writes, all read, in the order in which they are tried
 	Epoch       uint32        // the operator's part of the key_id; 0: none
 	Timeout     time.Duration // limit of one call over all keys that it tries
 	OutageGrace time.Duration // how long Status stays ok in an outage, since the last success
+	Called      cause.Names   // what the operator calls settings, for instructions; nil: by their names alone
 	Log         *slog.Logger
 	Waits       *bounded.Observer // told of checks that are left behind; nil: nobody is
 	Memory      Memory            // keeps what is known over a restart of the process; nil: nothing does
@@ -198,7 +199,7 @@ func (p *Provider) resolveFirst(ctx context.Context, wrapped kmskey.Wrapped, pla
 // named adds the provider's name to an error that leaves it.
 func (p *Provider) named(err error) error {
 	e := *cause.Of(err)
-	e.Provider = p.opts.Name
+	e.Provider, e.Called = p.opts.Name, p.opts.Called
 	return &e
 }
 
