@@ -79,3 +79,16 @@ func called(k config.Key) string {
 	}
 	return k.Key + " (encryption context " + strings.Join(pairs, ",") + ")"
 }
+
+// late returns what of a configuration takes effect at a restart only.
+func (d *Daemon) late(cfg *config.Config) []string {
+	first := d.started
+	var late []string
+	if cfg.Health != first.Health {
+		late = append(late, "what changed under health takes effect at a restart")
+	}
+	if cfg.Log != first.Log {
+		late = append(late, "what changed under log takes effect at a restart")
+	}
+	return late
+}
