@@ -88,3 +88,41 @@ func isPartOf(room string, page map[string][]string) bool {
 	_, above := page[filepath.Dir(room)]
 	return !listed && above && room != filepath.Dir(room)
 }
+
+// TestFilesOfRoomsAreThoseOfThePage: where docs/architecture.md lists the files of a
+// room, it lists each.
+func TestFilesOfRoomsAreThoseOfThePage(t *testing.T) {
+	t.Parallel()
+	_, section, found := strings.Cut(documents(t)["docs/architecture.md"], "\n## Files\n")
+	if !found {
+		t.Fatal("docs/architecture.md has no section Files")
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	const fewest = 15
+	items := strings.Split(section, "\n- `")[1:]
+	if len(items) < fewest {
+		t.Fatalf("the section has %d rooms, want %d or more", len(items), fewest)
+	}
+	file := regexp.MustCompile("`([a-z0-9_]+\\.go)`")
+	for _, item := range items {
+		room, rest, _ := strings.Cut(item, "`")
+		listed := map[string]bool{}
+		for _, m := range file.FindAllStringSubmatch(rest, -1) {
+			listed[m[1]] = true
+		}
+		paths, err := filepath.Glob(filepath.Join(root, "internal", room, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			name := filepath.Base(path)
+			if !strings.HasSuffix(name, "_test.go") && !listed[name] {
+				t.Errorf("%s/%s is not on the page", room, name)
+			}
+			delete(listed, name)
+		}
+		for name := range listed {
+			t.Errorf("the page lists %s/%s, and there is no such file", room, name)
+		}
+	}
+}
