@@ -46,7 +46,7 @@ func (c Code) OfKeyState() bool {
 	return c == KeyDisabled || c == KeyPendingDeletion || c == KeyPendingImport
 }
 
-// TellsHealth says whether a failure of this class is evidence about a key.
+// TellsHealth reports whether a failure of this class is evidence about a key.
 // Bad data, cancelled and refused-for-overload calls are none.
 func (c Class) TellsHealth() bool {
 	switch c {

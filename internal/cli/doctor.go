@@ -216,7 +216,7 @@ func (f *doctorFlags) bad(r *doctor.Report) bool {
 	return r.Failures > 0 || f.failOn == "warning" && r.Warnings > 0
 }
 
-// isTerminal says whether a person sees what is written.
+// isTerminal reports whether a person sees what is written.
 func isTerminal(w io.Writer) bool {
 	file, ok := w.(*os.File)
 	if !ok {

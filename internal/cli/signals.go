@@ -74,7 +74,7 @@ func parseUntilEnded(s Streams, parse func() (*config.Config, error)) (cfg *conf
 	}
 }
 
-// ends says whether a signal is one to end by.
+// ends reports whether a signal is one to end by.
 func ends(sig os.Signal, cfg *config.Config) bool {
 	return sig != syscall.SIGUSR1 && (sig != syscall.SIGHUP || cfg.File == "")
 }

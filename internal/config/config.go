@@ -54,14 +54,14 @@ type Key struct {
 	EncryptionContext map[string]string `file:"encryptionContext"`
 }
 
-// Equal says whether both are the same key, called in the same way.
+// Equal reports whether both are the same key, called in the same way.
 func (k Key) Equal(o Key) bool {
 	context := maps.Equal(k.EncryptionContext, o.EncryptionContext)
 	k.EncryptionContext, o.EncryptionContext = nil, nil
 	return context && reflect.DeepEqual(k, o)
 }
 
-// Equal says whether nothing differs, the order of the keys included.
+// Equal reports whether nothing differs, the order of the keys included.
 func (p Provider) Equal(o Provider) bool {
 	return p.Name == o.Name && p.Listen == o.Listen && p.Epoch == o.Epoch && p.Retry == o.Retry &&
 		slices.EqualFunc(p.Keys, o.Keys, Key.Equal)

@@ -37,7 +37,7 @@ type decoder struct {
 }
 
 // decode reads data into doc, over the defaults that stand there. It is strict:
-// an unknown or doubled field is a mistake. It says whether there is a document
+// an unknown or doubled field is a mistake. It reports whether there is a document
 // to look at.
 func (d *decoder) decode(data []byte, doc *document) bool {
 	root := d.parse(data)
@@ -278,7 +278,7 @@ func isQuoted(n *yaml.Node) bool {
 	return n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0
 }
 
-// isText says whether all readers of YAML take a scalar for text: 0600 is a
+// isText reports whether all readers of YAML take a scalar for text: 0600 is a
 // number and yes is true, to some.
 func isText(n *yaml.Node) bool {
 	return n.ShortTag() == "!!str" && (isQuoted(n) || !boolForm.MatchString(n.Value))
@@ -357,7 +357,7 @@ func join(path, name string) string {
 	return path + "." + cut(name)
 }
 
-// isPunctuation says whether a rune could be taken for the path's own.
+// isPunctuation reports whether a rune could be taken for the path's own.
 func isPunctuation(r rune) bool {
 	return r != '_' && r != '-' && !unicode.IsLetter(r) && !unicode.IsDigit(r)
 }

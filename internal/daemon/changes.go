@@ -52,12 +52,12 @@ func adviceOnKeys(old, next config.Provider) []string {
 	if !slices.ContainsFunc(next.Keys, func(k config.Key) bool { return readsTheSame(k, old.Keys[0]) }) {
 		advice = append(advice, fmt.Sprintf(
 			"provider %s no longer lists %s, with which it wrote until now: what is stored under that cannot be read; "+
-				"keep it below the others until all is written anew", next.Name, called(old.Keys[0])))
+				"keep it below the others until all is rewritten", next.Name, called(old.Keys[0])))
 	}
 	return advice
 }
 
-// readsTheSame says whether two keys open the same ciphertexts, however they are
+// readsTheSame reports whether two keys open the same ciphertexts, however they are
 // reached. Names that are no ARN mean a key of the account and Region that is
 // called.
 func readsTheSame(a, b config.Key) bool {

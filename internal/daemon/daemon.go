@@ -186,7 +186,7 @@ func (d *Daemon) Stopping() <-chan struct{} { return d.stopping }
 // Failed delivers an error that ends the process: not one socket can be had.
 func (d *Daemon) Failed() <-chan error { return d.failed }
 
-// Silent returns why the process should be started anew, nil where it should not:
+// Silent returns why the process should be restarted, nil where it should not:
 // it does not answer on its own sockets. Nothing else could be mended by that.
 func (d *Daemon) Silent() error {
 	var silent []error

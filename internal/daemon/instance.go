@@ -60,7 +60,7 @@ func (r *instance) find(p config.Provider, k config.Key) *key {
 	return r.keys[i]
 }
 
-// serves says whether the instance is what a configuration asks for, on whatever
+// serves reports whether the instance is what a configuration asks for, on whatever
 // socket.
 func (r *instance) serves(cfg *config.Config, p config.Provider) bool {
 	p.Listen = r.cfg.Listen

@@ -126,10 +126,10 @@ func (k *nthCase) tell(inject func() blow) {
 	k.kms.Settle()
 	k.judge("the same process")
 	k.again()
-	k.judge("a process that starts anew")
+	k.judge("a process that starts afresh")
 }
 
-// modes says whether the sockets of both files have a mode.
+// modes reports whether the sockets of both files have a mode.
 func (k *nthCase) modes(want fs.FileMode) bool {
 	return testkit.Permissions(k.t, k.shared) == want && testkit.Permissions(k.t, k.same) == want
 }
@@ -170,7 +170,7 @@ func (k *nthCase) watch() (stop func()) {
 	return func() { cancel(); watching.Wait() }
 }
 
-// ofNewKeys says whether an error is of a key that the old generation does not
+// ofNewKeys reports whether an error is of a key that the old generation does not
 // have: sockets change hands just before the new generation, or the next process,
 // counts as current.
 func (k *nthCase) ofNewKeys(err error) bool {

@@ -38,7 +38,7 @@ func TestReloadTellsWhatItDid(t *testing.T) {
 		`"msg":"configuration reloaded","file":"` + f.file + `","hash":"` + hashOf(text) + `","added":["new"],"removed":["gone"],"changed":["other"],"carried":["same"]`,
 		"provider other writes with " + b + " (encryption context c=d) from now on, which was not among its keys before: nodes that do not list it yet cannot read what this one writes; " +
 			"add a key below the others on all nodes first, then move it to the top on all",
-		"provider other no longer lists " + a + ", with which it wrote until now: what is stored under that cannot be read; keep it below the others until all is written anew",
+		"provider other no longer lists " + a + ", with which it wrote until now: what is stored under that cannot be read; keep it below the others until all is rewritten",
 	} {
 		testkit.Until(t, want, func() bool { return f.log.Has(want) })
 	}

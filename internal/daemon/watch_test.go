@@ -97,7 +97,7 @@ func TestChangeOfTheFileIsNoticed(t *testing.T) {
 				write(t, dir+"/c/config.yaml", text)
 			},
 		},
-		"directory made anew": {
+		"directory that is made again": {
 			"c/sub/config.yaml",
 			func(t *testing.T, dir, text string) {
 				t.Helper()

@@ -120,12 +120,12 @@ func (p *patient) mayDecrypt(ctx context.Context) error {
 	return err
 }
 
-// endsAt says whether the key's call ended at one of the stages.
+// endsAt reports whether the key's call ended at one of the stages.
 func (p *patient) endsAt(stages ...stage) bool {
 	return p.failure != nil && slices.Contains(stages, p.failure.at)
 }
 
-// cameTo says whether the key's call reached a stage that it needs to be looked at.
+// cameTo reports whether the key's call reached a stage that it needs to be looked at.
 func (p *patient) cameTo(s stage) bool { return p.failure == nil || p.failure.at >= s }
 
 func (p *patient) String() string {

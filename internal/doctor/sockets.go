@@ -106,7 +106,7 @@ func existing(path string) string {
 	return dir
 }
 
-// directory says whether a socket can be in its directory at all.
+// directory reports whether a socket can be in its directory at all.
 func directory(g *Group, path string) bool {
 	dir := existing(path)
 	info, err := os.Stat(dir)
@@ -126,7 +126,7 @@ func directory(g *Group, path string) bool {
 	return true
 }
 
-// writable says whether this user may make the socket, which matters as long as
+// writable reports whether this user may make the socket, which matters as long as
 // nobody serves it.
 func writable(g *Group, path string) bool {
 	dir := existing(path)

@@ -139,7 +139,7 @@ func (w *Watch) Follow() {
 	}
 }
 
-// open begins to watch, and says whether that is to be had.
+// open begins to watch, and reports whether that is to be had.
 func (w *Watch) open() bool {
 	watcher, err := w.opts.Notify()
 	if err != nil {
@@ -223,7 +223,7 @@ func (w *Watch) settle(ctx context.Context) {
 	}
 }
 
-// concerns says whether an event may have changed what the path leads to.
+// concerns reports whether an event may have changed what the path leads to.
 func (w *Watch) concerns(event fsnotify.Event) bool {
 	_, watched := w.dirs[event.Name]
 	if watched && event.Has(fsnotify.Remove|fsnotify.Rename) { // another of its name may have the same inode

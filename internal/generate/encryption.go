@@ -156,7 +156,7 @@ func (o *Options) move(present []encryptionconfig.Provider, nth int, names *name
 	return readers, writers
 }
 
-// isOurs says whether an entry is that of the i-th provider: its socket, its
+// isOurs reports whether an entry is that of the i-th provider: its socket, its
 // version and, where one is asked for, its name.
 func (o *Options) isOurs(p encryptionconfig.Provider, i, nth int) bool {
 	if p.KMS == nil || p.KMS.Socket() != o.Config.Providers[i].Listen || p.KMS.Version() != o.version() {
@@ -232,7 +232,7 @@ func (o *Options) namer() (*namer, error) {
 	return n, nil
 }
 
-// has says whether the present file has the i-th provider under a name.
+// has reports whether the present file has the i-th provider under a name.
 func (o *Options) has(name string, i int) bool {
 	for _, r := range o.Present.Resources {
 		for _, p := range r.Providers {
@@ -331,7 +331,7 @@ func encrypted(c *encryptionconfig.Configuration) []int {
 	return all
 }
 
-// covering says whether a resource of the file stands for this one.
+// covering reports whether a resource of the file stands for this one.
 func covering(name string) func(string) bool {
 	return func(pattern string) bool {
 		_, group, _ := strings.Cut(name, ".")

@@ -84,7 +84,7 @@ func (r *port) keptAlive() net.Conn {
 	return conn
 }
 
-// open says whether the other end still holds the connection.
+// open reports whether the other end still holds the connection.
 func open(conn net.Conn) bool {
 	_ = conn.SetReadDeadline(time.Now().Add(time.Millisecond))
 	_, err := conn.Read(make([]byte, 64))

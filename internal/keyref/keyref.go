@@ -90,7 +90,7 @@ func isKeyID(s string) bool {
 	return keyIDForm.MatchString(s)
 }
 
-// ValidRegion says whether s has the form of an AWS Region's name.
+// ValidRegion reports whether s has the form of an AWS Region's name.
 func ValidRegion(s string) bool { return regionForm.MatchString(s) }
 
 func clip(s string) string {
@@ -100,10 +100,10 @@ func clip(s string) string {
 	return s
 }
 
-// IsARN says whether the name carries partition, Region and account.
+// IsARN reports whether the name carries partition, Region and account.
 func (r Ref) IsARN() bool { return r.Partition != "" }
 
-// IsAlias says whether the name is an alias, which can be moved to another key.
+// IsAlias reports whether the name is an alias, which can be moved to another key.
 func (r Ref) IsAlias() bool { return r.Alias != "" }
 
 // String returns the name as KMS takes it.
@@ -129,7 +129,7 @@ func (r Ref) KeyID() string {
 	return r.String()
 }
 
-// SameHome says whether both are ARNs of one partition, account and Region.
+// SameHome reports whether both are ARNs of one partition, account and Region.
 func (r Ref) SameHome(other Ref) bool {
 	return r.IsARN() && r.Partition == other.Partition && r.Account == other.Account && r.Region == other.Region
 }

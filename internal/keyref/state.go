@@ -11,7 +11,7 @@ import (
 )
 
 // A State is what a key_id says: everything whose change must make an API server
-// take a new DEK seed and write its objects anew. It is written as a key and
+// take a new DEK seed and rewrite its objects. It is written as a key and
 // parameters, each left out at its default:
 //
 //	arn:aws:kms:us-west-2:111122223333:key/1234?material=9a4f...&context=0d15...&format=NAME&epoch=3

@@ -45,7 +45,7 @@ func newMissingKeys() *missingKeys {
 	return &missingKeys{lru: lru}
 }
 
-// note says whether it is time to report the key again.
+// note reports whether it is time to report the key again.
 func (m *missingKeys) note(name string, now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -108,7 +108,7 @@ func (w *world) updateAlias(e *Emulator, ref aliasRef, target keyRef, now time.T
 	return nil
 }
 
-// nameable says whether an alias may be pointed to a key: not once its end is
+// nameable reports whether an alias may be pointed to a key: not once its end is
 // scheduled.
 func (w *world) nameable(e *Emulator, ref keyRef) error {
 	k := w.keys[ref]

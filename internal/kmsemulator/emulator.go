@@ -207,7 +207,7 @@ func (e *Emulator) Operations() []string { return slices.Sorted(maps.Keys(e.oper
 // Settle makes every change so far visible on every connection at once.
 func (e *Emulator) Settle() { e.store.settle() }
 
-// chance says whether something of this rate happens now; 0 means always.
+// chance reports whether something of this rate happens now; 0 means always.
 func (e *Emulator) chance(rate float64) bool {
 	if rate <= 0 || rate >= 1 {
 		return true

@@ -214,7 +214,7 @@ func (c *call) describe(keys map[string][]string, k *key, operation string) {
 	}
 }
 
-// mayEnter says whether the policies let a caller assume a role.
+// mayEnter reports whether the policies let a caller assume a role.
 func (e *Emulator) mayEnter(who caller, role string, form url.Values) error {
 	in := e.enforced.Load()
 	if in == nil {
@@ -230,7 +230,7 @@ func (e *Emulator) mayEnter(who caller, role string, form url.Values) error {
 	return decided(who, r, p)
 }
 
-// mayAsk says whether an endpoint's policy lets a caller ask who it is.
+// mayAsk reports whether an endpoint's policy lets a caller ask who it is.
 func (e *Emulator) mayAsk(who caller) error {
 	in := e.enforced.Load()
 	if in == nil {

@@ -141,7 +141,7 @@ func (c *checks) err() error {
 
 func quoted(s string) string { return "'" + s + "' " }
 
-// required reports a missing member and says whether it is there.
+// required reports a missing member, and returns whether it is there.
 func (c *checks) required(member string, present bool) bool {
 	if !present {
 		c.fail("null ", member, "Member must not be null")

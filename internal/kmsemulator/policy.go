@@ -91,7 +91,7 @@ func (c *call) allowed(k *key, operation string) error {
 	return denied(c.principal, operation, resource, because)
 }
 
-// acrossAccounts says whether an operation is for callers of other accounts too.
+// acrossAccounts reports whether an operation is for callers of other accounts too.
 //
 // https://docs.aws.amazon.com/kms/latest/developerguide/key-policy-modifying-external-accounts.html
 func acrossAccounts(operation string) bool {

@@ -73,7 +73,7 @@ func (c *call) keyOfARN(arn, resource string) (*key, error) {
 	return c.keyByID(id)
 }
 
-// foreign says whether the caller is of another account, in which there is no key.
+// foreign reports whether the caller is of another account, in which there is no key.
 func (c *call) foreign() bool { return iam.AccountOf(c.principal) != c.account }
 
 func (c *call) keyByID(id string) (*key, error) {
@@ -117,7 +117,7 @@ func (c *call) aliased(name string) (*key, error) {
 	return nil, notFound("Alias %s is not found.", c.arn("kms", c.region, name))
 }
 
-// usable says whether a key's state lets it do its work.
+// usable reports whether a key's state lets it do its work.
 //
 // See https://docs.aws.amazon.com/kms/latest/developerguide/key-state.html for
 // this and what other operations make of each state.

@@ -11,7 +11,7 @@ const (
 		"No more on-demand rotations can be performed for this key: %s"
 )
 
-// rotatable says whether a key's material can be rotated at all. A key that is
+// rotatable reports whether a key's material can be rotated at all. A key that is
 // no symmetric one is refused without words, as KMS does.
 func rotatable(k *key, l *line) error {
 	switch {

@@ -211,7 +211,7 @@ func (w *world) setWake() {
 	}
 }
 
-// rotatesNow says whether automatic rotation is at work: KMS does not rotate a
+// rotatesNow reports whether automatic rotation is at work: KMS does not rotate a
 // key that is disabled or about to be deleted. The primary key decides.
 func (w *world) rotatesNow(l *line) bool {
 	k := w.keys[keyRef{l.primary, l.id}]

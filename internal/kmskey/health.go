@@ -136,7 +136,7 @@ type Trouble struct {
 	Since  time.Time
 }
 
-// Troubled notes trouble, nil for none, and says whether it is another than before.
+// Troubled notes trouble, nil for none, and reports whether it is another than before.
 func (k *Key) Troubled(now *Trouble) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()

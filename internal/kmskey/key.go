@@ -159,7 +159,7 @@ func (k *Key) Earlier() []*Key {
 }
 
 // Learn makes a key that the alias named before a read key for the life of the
-// process. It returns nil where there are too many, and says whether it is new.
+// process. It returns nil where there are too many, and reports whether it is new.
 func (k *Key) Learn(arn string) (earlier *Key, isNew bool) {
 	for {
 		old := k.earlier.Load()

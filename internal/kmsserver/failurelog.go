@@ -54,7 +54,7 @@ func (f *failureLog) write(ctx context.Context, level slog.Level, op operation, 
 		"api", api, "operation", name, "took", took.String(), "error", textOf(err, e))
 }
 
-// first says whether e opens a window, and counts it where it does not.
+// first reports whether e opens a window, and counts it where it does not.
 func (f *failureLog) first(e *cause.Error) bool {
 	k := failureKey{e.Class(), e.Key}
 	if e.Class() == cause.BadData {

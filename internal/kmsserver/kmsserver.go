@@ -74,7 +74,7 @@ func (s *Server) Set(t *Target) { s.target.Store(t) }
 func (s *Server) Target() *Target { return s.target.Load() }
 
 // enter returns the target of a new call, which has to leave it. A call that
-// meets a change begins anew, so that none enters a target once that has been
+// meets a change begins again, so that none enters a target once that has been
 // retired.
 func (s *Server) enter() *Target {
 	for {

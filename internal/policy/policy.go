@@ -188,7 +188,7 @@ func (all *statements) add(s Statement) {
 	}
 }
 
-// goesWith says whether two statements differ in their resources alone.
+// goesWith reports whether two statements differ in their resources alone.
 func (s Statement) goesWith(o Statement) bool {
 	s.Resource, o.Resource = nil, nil
 	return reflect.DeepEqual(s, o)

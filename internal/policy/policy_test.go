@@ -46,7 +46,7 @@ func TestAdministratorsKeepTheKey(t *testing.T) {
 	}
 }
 
-// allows says whether a key's policy lets a principal act whose own policy lets
+// allows reports whether a key's policy lets a principal act whose own policy lets
 // it do everything.
 func allows(t *testing.T, text, principal, action, key string) bool {
 	t.Helper()

@@ -188,7 +188,7 @@ func (u use) looks() Texts {
 	return Texts{describe, rotation}
 }
 
-// foreign says whether the key is of another account than who uses it. Of a
+// foreign reports whether the key is of another account than who uses it. Of a
 // principal that is not known nothing says so.
 func (u use) foreign() bool { return u.who.id != "" && u.key.ref.Account != u.who.id }
 
@@ -235,7 +235,7 @@ func (all uses) of(who principal) uses {
 	return all.where(func(u use) bool { return u.who == who })
 }
 
-// coveredBy says whether what names the other's key for its principal names this
+// coveredBy reports whether what names the other's key for its principal names this
 // one too: an alias may be any key of its Region.
 func (u use) coveredBy(o use) bool {
 	wide, isAny := strings.CutSuffix(o.resource(), "*")

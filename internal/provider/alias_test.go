@@ -113,7 +113,7 @@ func TestMoveOfAnAliasEndsItsKeysRefusal(t *testing.T) {
 	})
 }
 
-// Whatever was written in between reads, also by a process that starts anew, and
+// Whatever was written in between reads, also by a process that starts afresh, and
 // an alias that flaps does not make key_id flap.
 func TestAliasMovedBackAndForth(t *testing.T) {
 	t.Parallel()

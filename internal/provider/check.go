@@ -137,7 +137,7 @@ func (p *Provider) check(ctx context.Context, began time.Time) {
 	}
 }
 
-// Verify says whether a provider that is not in use yet could be: nil once its
+// Verify tries a provider that is not in use yet. It returns nil once the provider's
 // write key has encrypted and decrypted, now. What it shows counts at once, since
 // no caller depends on what was known before; the log is told only what that is.
 // It sets its own time limit, which covers every call that it may make. Errors are

@@ -127,7 +127,7 @@ type Health struct {
 	Missing   []keyring.MissingKey // that stored data needed and nobody configured, newest first
 }
 
-// CanEncrypt says whether the provider can do its work.
+// CanEncrypt reports whether the provider can do its work.
 func (h Health) CanEncrypt() bool { return h.State == evidence.Healthy }
 
 // readKeys is how the keys are doing that only read.

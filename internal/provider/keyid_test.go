@@ -283,7 +283,7 @@ func TestKeyIDThatIsReturnedToAdvisesAnEpoch(t *testing.T) {
 	}
 }
 
-// A key that comes back as the first after a time as a read key is looked at anew:
+// A key that comes back as the first after a time as a read key is looked at again:
 // what it encrypted with in the past is not what it encrypts with now.
 func TestVerifyLooksAnewAtAKeyThatOnlyRead(t *testing.T) {
 	t.Parallel()

@@ -101,7 +101,7 @@ func (s story) tell(t *testing.T, bad fault) (begins, ends int) {
 	fresh, stop := w.process(s.write)
 	defer stop()
 	w.serve(fresh, 10*time.Second)
-	w.readAll(fresh, "a process that starts anew", bad)
+	w.readAll(fresh, "a process that starts afresh", bad)
 	w.judge(s, bad)
 	return begins, ends
 }

@@ -253,7 +253,7 @@ func (p *Provider) answer(ctx context.Context, w *written) {
 	case was == "":
 		p.log.InfoContext(ctx, "key_id is known", "key", p.write.Name(), "key_arn", w.ARN, "key_id", w.keyID)
 	case again:
-		p.log.WarnContext(ctx, "key_id is one that was left before: API servers take what they wrote under it for fresh; another epoch of the provider makes them write all of it anew",
+		p.log.WarnContext(ctx, "key_id is one that was left before: API servers take what they wrote under it for fresh; another epoch of the provider makes them write all of it again",
 			"key_id", w.keyID, "was", was)
 	default:
 		p.log.WarnContext(ctx, "key_id changed: API servers take a new DEK seed, and what they stored before is to be rewritten", "key_id", w.keyID, "was", was)

@@ -57,7 +57,7 @@ func nameOf(mode fs.FileMode) string {
 	return "a device"
 }
 
-// holder says whether a process serves the socket, and its pid where that can
+// holder reports whether a process serves the socket, and its pid where that can
 // be seen: the peer of a connection is who called listen.
 func holder(ctx context.Context, path string) (pid int, live bool) {
 	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path)

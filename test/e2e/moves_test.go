@@ -27,7 +27,7 @@ func TestMovesV1DataOut(t *testing.T) {
 		m.stop()
 		m.coldStart()
 	})
-	// Inside one v1 name nothing is ever written anew, so another key needs
+	// Inside one v1 name nothing is ever rewritten, so another key needs
 	// another name.
 	t.Run("to another key in v1", func(t *testing.T) {
 		t.Parallel()
@@ -141,7 +141,7 @@ func (m *move) stop() {
 	}
 }
 
-// coldStart starts everything but etcd anew, with nothing in memory.
+// coldStart starts everything but etcd again, with nothing in memory.
 func (m *move) coldStart() {
 	m.s.t.Helper()
 	for _, a := range m.servers {

@@ -8,8 +8,8 @@ import (
 )
 
 // TestRotationToTheLetter follows the guide's change to another key: a second
-// provider with its own key and socket, the order swapped, everything written
-// anew, the first provider removed. Every API server is restarted at each step.
+// provider with its own key and socket, the order swapped, everything rewritten,
+// the first provider removed. Every API server is restarted at each step.
 func TestRotationToTheLetter(t *testing.T) {
 	t.Parallel()
 	for _, v := range versions() {

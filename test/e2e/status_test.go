@@ -68,7 +68,7 @@ func watchStatus(ctx context.Context, s *stage, socket string) *statusWatch {
 	return w
 }
 
-// every waits, and says whether to go on.
+// every waits, and reports whether to go on.
 func every(ctx context.Context, pause time.Duration) bool {
 	select {
 	case <-ctx.Done():

@@ -194,7 +194,7 @@ func hardened(t *testing.T, pod corev1.PodSpec, c corev1.Container) {
 	}
 }
 
-// mounted says whether each mount has its volume, and each path that the flags
+// mounted reports whether each mount has its volume, and each path that the flags
 // name has its directory mounted, as a directory: a file that is renamed into it is
 // seen.
 func mounted(t *testing.T, pod corev1.PodSpec, c corev1.Container) {

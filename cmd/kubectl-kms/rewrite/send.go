@@ -116,7 +116,7 @@ func (r *run) answered(ctx context.Context, e end, revision int64) end {
 	return e
 }
 
-// conflict looks at what somebody else has written or made anew, and reports whether to
+// conflict looks at what somebody else has written or created, and reports whether to
 // send that.
 func (r *run) conflict(ctx context.Context, e *end) bool {
 	now, err := r.lister.Look(ctx, e.object, 0, r.keys)

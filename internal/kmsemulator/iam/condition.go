@@ -44,7 +44,7 @@ func newCondition(op, key string, values []string) (condition, error) {
 	return c, fmt.Errorf("operator %q is not known", op)
 }
 
-// holds says whether a request meets the condition.
+// holds reports whether a request meets the condition.
 //
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html
 func (c condition) holds(r *Request) bool {
@@ -74,7 +74,7 @@ func (c condition) holds(r *Request) bool {
 	return c.matches(got[0], r)
 }
 
-// matches says whether one of the condition's values fits; of a negated operator
+// matches reports whether one of the condition's values fits; of a negated operator
 // none may.
 func (c condition) matches(got string, r *Request) bool {
 	for _, want := range c.values {

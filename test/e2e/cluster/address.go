@@ -124,7 +124,7 @@ func (p *Program) serve(ctx context.Context, limit time.Duration, ready func(con
 	}
 }
 
-// addressInUse says whether the present or last life has complained of that.
+// addressInUse reports whether the present or last life has complained of that.
 func (p *Program) addressInUse() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

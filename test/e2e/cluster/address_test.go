@@ -94,7 +94,7 @@ func takeByConnection(t *testing.T, address string) (func(), error) {
 	}, nil
 }
 
-// tries is how often a test begins anew where its port went to somebody else.
+// tries is how often a test begins again where its port went to somebody else.
 const tries = 10
 
 // held is for how long a port is taken: longer than a server takes to end.

@@ -182,7 +182,7 @@ func (c *Client) Secrets(ctx context.Context) (map[string]string, error) {
 
 // RewriteSecrets replaces every secret by itself, unchanged, as
 // `kubectl get secrets -o json | kubectl replace -f -` does: the API server
-// encrypts what is stale anew.
+// encrypts what is stale again.
 func (c *Client) RewriteSecrets(ctx context.Context) error {
 	text, err := c.do(ctx, http.MethodGet, secretsPath, nil)
 	if err != nil {

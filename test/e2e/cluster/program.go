@@ -85,7 +85,7 @@ func (p *Program) runningLocked() bool {
 	}
 }
 
-// Running says whether the process lives.
+// Running reports whether the process lives.
 func (p *Program) Running() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -25,7 +25,7 @@ type fault struct {
 	retry  bool       // a second attempt is made: once is never seen
 }
 
-// refused says whether the key's owner or IAM said no.
+// refused reports whether the key's owner or IAM said no.
 func (f fault) refused() bool { return f.code == codes.FailedPrecondition }
 
 func faults() []fault {

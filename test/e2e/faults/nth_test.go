@@ -128,7 +128,7 @@ func (c *nthCase) run() int {
 	if total == 0 {
 		c.t.Errorf("%s met no fault, and it calls KMS", c.op.name)
 	}
-	// What was acknowledged is there for an API server that starts anew.
+	// What was acknowledged is there for an API server that starts afresh.
 	c.stop()
 	c.relaunch()
 	c.wellWithin(recovery)

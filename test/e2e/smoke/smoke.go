@@ -1,6 +1,6 @@
 // Package smoke holds AWS KMS to what this program takes for granted, with the built
 // program and one real key. Everything else in this repository is tested over an
-// emulator; this says whether the emulator is right about AWS.
+// emulator; this reports whether the emulator is right about AWS.
 //
 // It makes no key, changes none and stores nothing: it encrypts, decrypts and asks by
 // DryRun, some thirty calls in all, and leaves lines in CloudTrail. It must not run in
