@@ -302,10 +302,12 @@ func (p *pair) isHeld(t *testing.T, known []string) {
 	}
 	p.nodes[0].plugin(t, p.new, p.old)
 	p.until(t, cli.Found, known...)
+	began := time.Now()
 	p.wants(t, cli.Found, "not converged: of provider aws, ", p.both()...)
+	wait := 10*time.Since(began) + 2*time.Second // so that there is time for a second look
 	p.wants(t, cli.Found, "writes under", append(known, "--probe", "--endpoints", p.etcd.URL)...)
 	p.noProbes(t)
-	p.wants(t, cli.Vain, "kubectl kms: waiting, ", append(known, "--wait", "2s")...)
+	p.wants(t, cli.Vain, "kubectl kms: waiting, ", append(known, "--wait", wait.Round(time.Second).String())...)
 	p.migrates(t, cli.Failed, "nothing was sent: ", p.both()...)
 	p.migrates(t, cli.Failed, "nothing was sent: ", append(p.both(), "--probe")...)
 	p.migrates(t, cli.Failed, "leads to several API servers", "--apiserver", p.balancer(t))
