@@ -370,3 +370,20 @@ func TestManyEarlierKeysOfAnAliasStayReadable(t *testing.T) {
 		t.Errorf("advised %d times, want once for each key that is remembered", n)
 	}
 }
+
+// A key that is named made the data: where it cannot be asked, the others have nothing
+// to find, and what it said is what the caller is told.
+func TestWhereTheNamedKeyCannotBeAskedNoOtherIs(t *testing.T) {
+	t.Parallel()
+	for _, code := range []cause.Code{cause.Unreachable, cause.KeyDisabled, cause.AccessDenied, cause.CredentialsExpired} {
+		f := newFake()
+		f.fail("Decrypt "+keyB, code)
+		_, err := newRing(f, ringOptions{read: []string{keyB, keyC}}).Decrypt(t.Context(), stored(keyB, "seed", keyB))
+		if err == nil || cause.Of(err).Code != code {
+			t.Errorf("got %v, want %s of the key that is named", err, code)
+		}
+		if calls := f.taken(); !slices.Equal(calls, []string{"Decrypt " + keyB}) {
+			t.Errorf("calls %q, want one", calls)
+		}
+	}
+}

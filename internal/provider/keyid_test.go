@@ -383,3 +383,33 @@ func TestReplicaOfAnotherRegionDoesNotReturnToLeftMaterial(t *testing.T) {
 		wantTold(t, append(told, now), was, strings.Replace(was, "m1", "m2", 1), strings.Replace(was, "m1", "m2", 1))
 	})
 }
+
+// A call that a replaced provider still answers tells its own caller alone.
+func TestLateCallOfAReplacedProviderTellsNothingNew(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		f := newFake()
+		f.delay = time.Second
+		before := ringOf(ringOptions{log: &log}, newKey(f, keyA))
+		late := make(chan error)
+		go func() {
+			_, err := before.Encrypt(t.Context(), secret.Bytes("seed"))
+			late <- err
+		}()
+		synctest.Wait()
+		f.mu.Lock()
+		f.delay = 0
+		f.mu.Unlock()
+		next := ringOf(ringOptions{log: &log, before: before}, newKey(f, keyB))
+		if _, err := next.Encrypt(t.Context(), secret.Bytes("seed")); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-late; err != nil {
+			t.Fatal(err)
+		}
+		if text := log.String(); strings.Count(text, "key_id is known") != 1 || strings.Contains(text, "key_id changed") {
+			t.Errorf("the log is\n%swant that one key_id is known, and no change back", text)
+		}
+	})
+}
