@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL: # what is heavy uses all cores by itself
 
 PROGRAM := bin/aws-encryption-provider
+KUBECTL_KMS := bin/kubectl-kms
 ARGS ?=
 
 # The version is what the build info says: the commit, where there is a git
@@ -65,8 +66,8 @@ build: ## Build the program: bin/aws-encryption-provider
 
 .PHONY: build-kubectl-kms
 build-kubectl-kms: ## Build the operator's tool, kubectl kms: bin/kubectl-kms
-	CGO_ENABLED=0 go -C cmd/kubectl-kms build -trimpath -buildvcs=$(VCS) -tags $(TAGS) -ldflags '-s -w' -o $(CURDIR)/bin/kubectl-kms .
-	@ln -sf kubectl-kms bin/kubectl_complete-kms
+	version=$$(hack/version.sh); CGO_ENABLED=0 go -C cmd/kubectl-kms build -trimpath -buildvcs=$(VCS) -tags $(TAGS) -ldflags "-s -w -X main.release=$$version" -o '$(abspath $(KUBECTL_KMS))' .
+	@ln -sf '$(notdir $(KUBECTL_KMS))' '$(dir $(KUBECTL_KMS))kubectl_complete-kms'
 
 .PHONY: run
 run: build ## Build and run it over an emulated AWS KMS (ARGS=...)
@@ -261,6 +262,7 @@ generate: ## Write what is generated: docs/errors.md, docs/doctor-codes.md, docs
 	go test ./internal/metrics -update
 	go test ./internal/alerts -update
 	go test ./internal/cli -run 'Generates|Manifest|Guides' -update
+	go -C cmd/kubectl-kms test ./cli -run Generates -update
 
 .PHONY: tidy
 tidy: ## go mod tidy in every module

@@ -46,7 +46,8 @@ type Streams struct {
 	// Where one is a terminal, sentences are broken for it, and a bar moves on Err.
 	OutTerminal, ErrTerminal bool
 
-	Stores Stores
+	Version string // of the program; "": what its build info says
+	Stores  Stores
 }
 
 // Stores make the readers of the places that are read.
@@ -81,7 +82,7 @@ func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 func Main(ctx context.Context, args []string, s Streams) int {
 	root := newRoot(s) //nolint:contextcheck // each command is run with ctx
 	line := append([]string{}, args[1:]...)
-	if filepath.Base(args[0]) == completerName { // kubectl runs it to complete its plugin
+	if strings.TrimSuffix(filepath.Base(args[0]), ".exe") == completerName { // kubectl runs it to complete its plugin
 		line = append([]string{cobra.ShellCompRequestCmd}, line...)
 	}
 	if len(line) > 0 && strings.HasPrefix(line[0], cobra.ShellCompRequestCmd) {

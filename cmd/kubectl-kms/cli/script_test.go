@@ -84,7 +84,7 @@ func TestScripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	bin := t.TempDir()
-	for _, name := range []string{"kubectl-kms", "kubectl_complete-kms"} {
+	for _, name := range []string{"kubectl-kms", "kubectl_complete-kms", "kubectl_complete-kms.exe"} {
 		if err := os.Symlink(exe, filepath.Join(bin, name)); err != nil {
 			t.Fatal(err)
 		}

@@ -135,7 +135,7 @@ func (f *verifyFlags) run(cmd *cobra.Command, s Streams) error {
 		return usage(cmd, err)
 	}
 	o := verify.Options{Audit: ao, Open: f.open, Sample: f.sample, Progress: &verify.Progress{}}
-	opener, closed, err := f.opener(cmd.Context(), ao.Config, ao.ConfigName)
+	opener, closed, err := f.opener(cmd.Context(), s, ao.Config, ao.ConfigName)
 	if err != nil {
 		return usage(cmd, err)
 	}
@@ -205,7 +205,7 @@ func (f *verifyFlags) given() (names []string) {
 }
 
 // opener is who unwraps. There is nobody where only local keys are given.
-func (f *verifyFlags) opener(ctx context.Context, enc *encryptionconfig.Configuration, name string) (o verify.Opener, closed func(), err error) {
+func (f *verifyFlags) opener(ctx context.Context, s Streams, enc *encryptionconfig.Configuration, name string) (o verify.Opener, closed func(), err error) {
 	limiter := rate.NewLimiter(rate.Limit(f.rate), 1)
 	gate := func(ctx context.Context) error { return limiter.Wait(ctx) }
 	var serving unwrap.Serving
@@ -220,14 +220,14 @@ func (f *verifyFlags) opener(ctx context.Context, enc *encryptionconfig.Configur
 		if err != nil {
 			return nil, nil, refused(err)
 		}
-		keys := unwrap.NewKeys(cfg, "the keys of "+f.config, version(), serving, gate)
+		keys := unwrap.NewKeys(cfg, "the keys of "+f.config, s.version(), serving, gate)
 		return keys, keys.Close, nil
 	case len(f.keys.arns) > 0:
 		cfg, err := unwrap.ConfigFlags(f.keys.arns, f.contexts, f.pluginFlags())
 		if err != nil {
 			return nil, nil, refused(err)
 		}
-		keys := unwrap.NewKeys(cfg, report.Plural(int64(len(f.keys.arns)+len(f.reading)), "key", "keys")+" of --key", version(), nil, gate)
+		keys := unwrap.NewKeys(cfg, report.Plural(int64(len(f.keys.arns)+len(f.reading)), "key", "keys")+" of --key", s.version(), nil, gate)
 		return keys, keys.Close, nil
 	case len(sockets) == 0:
 		if sockets = kmsSockets(enc); len(sockets) == 0 && enc != nil {

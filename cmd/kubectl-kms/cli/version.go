@@ -20,14 +20,17 @@ func newVersion(s Streams) *cobra.Command {
 					}
 				}
 			}
-			fmt.Fprintf(s.Out, "%s %s\ncommit %s\n%s\n", programName, version(), commit, goVersion)
+			fmt.Fprintf(s.Out, "%s %s\ncommit %s\n%s\n", programName, s.version(), commit, goVersion)
 			return nil
 		},
 	}
 }
 
 // version is the program's, "unknown" where the build has none.
-func version() string {
+func (s Streams) version() string {
+	if s.Version != "" {
+		return s.Version
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
 	}
