@@ -81,19 +81,23 @@ demo: build servers ## A small real control plane that encrypts with it, until C
 bench: build ## Measure it and print the table of docs/bench.md (ARGS=...)
 	@cd test/bench && exec go run . $(ARGS)
 
+# Whose image is built or pushed: aws-encryption-provider, into bin/image, or kubectl-kms,
+# into bin/image-kubectl-kms.
+PRODUCT ?= aws-encryption-provider
+IMAGES := bin/image$(addprefix -,$(filter-out aws-encryption-provider,$(PRODUCT)))
 .PHONY: image
-image: $(TOOLS)/release ## The container image in bin/image: an OCI layout, and a tar of it (ARGS=...)
-	@$(TOOLS)/release image --out bin/image --replace bin/image $(PUBLISHER) $(ARGS)
+image: $(TOOLS)/release ## The container image in bin/image: an OCI layout, and a tar of it (PRODUCT=kubectl-kms; ARGS=...)
+	@$(TOOLS)/release image --product '$(PRODUCT)' --out $(IMAGES) --replace $(IMAGES) $(PUBLISHER) $(ARGS)
 
 .PHONY: release-snapshot
-release-snapshot: $(TOOLS)/release ## What a release has, in bin/release: archives, packages, SBOMs, image, checksums (ARGS=...)
+release-snapshot: $(TOOLS)/release ## What a release has, in bin/release: archives, packages, SBOMs, images, checksums (ARGS=...)
 	@$(TOOLS)/release snapshot --out bin/release --replace bin/release $(PUBLISHER) $(ARGS)
 
 # What goes to a registry: the image of make image, or FROM=bin/release.
-FROM ?= bin/image
+FROM ?= $(IMAGES)
 .PHONY: push
-push: $(TOOLS)/release ## The built image to a registry (IMAGE=registry/name:tag; FROM=bin/release)
-	@$(TOOLS)/release push --from '$(FROM)' --image '$(IMAGE)' $(if $(GITHUB_OUTPUT),--outputs '$(GITHUB_OUTPUT)')
+push: $(TOOLS)/release ## The built image to a registry (IMAGE=registry/name:tag; FROM=bin/release; PRODUCT=kubectl-kms)
+	@$(TOOLS)/release push --product '$(PRODUCT)' --from '$(FROM)' --image '$(IMAGE)' $(if $(GITHUB_OUTPUT),--outputs '$(GITHUB_OUTPUT)')
 
 .PHONY: rebuild
 rebuild: $(TOOLS)/release ## Build a release again and compare (VERSION=v1.2.3 CHECKSUMS=SHA256SUMS)

@@ -14,8 +14,8 @@ import (
 	"github.com/goreleaser/nfpm/v2/files"
 )
 
-// debian is a package of the program, its units and its configuration for Debian
-// and what comes of it. Nothing is started by it before somebody has named a key.
+// debian is a package of the program and what goes with it, for Debian and what comes of
+// it. Nothing is started by it before somebody has named a key.
 //
 // https://www.debian.org/doc/debian-policy/ch-maintainerscripts.html
 func debian(source string, p publisher, b binary, l licences, document []byte) ([]byte, error) {
@@ -41,27 +41,33 @@ func packaged(source string, p publisher, b binary, l licences, document []byte,
 		}
 		return path
 	}
-	doc := "/usr/share/doc/" + debName(b) + "/"
+	name, doc := b.product.name, "/usr/share/doc/"+debName(b)+"/"
 	deploy := filepath.Join(source, "deploy")
 	contents := files.Contents{
-		{Source: made(program, b.file), Destination: "/usr/bin/" + program, FileInfo: &files.ContentFileInfo{Mode: 0o755}},
-		{Source: filepath.Join(deploy, "deb", "config.yaml"), Destination: "/etc/" + program + "/config.yaml", Type: files.TypeConfig},
+		{Source: made(name, b.file), Destination: "/usr/bin/" + name, FileInfo: &files.ContentFileInfo{Mode: 0o755}},
 		{Source: made("copyright", debCopyright(l)), Destination: doc + "copyright"},
 		{Source: made(thirdPartyFile, l.others()), Destination: doc + thirdPartyFile},
-		{Source: made("sbom", document), Destination: doc + program + ".spdx.json"},
+		{Source: made("sbom", document), Destination: doc + name + ".spdx.json"},
 		{Source: filepath.Join(source, "CHANGELOG.md"), Destination: doc + "NEWS.md"},
 	}
-	pages, missing := documentation(source, p.docs)
+	if b.product.config != "" {
+		contents = append(contents, &files.Content{Source: filepath.Join(deploy, filepath.FromSlash(b.product.config)), Destination: "/etc/" + name + "/config.yaml", Type: files.TypeConfig})
+	}
+	for _, alias := range b.product.aliases {
+		contents = append(contents, &files.Content{Source: name, Destination: "/usr/bin/" + alias, Type: files.TypeSymlink})
+	}
+	pages, missing := documentation(source, p.docs, b.product.pages)
 	if missing != nil {
 		return nil, missing
 	}
 	for i, name := range slices.Sorted(maps.Keys(pages)) {
 		contents = append(contents, &files.Content{Source: made(fmt.Sprintf("page%d", i), pages[name]), Destination: doc + name})
 	}
-	for _, shell := range slices.Sorted(maps.Keys(completions())) {
-		contents = append(contents, &files.Content{Source: filepath.Join(deploy, "completion", shell), Destination: completions()[shell]})
+	places := completions(name)
+	for _, shell := range slices.Sorted(maps.Keys(places)) {
+		contents = append(contents, &files.Content{Source: filepath.Join(deploy, filepath.FromSlash(b.product.shells), shell), Destination: places[shell]})
 	}
-	for _, name := range unitFiles() {
+	for _, name := range b.product.units {
 		unit, missing := p.unit(source, name, doc)
 		if missing != nil {
 			return nil, missing
@@ -88,37 +94,38 @@ func debPackage(deploy string, p publisher, b binary, contents files.Contents) (
 	return packed.Bytes(), nil
 }
 
-// completions are the scripts of deploy/completion by the places where shells of
-// Debian look for those of packages.
-func completions() map[string]string {
+// completions are the places where shells of Debian look for a package's scripts.
+func completions(name string) map[string]string {
 	return map[string]string{
-		"bash": "/usr/share/bash-completion/completions/" + program,
-		"zsh":  "/usr/share/zsh/vendor-completions/_" + program,
-		"fish": "/usr/share/fish/vendor_completions.d/" + program + ".fish",
+		"bash": "/usr/share/bash-completion/completions/" + name,
+		"zsh":  "/usr/share/zsh/vendor-completions/_" + name,
+		"fish": "/usr/share/fish/vendor_completions.d/" + name + ".fish",
 	}
 }
 
-// unitFiles are the names of the units in deploy/systemd.
-func unitFiles() []string { return []string{program + ".service", program + ".socket"} }
-
 func debInfo(deploy string, p publisher, b binary, contents files.Contents) *nfpm.Info {
 	info := &nfpm.Info{
-		Name: debName(b), Arch: b.arch, Platform: "linux",
+		Name: debName(b), Arch: b.arch, Platform: b.os,
 		Version: debVersion(b.version), VersionSchema: "none",
 		Section: "admin", Priority: "optional",
 		Maintainer:  p.contact(),
 		Homepage:    p.project,
-		Description: "Kubernetes KMS provider over AWS KMS\nkube-apiserver encrypts what it stores in etcd; this service wraps its keys\nwith AWS KMS, over a unix socket, by KMS v2 and v1.",
+		Description: b.product.summary + "\n" + b.product.about,
 		MTime:       b.time,
 	}
 	info.Contents = contents
 	info.DisableGlobbing = true
 	info.Umask = 0o002
 	info.Recommends = []string{"ca-certificates"} // or AWS_CA_BUNDLE
-	info.Scripts = nfpm.Scripts{
-		PostInstall: filepath.Join(deploy, "deb", "postinst"),
-		PreRemove:   filepath.Join(deploy, "deb", "prerm"),
-		PostRemove:  filepath.Join(deploy, "deb", "postrm"),
+	if b.product.scripts {
+		info.Scripts = nfpm.Scripts{
+			PostInstall: filepath.Join(deploy, "deb", "postinst"),
+			PreRemove:   filepath.Join(deploy, "deb", "prerm"),
+			PostRemove:  filepath.Join(deploy, "deb", "postrm"),
+		}
+	}
+	if !slices.ContainsFunc(b.product.targets, func(t target) bool { return t.fips }) {
+		return info
 	}
 	// Two names, so that no upgrade takes FIPS 140-3 away unasked.
 	other := b
@@ -132,9 +139,9 @@ func debInfo(deploy string, p publisher, b binary, contents files.Contents) *nfp
 
 func debName(b binary) string {
 	if b.fips {
-		return program + "-" + strings.TrimPrefix(fipsSuffix, "_")
+		return b.product.name + "-" + strings.TrimPrefix(fipsSuffix, "_")
 	}
-	return program
+	return b.product.name
 }
 
 // debVersion is the version in Debian's order, in which only a tilde comes before

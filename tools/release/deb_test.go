@@ -145,13 +145,18 @@ func (m machine) read(t *testing.T, path string) string {
 // pack makes a package of a program that only has to be there.
 func pack(t *testing.T, version string, fips bool) string {
 	t.Helper()
-	b := binary{target: target{arch: runtime.GOARCH, fips: fips}, file: []byte("#!/bin/sh\necho " + version + "\n"), version: version, time: epoch()}
-	data, err := debian(filepath.Join("..", ".."), publisher{}, b, licences{own: []byte("a licence\n")}, []byte("{}\n"))
+	return packed(t, filepath.Join("..", ".."), built(daemonFor(runtime.GOARCH, fips), version), ".deb")
+}
+
+// packed is the file that a release would have of a binary, by what comes behind its name.
+func packed(t *testing.T, source string, b binary, suffix string) string {
+	t.Helper()
+	files, err := artifacts(source, publisher{}, b, licences{own: []byte("a licence\n")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), artifact(b, ".deb"))
-	if err := os.WriteFile(path, data, 0o600); err != nil {
+	path := filepath.Join(t.TempDir(), artifact(b, suffix))
+	if err := os.WriteFile(path, files[suffix], 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -217,17 +222,23 @@ func TestPackageComesIsUpgradedAndGoes(t *testing.T) {
 func TestPackageCompletesInEveryShell(t *testing.T) {
 	m := newMachine(t, true)
 	m.mustDpkg(t, "--install", pack(t, "v1.2.3", false))
-	for shell, begins := range map[string]string{"bash": "# bash completion", "zsh": "#compdef aws-encryption-provider", "fish": "# fish completion"} {
-		if got := m.read(t, completions()[shell]); !strings.HasPrefix(got, begins) || !strings.Contains(got, "aws-encryption-provider") {
-			t.Errorf("%s begins with %.60q, want %q", completions()[shell], got, begins)
+	checkCompletion(t, m, program)
+}
+
+// checkCompletion demands a script for each shell of a program that is installed.
+func checkCompletion(t *testing.T, m machine, name string) {
+	t.Helper()
+	places := completions(name)
+	for shell, begins := range map[string]string{"bash": "# bash completion", "zsh": "#compdef " + name, "fish": "# fish completion"} {
+		if got := m.read(t, places[shell]); !strings.HasPrefix(got, begins) || !strings.Contains(got, name) {
+			t.Errorf("%s begins with %.60q, want %q", places[shell], got, begins)
 		}
 	}
 	bash, err := exec.LookPath("bash")
 	if err != nil {
 		t.Fatal(err)
 	}
-	script := filepath.Join(m.dir, completions()["bash"])
-	if out, err := exec.CommandContext(t.Context(), bash, "-c", `. "$1" && complete -p aws-encryption-provider`, "bash", script).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), bash, "-c", `. "$1" && complete -p "$2"`, "bash", filepath.Join(m.dir, places["bash"]), name).CombinedOutput(); err != nil {
 		t.Errorf("bash does not take its script: %v\n%s", err, out)
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"io/fs"
@@ -18,7 +19,8 @@ import (
 )
 
 const (
-	licenceID = "Apache-2.0"
+	licenceID   = "Apache-2.0"
+	imageSuffix = "_oci.tar"
 
 	// maxImage is how many bytes an image may have compressed, for one platform.
 	maxImage = 20_000_000
@@ -47,20 +49,18 @@ func writeImage(r request, built []binary, l licences, dir string, out io.Writer
 	if err != nil {
 		return err
 	}
-	tag := r.tag
-	if tag == "" {
-		tag = defaultTag(built[0])
-	}
-	if err := writeLayout(dir, index, r.name, tag); err != nil {
+	what := built[0].product
+	name, tag := cmp.Or(r.name, "localhost/"+what.name), cmp.Or(r.tag, defaultTag(built[0]))
+	if err := writeLayout(dir, index, name, tag); err != nil {
 		return err
 	}
-	if err := tarLayout(dir, filepath.Join(r.out, program+"_"+tag+"_oci.tar")); err != nil {
+	if err := tarLayout(dir, filepath.Join(r.out, what.name+"_"+tag+imageSuffix)); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(r.out, digestFile), []byte(digest.String()+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(r.out, what.digest), []byte(digest.String()+"\n"), 0o644); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%s:%s\n%s\n", r.name, tag, digest)
+	fmt.Fprintf(out, "%s:%s\n%s\n", name, tag, digest)
 	return nil
 }
 
@@ -147,12 +147,12 @@ func imageIndex(built []binary, l licences, p publisher, out io.Writer) (v1.Imag
 		if err != nil {
 			return nil, err
 		}
-		fmt.Fprintf(out, "linux/%s: %.1f MB compressed\n", b.target, float64(size)/1e6)
+		fmt.Fprintf(out, "%s for %s/%s: %.1f MB compressed\n", b.product.name, b.os, b.processor(), float64(size)/1e6)
 		if size > maxImage {
 			return nil, fmt.Errorf("the image for %s has %d bytes compressed, at most %d are allowed", b.target, size, maxImage)
 		}
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{
-			Platform: &v1.Platform{OS: "linux", Architecture: b.arch},
+			Platform: &v1.Platform{OS: b.os, Architecture: b.arch},
 		}})
 	}
 	annotated, ok := mutate.Annotations(index, annotations(built[0], p)).(v1.ImageIndex)
@@ -165,8 +165,8 @@ func imageIndex(built []binary, l licences, p publisher, out io.Writer) (v1.Imag
 // annotations are the image's labels too: some tools show only these.
 func annotations(b binary, p publisher) map[string]string {
 	a := map[string]string{
-		"org.opencontainers.image.title":       program,
-		"org.opencontainers.image.description": "Wraps kube-apiserver's encryption keys with AWS KMS",
+		"org.opencontainers.image.title":       b.product.name,
+		"org.opencontainers.image.description": b.product.label,
 		"org.opencontainers.image.version":     b.version,
 		"org.opencontainers.image.licenses":    licenceID,
 		"org.opencontainers.image.created":     b.time.Format("2006-01-02T15:04:05Z"),
@@ -190,18 +190,20 @@ func platformImage(b binary, l licences, p publisher) (v1.Image, error) {
 	}
 	image := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	created := v1.Time{Time: b.time}
+	ports := map[string]struct{}{} // left out where empty
+	for _, port := range b.product.ports {
+		ports[port] = struct{}{}
+	}
 	image, err = mutate.ConfigFile(image, &v1.ConfigFile{
-		OS: "linux", Architecture: b.arch, Created: created,
+		OS: b.os, Architecture: b.arch, Created: created,
 		RootFS: v1.RootFS{Type: "layers"},
 		Config: v1.Config{
 			// Manifests give it as their command, or args alone.
-			Entrypoint: []string{"/" + program},
-			// The static pods of the predecessor let the kubelet make the socket's
-			// directory, which then is root's.
-			User:         "0:0",
+			Entrypoint:   []string{"/" + b.product.name},
+			User:         b.product.user,
 			Env:          []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/"},
 			WorkingDir:   "/",
-			ExposedPorts: map[string]struct{}{"8080/tcp": {}},
+			ExposedPorts: ports,
 			Labels:       annotations(b, p),
 		},
 	})
@@ -229,7 +231,7 @@ func imageLayer(b binary, l licences) (v1.Layer, error) {
 		return nil, err
 	}
 	compressed, err := tarGzip(b.time, append(directories(),
-		file{name: program, mode: 0o755, data: b.file},
+		file{name: b.product.name, mode: 0o755, data: b.file},
 		file{name: caFile, mode: 0o644, data: roots},
 		file{name: "etc/passwd", mode: 0o644, data: []byte(passwd)},
 		file{name: "etc/group", mode: 0o644, data: []byte(group)},

@@ -23,6 +23,7 @@ const (
 // licences are the texts that go with the program: its own and those of all that
 // is linked into it, which ask for it in their own words.
 type licences struct {
+	program string
 	own     []byte
 	modules []moduleLicence // sorted by module
 }
@@ -36,7 +37,7 @@ type moduleLicence struct {
 // others are the texts of all that is linked, one after the other.
 func (l licences) others() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "What is linked into %s, and the licences of it.\n", program)
+	fmt.Fprintf(&b, "What is linked into %s, and the licences of it.\n", l.program)
 	for _, m := range l.modules {
 		fmt.Fprintf(&b, "\n%s\n%s %s (%s)\n%[1]s\n\n%[5]s", strings.Repeat("=", 80), m.path, m.version, m.id, m.texts)
 	}
@@ -53,21 +54,21 @@ func (l licences) id(path string) string {
 	return noAssertion
 }
 
-// readLicences collects the texts from the modules that the binaries name, and
-// from Go. A module without any is an error: it could not be shipped.
-func readLicences(ctx context.Context, source string, built []binary) (licences, error) {
+// readLicences collects the texts from the modules that the binaries name, all of one
+// program, and from Go. A module without any is an error: it could not be shipped.
+func readLicences(ctx context.Context, module, source string, built []binary) (licences, error) {
 	own, err := os.ReadFile(filepath.Join(source, "LICENSE"))
 	if err != nil {
 		return licences{}, err
 	}
-	l := licences{own: own}
+	l := licences{program: built[0].product.name, own: own}
 	versions := map[string]string{}
 	for _, b := range built {
 		for _, d := range b.deps {
 			versions[d.Path] = d.Version
 		}
 	}
-	dirs, err := moduleDirs(ctx, source)
+	dirs, err := moduleDirs(ctx, module)
 	if err != nil {
 		return licences{}, err
 	}
@@ -84,10 +85,10 @@ func readLicences(ctx context.Context, source string, built []binary) (licences,
 	return l, nil
 }
 
-// moduleDirs maps each module of the checkout's build list to its directory.
-func moduleDirs(ctx context.Context, source string) (map[string]string, error) {
+// moduleDirs maps each module of a module's build list to its directory.
+func moduleDirs(ctx context.Context, module string) (map[string]string, error) {
 	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-json", "all")
-	cmd.Dir, cmd.Stderr = source, os.Stderr
+	cmd.Dir, cmd.Stderr = module, os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("go list -m all: %w", err)

@@ -1,10 +1,10 @@
-// Command release builds what this project ships: the container image as an OCI
-// layout, archives of the program, packages, their SBOMs and checksums. It
+// Command release builds what this project ships, the daemon and the operator's tool:
+// container images as OCI layouts, archives, packages, their SBOMs and checksums. It
 // needs Go, make and a checkout; no Docker, no daemon, no base image.
 //
-//	release image    [flags] the image, as a layout and as one tar
-//	release snapshot [flags] archives, packages, SBOMs, the image's tar, checksums
-//	release push     [flags] the image of either, to a registry
+//	release image    [flags] an image, as a layout and as one tar
+//	release snapshot [flags] archives, packages, SBOMs, the images' tars, checksums
+//	release push     [flags] an image of either, to a registry
 //	release rebuild  [flags] a tag, compared with checksums that somebody published
 //
 // Two runs on one commit with one Go give the same bytes: all times are the
@@ -21,10 +21,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 )
-
-const program = "aws-encryption-provider"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -39,7 +38,7 @@ func main() {
 type request struct {
 	source, out string
 	replace     string // a directory that is made empty, where it is the one to write to
-	name, tag   string // of the image
+	name, tag   string // of the image; "": the program's and the version's
 	publisher   publisher
 	targets     []target
 }
@@ -71,34 +70,44 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	licences, err := readLicences(ctx, r.source, built)
-	if err != nil {
-		return err
+	for _, p := range products() {
+		ours := slices.DeleteFunc(slices.Clone(built), func(b binary) bool { return b.program != p.name })
+		if len(ours) == 0 {
+			continue
+		}
+		licences, err := readLicences(ctx, filepath.Join(r.source, filepath.FromSlash(p.module)), r.source, ours)
+		if err != nil {
+			return err
+		}
+		if command == "image" {
+			return writeImage(r, ours, licences, filepath.Join(r.out, "oci"), out)
+		}
+		if err := writeProduct(r, ours, licences, filepath.Join(work, "oci-"+p.name), out); err != nil {
+			return err
+		}
 	}
-	if command == "image" {
-		return writeImage(r, built, licences, filepath.Join(r.out, "oci"), out)
-	}
-	return writeSnapshot(r, built, licences, filepath.Join(work, "oci"), out)
+	return writeChecksums(r.out, out)
 }
 
 func parse(command string, args []string, progress io.Writer) (request, error) {
-	targets := map[string]string{
-		"image":    "amd64,arm64",
-		"snapshot": "amd64,arm64,amd64_fips140,arm64_fips140",
-	}[command]
-	if targets == "" {
+	if command != "image" && command != "snapshot" {
 		return request{}, fmt.Errorf("no command %q: say image, snapshot, push or rebuild", command)
 	}
 	var r request
+	var targets string
+	what := program
 	set := flag.NewFlagSet("release "+command, flag.ContinueOnError)
 	set.SetOutput(progress)
 	set.StringVar(&r.source, "source", ".", "`DIR` of the checkout")
 	set.StringVar(&r.out, "out", "", "`DIR` to write to, which must be empty or absent")
 	set.StringVar(&r.replace, "replace", "", "`DIR` whose content goes where it is the one of --out; any other stays")
-	set.StringVar(&r.name, "name", "localhost/"+program, "`NAME` of the image, registry included")
+	set.StringVar(&r.name, "name", "", "`NAME` of the image, registry included; default: the program's at localhost")
 	set.StringVar(&r.tag, "tag", "", "`TAG` of the image; default: the version")
+	if command == "image" {
+		set.StringVar(&what, "product", what, "`PROGRAM` that the image is of, "+tool+" or "+program)
+	}
 	r.publisher.flags(set)
-	set.StringVar(&targets, "targets", targets, "`LIST` of architectures, each of Linux, with _fips140 behind it for Go's FIPS 140-3 module")
+	set.StringVar(&targets, "targets", "", "`LIST` of what to build for: ARCH or ARCH_fips140 for the daemon, "+tool+"_OS_ARCH for the tool; default: all that a release has")
 	if err := set.Parse(args); err != nil {
 		return request{}, err
 	}
@@ -112,13 +121,50 @@ func parse(command string, args []string, progress io.Writer) (request, error) {
 	if r.source, err = filepath.Abs(r.source); err != nil {
 		return request{}, err
 	}
-	if r.targets, err = parseTargets(strings.Split(targets, ",")); err != nil {
+	if r.targets, err = targetsOf(command, what, targets); err != nil {
 		return request{}, err
 	}
-	if command == "image" && len(platforms(r.targets)) < len(r.targets) {
-		return request{}, errors.New("an image has one program for each platform: take only plain targets or only those of FIPS 140-3")
+	return r, r.checkName()
+}
+
+// targetsOf are those of a list, or where that is empty, of all products or of one's image.
+func targetsOf(command, what, list string) ([]target, error) {
+	p, err := productOf(what)
+	if err != nil {
+		return nil, err
 	}
-	return r, nil
+	targets := p.ofImage()
+	if command == "snapshot" {
+		targets = nil
+		for _, p := range products() {
+			targets = append(targets, p.targets...)
+		}
+	}
+	if list != "" {
+		if targets, err = parseTargets(strings.Split(list, ",")); err != nil {
+			return nil, err
+		}
+	}
+	if command == "snapshot" {
+		return targets, nil
+	}
+	for _, t := range targets {
+		if t.program != what || t.os != linux {
+			return nil, fmt.Errorf("an image of %s has no %s: it has one of %s", what, t, strings.Join(names(p.ofImage()), ", "))
+		}
+	}
+	if len(platforms(targets)) < len(targets) {
+		return nil, errors.New("an image has one program for each platform: take only plain targets or only those of FIPS 140-3")
+	}
+	return targets, nil
+}
+
+// checkName refuses one name for two images.
+func (r request) checkName() error {
+	if r.name != "" && slices.ContainsFunc(r.targets, func(t target) bool { return t.program != r.targets[0].program }) {
+		return errors.New("--name is of one image, and these targets have two: say --targets of one program")
+	}
+	return nil
 }
 
 // platforms are the architectures of the targets.

@@ -31,14 +31,15 @@ const (
 )
 
 // TestRelease builds everything of one commit in two checkouts and holds both to
-// what is promised of them. FIPS 140-3 is built for this machine only.
+// what is promised of them. FIPS 140-3 and the operator's tool are built for this machine
+// only.
 func TestRelease(t *testing.T) {
 	here := newCheckout(t, filepath.Join("..", ".."))
 	there := newCheckout(t, here.dir)
 	if here.commit != there.commit {
 		t.Fatalf("commits %s and %s: the test is wrong", here.commit, there.commit)
 	}
-	targets := "amd64,arm64," + runtime.GOARCH + fipsSuffix
+	targets := "amd64,arm64," + runtime.GOARCH + fipsSuffix + "," + toolHere().String()
 	first, second := here.release(t, "snapshot", targets, "--docs-url", published+"/", "--project-url", project, "--maintainer", maintainer),
 		there.release(t, "snapshot", targets, "--docs-url", published, "--project-url", project+"/", "--maintainer", maintainer)
 
@@ -49,10 +50,13 @@ func TestRelease(t *testing.T) {
 	t.Run("SBOMs", func(t *testing.T) { checkSBOMs(t, first) })
 	layoutDir := filepath.Join(shortDir(t), "oci")
 	untar(t, filepath.Join(first, program+"_"+testVersion+"_oci.tar"), layoutDir)
-	t.Run("image", func(t *testing.T) { checkImage(t, layoutDir, first, here) })
+	t.Run("image", func(t *testing.T) {
+		checkImage(t, layoutDir, first, here, daemon(), []string{"linux/amd64", "linux/arm64"})
+	})
 	fips := t.TempDir()
-	untar(t, filepath.Join(first, artifact(binary{target: target{arch: runtime.GOARCH, fips: true}, version: testVersion}, ".tar.gz")), fips)
+	untar(t, filepath.Join(first, artifact(binary{target: daemonFor(runtime.GOARCH, true), version: testVersion}, ".tar.gz")), fips)
 	t.Run("image runs", func(t *testing.T) { checkImageRuns(t, layoutDir, fips) })
+	t.Run("operator's tool", func(t *testing.T) { checkTool(t, first, here) })
 }
 
 // TestImageTakesNameTagAndFIPS looks at what only the flags of an image change.
@@ -138,7 +142,13 @@ func TestRefusals(t *testing.T) {
 		{`no target "s390x"`, []string{"image", "--out", t.TempDir(), "--targets", "s390x"}},
 		{`target "arm64" twice`, []string{"image", "--out", t.TempDir(), "--targets", "arm64,arm64"}},
 		{"one program for each platform", []string{"image", "--out", t.TempDir(), "--targets", "arm64,arm64_fips140"}},
-		{"make build for amd64", []string{"image", "--out", t.TempDir(), "--source", t.TempDir()}},
+		{"hack/version.sh", []string{"image", "--out", t.TempDir(), "--source", t.TempDir()}},
+		{`no target "kubectl-kms_linux_s390x"`, []string{"snapshot", "--out", t.TempDir(), "--targets", "kubectl-kms_linux_s390x"}},
+		{`no target "linux_amd64"`, []string{"snapshot", "--out", t.TempDir(), "--targets", "linux_amd64"}},
+		{`no product "kms"`, []string{"image", "--out", t.TempDir(), "--product", "kms"}},
+		{"an image of kubectl-kms has no amd64", []string{"image", "--out", t.TempDir(), "--product", tool, "--targets", "amd64"}},
+		{"an image of kubectl-kms has no kubectl-kms_darwin_arm64", []string{"image", "--out", t.TempDir(), "--product", tool, "--targets", "kubectl-kms_darwin_arm64"}},
+		{"--name is of one image", []string{"snapshot", "--out", t.TempDir(), "--name", "localhost/kms"}},
 	} {
 		err := run(t.Context(), c.args, io.Discard, io.Discard)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
@@ -155,7 +165,8 @@ func TestTooBigAnImageIsRefused(t *testing.T) {
 			copy(noise[i:], sum[:])
 		}
 	}
-	b := binary{target: target{arch: "amd64"}, file: noise, time: epoch(), version: "v0.0.0"}
+	b := built(daemonFor("amd64", false), "v0.0.0")
+	b.file = noise
 	_, err := imageIndex([]binary{b}, licences{}, publisher{}, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "at most 20000000 are allowed") {
 		t.Errorf("an image of %d bytes: %v", len(noise), err)
@@ -186,6 +197,22 @@ func TestRootsAreMozillas(t *testing.T) {
 	}
 }
 
+// built is a program that only has to be there, as if it were built for a target.
+func built(t target, version string) binary {
+	p, err := productOf(t.program)
+	if err != nil {
+		panic(err)
+	}
+	return binary{target: t, product: p, file: []byte("#!/bin/sh\necho " + version + "\n"), version: version, time: epoch()}
+}
+
+func daemonFor(arch string, fips bool) target {
+	return target{program: program, os: linux, arch: arch, fips: fips}
+}
+
+// toolHere is the tool for this machine.
+func toolHere() target { return target{program: tool, os: linux, arch: runtime.GOARCH} }
+
 // A checkout is a repository with one tagged commit, at a place of its own.
 type checkout struct{ dir, commit string }
 
@@ -194,14 +221,18 @@ type checkout struct{ dir, commit string }
 func newCheckout(t *testing.T, root string) checkout {
 	t.Helper()
 	c := checkout{dir: t.TempDir()}
-	for _, dir := range []string{"cmd", "deploy", "docs", "internal"} {
+	for _, dir := range []string{"cmd", "deploy", "docs", "hack", "internal"} {
 		if err := os.CopyFS(filepath.Join(c.dir, dir), os.DirFS(filepath.Join(root, dir))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"go.mod", "go.sum", "Makefile", "LICENSE", "README.md", "CHANGELOG.md"} {
+	// The tool's module names the one of the end-to-end tests.
+	for _, name := range []string{"go.mod", "go.sum", "Makefile", "LICENSE", "README.md", "CHANGELOG.md", "test/e2e/go.mod"} {
 		data, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(c.dir, name)), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.WriteFile(filepath.Join(c.dir, name), data, 0o644); err != nil {
@@ -278,7 +309,7 @@ func readAll(t *testing.T, dir string) map[string][]byte {
 }
 
 // checkImage demands of the layout what manifests, registries and people expect.
-func checkImage(t *testing.T, dir, out string, c checkout) {
+func checkImage(t *testing.T, dir, out string, c checkout, p product, want []string) {
 	t.Helper()
 	path, err := layout.FromPath(dir)
 	if err != nil {
@@ -292,12 +323,12 @@ func checkImage(t *testing.T, dir, out string, c checkout) {
 	if err != nil || len(outer.Manifests) != 1 {
 		t.Fatalf("the layout has %v, %v; want one index", outer, err)
 	}
-	if name := outer.Manifests[0].Annotations["io.containerd.image.name"]; name != "localhost/"+program+":"+testVersion {
+	if name := outer.Manifests[0].Annotations["io.containerd.image.name"]; name != "localhost/"+p.name+":"+testVersion {
 		t.Errorf("containerd would name the image %q", name)
 	}
-	digest, err := os.ReadFile(filepath.Join(out, "image-digest.txt"))
+	digest, err := os.ReadFile(filepath.Join(out, p.digest))
 	if err != nil || string(digest) != outer.Manifests[0].Digest.String()+"\n" {
-		t.Errorf("image-digest.txt is %q, %v; the layout has %s", digest, err, outer.Manifests[0].Digest)
+		t.Errorf("%s is %q, %v; the layout has %s", p.digest, digest, err, outer.Manifests[0].Digest)
 	}
 	index, err := top.ImageIndex(outer.Manifests[0].Digest)
 	if err != nil {
@@ -307,7 +338,7 @@ func checkImage(t *testing.T, dir, out string, c checkout) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkAnnotations(t, "index", inner.Annotations, c)
+	checkAnnotations(t, "index", inner.Annotations, c, p)
 	var platforms []string
 	for _, d := range inner.Manifests {
 		platforms = append(platforms, d.Platform.String())
@@ -315,20 +346,20 @@ func checkImage(t *testing.T, dir, out string, c checkout) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		checkPlatformImage(t, d.Platform.Architecture, image, c)
+		checkPlatformImage(t, d.Platform.Architecture, image, c, p)
 	}
-	if want := []string{"linux/amd64", "linux/arm64"}; !slices.Equal(platforms, want) {
+	if !slices.Equal(platforms, want) {
 		t.Errorf("platforms %q, want %q", platforms, want)
 	}
 }
 
-func checkPlatformImage(t *testing.T, arch string, image v1.Image, c checkout) {
+func checkPlatformImage(t *testing.T, arch string, image v1.Image, c checkout, p product) {
 	t.Helper()
 	manifest, err := image.Manifest()
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkAnnotations(t, arch, manifest.Annotations, c)
+	checkAnnotations(t, arch, manifest.Annotations, c, p)
 	size, err := compressedSize(image)
 	if err != nil || size <= 1_000_000 || size >= maxImage {
 		t.Errorf("%s has %d bytes compressed, %v; want under %d", arch, size, err, maxImage)
@@ -341,23 +372,26 @@ func checkPlatformImage(t *testing.T, arch string, image v1.Image, c checkout) {
 	if f.OS != "linux" || f.Architecture != arch {
 		t.Errorf("config is for %s/%s, want linux/%s", f.OS, f.Architecture, arch)
 	}
-	if !slices.Equal(f.Config.Entrypoint, []string{"/aws-encryption-provider"}) || len(f.Config.Cmd) != 0 {
+	if !slices.Equal(f.Config.Entrypoint, []string{"/" + p.name}) || len(f.Config.Cmd) != 0 {
 		t.Errorf("entry point %q, command %q; want the program alone, so that args are its flags", f.Config.Entrypoint, f.Config.Cmd)
 	}
-	if f.Config.User != "0:0" {
-		t.Errorf("user %q, want root's", f.Config.User)
+	if want := map[string]string{program: "0:0", tool: "65532:65532"}[p.name]; f.Config.User != want {
+		t.Errorf("user %q, want %s", f.Config.User, want)
 	}
-	checkAnnotations(t, arch+" labels", f.Config.Labels, c)
+	if got, want := len(f.Config.ExposedPorts), map[string]int{program: 1}[p.name]; got != want {
+		t.Errorf("%d ports, want %d", got, want)
+	}
+	checkAnnotations(t, arch+" labels", f.Config.Labels, c, p)
 	if got := f.Created.Format(time.RFC3339); got != commitTime {
 		t.Errorf("created %s, want the commit's %s", got, commitTime)
 	}
 }
 
-func checkAnnotations(t *testing.T, where string, got map[string]string, c checkout) {
+func checkAnnotations(t *testing.T, where string, got map[string]string, c checkout, p product) {
 	t.Helper()
 	for name, want := range map[string]string{
 		"version": testVersion, "revision": c.commit, "licenses": "Apache-2.0", "created": commitTime,
-		"source": project, "url": project, "documentation": published,
+		"source": project, "url": project, "documentation": published, "title": p.name, "description": p.label,
 	} {
 		if got := got["org.opencontainers.image."+name]; got != want {
 			t.Errorf("%s: org.opencontainers.image.%s is %q, want %q", where, name, got, want)
@@ -367,11 +401,14 @@ func checkAnnotations(t *testing.T, where string, got map[string]string, c check
 
 func checkNames(t *testing.T, dir string) {
 	t.Helper()
-	want := []string{"SHA256SUMS", "image-digest.txt", program + "_v1.2.3_oci.tar"}
+	want := []string{"SHA256SUMS", "image-digest.txt", program + "_v1.2.3_oci.tar", "kubectl-kms-image-digest.txt", "kubectl-kms_v1.2.3_oci.tar"}
 	for _, target := range []string{"amd64", "arm64", runtime.GOARCH + "_fips140"} {
 		for _, kind := range []string{"tar.gz", "deb", "rpm", "spdx.json"} {
 			want = append(want, fmt.Sprintf("%s_v1.2.3_linux_%s.%s", program, target, kind))
 		}
+	}
+	for _, kind := range []string{"tar.gz", "deb", "rpm", "spdx.json"} {
+		want = append(want, "kubectl-kms_v1.2.3_linux_"+runtime.GOARCH+"."+kind)
 	}
 	slices.Sort(want)
 	var got []string

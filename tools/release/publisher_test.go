@@ -25,7 +25,7 @@ func TestUnitsLeadToPagesThatAreThere(t *testing.T) {
 		"an archive, pages published": {published, "", published + "/systemd.md"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, unit := range unitFiles() {
+			for _, unit := range daemon().units {
 				text, err := publisher{docs: c.docs}.unit(filepath.Join("..", ".."), unit, c.directory)
 				if err != nil {
 					t.Fatal(err)
@@ -63,7 +63,7 @@ func TestPackagesNameTheirPublisher(t *testing.T) {
 		"a team": {publisher{project: project, maintainer: maintainer}, maintainer, project},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := binary{target: target{arch: runtime.GOARCH}, file: []byte("#!/bin/sh\n"), version: testVersion, time: epoch()}
+			b := built(daemonFor(runtime.GOARCH, false), testVersion)
 			dir, source := t.TempDir(), filepath.Join("..", "..")
 			deb, err := debian(source, c.p, b, licences{own: []byte("a licence\n")}, []byte("{}\n"))
 			if err != nil {
@@ -121,9 +121,11 @@ func TestNothingShippedLeadsToThePredecessor(t *testing.T) {
 		}
 		look(name, data)
 	}
-	b := binary{target: target{arch: "amd64"}, version: testVersion, time: epoch()}
-	look("the image", []byte(fmt.Sprint(annotations(b, publisher{}))))
-	look("the packages", []byte(fmt.Sprintf("%+v", debInfo("", publisher{}, b, nil))))
+	for _, target := range []target{daemonFor("amd64", false), toolHere()} {
+		b := built(target, testVersion)
+		look("the image", []byte(fmt.Sprint(annotations(b, publisher{}))))
+		look("the packages", []byte(fmt.Sprintf("%+v", debInfo("", publisher{}, b, nil))))
+	}
 	if checked < 20 {
 		t.Errorf("looked at %d files: the test is wrong", checked)
 	}

@@ -21,10 +21,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
-const digestFile = "image-digest.txt"
-
 // A pushRequest is the command line of push.
 type pushRequest struct {
+	product product
 	from    string // directory of the image's tar and of its digest
 	to      name.Tag
 	outputs string // file that gets digests as NAME=VALUE; "": none
@@ -43,7 +42,7 @@ func push(ctx context.Context, args []string, out, progress io.Writer) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	index, digest, err := builtImage(r.from, dir)
+	index, digest, err := builtImage(r.product, r.from, dir)
 	if err != nil {
 		return err
 	}
@@ -57,10 +56,11 @@ func push(ctx context.Context, args []string, out, progress io.Writer) error {
 
 func parsePush(args []string, progress io.Writer) (pushRequest, error) {
 	var r pushRequest
-	var image string
+	var image, what string
 	set := flag.NewFlagSet("release push", flag.ContinueOnError)
 	set.SetOutput(progress)
 	set.StringVar(&r.from, "from", "", "`DIR` with the image's tar, such as bin/image")
+	set.StringVar(&what, "product", program, "`PROGRAM` whose image it is, "+tool+" or "+program)
 	set.StringVar(&image, "image", "", "`REGISTRY/NAME:TAG` to push to")
 	set.StringVar(&r.outputs, "outputs", "", "`FILE` that the name and the digests are appended to, as NAME=VALUE")
 	if err := set.Parse(args); err != nil {
@@ -70,6 +70,9 @@ func parsePush(args []string, progress io.Writer) (pushRequest, error) {
 		return pushRequest{}, errors.New("push wants --from and --image, and no arguments beside flags")
 	}
 	var err error
+	if r.product, err = productOf(what); err != nil {
+		return pushRequest{}, err
+	}
 	r.to, err = parseDestination(image)
 	return r, err
 }
@@ -89,14 +92,15 @@ func parseDestination(image string) (name.Tag, error) {
 	return to, nil
 }
 
-// builtImage unpacks the one image of a directory and holds it to the digest beside it.
-func builtImage(from, dir string) (v1.ImageIndex, v1.Hash, error) {
-	found, err := filepath.Glob(filepath.Join(from, "*_oci.tar"))
+// builtImage unpacks the one image of a product in a directory and holds it to the digest
+// beside it.
+func builtImage(p product, from, dir string) (v1.ImageIndex, v1.Hash, error) {
+	found, err := filepath.Glob(filepath.Join(from, p.name+"_*"+imageSuffix))
 	if err != nil {
 		return nil, v1.Hash{}, err
 	}
 	if len(found) != 1 {
-		return nil, v1.Hash{}, fmt.Errorf("%s has %d images, want one: make image writes one into bin/image, make release-snapshot into bin/release", from, len(found))
+		return nil, v1.Hash{}, fmt.Errorf("%s has %d images of %s, want one: make image writes one into bin/image, make release-snapshot into bin/release", from, len(found), p.name)
 	}
 	if err := extract(found[0], dir); err != nil {
 		return nil, v1.Hash{}, fmt.Errorf("%s: %w", found[0], err)
@@ -105,12 +109,12 @@ func builtImage(from, dir string) (v1.ImageIndex, v1.Hash, error) {
 	if err != nil {
 		return nil, v1.Hash{}, fmt.Errorf("%s: %w", found[0], err)
 	}
-	said, err := os.ReadFile(filepath.Join(from, digestFile))
+	said, err := os.ReadFile(filepath.Join(from, p.digest))
 	if err != nil {
 		return nil, v1.Hash{}, err
 	}
 	if strings.TrimSpace(string(said)) != digest.String() {
-		return nil, v1.Hash{}, fmt.Errorf("%s has the digest %s, and %s beside it says %s: build it again", found[0], digest, digestFile, strings.TrimSpace(string(said)))
+		return nil, v1.Hash{}, fmt.Errorf("%s has the digest %s, and %s beside it says %s: build it again", found[0], digest, p.digest, strings.TrimSpace(string(said)))
 	}
 	return index, digest, nil
 }

@@ -93,16 +93,19 @@ func readSums(path string) (map[string]string, error) {
 	return sums, nil
 }
 
-// targetsIn are the targets whose files are listed. The image has both plain ones.
+// targetsIn are the targets whose files are listed. An image has all plain ones of Linux.
 func targetsIn(r rebuildRequest, published map[string]string) ([]string, error) {
 	var targets []string
 	for file := range published {
-		switch rest, ours := strings.CutPrefix(file, program+"_"+r.version+"_linux_"); {
-		case ours:
-			target, _, _ := strings.Cut(rest, ".")
-			targets = append(targets, target)
-		case file == digestFile || strings.HasSuffix(file, "_oci.tar"):
-			targets = append(targets, "amd64", "arm64")
+		for _, p := range products() {
+			system, ours := strings.CutPrefix(file, p.name+"_"+r.version+"_")
+			system, _, _ = strings.Cut(system, ".")
+			switch {
+			case file == p.digest || ours && strings.HasSuffix(file, imageSuffix):
+				targets = append(targets, names(p.ofImage())...)
+			case ours:
+				targets = append(targets, targetName(p.name, system))
+			}
 		}
 	}
 	slices.Sort(targets)

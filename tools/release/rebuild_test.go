@@ -34,7 +34,12 @@ func TestRebuildBuildsWhatIsListed(t *testing.T) {
 	for listed, want := range map[string]string{
 		"aws-encryption-provider_v1.2.3_linux_arm64.deb":         "arm64",
 		"aws-encryption-provider_v1.2.3_linux_amd64_fips140.rpm": "amd64_fips140",
-		"image-digest.txt": "amd64 arm64",
+		"image-digest.txt":                     "amd64 arm64",
+		"kubectl-kms_v1.2.3_linux_arm64.deb":   "kubectl-kms_linux_arm64",
+		"kubectl-kms_v1.2.3_windows_amd64.zip": "kubectl-kms_windows_amd64",
+		"kubectl-kms_v1.2.3_darwin_arm64.tar.gz kubectl-kms_v1.2.3_darwin_arm64.spdx.json": "kubectl-kms_darwin_arm64",
+		"kubectl-kms-image-digest.txt": "kubectl-kms_linux_amd64 kubectl-kms_linux_arm64",
+		"kubectl-kms_v1.2.3_oci.tar":   "kubectl-kms_linux_amd64 kubectl-kms_linux_arm64",
 		"aws-encryption-provider_v1.2.3_oci.tar aws-encryption-provider_v1.2.3_linux_amd64_fips140.spdx.json": "amd64 amd64_fips140 arm64",
 	} {
 		sums := map[string]string{}

@@ -15,8 +15,8 @@ import (
 )
 
 // redHat is the package for Amazon Linux 2023, RHEL 8 and later, Fedora and what comes
-// of them. It installs what the Debian package does; its scripts do what systemd's own
-// rpm macros do.
+// of them. It installs what the Debian package does; the daemon's scripts do what systemd's
+// own rpm macros do.
 //
 // https://docs.fedoraproject.org/en-US/packaging-guidelines/Scriptlets/#_systemd
 func redHat(source string, p publisher, b binary, l licences, document []byte) ([]byte, error) {
@@ -36,13 +36,15 @@ func rpmInfo(deploy string, p publisher, b binary, contents files.Contents) *nfp
 	info.Section, info.Priority = "", ""
 	info.License = licenceID
 	info.RPM.BuildHost = "localhost" // else this machine's name
-	scripts := filepath.Join(deploy, "rpm")
-	info.Scripts = nfpm.Scripts{
-		PostInstall: filepath.Join(scripts, "post"),
-		PreRemove:   filepath.Join(scripts, "preun"),
-		PostRemove:  filepath.Join(scripts, "postun"),
+	if b.product.scripts {
+		scripts := filepath.Join(deploy, "rpm")
+		info.Scripts = nfpm.Scripts{
+			PostInstall: filepath.Join(scripts, "post"),
+			PreRemove:   filepath.Join(scripts, "preun"),
+			PostRemove:  filepath.Join(scripts, "postun"),
+		}
+		info.RPM.Scripts.PostTrans = filepath.Join(scripts, "posttrans")
 	}
-	info.RPM.Scripts.PostTrans = filepath.Join(scripts, "posttrans")
 	// rpm's Obsoletes, which Replaces becomes, would have dnf put one build in the other's
 	// place unasked. Conflicts alone keep them apart; `dnf install --allowerasing` swaps.
 	info.Replaces, info.Provides = nil, nil
@@ -79,7 +81,7 @@ func rpmContents(b binary, contents files.Contents) files.Contents {
 func ownDirectories(b binary, contents files.Contents) (dirs files.Contents) {
 	var paths []string
 	for _, c := range contents {
-		for dir := path.Dir(c.Destination); strings.Contains(dir, "/"+program); dir = path.Dir(dir) {
+		for dir := path.Dir(c.Destination); strings.Contains(dir, "/"+b.product.name); dir = path.Dir(dir) {
 			paths = append(paths, dir)
 		}
 	}

@@ -97,22 +97,15 @@ func packRPM(t *testing.T, version string, fips bool) string {
 
 func packRPMOf(t *testing.T, source, version string, fips bool) string {
 	t.Helper()
-	b := binary{target: target{arch: runtime.GOARCH, fips: fips}, file: []byte("#!/bin/sh\necho " + version + "\n"), version: version, time: epoch()}
-	data, err := redHat(source, publisher{}, b, licences{own: []byte("a licence\n")}, []byte("{}\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), artifact(b, ".rpm"))
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return packed(t, source, built(daemonFor(runtime.GOARCH, fips), version), ".rpm")
 }
 
 // ours are the machine's files that no other package has.
 func (m rpmMachine) ours(t *testing.T) []string {
 	t.Helper()
-	return slices.DeleteFunc(m.files(t), func(path string) bool { return !strings.Contains(path, program) })
+	return slices.DeleteFunc(m.files(t), func(path string) bool {
+		return !strings.Contains(path, program) && !strings.Contains(path, tool) && !strings.Contains(path, operatorsTool().aliases[0])
+	})
 }
 
 func TestRPMComesIsUpgradedAndGoes(t *testing.T) {
@@ -247,7 +240,7 @@ func TestRPMPutsThingsWhereFedoraLooks(t *testing.T) {
 		"/usr/share/doc/aws-encryption-provider-fips140/copyright":        "/usr/share/licenses/aws-encryption-provider-fips140/LICENSE",
 		"/usr/share/doc/aws-encryption-provider-fips140/docs/kms-down.md": "/usr/share/doc/aws-encryption-provider-fips140/docs/kms-down.md",
 	} {
-		if got := rpmContents(binary{target: target{fips: true}}, files.Contents{{Destination: deb}})[0].Destination; got != want {
+		if got := rpmContents(built(daemonFor("amd64", true), ""), files.Contents{{Destination: deb}})[0].Destination; got != want {
 			t.Errorf("%s goes to %s, want %s", deb, got, want)
 		}
 	}

@@ -21,16 +21,16 @@ const goModule = "stdlib"
 // sbom is an SPDX 2.3 document in JSON: the program, and each module that its
 // build info names. The program's checksum makes the document's name unique.
 //
-// The program's Go module has the path of another project's, whose releases it takes
-// the place of. So nothing here names that module or that project's repository, or a
+// The daemon's Go module has the path of another project's, whose releases it takes the
+// place of, and the tool is built of it too. So nothing here names that module or that project's repository, or a
 // scanner would take its advisories for this program's: the purl is a generic one, by
 // the checksum, and there is no CPE.
 func sbom(b binary, l licences) ([]byte, error) {
 	sum := sha256.Sum256(b.file)
 	checksum := hex.EncodeToString(sum[:])
 	main := &spdx.Package{
-		PackageName: program, PackageSPDXIdentifier: program, PackageVersion: b.version,
-		PackageFileName: program, PackageDownloadLocation: noAssertion,
+		PackageName: b.product.name, PackageSPDXIdentifier: common.ElementID(b.product.name), PackageVersion: b.version,
+		PackageFileName: b.executable(), PackageDownloadLocation: noAssertion,
 		PackageChecksums:        []spdx.Checksum{{Algorithm: spdx.SHA256, Value: checksum}},
 		PackageLicenseConcluded: licenceID, PackageLicenseDeclared: licenceID, PackageCopyrightText: noAssertion,
 		PackageSupplier:       &spdx.Supplier{Supplier: noAssertion},
@@ -38,7 +38,7 @@ func sbom(b binary, l licences) ([]byte, error) {
 		PackageSourceInfo:     sourceInfo(b),
 		PackageExternalReferences: []*spdx.PackageExternalReference{{
 			Category: common.CategoryPackageManager, RefType: common.TypePackageManagerPURL,
-			Locator: "pkg:generic/" + program + "@" + url.QueryEscape(b.version) + "?checksum=sha256:" + checksum,
+			Locator: "pkg:generic/" + b.product.name + "@" + url.QueryEscape(b.version) + "?checksum=sha256:" + checksum,
 		}},
 	}
 	doc := &spdx.Document{
@@ -64,7 +64,7 @@ func sbom(b binary, l licences) ([]byte, error) {
 
 // sourceInfo is what a rebuild needs to know.
 func sourceInfo(b binary) string {
-	info := fmt.Sprintf("built by %s for linux/%s", b.goVer, b.target)
+	info := fmt.Sprintf("built by %s for %s/%s", b.goVer, b.os, b.processor())
 	if b.commit != "" {
 		info += " of commit " + b.commit
 	}

@@ -16,55 +16,64 @@ func epoch() time.Time { return time.Unix(0, 0).UTC() }
 // artifact is the name of what is shipped for a binary: program, version,
 // system, and what comes behind.
 func artifact(b binary, suffix string) string {
-	return fmt.Sprintf("%s_%s_linux_%s%s", program, b.version, b.target, suffix)
+	return fmt.Sprintf("%s_%s_%s%s", b.program, b.version, b.system(), suffix)
 }
 
-// writeSnapshot writes what a release has.
-func writeSnapshot(r request, built []binary, l licences, layoutDir string, out io.Writer) error {
+// writeProduct writes what a release has of one program.
+func writeProduct(r request, built []binary, l licences, layoutDir string, out io.Writer) error {
 	var plain []binary
 	for _, b := range built {
-		document, err := sbom(b, l)
+		files, err := artifacts(r.source, r.publisher, b, l)
 		if err != nil {
 			return err
 		}
-		packed, err := archive(r.source, r.publisher, b, l, document)
-		if err != nil {
-			return err
-		}
-		installed, err := debian(r.source, r.publisher, b, l, document)
-		if err != nil {
-			return err
-		}
-		rpm, err := redHat(r.source, r.publisher, b, l, document)
-		if err != nil {
-			return err
-		}
-		for name, data := range map[string][]byte{
-			artifact(b, ".spdx.json"): document, artifact(b, ".tar.gz"): packed, artifact(b, ".deb"): installed, artifact(b, ".rpm"): rpm,
-		} {
-			if err := os.WriteFile(filepath.Join(r.out, name), data, 0o644); err != nil {
+		for suffix, data := range files {
+			if err := os.WriteFile(filepath.Join(r.out, artifact(b, suffix)), data, 0o644); err != nil {
 				return err
 			}
 		}
-		if !b.fips {
+		if b.os == linux && !b.fips {
 			plain = append(plain, b)
 		}
 	}
-	if len(plain) > 0 {
-		if err := writeImage(r, plain, l, layoutDir, out); err != nil {
-			return err
-		}
+	if len(plain) == 0 {
+		return nil
 	}
-	return writeChecksums(r.out, out)
+	return writeImage(r, plain, l, layoutDir, out)
 }
 
-// archive is a tar of the program and what should be read with it.
+// artifacts are what is shipped of a binary beside images, by what comes behind in the
+// names of the files.
+func artifacts(source string, p publisher, b binary, l licences) (map[string][]byte, error) {
+	document, err := sbom(b, l)
+	if err != nil {
+		return nil, err
+	}
+	files := map[string][]byte{".spdx.json": document}
+	makers := map[string]func(string, publisher, binary, licences, []byte) ([]byte, error){".tar.gz": archive, ".deb": debian, ".rpm": redHat}
+	switch b.os {
+	case darwin:
+		delete(makers, ".deb")
+		delete(makers, ".rpm")
+	case windows:
+		clear(makers)
+		makers[".zip"] = archive
+	}
+	for suffix, maker := range makers {
+		if files[suffix], err = maker(source, p, b, l, document); err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
+}
+
+// archive is a tar, for Windows a zip, of the program and what should be read with it.
 func archive(source string, p publisher, b binary, l licences, document []byte) ([]byte, error) {
 	dir := artifact(b, "/")
 	files := []file{
 		{name: dir, mode: 0o755},
-		{name: dir + program, mode: 0o755, data: b.file},
-		{name: dir + program + ".spdx.json", mode: 0o644, data: document},
+		{name: dir + b.executable(), mode: 0o755, data: b.file},
+		{name: dir + b.product.name + ".spdx.json", mode: 0o644, data: document},
 		{name: dir + "LICENSE", mode: 0o644, data: l.own},
 		{name: dir + thirdPartyFile, mode: 0o644, data: l.others()},
 	}
@@ -73,19 +82,25 @@ func archive(source string, p publisher, b binary, l licences, document []byte) 
 		return nil, err
 	}
 	files = append(files, file{name: dir + "CHANGELOG.md", mode: 0o644, data: changes})
-	for _, name := range unitFiles() {
+	for _, name := range b.product.units {
 		unit, err := p.unit(source, name, "") // nobody knows where the archive is unpacked
 		if err != nil {
 			return nil, err
 		}
 		files = append(files, file{name: dir + name, mode: 0o644, data: unit})
 	}
-	pages, err := documentation(source, p.docs)
+	pages, err := documentation(source, p.docs, b.product.pages)
 	if err != nil {
 		return nil, err
 	}
 	for name, data := range pages {
 		files = append(files, file{name: dir + name, mode: 0o644, data: data})
+	}
+	if b.os == windows { // where not everybody may make links
+		return zipped(b.time, files)
+	}
+	for _, alias := range b.product.aliases {
+		files = append(files, file{name: dir + alias, mode: 0o777, link: b.executable()})
 	}
 	return tarGzip(b.time, files)
 }

@@ -41,7 +41,7 @@ func checkSums(t *testing.T, dir string) {
 // and runs those of this machine.
 func checkArchives(t *testing.T, dir string, c checkout) {
 	t.Helper()
-	for _, target := range []target{{arch: "amd64"}, {arch: "arm64"}, {arch: runtime.GOARCH, fips: true}} {
+	for _, target := range []target{daemonFor("amd64", false), daemonFor("arm64", false), daemonFor(runtime.GOARCH, true)} {
 		b := binary{target: target, version: testVersion}
 		into := t.TempDir()
 		untar(t, filepath.Join(dir, artifact(b, ".tar.gz")), into)
@@ -88,7 +88,7 @@ func checkArchives(t *testing.T, dir string, c checkout) {
 // checkDocumentation demands the pages, and alerts that link to them.
 func checkDocumentation(t *testing.T, dir string) {
 	t.Helper()
-	pages, err := documentation(filepath.Join("..", ".."), published)
+	pages, err := documentation(filepath.Join("..", ".."), published, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func checkDocumentation(t *testing.T, dir string) {
 // checkUnits demands units that lead to where the pages are.
 func checkUnits(t *testing.T, dir, want string) {
 	t.Helper()
-	for _, name := range unitFiles() {
+	for _, name := range daemon().units {
 		text, err := os.ReadFile(filepath.Join(dir, name))
 		if got := documentationOf(text); err != nil || got != want {
 			t.Errorf("%s: Documentation=%s, %v; want %s", filepath.Join(dir, name), got, err, want)
@@ -184,7 +184,7 @@ func checkPackaged(t *testing.T, pkg, path string, unpack func(t *testing.T, pkg
 // checkSBOMs reads each SBOM with the SPDX project's own parser.
 func checkSBOMs(t *testing.T, dir string) {
 	t.Helper()
-	for _, target := range []target{{arch: "amd64"}, {arch: "arm64"}, {arch: runtime.GOARCH, fips: true}} {
+	for _, target := range []target{daemonFor("amd64", false), daemonFor("arm64", false), daemonFor(runtime.GOARCH, true)} {
 		b := binary{target: target, version: testVersion}
 		data, err := os.ReadFile(filepath.Join(dir, artifact(b, ".spdx.json")))
 		if err != nil {
@@ -210,6 +210,9 @@ func checkSBOMs(t *testing.T, dir string) {
 			if p.PackageLicenseConcluded == noAssertion {
 				t.Errorf("%s: the licence of %s is not known to licenceOf", target, p.PackageName)
 			}
+			if ofTheTool(p.PackageName) {
+				t.Errorf("%s: %s is the operator's tool's", target, p.PackageName)
+			}
 		}
 		for _, name := range []string{"stdlib", "google.golang.org/grpc", "github.com/aws/aws-sdk-go-v2/service/kms"} {
 			if versions[name] == "" {
@@ -225,7 +228,8 @@ func checkSBOMs(t *testing.T, dir string) {
 // A scanner that reads the predecessor's module or repository in an SBOM takes its
 // advisories for this program's.
 func TestSBOMNamesThisProgramAlone(t *testing.T) {
-	b := binary{target: target{arch: "amd64"}, file: []byte("a"), goVer: "go1.26.8", version: "v1.2.3+dirty", commit: "abc", time: epoch()}
+	b := built(daemonFor("amd64", false), "v1.2.3+dirty")
+	b.file, b.goVer, b.commit = []byte("a"), "go1.26.8", "abc"
 	data, err := sbom(b, licences{})
 	if err != nil {
 		t.Fatal(err)
@@ -313,6 +317,12 @@ func writeEntry(t *testing.T, in io.Reader, h *tar.Header, path string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
+	}
+	if h.Typeflag == tar.TypeSymlink {
+		if err := os.Symlink(h.Linkname, path); err != nil {
+			t.Fatal(err)
+		}
+		return
 	}
 	if h.Typeflag == tar.TypeDir {
 		if err := os.MkdirAll(path, 0o755); err != nil {

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -85,13 +86,14 @@ func TestReleaseWorkflow(t *testing.T) {
 	c := releaseCheckout(t)
 	gh, outputs := t.TempDir(), filepath.Join(t.TempDir(), "outputs")
 	machine{bin: gh}.script(t, "gh", `echo "$*" >>"$0.calls"; cat >"$0.notes"`)
+	registry := startRegistry(t, nil)
 	expressions := map[string]string{
 		"github.ref_name": testVersion, "github.token": "token", "vars.DOCS_URL": "",
 		"github.server_url": "https://git.example", "github.repository": "team/kms", "vars.MAINTAINER": maintainer,
-		"vars.IMAGE": startRegistry(t, nil) + "/kms/" + program,
+		"vars.IMAGE": registry + "/kms/" + program, "vars.IMAGE_KUBECTL_KMS": registry + "/kms/" + tool,
 	}
 	w := read["release.yml"].Jobs["release"]
-	env := []string{"GITHUB_OUTPUT=" + outputs, "PATH=" + gh + ":" + os.Getenv("PATH"), "ARGS=--targets amd64,arm64"}
+	env := []string{"GITHUB_OUTPUT=" + outputs, "PATH=" + gh + ":" + os.Getenv("PATH"), "ARGS=--targets amd64,arm64," + toolHere().String()}
 	env = append(env, evaluated(t, w.Env, expressions)...)
 	ran := 0
 	for _, s := range w.Steps {
@@ -103,22 +105,100 @@ func TestReleaseWorkflow(t *testing.T) {
 	if ran < 4 {
 		t.Errorf("%d steps run make: the test is wrong", ran)
 	}
-	digest, err := os.ReadFile(filepath.Join(c.dir, "bin", "release", digestFile))
+	told, err := os.ReadFile(outputs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkPushed(t, expressions["vars.IMAGE"]+":"+testVersion, strings.TrimSpace(string(digest)))
-	if text, err := os.ReadFile(outputs); err != nil || !strings.Contains(string(text), "digest="+string(digest)) {
-		t.Errorf("later steps are told %q, %v", text, err)
+	for _, p := range products() {
+		variable, platforms := "vars.IMAGE", []string{"linux/amd64", "linux/arm64"}
+		if p.name == tool {
+			variable, platforms = "vars.IMAGE_KUBECTL_KMS", []string{"linux/" + runtime.GOARCH}
+		}
+		digest, err := os.ReadFile(filepath.Join(c.dir, "bin", "release", p.digest))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkPushed(t, expressions[variable]+":"+testVersion, strings.TrimSpace(string(digest)), platforms)
+		if want := "name=" + expressions[variable] + "\ndigest=" + string(digest); !strings.Contains(string(told), want) {
+			t.Errorf("later steps are told %q, want %q", told, want)
+		}
 	}
 	calls, err := os.ReadFile(filepath.Join(gh, "gh.calls"))
-	if err != nil || !strings.HasPrefix(string(calls), "release create v1.2.3 --draft --verify-tag ") || !strings.Contains(string(calls), " bin/release/SHA256SUMS") {
+	if err != nil || !strings.HasPrefix(string(calls), "release create v1.2.3 --draft --verify-tag ") {
 		t.Errorf("gh is asked %q, %v", calls, err)
+	}
+	for name := range readAll(t, filepath.Join(c.dir, "bin", "release")) {
+		if !slices.Contains(strings.Fields(string(calls)), "bin/release/"+name) {
+			t.Errorf("gh is not given %s: %q", name, calls)
+		}
 	}
 	if notes, err := os.ReadFile(filepath.Join(gh, "gh.notes")); err != nil || strings.TrimSpace(string(notes)) != "What is new." {
 		t.Errorf("the notes are %q, %v", notes, err)
 	}
 	t.Run("rebuilt", func(t *testing.T) { checkRebuilt(t, c) })
+}
+
+// What a release has is signed together with its SBOM, and so is each platform of an
+// image: a target without a step would be shipped unsigned.
+func TestReleaseWorkflowSignsEveryTarget(t *testing.T) {
+	read, _ := workflows(t)
+	signed := map[string]string{} // subjects by SBOM; those of images by their digest
+	var sums int
+	for _, s := range read["release.yml"].Jobs["release"].Steps {
+		if !strings.HasPrefix(s.Uses, "actions/attest@") {
+			continue
+		}
+		sbom := s.With["sbom-path"]
+		switch {
+		case s.With["subject-checksums"] == "bin/release/SHA256SUMS":
+			sums++
+		case s.With["subject-digest"] != "":
+			signed[s.With["subject-name"]+" "+s.With["subject-digest"]] = sbom
+		default:
+			signed[sbom] = strings.Join(strings.Fields(s.With["subject-path"]), " ")
+		}
+	}
+	if sums != 1 {
+		t.Errorf("%d steps sign SHA256SUMS", sums)
+	}
+	expected := 0
+	expect := func(key, want string) {
+		expected++
+		if signed[key] != want {
+			t.Errorf("%s\nis signed with %q,\nwant %q", key, signed[key], want)
+		}
+	}
+	for _, p := range products() {
+		step := map[string]string{program: "push", tool: "push-kubectl-kms"}[p.name]
+		for _, target := range p.targets {
+			b := built(target, "${{ github.ref_name }}")
+			var subjects []string
+			for _, suffix := range []string{".tar.gz", ".zip", ".deb", ".rpm"} {
+				if slices.Contains(suffixes(target), suffix) {
+					subjects = append(subjects, "bin/release/"+p.name+"_*_"+target.system()+suffix)
+				}
+			}
+			expect("bin/release/"+artifact(b, ".spdx.json"), strings.Join(subjects, " "))
+			if slices.Contains(p.ofImage(), target) {
+				expect("${{ steps."+step+".outputs.name }} ${{ steps."+step+".outputs.digest-"+target.arch+" }}", "bin/release/"+artifact(b, ".spdx.json"))
+			}
+		}
+		expect("${{ steps."+step+".outputs.name }} ${{ steps."+step+".outputs.digest }}", "")
+	}
+	if len(signed) != expected {
+		t.Errorf("%d things are signed, want %d: %q", len(signed), expected, signed)
+	}
+}
+
+// suffixes are what a release has for a target besides its SBOM.
+func suffixes(t target) []string {
+	switch t.os {
+	case windows:
+		return []string{".zip"}
+	case darwin:
+		return []string{".tar.gz"}
+	}
+	return []string{".tar.gz", ".deb", ".rpm"}
 }
 
 // checkRebuilt publishes a part of a release, with one sum changed, and demands that a
@@ -131,7 +211,7 @@ func checkRebuilt(t *testing.T, c checkout) {
 	}
 	sums := map[string]string{}
 	for file, sum := range all {
-		if strings.Contains(file, "_arm64.") {
+		if strings.HasPrefix(file, program) && strings.Contains(file, "_arm64.") || strings.HasPrefix(file, tool+"_") && !strings.HasSuffix(file, imageSuffix) {
 			sums[file] = sum
 		}
 	}
@@ -167,10 +247,8 @@ func checkRebuilt(t *testing.T, c checkout) {
 func releaseCheckout(t *testing.T) checkout {
 	t.Helper()
 	c := newCheckout(t, filepath.Join("..", ".."))
-	for _, dir := range []string{"hack", filepath.Join("tools", "release")} {
-		if err := os.CopyFS(filepath.Join(c.dir, dir), os.DirFS(filepath.Join("..", "..", dir))); err != nil {
-			t.Fatal(err)
-		}
+	if err := os.CopyFS(filepath.Join(c.dir, "tools", "release"), os.DirFS(".")); err != nil {
+		t.Fatal(err)
 	}
 	for name, text := range map[string]string{"CHANGELOG.md": "# Changelog\n\n## v1.2.3\n\nWhat is new.\n\n## v1.2.2\n\nOld.\n", ".gitignore": "/bin/\n"} {
 		if err := os.WriteFile(filepath.Join(c.dir, name), []byte(text), 0o600); err != nil {
