@@ -51,6 +51,9 @@ type Connections struct {
 	// Waits is told of what Close leaves behind, since it does not end; nil: nobody
 	// is. It is set before the first use.
 	Waits *bounded.Observer
+	// Dial makes the connections to KMS, or to a proxy; nil: the SDK's dialer does. It
+	// is set before the first use.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	ctx  context.Context //nolint:containedctx // ends the goroutines that open connections ahead
 	stop context.CancelFunc
@@ -67,6 +70,7 @@ type Connections struct {
 // trust is what the SDK's settings say of connections: CA bundle and proxy.
 type trust struct {
 	builder  *awshttp.BuildableClient
+	dial     dial        // nil: the builder's
 	unshared *transports // never keep a connection, so that all hosts can share them
 	asOf     time.Time   // when the settings began to be read
 }
@@ -171,7 +175,7 @@ func (c *Connections) backgroundLocked(limit time.Duration, work func(ctx contex
 func (c *Connections) offer(cfg aws.Config, asOf time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	offered := newTrust(cfg, asOf)
+	offered := newTrust(cfg, asOf, c.Dial)
 	if c.trust != nil {
 		if asOf.Before(c.trust.asOf) {
 			return
@@ -195,12 +199,12 @@ func (c *Connections) trusted() *trust {
 	return c.trust
 }
 
-func newTrust(cfg aws.Config, asOf time.Time) *trust {
+func newTrust(cfg aws.Config, asOf time.Time, d dial) *trust {
 	builder, ok := cfg.HTTPClient.(*awshttp.BuildableClient)
 	if !ok {
 		builder = awshttp.NewBuildableClient()
 	}
-	t := &trust{builder: builder, asOf: asOf}
+	t := &trust{builder: builder, dial: d, asOf: asOf}
 	fresh := t.transports().fresh
 	t.unshared = &transports{pooled: fresh, fresh: fresh}
 	return t
@@ -213,6 +217,9 @@ func (t *trust) transports() *transports { return t.transportsTo(origin{}) }
 
 func (t *trust) transportsTo(to origin) *transports {
 	pooled := t.builder.WithDialerOptions(func(d *net.Dialer) { d.Timeout = dialTimeout }).GetTransport()
+	if t.dial != nil {
+		pooled.DialContext = t.dial
+	}
 	pooled.DialContext = boundByProxy(pooled.DialContext, to.address())
 	pooled.DisableKeepAlives = false // which it is for the SDK's own calls
 	pooled.MaxIdleConns = 0          // per host counts

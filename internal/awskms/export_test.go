@@ -54,7 +54,7 @@ func UseProxy(c *Connections, proxy *url.URL) {
 	old := c.trust
 	c.mu.Unlock()
 	builder := old.builder.WithTransportOptions(func(t *http.Transport) { t.Proxy = http.ProxyURL(proxy) })
-	changed := newTrust(aws.Config{HTTPClient: builder}, time.Now())
+	changed := newTrust(aws.Config{HTTPClient: builder}, time.Now(), nil)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.trust = changed

@@ -49,7 +49,7 @@ func TestBundleThatWasReadLaterCounts(t *testing.T) {
 // A request may have chosen its transports just before they were retired.
 func TestRetiredTransportsKeepNothing(t *testing.T) {
 	s := kmstest.Start(t)
-	transports := newTrust(aws.Config{}, time.Now()).transports()
+	transports := newTrust(aws.Config{}, time.Now(), nil).transports()
 	send := func() {
 		t.Helper()
 		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, s.URL, http.NoBody)

@@ -92,7 +92,7 @@ func Start(cfg *config.Config, o Options) *Daemon { return start(cfg, o, usualTi
 func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 	d := &Daemon{
 		opts: o, time: t, files: f, started: cfg, settings: settingsOf(cfg), log: o.Log, registry: prometheus.NewRegistry(),
-		conns: awskms.NewConnections(), handed: unixsocket.NewHanded(o.Sockets, o.Log), itself: unixsocket.NewItself(), failed: make(chan error, 1), serving: make(chan struct{}),
+		conns: awskms.NewConnections(), handed: unixsocket.NewHanded(o.Sockets, o.Log), itself: unixsocket.NewItself(f.Dial), failed: make(chan error, 1), serving: make(chan struct{}),
 		histories: map[string]*provider.History{},
 	}
 	d.metrics = metrics.New(d.registry, o.Version, o.Commit, o.GoVersion, words(cause.Classes()), words(bounded.Waits()))
@@ -104,7 +104,7 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 		stop := context.AfterFunc(cut, f)
 		return func() { stop() }
 	}
-	d.conns.Waits = d.waits
+	d.conns.Waits, d.conns.Dial = d.waits, f.dial
 	ctx, stop := context.WithCancel(context.Background())
 	d.stop, d.stopping = stop, ctx.Done()
 	first := d.next(nothing(), cfg)
@@ -130,7 +130,7 @@ func start(cfg *config.Config, o Options, t timing, f files) *Daemon {
 		Address: cfg.Health.Address, Handler: readiness.Handler(readiness.Options{
 			Liveness: []string{cfg.Health.HealthzPath, cfg.Health.LivezPath}, Live: d.Silent, Look: d.snapshot,
 			Metrics: promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}),
-		}), Retry: t.portRetry, Accept: f.accept, Log: d.log,
+		}), Retry: t.portRetry, Listen: f.listen, Accept: f.accept, Log: d.log,
 	})
 	d.work.Go(func() { d.http.Run(ctx) })
 	d.work.Go(func() { d.pauses.Run(ctx) })

@@ -192,7 +192,7 @@ func (d *Daemon) newMemory(p config.Provider) *memory {
 	if path == "" {
 		return nil
 	}
-	return &memory{file: lastknown.File{Path: path, Clock: lastknown.SystemClock()}, config: digest(p)}
+	return &memory{file: lastknown.File{Path: path, Clock: d.files.clock}, config: digest(p)}
 }
 
 // memoryPath is the file of a provider's memory. In the directory of a socket it is

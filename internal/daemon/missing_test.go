@@ -239,7 +239,7 @@ func TestMissingSocketWhoseFileSystemHungIsTaken(t *testing.T) {
 	h.second = providerText{name: "second", listen: dir + "/hangs", keys: h.first.keys}
 	free := make(chan struct{})
 	ops := usualFiles()
-	ops.Listen = func(ctx context.Context, path string, mode uint32) (*net.UnixListener, error) {
+	ops.Listen = func(ctx context.Context, path string, mode uint32) (net.Listener, error) {
 		if path == h.second.listen {
 			<-free
 		}

@@ -103,7 +103,7 @@ func (f *failingFiles) files() *files {
 		}
 		return usual.Lock(ctx, path)
 	}
-	failing.Listen = func(ctx context.Context, path string, mode uint32) (*net.UnixListener, error) {
+	failing.Listen = func(ctx context.Context, path string, mode uint32) (net.Listener, error) {
 		if err := f.next(); err != nil {
 			return nil, err
 		}

@@ -17,12 +17,13 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/accept"
 )
 
-// Options configure a [Server]. All fields are required but Accept.
+// Options configure a [Server]. All fields are required but Listen and Accept.
 type Options struct {
 	Address string // host:port, or :port
 	Handler http.Handler
-	Retry   time.Duration                        // between tries for a port that is taken
-	Accept  func(net.Listener) (net.Conn, error) // for tests that make it fail; nil: by the listener
+	Retry   time.Duration                                                            // between tries for a port that is taken
+	Listen  func(ctx context.Context, network, address string) (net.Listener, error) // how the port is had; nil: of the system
+	Accept  func(net.Listener) (net.Conn, error)                                     // for tests that make it fail; nil: by the listener
 	Log     *slog.Logger
 }
 
@@ -38,6 +39,9 @@ type Server struct {
 
 // New returns a Server that does not listen yet: see [Server.Run].
 func New(o Options) *Server {
+	if o.Listen == nil {
+		o.Listen = (&net.ListenConfig{}).Listen
+	}
 	s := &Server{opts: o, places: newPlaces(o.Log)}
 	errorLog := slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn)
 	errorLog.SetOutput(&seldomWriter{Writer: errorLog.Writer(), quiet: rate.NewLimiter(rate.Every(time.Minute), 3)})
@@ -60,7 +64,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 func (s *Server) Run(ctx context.Context) {
 	log, reported := s.opts.Log, false
 	for ctx.Err() == nil {
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.opts.Address)
+		l, err := s.opts.Listen(ctx, "tcp", s.opts.Address)
 		if err == nil {
 			log.Info("serving health and metrics", "address", l.Addr().String())
 			s.serve(ctx, l)

@@ -1,6 +1,10 @@
 package provider
 
-import "time"
+import (
+	"time"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
+)
 
 // Pause makes the write key's evidence that of a process which did not run for d
 // until now: by its clock, all that it knows came that much earlier.
@@ -12,8 +16,5 @@ func (p *Provider) Pause(d time.Duration) {
 // Frozen is Pause where the process has yet to notice.
 func (p *Provider) Frozen(d time.Duration) { p.write.Backdate(d) }
 
-// Contacted reports whether the first contact with KMS is over.
-func (p *Provider) Contacted() bool { return p.verdict().Contacted }
-
-// Address is the name by which KMS is asked for the key that writes.
-func (p *Provider) Address() string { return p.write.Address() }
+// Writer is the key that writes.
+func (p *Provider) Writer() *kmskey.Key { return p.write }

@@ -114,7 +114,8 @@ func (p *Provider) notContacted(v evidence.Verdict) error {
 type Health struct {
 	Provider  string
 	Key       string // the write key, as configured
-	KeyID     string // "" before the first contact
+	KeyID     string // "" before the first contact, where nothing is known of the process before
+	Contacted bool   // the write key has encrypted and decrypted for this process
 	State     evidence.State
 	Suspect   bool             // something fails that does not yet amount to a state
 	Err       *cause.Error     // the cause, nil where nothing is wrong
@@ -149,7 +150,7 @@ func (p *Provider) Health() Health {
 	v := p.verdict()
 	h := Health{
 		Provider: p.opts.Name, Key: p.write.Name(), KeyID: p.keyID(),
-		State: v.State, Suspect: v.Suspect, Err: v.Err, Since: v.Since, LastOK: v.LastOK,
+		State: v.State, Contacted: v.Contacted, Suspect: v.Suspect, Err: v.Err, Since: v.Since, LastOK: v.LastOK,
 	}
 	if (v.State == evidence.Outage || v.State == evidence.Credentials) && v.Contacted {
 		h.GraceEnds = v.GraceFrom.Add(p.opts.OutageGrace)

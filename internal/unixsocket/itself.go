@@ -14,12 +14,17 @@ import (
 //
 // https://man7.org/linux/man-pages/man7/unix.7.html (Abstract sockets)
 type Itself struct {
+	dial func(ctx context.Context, name, path string) (net.Conn, error)
+
 	mu    sync.Mutex
 	names map[string]bool // of connections that are open and have not been recognised
 }
 
-// NewItself returns one that has no connection yet.
-func NewItself() *Itself { return &Itself{names: map[string]bool{}} }
+// NewItself returns one that has no connection yet. dial is how it connects: see
+// [Files].
+func NewItself(dial func(ctx context.Context, name, path string) (net.Conn, error)) *Itself {
+	return &Itself{dial: dial, names: map[string]bool{}}
+}
 
 // Dial connects to a socket. Where no name can be bound, the connection is one like
 // any other.
@@ -28,16 +33,24 @@ func (i *Itself) Dial(ctx context.Context, path string) (net.Conn, error) {
 	i.mu.Lock()
 	i.names[name] = true
 	i.mu.Unlock()
-	named := net.Dialer{LocalAddr: &net.UnixAddr{Net: "unix", Name: name}}
-	conn, err := named.DialContext(ctx, "unix", path)
+	conn, err := i.dial(ctx, name, path)
 	if err != nil {
 		i.forget(name)
 		if ctx.Err() != nil {
 			return nil, err
 		}
-		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		return i.dial(ctx, "", path)
 	}
 	return &ownConn{Conn: conn, forget: func() { i.forget(name) }}, nil
+}
+
+// dialUnix is [Files]' Dial of the system.
+func dialUnix(ctx context.Context, name, path string) (net.Conn, error) {
+	d := net.Dialer{}
+	if name != "" {
+		d.LocalAddr = &net.UnixAddr{Net: "unix", Name: name}
+	}
+	return d.DialContext(ctx, "unix", path)
 }
 
 // Is reports whether a connection is the process's own. It logs so once for each.

@@ -12,7 +12,7 @@ func TestNameOfTheProcessItselfIsGoodForOneConnection(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(testkit.Directory(t), "s")
 	s := mustClaim(t, path)
-	i := NewItself()
+	i := NewItself(dialUnix)
 	conn, err := i.Dial(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)

@@ -26,7 +26,7 @@ func (a Access) directory() fs.FileMode {
 
 // adopt gives a new file its group, then its mode: in the other order, a group
 // that is not meant could come in between.
-func (s *Socket) adopt(listener *net.UnixListener) error {
+func (s *Socket) adopt(listener net.Listener) error {
 	o, err := openOwn(s.path)
 	if err != nil {
 		return err

@@ -39,7 +39,6 @@ func replacements(t *testing.T) map[string]func(path, precious string) error {
 			if err != nil {
 				return err
 			}
-			l.SetUnlinkOnClose(false)
 			t.Cleanup(func() { _ = l.Close() })
 			return os.Link(precious, path)
 		},
@@ -53,7 +52,7 @@ func TestSocketThatIsReplacedAsItIsMadeChangesNothingElse(t *testing.T) {
 			dir := testkit.Directory(t)
 			path, other := filepath.Join(dir, "s"), precious(t, dir)
 			ops := System()
-			ops.Listen = func(ctx context.Context, path string, mode uint32) (*net.UnixListener, error) {
+			ops.Listen = func(ctx context.Context, path string, mode uint32) (net.Listener, error) {
 				l, err := listenUnix(ctx, path, mode)
 				if err == nil {
 					err = os.Remove(path)

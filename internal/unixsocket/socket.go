@@ -54,9 +54,12 @@ type Timing struct {
 
 // Files are the operations on files that a socket needs. Tests make the n-th one fail.
 type Files struct {
-	Mkdir  func(path string, mode fs.FileMode) error
-	Lock   func(ctx context.Context, path string) (unlock func(), err error) // the name of a socket
-	Listen func(ctx context.Context, path string, mode uint32) (*net.UnixListener, error)
+	Mkdir func(path string, mode fs.FileMode) error
+	Lock  func(ctx context.Context, path string) (unlock func(), err error) // the name of a socket
+	// Listen makes a socket. Closing the listener must leave its file as it is.
+	Listen func(ctx context.Context, path string, mode uint32) (net.Listener, error)
+	// Dial connects to a socket, from an abstract socket of that name; "": from none.
+	Dial   func(ctx context.Context, name, path string) (net.Conn, error)
 	Chown  func(path string, file FileID, gid int) error          // of a socket
 	Chmod  func(path string, file FileID, mode fs.FileMode) error // of a socket
 	Secure func(dir string, mode fs.FileMode) error               // of a directory that was just made
@@ -66,7 +69,7 @@ type Files struct {
 // System returns the operations of the system.
 func System() Files {
 	return Files{
-		Mkdir: os.Mkdir, Lock: lock, Listen: listenUnix,
+		Mkdir: os.Mkdir, Lock: lock, Listen: listenUnix, Dial: dialUnix,
 		Chown: chownFile, Chmod: chmodFile, Secure: chmodDirectory, Remove: os.Remove,
 	}
 }
@@ -89,7 +92,7 @@ type Socket struct {
 
 	mu       sync.Mutex
 	want     Access
-	listener *net.UnixListener // nil until the socket is claimed
+	listener net.Listener // nil until the socket is claimed
 	file     FileID
 	own      bool     // made by this process, which removes it; else by whoever handed it over
 	born     int      // the group that the file had before it was given one
@@ -279,7 +282,6 @@ func (s *Socket) bind(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	listener.SetUnlinkOnClose(false)
 	if err := s.adopt(listener); err != nil {
 		_ = listener.Close()
 		if _, replaced := errors.AsType[*replacedError](err); replaced {
@@ -317,7 +319,7 @@ func (s *Socket) bindAbstract(ctx context.Context) error {
 
 // take makes a listener the socket's own, unless the socket has been closed
 // meanwhile.
-func (s *Socket) take(listener *net.UnixListener, file FileID, born int, own bool) error {
+func (s *Socket) take(listener net.Listener, file FileID, born int, own bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -329,7 +331,7 @@ func (s *Socket) take(listener *net.UnixListener, file FileID, born int, own boo
 
 // listenUnix binds with the mode set before the file appears: on Linux the file
 // takes it from the socket's own inode.
-func listenUnix(ctx context.Context, path string, mode uint32) (*net.UnixListener, error) {
+func listenUnix(ctx context.Context, path string, mode uint32) (net.Listener, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var chmodErr error
 		err := c.Control(func(fd uintptr) { chmodErr = unix.Fchmod(int(fd), mode) })
@@ -343,6 +345,7 @@ func listenUnix(ctx context.Context, path string, mode uint32) (*net.UnixListene
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("a listener of type %T for a unix socket", l), l.Close())
 	}
+	listener.SetUnlinkOnClose(false)
 	return listener, nil
 }
 
