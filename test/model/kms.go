@@ -227,7 +227,6 @@ func (c *Client) Encrypt(ctx context.Context, key string, plaintext []byte) (Sea
 	if err != nil {
 		return Sealed{}, err
 	}
-	c.show(ctx, key, arn)
 	c.kms.mu.Lock()
 	defer c.kms.mu.Unlock()
 	if c.kms.garbled {
@@ -359,7 +358,6 @@ type witness struct {
 	seenMu      sync.Mutex
 	everRefused bool
 	seen        map[string]outcome   // operation and ARN, or the name that was asked where it failed
-	shown       map[string]string    // name → the ARN that the first Encrypt by it showed
 	broken      map[string]time.Time // ARN → when what was sealed did not open, the first time since KMS seals otherwise
 }
 
@@ -385,14 +383,6 @@ func (w *witness) note(ctx context.Context, op, key string, err error) {
 		o.refused = time.Now()
 	}
 	w.seen[op+" "+key] = o
-}
-
-func (w *witness) show(ctx context.Context, name, arn string) {
-	w.seenMu.Lock()
-	defer w.seenMu.Unlock()
-	if ctx.Err() == nil && w.shown[name] == "" {
-		w.shown[name] = arn
-	}
 }
 
 func (w *witness) noteBroken(arn string) {
@@ -424,14 +414,17 @@ func (w *witness) firstRefusal(key string) time.Time {
 	return first
 }
 
-// addressOf is the ARN that the first Encrypt by a name showed, and the name before that.
-func (w *witness) addressOf(name string) string {
+// worked reports whether any call succeeded, which may have shown what the key's name
+// stands for.
+func (w *witness) worked() bool {
 	w.seenMu.Lock()
 	defer w.seenMu.Unlock()
-	if arn := w.shown[name]; arn != "" {
-		return arn
+	for _, o := range w.seen {
+		if !o.ok.IsZero() {
+			return true
+		}
 	}
-	return name
+	return false
 }
 
 // wasRefused reports whether the key was ever refused anything.
@@ -445,7 +438,7 @@ func (w *witness) wasRefused() bool {
 func (w *witness) forget() {
 	w.seenMu.Lock()
 	defer w.seenMu.Unlock()
-	w.everRefused, w.seen, w.shown, w.broken = false, map[string]outcome{}, map[string]string{}, map[string]time.Time{}
+	w.everRefused, w.seen, w.broken = false, map[string]outcome{}, map[string]time.Time{}
 }
 
 // forgetRefusals is a pause of the process: what was not confirmed is counted again.

@@ -149,11 +149,18 @@ func (m *Model) judgeBeforeContact(st Status, err error) {
 		if m.mustInherit() {
 			m.t.Errorf("Status is an error, although the process before would say %+v: %v", *known, err)
 		}
-	case known == nil || st.KeyID != m.lastTold || !m.writer().firstRefusal(m.writer().addressOf(m.config.Keys[0].Name)).IsZero():
+	case known == nil || st.KeyID != m.lastTold || m.isRefused(keyref.ParseState(st.KeyID).Key):
 		m.t.Errorf("Status %+v of a process that has not reached KMS; callers were told %s last, and it knows %+v", st, m.lastTold, known)
 	case (st.Healthz == OK) != time.Now().Before(known.LastOK.Add(grace)):
 		m.t.Errorf("Status %+v %s after the key last worked", st, time.Since(known.LastOK))
 	}
+}
+
+// isRefused reports whether the key that writes was refused as this ARN, or by its name
+// while nothing has shown what that stands for.
+func (m *Model) isRefused(arn string) bool {
+	saw, name := m.writer(), m.config.Keys[0].Name
+	return !saw.firstRefusal(arn).IsZero() || !saw.worked() && !saw.firstRefusal(name).IsZero()
 }
 
 // mustInherit reports whether the process knows what the one before said, and has

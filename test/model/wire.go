@@ -8,6 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
@@ -31,13 +34,13 @@ func (k *KMS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out, err := k.answer(r.Context(), op, k.Client(strings.Trim(r.URL.Path, "/")), in)
-	status := http.StatusOK
+	code := http.StatusOK
 	if err != nil {
-		status, out = wireError(err)
+		code, out = wireError(err)
 	}
 	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 	w.Header().Set("X-Amzn-Requestid", "00000000-0000-4000-8000-000000000000")
-	w.WriteHeader(status)
+	w.WriteHeader(code)
 	_ = json.NewEncoder(w).Encode(out) // whoever asked may have gone
 }
 
@@ -107,4 +110,22 @@ func wireError(err error) (status int, body map[string]string) {
 		panic(http.ErrAbortHandler)
 	}
 	return status, map[string]string{"__type": name, "message": message}
+}
+
+// FromGRPC is the error of a call over a socket, with the code that its text names; nil
+// stays nil.
+func FromGRPC(err error) error {
+	if err == nil {
+		return nil
+	}
+	said := status.Convert(err).Message()
+	for _, code := range cause.Codes() {
+		if strings.Contains(said, code.String()) {
+			return &cause.Error{Code: code, Said: said, Err: err}
+		}
+	}
+	if status.Code(err) == codes.InvalidArgument {
+		return &cause.Error{Code: cause.CiphertextInvalid, Said: said, Err: err}
+	}
+	return &cause.Error{Code: cause.Unforeseen, Said: said, Err: err}
 }
