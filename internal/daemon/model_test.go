@@ -34,7 +34,7 @@ import (
 func TestWhateverHappensADaemonKeepsItsPromises(t *testing.T) { //nolint:paralleltest // it needs all of a processor
 	model.Seeds(t, 1, 2, func(t *testing.T, seed uint64) {
 		t.Helper()
-		synctest.Test(t, func(t *testing.T) { model.Run(t, seed, newModelDriver) })
+		synctest.Test(t, func(t *testing.T) { model.Run(t, seed, model.InABubble(), newModelDriver) })
 	})
 }
 

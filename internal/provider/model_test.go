@@ -29,7 +29,7 @@ func TestWhateverHappensWhatWasAcknowledgedReads(t *testing.T) {
 	model.Seeds(t, 4, 10, func(t *testing.T, seed uint64) {
 		t.Helper()
 		synctest.Test(t, func(t *testing.T) {
-			model.Run(t, seed, func(t *testing.T, kms *model.KMS) model.Driver {
+			model.Run(t, seed, model.InABubble(), func(t *testing.T, kms *model.KMS) model.Driver {
 				t.Helper()
 				return &driver{t: t, kms: kms}
 			})

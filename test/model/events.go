@@ -53,6 +53,11 @@ func (m *Model) happen() {
 	}
 }
 
+// spell is for how long something lasts: less than so many seconds.
+func (m *Model) spell(most int) time.Duration {
+	return m.pace.spell(time.Duration(m.IntN(most)) * time.Second)
+}
+
 func (m *Model) show(arn string, material int) string {
 	m.kms.rotate(arn, "m"+strconv.Itoa(material))
 	return fmt.Sprintf("%s shows material m%d", arn, material)
@@ -76,7 +81,7 @@ func (m *Model) moveAlias(arn string) string {
 		m.kms.moveAlias(arn, false)
 		return "alias at " + arn
 	}
-	took := time.Duration(m.IntN(180)) * time.Second
+	took := m.spell(180)
 	before := m.kms.moveAlias(arn, true)
 	m.inTurnUntil = time.Now().Add(took)
 	return fmt.Sprintf("alias at %s, and for %s at %s in turn", arn, took, before)
@@ -130,7 +135,7 @@ func (m *Model) garble() string {
 func (m *Model) hangSome() string {
 	m.unhang()
 	m.hang([][]string{{"Encrypt"}, {"Decrypt"}, {"Encrypt", "Decrypt"}}[m.IntN(3)]...)
-	took := time.Duration(m.IntN(300)) * time.Second
+	took := m.spell(300)
 	m.hungUntil = time.Now().Add(took)
 	return fmt.Sprintf("%s hang for %s", m.hung, took)
 }
@@ -191,7 +196,7 @@ func (m *Model) restartInAnOutage() string {
 	if m.IntN(3) == 0 {
 		m.unhang()
 		m.hang("Encrypt", "Decrypt")
-		m.hungUntil = time.Now().Add(time.Duration(m.IntN(180)) * time.Second)
+		m.hungUntil = time.Now().Add(m.spell(180))
 		what = "nothing answers"
 	} else {
 		code := []cause.Code{cause.Unreachable, cause.CredentialsExpired}[m.IntN(2)]

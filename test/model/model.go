@@ -147,16 +147,49 @@ type Kept struct {
 	LastOK        time.Time
 }
 
-const (
-	grace  = time.Minute
-	events = 60
-)
+const grace = time.Minute
+
+// A Pace is how much happens, and how fast time passes.
+type Pace struct {
+	Events int
+	Poll   time.Duration // between two calls of Status
+	Most   time.Duration // between two events, but for those after which minutes pass
+	// Real is a process in real time, of which nothing is judged that takes minutes, or to
+	// know at the same instant what KMS answered and what the process made of it. Limits
+	// are ten times as long.
+	Real bool
+}
+
+// InABubble is hours of virtual time.
+func InABubble() Pace { return Pace{Events: 60, Poll: 7 * time.Second, Most: 40 * time.Second} }
+
+// InRealTime is about a minute.
+func InRealTime() Pace {
+	return Pace{Events: 15, Poll: 200 * time.Millisecond, Most: 3 * time.Second, Real: true}
+}
+
+// limit is how long something may take.
+func (p Pace) limit(d time.Duration) time.Duration {
+	if p.Real {
+		return 10 * d
+	}
+	return d
+}
+
+// spell is how long something lasts that lasts for so long in a bubble.
+func (p Pace) spell(d time.Duration) time.Duration {
+	if p.Real {
+		return d / 20
+	}
+	return d
+}
 
 // A Model is one run of one seed.
 type Model struct {
 	*rand.Rand
 
 	t      *testing.T
+	pace   Pace
 	driver Driver
 	kms    *KMS
 	began  time.Time
@@ -194,13 +227,13 @@ type Model struct {
 	pausedAt  time.Time            // until when the process did not run
 }
 
-// Run makes sixty things happen to a process and judges what it answers. The same seed
-// chooses the same things. begin returns the driver, for a KMS.
-func Run(t *testing.T, seed uint64, begin func(t *testing.T, kms *KMS) Driver) {
+// Run makes things happen to a process and judges what it answers. The same seed chooses
+// the same things. begin returns the driver, for a KMS.
+func Run(t *testing.T, seed uint64, pace Pace, begin func(t *testing.T, kms *KMS) Driver) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // a test that can be repeated
 	m := &Model{
-		Rand: r, t: t, began: time.Now(), kms: newKMS(r.IntN(2) == 0, r.IntN(2) == 0), whos: map[string]int{},
+		Rand: r, t: t, pace: pace, began: time.Now(), kms: newKMS(r.IntN(2) == 0, r.IntN(2) == 0), whos: map[string]int{},
 		rotated: map[string]int{KeyA: 1, KeyB: 1, KeyC: 1}, changed: map[string]time.Time{}, troubles: map[string]map[string]bool{},
 		newest: map[string]int{}, told: map[string]bool{}, aliasLeft: map[string]time.Time{}, refused: map[string]time.Time{},
 	}
@@ -214,13 +247,14 @@ func Run(t *testing.T, seed uint64, begin func(t *testing.T, kms *KMS) Driver) {
 			t.Logf("seed %d, dry runs blind %t, DescribeKey denied %t:\n%s", seed, m.kms.blind, m.kms.shut, strings.Join(m.trace, "\n"))
 		}
 	}()
-	for range events {
+	for range pace.Events {
 		m.happen()
-		m.serve(time.Duration(m.IntN(40)) * time.Second)
-		switch m.IntN(12) {
-		case 0:
+		m.serve(time.Duration(m.Int64N(int64(pace.Most/time.Second))) * time.Second)
+		switch at := m.IntN(12); {
+		case pace.Real:
+		case at == 0:
 			m.serve(6 * time.Minute)
-		case 1:
+		case at == 1:
 			m.rest()
 		}
 		if t.Failed() {
@@ -234,11 +268,16 @@ func Run(t *testing.T, seed uint64, begin func(t *testing.T, kms *KMS) Driver) {
 func (m *Model) end() {
 	m.tell(m.mend())
 	m.propagated()
-	m.serve(10 * time.Minute)
+	m.serve(m.pace.spell(10 * time.Minute))
+	for end := time.Now().Add(m.pace.limit(servesAgain)); m.pace.Real && m.process.Health().State != evidence.Healthy && time.Now().Before(end); {
+		m.serve(m.pace.Poll)
+	}
 	if h := m.process.Health(); h.State != evidence.Healthy {
 		m.t.Errorf("Health %+v: want it healthy in the end", h)
 	}
-	m.rest()
+	if !m.pace.Real {
+		m.rest()
+	}
 	for i := range m.written {
 		m.read(i, true)
 	}
@@ -368,7 +407,7 @@ func (m *Model) reload() string {
 // canWrite reports whether the first key of a configuration has to work.
 func (m *Model) canWrite(c Config) bool {
 	if c.Keys[0].Name == Alias {
-		return m.allWellFor(servesAgain) && m.inTurnUntil.IsZero()
+		return m.allWellFor(m.pace.limit(servesAgain)) && m.inTurnUntil.IsZero()
 	}
-	return m.wellFor(c.Keys[0].Name, servesAgain)
+	return m.wellFor(c.Keys[0].Name, m.pace.limit(servesAgain))
 }
