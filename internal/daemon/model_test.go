@@ -32,7 +32,7 @@ import (
 // promises: over gRPC, its file, its reloads and the client of KMS. An hour of it takes
 // seconds. Some seeds are the same in every run, the others are fresh.
 func TestWhateverHappensADaemonKeepsItsPromises(t *testing.T) { //nolint:paralleltest // it needs all of a processor
-	model.Seeds(t, 1, 2, func(t *testing.T, seed uint64) {
+	model.Each(t, model.Seeds(t, 1, 2), func(t *testing.T, seed uint64) {
 		t.Helper()
 		synctest.Test(t, func(t *testing.T) { model.Run(t, seed, model.InABubble(), newModelDriver) })
 	})

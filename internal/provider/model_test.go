@@ -26,7 +26,7 @@ import (
 // that is promised. Some seeds are the same in every run, the others are fresh.
 func TestWhateverHappensWhatWasAcknowledgedReads(t *testing.T) {
 	t.Parallel()
-	model.Seeds(t, 4, 10, func(t *testing.T, seed uint64) {
+	model.Each(t, model.Seeds(t, 4, 10), func(t *testing.T, seed uint64) {
 		t.Helper()
 		synctest.Test(t, func(t *testing.T) {
 			model.Run(t, seed, model.InABubble(), func(t *testing.T, kms *model.KMS) model.Driver {

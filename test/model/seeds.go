@@ -1,9 +1,9 @@
 package model
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,21 +17,29 @@ const (
 	Seed = "MODEL_SEED"
 )
 
-// Seeds runs a test with some seeds that are the same in every run, and with some fresh
-// ones, which it prints. It stops at the first that fails, and says how to repeat it.
-func Seeds(t *testing.T, fixed, fresh int, run func(t *testing.T, seed uint64)) {
+// Each runs a test with one seed after the other, and prints them. It stops at the first
+// that fails, and says how to repeat it.
+func Each(t *testing.T, seeds []uint64, run func(t *testing.T, seed uint64)) {
 	t.Helper()
-	seeds := seedsOf(t, fixed, fresh)
 	for i, seed := range seeds {
 		run(t, seed)
 		if t.Failed() {
-			t.Fatalf("seed %d failed, after %d others; to repeat it: %s=%d go test -count=1 -run '^%s$' and this package", seed, i, Seed, seed, t.Name())
+			t.Fatalf("seed %d failed, after %d others; %s", seed, i, Repeat(t, seed))
 		}
 	}
 	t.Logf("%d seeds: %d", len(seeds), seeds)
 }
 
-func seedsOf(t *testing.T, fixed, fresh int) []uint64 {
+// Repeat says how to run a test with a seed again.
+func Repeat(t *testing.T, seed uint64) string {
+	t.Helper()
+	name, _, _ := strings.Cut(t.Name(), "/")
+	return fmt.Sprintf("to repeat it: %s=%d go test -count=1 -run '^%s$' in this package's directory", Seed, seed, name)
+}
+
+// Seeds chooses some seeds that are the same in every run, and some fresh ones, or those
+// that the environment asks for.
+func Seeds(t *testing.T, fixed, fresh int) []uint64 {
 	t.Helper()
 	if text := os.Getenv(Seed); text != "" {
 		var seeds []uint64
@@ -57,5 +65,5 @@ func seedsOf(t *testing.T, fixed, fresh int) []uint64 {
 	for range fresh {
 		seeds = append(seeds, rand.Uint64()) //nolint:gosec // it is printed
 	}
-	return slices.Clip(seeds)
+	return seeds
 }

@@ -17,6 +17,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,21 +36,26 @@ import (
 // patience is for what a process has to do, ten times what it takes.
 const patience = time.Minute
 
-// TestWhateverHappensTheProgramKeepsItsPromises runs one fixed seed and two fresh ones,
-// a minute each.
+// TestWhateverHappensTheProgramKeepsItsPromises runs one seed that is the same in every
+// run and three fresh ones, beside each other. It takes about a minute.
 func TestWhateverHappensTheProgramKeepsItsPromises(t *testing.T) {
 	t.Parallel()
 	program, err := cluster.BuildPlugin(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	model.Seeds(t, 1, 2, func(t *testing.T, seed uint64) {
-		t.Helper()
-		model.Run(t, seed, model.InRealTime(), func(t *testing.T, kms *model.KMS) model.Driver {
-			t.Helper()
-			return newDriver(t, program, kms)
+	for _, seed := range model.Seeds(t, 1, 3) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			t.Parallel() // each mostly waits
+			model.Run(t, seed, model.InRealTime(), func(t *testing.T, kms *model.KMS) model.Driver {
+				t.Helper()
+				return newDriver(t, program, kms)
+			})
+			if t.Failed() {
+				t.Log(model.Repeat(t, seed))
+			}
 		})
-	})
+	}
 }
 
 // A driver runs the program.
