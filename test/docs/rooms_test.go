@@ -46,7 +46,7 @@ func called(room string) string {
 // told are the rooms of the page's table with what they import.
 func told(t *testing.T) map[string][]string {
 	t.Helper()
-	row := regexp.MustCompile("(?m)^\\| `((?:internal|cmd|docs|hack)[a-z0-9/-]*)` \\|.*\\| ([^|]*) \\|$")
+	row := regexp.MustCompile("(?m)^\\| `((?:internal|cmd|docs|hack|test/model)[a-z0-9/-]*)` \\|.*\\| ([^|]*) \\|$")
 	found := map[string][]string{}
 	for _, m := range row.FindAllStringSubmatch(documents(t)["docs/architecture.md"], -1) {
 		found[m[1]] = []string{}

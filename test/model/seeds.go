@@ -21,11 +21,17 @@ const (
 // that fails, and says how to repeat it.
 func Each(t *testing.T, seeds []uint64, run func(t *testing.T, seed uint64)) {
 	t.Helper()
-	for i, seed := range seeds {
-		run(t, seed)
+	done := 0
+	defer func() { // a bubble that fails ends this goroutine
 		if t.Failed() {
-			t.Fatalf("seed %d failed, after %d others; %s", seed, i, Repeat(t, seed))
+			t.Logf("seed %d failed, after %d others; %s", seeds[done], done, Repeat(t, seeds[done]))
 		}
+	}()
+	for _, seed := range seeds {
+		if run(t, seed); t.Failed() {
+			return
+		}
+		done++
 	}
 	t.Logf("%d seeds: %d", len(seeds), seeds)
 }
