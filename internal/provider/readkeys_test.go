@@ -52,23 +52,6 @@ func (f *tellingKMS) set(arn, state string) {
 	}
 }
 
-// inState reports whether a key is in a state in which it does nothing.
-func (f *tellingKMS) inState(arn string) bool {
-	f.tellMu.Lock()
-	defer f.tellMu.Unlock()
-	return f.states[arn] != "" && f.states[arn] != "Enabled"
-}
-
-// trouble is how an operation under a key fails, nil where it works.
-func (f *tellingKMS) trouble(op, arn string) *cause.Error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err := f.fails[op+" "+arn]; err != nil {
-		return cause.Of(err)
-	}
-	return nil
-}
-
 func (f *tellingKMS) MayDecrypt(ctx context.Context, key string, blob []byte) error {
 	if blob != nil {
 		return &cause.Error{Code: cause.Unforeseen, Said: "the keyring asks without a ciphertext"}

@@ -3,6 +3,7 @@ package model
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -306,7 +307,7 @@ func (k *KMS) begin(ctx context.Context, op, key string) (string, error) {
 		return key, &cause.Error{Code: cause.TimedOut, Op: op, Key: key}
 	}
 	switch err := ctx.Err(); {
-	case err == context.Canceled: //nolint:errorlint // a context's own
+	case errors.Is(err, context.Canceled):
 		return key, &cause.Error{Code: cause.CallerLeft, Op: op, Key: key}
 	case err != nil:
 		return key, &cause.Error{Code: cause.TimedOut, Op: op, Key: key}

@@ -66,7 +66,7 @@ func Seeds(t *testing.T, fixed, fresh int) []uint64 {
 	}
 	seeds := make([]uint64, 0, fixed+fresh)
 	for i := range fixed {
-		seeds = append(seeds, uint64(i)) //nolint:gosec // it is small
+		seeds = append(seeds, uint64(i))
 	}
 	for range fresh {
 		seeds = append(seeds, rand.Uint64()) //nolint:gosec // it is printed
