@@ -168,7 +168,7 @@ func (d *driver) Start(c model.Config) model.Process {
 	p := &process{driver: d, current: c, conn: conn, v1: v1beta1.NewKeyManagementServiceClient(conn), v2: v2.NewKeyManagementServiceClient(conn)}
 	p.until("the program serves", func(ctx context.Context) bool {
 		_, err := p.v1.Version(ctx, &v1beta1.VersionRequest{Version: "v1beta1"}, grpc.WaitForReady(true))
-		return err == nil && p.metrics() != ""
+		return err == nil && p.metrics(ctx) != ""
 	})
 	return p
 }
@@ -196,10 +196,10 @@ func (p *process) until(what string, holds func(ctx context.Context) bool) {
 }
 
 // metrics are what the health port tells, "" where it is not served.
-func (p *process) metrics() string {
-	req, err := http.NewRequestWithContext(p.driver.t.Context(), http.MethodGet, "http://"+p.driver.health+"/metrics", http.NoBody)
+func (p *process) metrics(ctx context.Context) string {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.driver.health+"/metrics", http.NoBody)
 	if err != nil {
-		p.driver.t.Fatal(err)
+		return ""
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -240,16 +240,16 @@ func (p *process) Reload(c model.Config) error {
 	hash := p.load(c)
 	failed := fmt.Sprintf(`"configuration not reloaded: the running one goes on","file":%q,"hash":%q`, p.driver.file(), hash)
 	said := ""
-	p.until("the file is loaded, or not", func(context.Context) bool {
+	p.until("the file is loaded, or not", func(ctx context.Context) bool {
 		said = p.driver.said(failed)
-		return said != "" || p.serves(hash)
+		return said != "" || p.serves(ctx, hash)
 	})
 	if said == "" {
 		p.current = c
 		return nil
 	}
 	before := p.load(p.current)
-	p.until("the file of before is loaded", func(context.Context) bool { return p.serves(before) })
+	p.until("the file of before is loaded", func(ctx context.Context) bool { return p.serves(ctx, before) })
 	return errors.New(said)
 }
 
@@ -263,8 +263,8 @@ func (p *process) load(c model.Config) (hash string) {
 }
 
 // serves reports whether the program serves the file with a hash.
-func (p *process) serves(hash string) bool {
-	m := p.metrics()
+func (p *process) serves(ctx context.Context, hash string) bool {
+	m := p.metrics(ctx)
 	return strings.Contains(m, fmt.Sprintf("aws_encryption_provider_config_info{hash=%q} 1\n", hash)) &&
 		strings.Contains(m, "aws_encryption_provider_config_reload_success 1\n")
 }
@@ -310,7 +310,7 @@ func (p *process) Decrypt(ctx context.Context, s model.Stored) ([]byte, error) {
 
 // Health implements [model.Process] as far as metrics tell it.
 func (p *process) Health() model.Health {
-	m := p.metrics()
+	m := p.metrics(p.driver.t.Context())
 	h := model.Health{KeyID: p.keyID, State: evidence.Unknown}
 	for _, s := range evidence.States() {
 		if strings.Contains(m, fmt.Sprintf("aws_encryption_provider_health{provider=%q,state=%q} 1\n", "aws", s)) {
