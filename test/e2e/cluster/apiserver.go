@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -19,6 +20,11 @@ type APIServerConfig struct {
 	Etcd            string // URL
 	Encryption      string // EncryptionConfiguration, YAML
 	AutomaticReload bool   // read Encryption again when its file changes
+
+	WorkDir  string            // where its process is; empty: where the tests are
+	Hostname string            // of its process, where this user may give it one; empty: the machine's
+	Modes    string            // of --authorization-mode; empty: AlwaysAllow
+	Users    map[string]string // besides the administrator: token → name
 }
 
 // An APIServer is a kube-apiserver with a client at its side.
@@ -29,6 +35,7 @@ type APIServer struct {
 	Kubeconfig     string // file
 	EncryptionFile string // its EncryptionConfiguration
 
+	trust    []byte    // its certificate, PEM
 	loads    string    // what was last written into it
 	written  time.Time // and when
 	starting chan struct{}
@@ -46,7 +53,15 @@ func (h *Host) APIServer(ctx context.Context, c APIServerConfig) (*APIServer, er
 		return nil, err
 	}
 	file := func(name string) string { return filepath.Join(c.Dir, name) }
-	if err := os.WriteFile(file("tokens.csv"), []byte(Token+",admin,1,system:masters\n"), 0o600); err != nil {
+	tokens := []byte(Token + ",admin,1,system:masters\n")
+	for token, name := range c.Users {
+		tokens = fmt.Appendf(tokens, "%s,%s,%[2]s\n", token, name)
+	}
+	if err := os.WriteFile(file("tokens.csv"), tokens, 0o600); err != nil {
+		return nil, err
+	}
+	path, err := named(h.Bin.APIServer, c.Dir, c.Hostname)
+	if err != nil {
 		return nil, err
 	}
 	_, port, _ := strings.Cut(address, ":")
@@ -58,7 +73,8 @@ func (h *Host) APIServer(ctx context.Context, c APIServerConfig) (*APIServer, er
 	}
 	a.Program = Program{
 		Name: "kube-apiserver",
-		Path: h.Bin.APIServer,
+		Path: path,
+		Dir:  c.WorkDir,
 		Args: []string{
 			"--bind-address=127.0.0.1",
 			"--secure-port=" + port,
@@ -66,7 +82,7 @@ func (h *Host) APIServer(ctx context.Context, c APIServerConfig) (*APIServer, er
 			"--tls-private-key-file=" + keys.key,
 			"--etcd-servers=" + c.Etcd,
 			"--token-auth-file=" + file("tokens.csv"),
-			"--authorization-mode=AlwaysAllow",
+			"--authorization-mode=" + cmp.Or(c.Modes, "AlwaysAllow"),
 			"--service-account-issuer=https://kubernetes.default.svc",
 			"--service-account-key-file=" + keys.key,
 			"--service-account-signing-key-file=" + keys.key,
@@ -82,10 +98,26 @@ func (h *Host) APIServer(ctx context.Context, c APIServerConfig) (*APIServer, er
 	if err := a.SetEncryption(c.Encryption); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(a.Kubeconfig, kubeconfig(a.url, keys.pem), 0o600); err != nil {
+	a.trust = keys.pem
+	if err := os.WriteFile(a.Kubeconfig, Kubeconfig(Token, a), 0o600); err != nil {
 		return nil, err
 	}
 	return a, a.Start(ctx)
+}
+
+// named makes a program run with a host's name of its own: a Lease is named by it. Where
+// this user may not do so, it keeps the machine's.
+func named(program, dir, hostname string) (path string, err error) {
+	if hostname == "" {
+		return program, nil
+	}
+	path = filepath.Join(dir, filepath.Base(program)+".sh")
+	return path, os.WriteFile(path, fmt.Appendf(nil, `#!/bin/sh
+if unshare --uts true 2>/dev/null; then
+  exec unshare --uts sh -c 'hostname %s && exec "$0" "$@"' %q "$@"
+fi
+exec %[2]q "$@"
+`, hostname, program), 0o700)
 }
 
 // Start starts the API server, also again after its end, and waits until it is
@@ -185,8 +217,13 @@ func (a *APIServer) loaded(samples Samples) error {
 	return fmt.Errorf("%s is %v, want %v", hash, samples.Named(hash), labels)
 }
 
-// kubeconfig lets kubectl in.
-func kubeconfig(url string, ca []byte) []byte {
+// Kubeconfig lets whoever has the token in at the first API server, and trusts the others
+// where one of them is asked in its place.
+func Kubeconfig(token string, servers ...*APIServer) []byte {
+	var trust []byte
+	for _, a := range servers {
+		trust = append(trust, a.trust...)
+	}
 	return fmt.Appendf(nil, `apiVersion: v1
 kind: Config
 current-context: local
@@ -204,5 +241,5 @@ contexts:
   context:
     cluster: local
     user: admin
-`, url, base64.StdEncoding.EncodeToString(ca), Token)
+`, servers[0].url, base64.StdEncoding.EncodeToString(trust), token)
 }

@@ -56,7 +56,7 @@ func regionOf(key string) string {
 }
 
 // PluginByFile starts a plugin whose providers stand in a file, and waits until
-// it is ready. Of c it takes Dir, Name and Args.
+// it is ready. Of c it takes all but KMS, Keys and Sockets.
 func (h *Host) PluginByFile(ctx context.Context, c PluginConfig, yaml string) (*Plugin, error) {
 	if c.Name == "" {
 		c.Name = pluginName

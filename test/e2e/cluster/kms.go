@@ -17,6 +17,11 @@ const (
 	secretAccessKey = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 )
 
+// Credentials are the caller's, as variables of an environment.
+func Credentials() []string {
+	return []string{"AWS_ACCESS_KEY_ID=" + accessKeyID, "AWS_SECRET_ACCESS_KEY=" + secretAccessKey}
+}
+
 // A KMS is an emulated AWS KMS at an address of its own, in this process. It
 // can be taken off the network and put back with its keys.
 type KMS struct {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -20,6 +21,8 @@ type PluginConfig struct {
 	Keys    []string // paired with Sockets
 	Sockets []string
 	Args    []string // further flags
+	Env     []string // further variables
+	WorkDir string   // where its process is; empty: where the tests are
 }
 
 func (c PluginConfig) program(path string, args ...string) Program {
@@ -27,12 +30,9 @@ func (c PluginConfig) program(path string, args ...string) Program {
 		Name: c.Name,
 		Path: path,
 		Args: append(args, c.Args...),
-		Env: environment(c.Dir,
-			"AWS_ACCESS_KEY_ID="+accessKeyID,
-			"AWS_SECRET_ACCESS_KEY="+secretAccessKey,
-			"AWS_EC2_METADATA_DISABLED=true",
-		),
-		Log: filepath.Join(c.Dir, c.Name+".log"),
+		Dir:  c.WorkDir,
+		Env:  environment(c.Dir, slices.Concat(Credentials(), []string{"AWS_EC2_METADATA_DISABLED=true"}, c.Env)...),
+		Log:  filepath.Join(c.Dir, c.Name+".log"),
 	}
 }
 

@@ -23,6 +23,7 @@ type Program struct {
 	Name string   // how messages call it
 	Path string   // the binary
 	Args []string // without the name
+	Dir  string   // where it runs; empty: where its parent does
 	Env  []string // the whole environment, nothing is inherited
 	Log  string   // file that stdout and stderr are appended to
 
@@ -55,7 +56,7 @@ func (p *Program) Start() error {
 	fmt.Fprintf(log, "+ %s %s\n", p.Path, strings.Join(p.Args, " "))
 
 	cmd := exec.Command(p.Path, p.Args...) //nolint:noctx // it outlives the call that starts it
-	cmd.Env = p.Env
+	cmd.Env, cmd.Dir = p.Env, p.Dir
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = childAttr()
 	if err := cmd.Start(); err != nil {
