@@ -135,7 +135,7 @@ test-long: servers ## kubectl kms migrate of 5,000 Secrets under load, at its ow
 .PHONY: test-docs
 test-docs: servers ## What the docs tell one to type runs, and their links lead somewhere
 	@echo '== docs: bash blocks and links'
-	go -C test/docs test -count=1 -timeout $(PART_TIMEOUT) $(TESTFLAGS) ./...
+	go -C test/docs test -count=1 -parallel 4 -timeout $(PART_TIMEOUT) $(TESTFLAGS) ./...
 
 # -count=1: Go does not see that this depends on the program's own files.
 .PHONY: test-release

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -45,9 +46,15 @@ func documents(t *testing.T) map[string]string {
 
 // block is a bash block of a document.
 type block struct {
-	key  string // document and first line; " (2)" at the second of that name
-	line int
-	text string
+	key    string // document and first line; " (2)" at the second of that name
+	line   int
+	text   string
+	within string // the headings above it, each on a line of its own
+}
+
+// in reports whether a block stands in a section, however deep.
+func (b block) in(heading string) bool {
+	return slices.Contains(strings.Split(b.within, "\n"), heading)
 }
 
 // blocks are the bash blocks of a document, in order. One that stands in a list
@@ -55,8 +62,12 @@ type block struct {
 func blocks(name, text string) []block {
 	var found []block
 	seen := map[string]int{}
+	var headings []string
 	lines := strings.Split(text, "\n")
 	for i := 0; i < len(lines); i++ {
+		if hashes, title, ok := strings.Cut(lines[i], " "); ok && hashes != "" && strings.Trim(hashes, "#") == "" {
+			headings = append(headings[:min(len(headings), len(hashes)-1)], strings.TrimSpace(title))
+		}
 		indent, info, fenced := strings.Cut(lines[i], "```")
 		if !fenced || strings.TrimSpace(indent) != "" {
 			continue
@@ -75,7 +86,7 @@ func blocks(name, text string) []block {
 		if n := seen[key]; n > 1 {
 			key += fmt.Sprintf(" (%d)", n)
 		}
-		found = append(found, block{key: key, line: start, text: body.String()})
+		found = append(found, block{key: key, line: start, text: body.String(), within: strings.Join(headings, "\n")})
 	}
 	return found
 }
