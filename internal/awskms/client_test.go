@@ -297,7 +297,7 @@ func TestRegionComesFromTheFirstThatKnowsIt(t *testing.T) {
 		t.Setenv("AWS_REGION", "")
 		c := newClient(t, awskms.Options{})
 		_, err := c.Encrypt(t.Context(), keys["us-west-2"], secret.Bytes("seed"))
-		if cause.Of(err).Code != cause.RegionUnknown || !strings.Contains(err.Error(), "give --region") {
+		if cause.Of(err).Code != cause.RegionUnknown || !strings.Contains(err.Error(), "give the setting region") {
 			t.Errorf("got %v, want %s", err, cause.RegionUnknown)
 		}
 	})

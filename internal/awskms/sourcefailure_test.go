@@ -382,7 +382,7 @@ func metadataCases() map[string]sourceCase {
 			func(p *place) {
 				p.set("AWS_REGION", "")
 				says(403, html, page)(p)
-			}, "KMS0209", []string{at, "403 Forbidden", "--region"},
+			}, "KMS0209", []string{at, "403 Forbidden", "the setting region"},
 		},
 	}
 }
@@ -420,7 +420,7 @@ func TestSignatureForAnotherRegionIsNotTheClock(t *testing.T) {
 	} {
 		p.options.Endpoint = p.answers(400, "application/x-amz-json-1.1", fmt.Sprintf(`{"__type":"InvalidSignatureException","message":%q}`, said))
 		e := p.call()
-		if e.Code != cause.ScopeRefused || !strings.Contains(e.Error(), "--region") || strings.Contains(e.Error(), "check the node's clock") {
+		if e.Code != cause.ScopeRefused || !strings.Contains(e.Error(), "the setting region") || strings.Contains(e.Error(), "check the node's clock") {
 			t.Errorf("got %v, want %s", e, cause.ScopeRefused)
 		}
 	}
