@@ -76,16 +76,22 @@ func (p *Provider) reportFirstFailure(ctx context.Context, before evidence.Verdi
 	p.log.WarnContext(ctx, "health check failed", "key", p.write.Address(), "code", e.Code.String(), "class", e.Class(), "error", e.Error())
 }
 
-// waitForCheck returns when the next check is due, and false when ctx has ended.
+// waitForCheck returns when the next check is due, and false when ctx has ended. It
+// looks at the evidence at least once each Recheck: a key that is carried over a reload
+// also hears of calls of the provider before, which wakes only itself.
 func (p *Provider) waitForCheck(ctx context.Context, started time.Time) bool {
 	ended, jitter := time.Now(), mathrand.N(2*p.timing.Jitter) //nolint:gosec // jitter is no secret
 	for {
-		timer := time.NewTimer(time.Until(p.due(started, ended, jitter)))
+		due := p.due(started, ended, jitter)
+		timer := time.NewTimer(min(time.Until(due), p.timing.Recheck))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return false
 		case <-timer.C:
+			if time.Now().Before(due) {
+				continue
+			}
 			if v := p.verdict(); v.Suspect || !v.Contacted || !time.Now().Before(p.write.FreshUntil(p.timing.Check, p.timing.Reopen)) {
 				return true
 			}
@@ -240,7 +246,11 @@ func (p *Provider) observe(ctx context.Context, o kmskey.Observation, atOnce boo
 		}
 	case before == nil || !before.Seen:
 		p.log.InfoContext(ctx, "key resolved", "key", k.Name(), "key_arn", after.ARN, "material", after.State.Material)
-		if !atOnce { // what is only verified is weighed once it runs
+		switch {
+		case atOnce: // what is only verified is weighed once it runs
+		case before != nil && before.ARN != after.ARN: // a Decrypt had shown another key, which the evidence is about
+			k.EnterWorks(ctx, p.caller)
+		default:
 			p.weigh(ctx, false)
 		}
 	case before.ARN != after.ARN:

@@ -3,6 +3,7 @@ package provider_test
 import (
 	"bytes"
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -383,6 +384,54 @@ func TestAdviceNamesSettingsAsTheOperatorDoes(t *testing.T) {
 		}
 		if len(texts) != 4 {
 			t.Errorf("%d texts, want one of the read key too", len(texts))
+		}
+	})
+}
+
+// A key that is carried over a reload may meet its first failure in a call that the
+// provider before still answers.
+func TestFailureThatTheProviderBeforeMetIsCheckedSoon(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		k := newKey(f, keyA)
+		before := ringOf(ringOptions{}, k)
+		stop := stoppable(t, before)
+		synctest.Wait()
+		next := ringOf(ringOptions{before: before}, k)
+		running(t, next)
+		time.Sleep(time.Second)
+		f.failOnce("Encrypt", cause.AccessDenied)
+		if _, err := before.Encrypt(t.Context(), secret.Bytes("seed")); err == nil {
+			t.Fatal("the call works, want it to fail")
+		}
+		stop()
+		f.taken()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if calls := f.taken(); len(calls) < 2 {
+			t.Errorf("calls %q within 10 s of a failure, want a check", calls)
+		}
+	})
+}
+
+// A Decrypt shows the key that an alias named once. When the alias turns out to name
+// another key, that other one's health counts.
+func TestRefusalOfTheKeyThatADecryptShowedEndsWithTheFirstLook(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		p := newRing(f, ringOptions{write: alias})
+		if _, err := p.Decrypt(t.Context(), stored(keyA, "seed", alias)); err != nil {
+			t.Fatal(err)
+		}
+		f.fail("Decrypt "+keyA, cause.AccessDenied)
+		f.moveAlias()
+		running(t, p)
+		looked := func() bool { return slices.Contains(f.taken(), "Encrypt "+alias) }
+		until(t, time.Minute, looked)
+		if h := p.Health(); h.State != evidence.Healthy {
+			t.Errorf("state %s (%v) after the alias's own key has worked, want %s", h.State, h.Err, evidence.Healthy)
 		}
 	})
 }

@@ -82,6 +82,13 @@ func newKeeper(o Options) *keeper {
 	return k
 }
 
+// knows reports whether a key is the one that the process before wrote with: also as a
+// key that reads, where its alias names another one by now.
+func (k *keeper) knows(key *kmskey.Key) bool {
+	known := k.before.known.Load()
+	return known != nil && key.StandsFor(known.KeyARN)
+}
+
 // refused makes the process and the file forget what was known: a refused key may
 // never be told as one that works.
 func (k *keeper) refused() {

@@ -335,3 +335,33 @@ func TestServesWithoutItsMemory(t *testing.T) {
 		})
 	}
 }
+
+// The key that the process before wrote with may be refused as a key that reads, where
+// its alias cannot be asked.
+func TestRefusalOfTheKnownKeyByAReadErasesWhatWasKnown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, m := newFake(), &fakeMemory{}
+		o := ringOptions{write: alias, read: []string{keyA}, grace: 3 * time.Minute}
+		p := begin(t, f, m, o)
+		wantStatus(t, p.Provider, "ok")
+		time.Sleep(time.Hour)
+		p.kill()
+		f.fail("Encrypt", cause.Unreachable)
+		f.fail("Decrypt", cause.Unreachable)
+		p = begin(t, f, m, o)
+		defer p.kill()
+		wantStatus(t, p.Provider, "ok")
+		f.fail("Decrypt "+keyA, cause.AccessDenied)
+		if _, err := p.Decrypt(t.Context(), stored(keyA, "seed", keyA)); err == nil {
+			t.Fatal("a refused key reads")
+		}
+		synctest.Wait()
+		if _, err := p.Status(t.Context()); err == nil {
+			t.Error("Status speaks for the process before, whose key is refused")
+		}
+		if m.last() != nil {
+			t.Errorf("%+v is kept", *m.last())
+		}
+	})
+}

@@ -25,11 +25,11 @@ func (l listener) Entering(k *kmskey.Key, err error) {
 // Entered implements [kmskey.Listener]: it looks at what changed where the key decides
 // the provider's health.
 func (l listener) Entered(ctx context.Context, k *kmskey.Key, err error) {
+	if err != nil && cause.ClassOf(err) == cause.Refused && (k == l.write || l.keeper.knows(k)) {
+		l.keeper.refused()
+	}
 	if k != l.write {
 		return
-	}
-	if err != nil && cause.ClassOf(err) == cause.Refused {
-		l.keeper.refused()
 	}
 	l.weigh(ctx, err != nil)
 }
