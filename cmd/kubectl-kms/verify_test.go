@@ -63,7 +63,7 @@ func (v *vault) wrap(endpoint, key string, context map[string]string) (blob, see
 	seed = verifytest.Random(32)
 	client := awskms.New(awskms.Options{Connections: v.conns, Timeout: time.Minute, Region: kmstest.Region, Endpoint: endpoint, EncryptionContext: context})
 	defer client.Close()
-	sealed, err := client.Encrypt(v.t.Context(), key, seed)
+	sealed, err := client.Encrypt(v.t.Context(), awskms.Call{}, key, seed)
 	if err != nil {
 		v.t.Fatal(err)
 	}

@@ -65,16 +65,16 @@ func TestEveryCallEndsWithinItsLimitWhateverHangsBelow(t *testing.T) {
 	staticEnv(t)
 	for name, call := range map[string]func(context.Context, *awskms.Client) error{
 		"Encrypt": func(ctx context.Context, c *awskms.Client) error {
-			_, err := c.Encrypt(ctx, anyKey, secret.Bytes("seed"))
+			_, err := c.Encrypt(ctx, awskms.Call{}, anyKey, secret.Bytes("seed"))
 			return err
 		},
 		"Decrypt": func(ctx context.Context, c *awskms.Client) error {
-			_, err := c.Decrypt(ctx, anyKey, []byte{1})
+			_, err := c.Decrypt(ctx, awskms.Call{}, anyKey, []byte{1})
 			return err
 		},
 		"Encrypt, traced": func(ctx context.Context, c *awskms.Client) error {
 			traced, _ := awskms.Traced(ctx)
-			_, err := c.Encrypt(traced, anyKey, secret.Bytes("seed"))
+			_, err := c.Encrypt(traced, awskms.Call{}, anyKey, secret.Bytes("seed"))
 			return err
 		},
 		"DescribeKey": func(ctx context.Context, c *awskms.Client) error {
@@ -143,7 +143,7 @@ func TestACallThatIsLeftBehindOwnsItsPlaintext(t *testing.T) {
 		}))
 		plaintext := secret.Bytes("a seed of thirty-two bytes, sure")
 		want := base64.StdEncoding.EncodeToString(plaintext)
-		if _, err := c.Encrypt(t.Context(), anyKey, plaintext); cause.Of(err).Code != cause.TimedOut {
+		if _, err := c.Encrypt(t.Context(), awskms.Call{}, anyKey, plaintext); cause.Of(err).Code != cause.TimedOut {
 			t.Fatalf("got %v, want %s", err, cause.TimedOut)
 		}
 		plaintext.Clear()
@@ -200,7 +200,7 @@ func TestAPlaintextThatComesLateIsCleared(t *testing.T) {
 				}), middleware.Before)
 			})
 		})
-		if _, err := c.Decrypt(t.Context(), anyKey, []byte{1}); cause.Of(err).Code != cause.TimedOut {
+		if _, err := c.Decrypt(t.Context(), awskms.Call{}, anyKey, []byte{1}); cause.Of(err).Code != cause.TimedOut {
 			t.Fatalf("got %v, want %s", err, cause.TimedOut)
 		}
 		mu.Lock()
@@ -221,7 +221,7 @@ func TestAPanicBelowIsAnErrorOfTheCall(t *testing.T) {
 	var log bytes.Buffer
 	c := overHTTP(t, awskms.Options{Log: slog.New(slog.NewTextHandler(&log, nil))}, func(*http.Request) (*http.Response, error) { panic("broken") })
 	for range 3 {
-		if _, err := c.Encrypt(t.Context(), anyKey, secret.Bytes("seed")); cause.Of(err).Code != cause.Panicked {
+		if _, err := c.Encrypt(t.Context(), awskms.Call{}, anyKey, secret.Bytes("seed")); cause.Of(err).Code != cause.Panicked {
 			t.Errorf("got %v, want %s", err, cause.Panicked)
 		}
 	}

@@ -37,8 +37,8 @@ func TestWrongAnswersAreNotTaken(t *testing.T) {
 				w.WriteHeader(c.status)
 				_, _ = io.WriteString(w, c.body)
 			})})
-			_, sealErr := client.Encrypt(t.Context(), key, secret.Bytes("seed"))
-			_, openErr := client.Decrypt(t.Context(), key, []byte{1, 2})
+			_, sealErr := client.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed"))
+			_, openErr := client.Decrypt(t.Context(), awskms.Call{}, key, []byte{1, 2})
 			_, describeErr := client.DescribeKey(t.Context(), key)
 			_, rotationErr := client.KeyRotation(t.Context(), key)
 			for op, err := range map[string]error{
@@ -86,7 +86,7 @@ func TestAnswersOfStrangersAreToldWithTheirStatus(t *testing.T) {
 			w.WriteHeader(c.status)
 			_, _ = io.WriteString(w, c.body)
 		})})
-		_, err := client.Encrypt(t.Context(), key, secret.Bytes("seed"))
+		_, err := client.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed"))
 		e := cause.Of(err)
 		if e.Code != c.want || e.Class() != cause.Outage {
 			t.Errorf("%s: %v, want %s", name, err, c.want)
@@ -99,7 +99,7 @@ func TestAnswersOfStrangersAreToldWithTheirStatus(t *testing.T) {
 	}
 	s, _ := start(t)
 	defer s.Inject(kmsemulator.Fault{Kind: kmsemulator.Throttle})()
-	if _, err := newClient(t, awskms.Options{}).Encrypt(t.Context(), key, secret.Bytes("seed")); strings.Contains(err.Error(), "in between") {
+	if _, err := newClient(t, awskms.Options{}).Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed")); strings.Contains(err.Error(), "in between") {
 		t.Errorf("%v, want KMS's own throttling told as such", err)
 	}
 }
@@ -122,7 +122,7 @@ func TestMaterialIsTakenOnlyWhereItIsOne(t *testing.T) {
 		"another alphabet":    {`,"KeyMaterialId":"\u0430"`, ""},
 	} {
 		body := `{"Plaintext":"AQID","KeyId":"` + key + `"` + c.member + `}`
-		opened, err := newClient(t, awskms.Options{Endpoint: serveText(t, body)}).Decrypt(t.Context(), key, []byte{1, 2})
+		opened, err := newClient(t, awskms.Options{Endpoint: serveText(t, body)}).Decrypt(t.Context(), awskms.Call{}, key, []byte{1, 2})
 		if err != nil || opened.Material != c.want || len(opened.Plaintext) != 3 {
 			t.Errorf("%s: material %q, %d bytes, %v; want %q and 3 bytes", name, opened.Material, len(opened.Plaintext), err, c.want)
 		}
@@ -150,8 +150,8 @@ func TestForeignRequestIDsAreLeftOut(t *testing.T) {
 				_, _ = w.Write([]byte(`{"CiphertextBlob":"AQID","Plaintext":"AQID","KeyId":"` + key + `"}`))
 			}))
 			client := newClient(t, awskms.Options{Endpoint: proxy.URL})
-			sealed, err := client.Encrypt(t.Context(), key, secret.Bytes("seed"))
-			opened, openErr := client.Decrypt(t.Context(), key, []byte{1})
+			sealed, err := client.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed"))
+			opened, openErr := client.Decrypt(t.Context(), awskms.Call{}, key, []byte{1})
 			got := []string{sealed.RequestID, opened.RequestID}
 			if code != http.StatusOK {
 				got = []string{cause.Of(err).RequestID, cause.Of(openErr).RequestID}
@@ -178,11 +178,11 @@ func TestForeignNamesOfKeysAreNotTaken(t *testing.T) {
 			_, _ = w.Write([]byte(body))
 		}))
 		client := newClient(t, awskms.Options{Endpoint: proxy.URL})
-		if _, err := client.Encrypt(t.Context(), "alias/a", secret.Bytes("seed")); err == nil || cause.Of(err).Code != cause.WrongAnswer {
+		if _, err := client.Encrypt(t.Context(), awskms.Call{}, "alias/a", secret.Bytes("seed")); err == nil || cause.Of(err).Code != cause.WrongAnswer {
 			t.Errorf("%s: Encrypt: %v, want %s", name, err, cause.WrongAnswer)
 		}
 		if name != "long blob" {
-			if _, err := client.Decrypt(t.Context(), "alias/a", []byte{1}); err == nil || cause.Of(err).Code != cause.WrongAnswer {
+			if _, err := client.Decrypt(t.Context(), awskms.Call{}, "alias/a", []byte{1}); err == nil || cause.Of(err).Code != cause.WrongAnswer {
 				t.Errorf("%s: Decrypt: %v, want %s", name, err, cause.WrongAnswer)
 			}
 		}

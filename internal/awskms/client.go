@@ -3,7 +3,7 @@
 // It is the only package of the serving path that imports the AWS SDK. A failed
 // call comes back as a [cause.Error]; what follows from it follows from its
 // class. Time is bounded here: a call takes at most the caller's deadline less
-// 300 ms, and at most [Options.Timeout]; an attempt that hangs is given up
+// 300 ms, at most [Options.Timeout], and at most what its [Call] says; an attempt that hangs is given up
 // half-way, so that a second one, on a new connection, has as long. A call ends
 // within its limit also where the SDK or the network ignores its context.
 //
@@ -37,9 +37,6 @@ import (
 )
 
 const (
-	// Reply is what the caller keeps of its deadline, so that an answer still
-	// reaches it instead of its own time-out.
-	Reply = 300 * time.Millisecond
 	// fairTime is what a caller has to give for a time-out to be KMS's fault.
 	fairTime = time.Second
 	// fairSlack is what a limit of this program's own may have lost on its way here.
@@ -128,8 +125,8 @@ type Opened struct {
 
 // Encrypt wraps 1 to 4,096 bytes under a key, named as KMS takes it. The plaintext
 // is the caller's again when Encrypt returns. Every error is a [cause.Error].
-func (c *Client) Encrypt(ctx context.Context, key string, plaintext secret.Bytes) (Sealed, error) {
-	return call(ctx, c, request[Sealed]{op: "Encrypt", key: key, prepare: func(api *kms.Client) work[Sealed] {
+func (c *Client) Encrypt(ctx context.Context, within Call, key string, plaintext secret.Bytes) (Sealed, error) {
+	return call(ctx, c, request[Sealed]{op: "Encrypt", key: key, within: within, prepare: func(api *kms.Client) work[Sealed] {
 		own := bytes.Clone(plaintext)
 		return func(ctx context.Context) (Sealed, error) {
 			defer clear(own)
@@ -151,13 +148,13 @@ func (c *Client) Encrypt(ctx context.Context, key string, plaintext secret.Bytes
 // Decrypt unwraps a blob with the named key and no other. With key "" KMS
 // chooses: the caller has to look at the KeyARN of the answer before it uses
 // the plaintext. The blob must not change afterwards. Every error is a [cause.Error].
-func (c *Client) Decrypt(ctx context.Context, key string, blob []byte) (Opened, error) {
+func (c *Client) Decrypt(ctx context.Context, within Call, key string, blob []byte) (Opened, error) {
 	in := &kms.DecryptInput{CiphertextBlob: blob, EncryptionContext: c.opts.EncryptionContext}
 	if key != "" {
 		in.KeyId = &key
 	}
 	return call(ctx, c, request[Opened]{
-		op: "Decrypt", key: key, late: func(o Opened) { o.Plaintext.Clear() },
+		op: "Decrypt", key: key, within: within, late: func(o Opened) { o.Plaintext.Clear() },
 		prepare: func(api *kms.Client) work[Opened] {
 			return func(ctx context.Context) (Opened, error) {
 				out, err := api.Decrypt(ctx, in)
@@ -276,8 +273,8 @@ func material(id string) string {
 func call[T any](parent context.Context, c *Client, r request[T]) (T, error) {
 	start := time.Now()
 	most := time.Duration(c.timeout.Load())
-	limit := limitOf(parent, most)
-	out, err := try(parent, c, limit/time.Duration(shareOf(parent)), r)
+	limit := r.within.limit(parent, most)
+	out, err := try(parent, c, r.within.shared(limit), r)
 	class := cause.Class("")
 	if err != nil {
 		e := failed(err, situation{
@@ -351,45 +348,11 @@ func refused(e *cause.Error) bool {
 	return e.Code == cause.AccessDenied || e.Code == cause.KeyNotFound || e.Class() == cause.Credentials
 }
 
-// WithLimit bounds everything that is done for one caller, over all the keys
-// that are tried, to what a single call may take.
-func WithLimit(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, timeout+Reply)
-}
-
-// limitOf is the time that a call may take: the caller's less what the reply
-// needs, and no more than most.
-func limitOf(ctx context.Context, most time.Duration) time.Duration {
-	if deadline, ok := ctx.Deadline(); ok {
-		return min(most, time.Until(deadline)-Reply)
-	}
-	return most
-}
-
 // clipped copies what is kept of a foreign text: more is never shown, and a part
 // of it would keep all of it in memory.
 func clipped(s string) string {
 	const most = 1024
 	return strings.Clone(s[:min(len(s), most)])
-}
-
-// shareKey is the context key of Share.
-type shareKey struct{}
-
-// Share makes calls take only an n-th part of their time, for a caller that
-// has n keys to try. A time-out is KMS's fault all the same.
-func Share(ctx context.Context, n int) context.Context {
-	if n < 2 {
-		return ctx
-	}
-	return context.WithValue(ctx, shareKey{}, n)
-}
-
-func shareOf(ctx context.Context) int {
-	if n, ok := ctx.Value(shareKey{}).(int); ok {
-		return n
-	}
-	return 1
 }
 
 // newAPI returns how SDK clients are made: all of a Client's draw from one

@@ -62,7 +62,7 @@ func start(t *testing.T) (*kmstest.Server, string) {
 
 func mustSeal(t *testing.T, c *awskms.Client, key string) awskms.Sealed {
 	t.Helper()
-	sealed, err := c.Encrypt(t.Context(), key, secret.Bytes("a seed of thirty-two bytes, sure"))
+	sealed, err := c.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("a seed of thirty-two bytes, sure"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestRoundTripTellsKeyAndRequest(t *testing.T) {
 	c := newClient(t, awskms.Options{EncryptionContext: map[string]string{"cluster": "a"}})
 	for _, name := range []string{key, "alias/a"} {
 		sealed := mustSeal(t, c, name)
-		opened, err := c.Decrypt(t.Context(), name, sealed.Blob)
+		opened, err := c.Decrypt(t.Context(), awskms.Call{}, name, sealed.Blob)
 		if err != nil || !bytes.Equal(opened.Plaintext, []byte("a seed of thirty-two bytes, sure")) {
 			t.Fatalf("Decrypt with %s: %v", name, err)
 		}
@@ -89,7 +89,7 @@ func TestRoundTripTellsKeyAndRequest(t *testing.T) {
 		}
 	}
 	other := newClient(t, awskms.Options{EncryptionContext: map[string]string{"cluster": "b"}})
-	if _, err := other.Decrypt(t.Context(), key, mustSeal(t, c, key).Blob); cause.Of(err).Code != cause.CiphertextInvalid {
+	if _, err := other.Decrypt(t.Context(), awskms.Call{}, key, mustSeal(t, c, key).Blob); cause.Of(err).Code != cause.CiphertextInvalid {
 		t.Errorf("with another context: %v, want %s", err, cause.CiphertextInvalid)
 	}
 }
@@ -138,7 +138,7 @@ func TestEveryErrorHasItsCause(t *testing.T) {
 		"an error of another century": {answer(400, "QuantumException", "what"), cause.Unforeseen},
 	} {
 		remove := s.Inject(tt.fault)
-		_, err := c.Encrypt(t.Context(), key, secret.Bytes("seed-plaintext"))
+		_, err := c.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed-plaintext"))
 		remove()
 		e := cause.Of(err)
 		if e.Code != tt.want {
@@ -161,7 +161,7 @@ func TestEveryErrorHasItsCause(t *testing.T) {
 func TestRefusalNamesWhoNeedsWhat(t *testing.T) {
 	s, key := start(t)
 	s.Deny(key, "Encrypt")
-	_, err := newClient(t, awskms.Options{}).Encrypt(t.Context(), key, secret.Bytes("seed"))
+	_, err := newClient(t, awskms.Options{}).Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed"))
 	e := cause.Of(err)
 	if e.Code != cause.AccessDenied || !strings.HasPrefix(e.Principal, "arn:aws:") || e.Action != "kms:Encrypt" || e.RequestID == "" {
 		t.Fatalf("code %s, principal %q, action %q, request %q", e.Code, e.Principal, e.Action, e.RequestID)
@@ -190,7 +190,7 @@ func TestNetworkFailuresHaveTheirCause(t *testing.T) {
 		"some web server": {serveText(t, "<html>hello</html>"), cause.NotKMS},
 	} {
 		c := newClient(t, awskms.Options{Endpoint: tt.endpoint})
-		if _, err := c.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != tt.want {
+		if _, err := c.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed")); cause.Of(err).Code != tt.want {
 			t.Errorf("%s: %v; want %s", name, err, tt.want)
 		}
 	}
@@ -235,7 +235,7 @@ func TestCallTakesTheCallersTimeLessTheReply(t *testing.T) {
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), tt.deadline)
 		began := time.Now()
-		_, err := c.Encrypt(ctx, key, secret.Bytes("seed"))
+		_, err := c.Encrypt(ctx, awskms.Call{}, key, secret.Bytes("seed"))
 		took := time.Since(began)
 		left := ctx.Err() == nil
 		cancel()
@@ -252,7 +252,7 @@ func TestLimitOfCallsToComeCanBeChanged(t *testing.T) {
 	defer s.Inject(kmsemulator.Fault{Kind: kmsemulator.Hang})()
 	c.SetTimeout(100 * time.Millisecond)
 	began := time.Now()
-	if _, err := c.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.TimedOut || time.Since(began) > time.Minute {
+	if _, err := c.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed")); cause.Of(err).Code != cause.TimedOut || time.Since(began) > time.Minute {
 		t.Errorf("%v after %s, want %s after 100ms", err, time.Since(began), cause.TimedOut)
 	}
 }
@@ -263,7 +263,7 @@ func TestCallerWhoLeavesIsNoFailureOfKMS(t *testing.T) {
 	defer s.Inject(kmsemulator.Fault{Kind: kmsemulator.Hang})()
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
-	if _, err := c.Encrypt(ctx, key, secret.Bytes("seed")); cause.Of(err).Code != cause.CallerLeft {
+	if _, err := c.Encrypt(ctx, awskms.Call{}, key, secret.Bytes("seed")); cause.Of(err).Code != cause.CallerLeft {
 		t.Errorf("got %v, want %s", err, cause.CallerLeft)
 	}
 }
@@ -296,7 +296,7 @@ func TestRegionComesFromTheFirstThatKnowsIt(t *testing.T) {
 	t.Run("nobody, then somebody", func(t *testing.T) {
 		t.Setenv("AWS_REGION", "")
 		c := newClient(t, awskms.Options{})
-		_, err := c.Encrypt(t.Context(), keys["us-west-2"], secret.Bytes("seed"))
+		_, err := c.Encrypt(t.Context(), awskms.Call{}, keys["us-west-2"], secret.Bytes("seed"))
 		if cause.Of(err).Code != cause.RegionUnknown || !strings.Contains(err.Error(), "give the setting region") {
 			t.Errorf("got %v, want %s", err, cause.RegionUnknown)
 		}
@@ -316,7 +316,7 @@ func TestConfusedDeputyHeadersAreSentAndSigned(t *testing.T) {
 		w.WriteHeader(http.StatusBadRequest)
 	})
 	c := newClient(t, awskms.Options{Endpoint: seen, SourceARN: "arn:aws:eks:us-west-2:444455556666:cluster/c", UserAgent: "v1.2.3"})
-	_, _ = c.Encrypt(t.Context(), key, secret.Bytes("seed"))
+	_, _ = c.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed"))
 	mu.Lock()
 	defer mu.Unlock()
 	if got.Get("X-Amz-Source-Arn") != "arn:aws:eks:us-west-2:444455556666:cluster/c" || got.Get("X-Amz-Source-Account") != "444455556666" {
@@ -343,9 +343,9 @@ func TestObserverHearsEveryCallOnce(t *testing.T) {
 		}
 	}})
 	sealed := mustSeal(t, c, key)
-	_, _ = c.Decrypt(t.Context(), key, sealed.Blob[:20])
+	_, _ = c.Decrypt(t.Context(), awskms.Call{}, key, sealed.Blob[:20])
 	remove := s.Inject(kmsemulator.Fault{Kind: kmsemulator.Internal})
-	_, _ = c.Encrypt(t.Context(), key, secret.Bytes("seed"))
+	_, _ = c.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed"))
 	remove()
 	if got, want := strings.Join(heard, ","), "Encrypt ,Decrypt bad_data,Encrypt outage"; got != want {
 		t.Errorf("heard %q, want %q", got, want)
@@ -367,7 +367,7 @@ func TestCallAllocatesLittleBesideTheSDK(t *testing.T) {
 func TestErrorsKeepNothingOfTheRequest(t *testing.T) {
 	s, key := start(t)
 	defer s.Inject(kmsemulator.Fault{Kind: kmsemulator.Error, Code: "InvalidCiphertextException", Message: strings.Repeat("m", 100_000)})()
-	_, err := newClient(t, awskms.Options{}).Decrypt(t.Context(), key, []byte{1, 2, 3})
+	_, err := newClient(t, awskms.Options{}).Decrypt(t.Context(), awskms.Call{}, key, []byte{1, 2, 3})
 	e := cause.Of(err)
 	if e.Err != nil || len(e.Said) > 2000 {
 		t.Errorf("keeps %v and %d bytes of text", e.Err, len(e.Said))
@@ -380,7 +380,7 @@ func TestShareLeavesTimeForOtherKeys(t *testing.T) {
 	mustSeal(t, c, key)
 	defer s.Inject(kmsemulator.Fault{Operation: "Decrypt", Kind: kmsemulator.Hang})()
 	began := time.Now()
-	_, err := c.Decrypt(awskms.Share(t.Context(), 1000), key, []byte{1, 2, 3})
+	_, err := c.Decrypt(t.Context(), awskms.Call{Share: 1000}, key, []byte{1, 2, 3})
 	if took := time.Since(began); cause.Of(err).Code != cause.TimedOut || took > time.Minute {
 		t.Errorf("got %v after %v, want KMS's own time-out after a thousandth of ten minutes", err, took)
 	}
@@ -392,9 +392,7 @@ func TestShortTimeoutStillBlamesKMS(t *testing.T) {
 	defer s.Inject(kmsemulator.Fault{Kind: kmsemulator.Hang})()
 	for _, timeout := range []time.Duration{300 * time.Millisecond, time.Second} {
 		c := newClient(t, awskms.Options{Timeout: timeout})
-		ctx, cancel := awskms.WithLimit(t.Context(), timeout)
-		_, err := c.Encrypt(ctx, key, secret.Bytes("seed"))
-		cancel()
+		_, err := c.Encrypt(t.Context(), awskms.Within(timeout), key, secret.Bytes("seed"))
 		if cause.Of(err).Code != cause.TimedOut {
 			t.Errorf("with %v: %v, want %s", timeout, err, cause.TimedOut)
 		}

@@ -38,7 +38,7 @@ func TestTransientFailureIsRepeatedOnce(t *testing.T) {
 		remove()
 		before := s.Calls("Encrypt")
 		remove = s.Inject(kmsemulator.Fault{Operation: "Encrypt", Kind: kind})
-		_, err := c.Encrypt(t.Context(), key, secret.Bytes("seed"))
+		_, err := c.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed"))
 		remove()
 		most := 2
 		if kind == kmsemulator.Reset {
@@ -56,7 +56,7 @@ func TestRetriesDrawFromTheBudgetAndRequestsDoNot(t *testing.T) {
 	defer s.Inject(kmsemulator.Fault{Operation: "Encrypt", Kind: kmsemulator.Internal})()
 	before := s.Calls("Encrypt")
 	for range 10 {
-		_, err := c.Encrypt(t.Context(), key, secret.Bytes("seed"))
+		_, err := c.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed"))
 		if cause.Of(err).Code != cause.KMSInternal {
 			t.Fatalf("got %v, want %s also when the budget is empty", err, cause.KMSInternal)
 		}
@@ -79,7 +79,7 @@ func TestHundredCallersShareKeptConnections(t *testing.T) {
 		for i := range 100 {
 			wg.Go(func() {
 				for range calls {
-					if _, err := clients[i%2].Encrypt(t.Context(), key, secret.Bytes("seed")); err != nil {
+					if _, err := clients[i%2].Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed")); err != nil {
 						t.Error(err)
 					}
 				}

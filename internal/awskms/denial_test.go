@@ -110,7 +110,7 @@ func TestEachLimitIsNamedFromAWSsAnswer(t *testing.T) {
 		if err := s.Enforce(c.policies); err != nil {
 			t.Fatal(err)
 		}
-		_, err := newClient(t, awskms.Options{}).Encrypt(t.Context(), key, secret.Bytes("seed"))
+		_, err := newClient(t, awskms.Options{}).Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed"))
 		if e := cause.Of(err); e.Code != cause.AccessDenied || !strings.Contains(e.Error(), c.want) {
 			t.Errorf("%s: %v, want %q in it", name, err, c.want)
 		}

@@ -54,7 +54,7 @@ func TestKeyIsDescribed(t *testing.T) {
 
 func TestDryRunTellsPermissions(t *testing.T) {
 	s, client, key := described(t)
-	sealed, err := client.Encrypt(t.Context(), key, []byte("seed"))
+	sealed, err := client.Encrypt(t.Context(), awskms.Call{}, key, []byte("seed"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestTraceTellsTheWayOfACall(t *testing.T) {
 	s, client, key := described(t)
 	encrypt := func() (awskms.Contact, error) {
 		ctx, way := awskms.Traced(t.Context())
-		_, err := client.Encrypt(ctx, key, []byte("seed"))
+		_, err := client.Encrypt(ctx, awskms.Call{}, key, []byte("seed"))
 		return way(), err
 	}
 	way, err := encrypt()

@@ -25,7 +25,7 @@ const childCalls = "AWSKMS_TEST_CHILD_CALLS"
 func TestMain(m *testing.M) {
 	if key := os.Getenv(childCalls); key != "" {
 		conns := awskms.NewConnections()
-		_, err := awskms.New(awskms.Options{Connections: conns, Timeout: 2 * time.Second}).Encrypt(context.Background(), key, secret.Bytes("seed"))
+		_, err := awskms.New(awskms.Options{Connections: conns, Timeout: 2 * time.Second}).Encrypt(context.Background(), awskms.Call{}, key, secret.Bytes("seed"))
 		fmt.Fprintln(os.Stdout, err)
 		os.Exit(0)
 	}
@@ -94,7 +94,7 @@ func TestCABundleIsTrusted(t *testing.T) {
 	if s.CAFile == "" {
 		t.Fatal("the emulator has no certificate to trust")
 	}
-	_, err := newClient(t, awskms.Options{}).Encrypt(t.Context(), "alias/none", secret.Bytes("seed"))
+	_, err := newClient(t, awskms.Options{}).Encrypt(t.Context(), awskms.Call{}, "alias/none", secret.Bytes("seed"))
 	if err == nil || !strings.Contains(err.Error(), "KMS0103") {
 		t.Errorf("got %v, want KMS's own answer", err)
 	}

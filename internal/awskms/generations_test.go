@@ -94,7 +94,7 @@ func TestCallsOfAClosedClientWorkAndKeepNothing(t *testing.T) {
 	underWay := make(chan error)
 	hanging := s.Calls("Encrypt") + 1
 	go func() {
-		_, err := c.Encrypt(t.Context(), key, secret.Bytes("seed"))
+		_, err := c.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed"))
 		underWay <- err
 	}()
 	eventually(t, "calls that are not there yet", 0, func() int { return hanging - s.Calls("Encrypt") })
@@ -194,11 +194,11 @@ func TestEachKeyIsCalledInItsOwnWay(t *testing.T) {
 	for name, w := range keys {
 		for range 4 {
 			calls.Go(func() {
-				sealed, err := clients[name].Encrypt(t.Context(), w.key, secret.Bytes("seed"))
+				sealed, err := clients[name].Encrypt(t.Context(), awskms.Call{}, w.key, secret.Bytes("seed"))
 				if err != nil || sealed.KeyARN != w.key {
 					t.Errorf("%s: sealed by %q, %v", name, sealed.KeyARN, err)
 				}
-				opened, err := clients[name].Decrypt(t.Context(), w.key, sealed.Blob)
+				opened, err := clients[name].Decrypt(t.Context(), awskms.Call{}, w.key, sealed.Blob)
 				if err != nil || opened.KeyARN != w.key || !bytes.Equal(opened.Plaintext, []byte("seed")) {
 					t.Errorf("%s: opened by %q, %v", name, opened.KeyARN, err)
 				}
@@ -212,7 +212,7 @@ func TestEachKeyIsCalledInItsOwnWay(t *testing.T) {
 	} {
 		w := keys[name]
 		w.server.Deny(w.key, "Encrypt")
-		_, err := clients[name].Encrypt(t.Context(), w.key, secret.Bytes("seed"))
+		_, err := clients[name].Encrypt(t.Context(), awskms.Call{}, w.key, secret.Bytes("seed"))
 		if e := cause.Of(err); e.Code != cause.AccessDenied || !strings.Contains(e.Principal, principal) {
 			t.Errorf("%s: called by %q, want one with %s", name, e.Principal, principal)
 		}
@@ -224,7 +224,7 @@ func TestEachKeyIsCalledInItsOwnWay(t *testing.T) {
 				continue
 			}
 			sealed := mustSeal(t, clients[name], w.key)
-			if _, err := clients[other].Decrypt(t.Context(), w.key, sealed.Blob); err == nil {
+			if _, err := clients[other].Decrypt(t.Context(), awskms.Call{}, w.key, sealed.Blob); err == nil {
 				t.Errorf("what %s sealed is opened by %s", name, other)
 			}
 		}
@@ -246,8 +246,8 @@ func TestFailuresOfOneClientAreItsOwn(t *testing.T) {
 	lost := newClient(t, awskms.Options{Connections: conns, AssumeRoleARN: "arn:aws:iam::999999999999:role/none"})
 	remove := s.Inject(kmsemulator.Fault{Key: broken, Kind: kmsemulator.Internal})
 	for range 5 {
-		_, _ = poor.Encrypt(t.Context(), broken, secret.Bytes("seed"))
-		_, _ = lost.Encrypt(t.Context(), key, secret.Bytes("seed"))
+		_, _ = poor.Encrypt(t.Context(), awskms.Call{}, broken, secret.Bytes("seed"))
+		_, _ = lost.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed"))
 	}
 	remove()
 	before := s.Calls("Encrypt")

@@ -50,7 +50,7 @@ func wantEventually(t *testing.T, c *awskms.Client, key string, want cause.Code)
 	t.Helper()
 	deadline := time.Now().Add(time.Minute)
 	for {
-		_, err := c.Encrypt(t.Context(), key, secret.Bytes("seed"))
+		_, err := c.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed"))
 		if err == nil && want == works || err != nil && cause.Of(err).Code == want {
 			return
 		}
@@ -75,7 +75,7 @@ func TestCredentialProcessNeverShowsWhatItPrinted(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
 	t.Setenv("AWS_CONFIG_FILE", file)
-	_, err := newClient(t, awskms.Options{}).Encrypt(t.Context(), key, secret.Bytes("seed"))
+	_, err := newClient(t, awskms.Options{}).Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed"))
 	if cause.Of(err).Code != cause.NoCredentials || strings.Contains(err.Error(), "leak-me") || !strings.Contains(err.Error(), "credential_process") {
 		t.Errorf("got %v", err)
 	}
@@ -90,7 +90,7 @@ func TestBrokenSettingsAreNamedAndReadAgain(t *testing.T) {
 	_, key := start(t)
 	t.Setenv("AWS_PROFILE", "nobody")
 	c := newClient(t, awskms.Options{})
-	_, err := c.Encrypt(t.Context(), key, secret.Bytes("seed"))
+	_, err := c.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed"))
 	if cause.Of(err).Code != cause.SettingsUnreadable || cause.ClassOf(err) != cause.Credentials {
 		t.Fatalf("got %v, want %s", err, cause.SettingsUnreadable)
 	}
@@ -111,7 +111,7 @@ func TestRoleIsAssumedWithItsExternalID(t *testing.T) {
 	if s.Calls("AssumeRole") == 0 {
 		t.Error("no AssumeRole was made")
 	}
-	_, err = newClient(t, awskms.Options{AssumeRoleARN: role.ARN, ExternalID: "other"}).Encrypt(t.Context(), key, secret.Bytes("seed"))
+	_, err = newClient(t, awskms.Options{AssumeRoleARN: role.ARN, ExternalID: "other"}).Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed"))
 	if cause.Of(err).Code != cause.RoleRefused || cause.ClassOf(err) != cause.Credentials {
 		t.Errorf("with another external id: %v, want %s", err, cause.RoleRefused)
 	}
@@ -150,7 +150,7 @@ func TestRefusedCredentialsAreNotAStorm(t *testing.T) {
 	for range 16 {
 		wg.Go(func() {
 			for range 50 {
-				_, _ = c.Encrypt(t.Context(), key, secret.Bytes("seed"))
+				_, _ = c.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed"))
 			}
 		})
 	}
@@ -178,7 +178,7 @@ func TestCredentialProcessIsNotForkedByEveryCall(t *testing.T) {
 	t.Setenv("AWS_CONFIG_FILE", file)
 	c := newClient(t, awskms.Options{})
 	for range 200 {
-		_, err := c.Encrypt(t.Context(), key, secret.Bytes("seed"))
+		_, err := c.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed"))
 		if cause.Of(err).Code != cause.NoCredentials {
 			t.Fatal(err)
 		}

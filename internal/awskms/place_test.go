@@ -129,7 +129,7 @@ func (p *place) call() *cause.Error {
 	c := newClient(p.t, p.options)
 	var err error
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
-		_, err = c.Encrypt(p.t.Context(), p.key, secret.Bytes("seed"))
+		_, err = c.Encrypt(p.t.Context(), awskms.Call{}, p.key, secret.Bytes("seed"))
 		if err == nil || !strings.Contains(err.Error(), "context deadline exceeded") {
 			break
 		}

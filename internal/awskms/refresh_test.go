@@ -143,7 +143,7 @@ func TestReplacedCredentialsFileIsTakenOver(t *testing.T) {
 				case <-stop:
 					return
 				default:
-					if _, err := c.Encrypt(t.Context(), key, secret.Bytes("seed")); err != nil {
+					if _, err := c.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed")); err != nil {
 						t.Error(err)
 						return
 					}
@@ -177,7 +177,7 @@ func TestKeyRevokedWithItsFileFailsNoCall(t *testing.T) {
 	var callers sync.WaitGroup
 	for range 16 {
 		callers.Go(func() {
-			if _, err := c.Encrypt(t.Context(), key, secret.Bytes("seed")); err != nil {
+			if _, err := c.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed")); err != nil {
 				t.Error(err)
 			}
 		})
@@ -218,7 +218,7 @@ func TestBrokenCredentialsFileLeavesWhatWorks(t *testing.T) {
 			notice()
 			before := g.count()
 			for range 50 {
-				if _, err := c.Encrypt(t.Context(), key, secret.Bytes("seed")); err != nil {
+				if _, err := c.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed")); err != nil {
 					t.Fatalf("%s: %v", name, err)
 				}
 			}
@@ -297,7 +297,7 @@ func TestWhatWorkedIsNotLeftForWhatWasBefore(t *testing.T) {
 	r.replace(r.second)
 	wantSigner(t, r.c, r.gate, r.key, r.second.AccessKeyID)
 	r.gate.deny(r.second.AccessKeyID, "AccessDeniedException")
-	if _, err := r.c.Encrypt(t.Context(), r.key, secret.Bytes("seed")); cause.Of(err).Code != cause.AccessDenied || r.gate.signer() != r.second.AccessKeyID {
+	if _, err := r.c.Encrypt(t.Context(), awskms.Call{}, r.key, secret.Bytes("seed")); cause.Of(err).Code != cause.AccessDenied || r.gate.signer() != r.second.AccessKeyID {
 		t.Errorf("got %v, last signed by %s; want %s under the new key alone", err, r.gate.signer(), cause.AccessDenied)
 	}
 }
@@ -340,7 +340,7 @@ func TestRefusalUnderBothKeepsTheNewCredentials(t *testing.T) {
 	r.kms.Deny(r.key, "Encrypt")
 	r.replace(r.second)
 	for range 20 {
-		if _, err := r.c.Encrypt(t.Context(), r.key, secret.Bytes("seed")); cause.Of(err).Code != cause.AccessDenied {
+		if _, err := r.c.Encrypt(t.Context(), awskms.Call{}, r.key, secret.Bytes("seed")); cause.Of(err).Code != cause.AccessDenied {
 			t.Fatalf("got %v, want %s", err, cause.AccessDenied)
 		}
 	}
@@ -425,7 +425,7 @@ func TestHandshakesThatFailDisturbNoOtherClient(t *testing.T) {
 	settled(t, s.Handshakes)
 	before := s.Handshakes()
 	for range 20 {
-		if _, err := bad.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.TLSFailed {
+		if _, err := bad.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed")); cause.Of(err).Code != cause.TLSFailed {
 			t.Fatalf("got %v, want %s", err, cause.TLSFailed)
 		}
 		mustSeal(t, good, key)

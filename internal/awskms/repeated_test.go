@@ -139,16 +139,16 @@ func callsOfAnEcho(t *testing.T, e echo) (all shown) {
 	plaintext, blob := secret.Bytes("a seed of thirty-two bytes, sure"), []byte("a blob that nobody else is to see")
 	all.secrets = append(all.secrets, "YSBzZWVkIG9mIHRoaXJ0eS10d28gYnl0ZXMsIHN1cmU=", "YSBibG9iIHRoYXQgbm9ib2R5IGVsc2UgaXMgdG8gc2Vl")
 	for _, key := range []string{anyKey, "alias/a"} {
-		sealed, err := c.Encrypt(t.Context(), key, plaintext)
+		sealed, err := c.Encrypt(t.Context(), awskms.Call{}, key, plaintext)
 		note(err, sealed.KeyARN, sealed.RequestID)
-		opened, err := c.Decrypt(t.Context(), key, blob)
+		opened, err := c.Decrypt(t.Context(), awskms.Call{}, key, blob)
 		note(err, opened.KeyARN, opened.RequestID, opened.Material)
 	}
 	info, err := c.DescribeKey(t.Context(), anyKey)
 	note(err, fmt.Sprint(info))
 	note(c.MayDecrypt(t.Context(), anyKey, blob))
 	note(c.MayEncrypt(t.Context(), anyKey, plaintext))
-	opened, err := c.Decrypt(t.Context(), "", blob)
+	opened, err := c.Decrypt(t.Context(), awskms.Call{}, "", blob)
 	note(err, opened.KeyARN, opened.RequestID, opened.Material)
 	return all
 }
@@ -173,7 +173,7 @@ func TestWordsOfAWSAreShown(t *testing.T) {
 		w.WriteHeader(http.StatusBadRequest)
 		_ = encoding.NewEncoder(w).Encode(map[string]string{"__type": "InvalidSignatureException", "message": words})
 	})})
-	_, err := c.Encrypt(t.Context(), anyKey, secret.Bytes("seed"))
+	_, err := c.Encrypt(t.Context(), awskms.Call{}, anyKey, secret.Bytes("seed"))
 	if e := cause.Of(err); e.Said != words || e.RequestID == "" || e.AWSCode == "" {
 		t.Errorf("said %q, want %q; %v", e.Said, words, err)
 	}

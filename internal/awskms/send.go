@@ -15,6 +15,7 @@ import (
 // for it any longer, and it may still run.
 type request[T any] struct {
 	op, key string
+	within  Call
 
 	// prepare returns the call for one client of the SDK. It runs in the caller's
 	// goroutine, and copies what the caller may change or clear after its return.

@@ -154,7 +154,7 @@ func TestAHangHurtsNoConnectionInUse(t *testing.T) {
 	before := s.Calls("Decrypt")
 	done := make(chan error)
 	go func() {
-		_, err := patient.Decrypt(t.Context(), key, blob)
+		_, err := patient.Decrypt(t.Context(), awskms.Call{}, key, blob)
 		done <- err
 	}()
 	eventually(t, "calls that are not there yet", 0, func() int { return before + 1 - s.Calls("Decrypt") })
@@ -179,13 +179,13 @@ func TestACallerInAHurryClosesNothing(t *testing.T) {
 	defer s.Inject(kmsemulator.Fault{Operation: "Encrypt", Kind: kmsemulator.Hang})()
 	for range 5 {
 		ctx, cancel := context.WithTimeout(t.Context(), awskms.Reply+100*time.Millisecond)
-		if _, err := c.Encrypt(ctx, key, secret.Bytes("seed")); cause.Of(err).Code != cause.TooLittleTime {
+		if _, err := c.Encrypt(ctx, awskms.Call{}, key, secret.Bytes("seed")); cause.Of(err).Code != cause.TooLittleTime {
 			t.Errorf("got %v, want %s", err, cause.TooLittleTime)
 		}
 		cancel()
 		ctx, cancel = context.WithCancel(t.Context())
 		time.AfterFunc(200*time.Millisecond, cancel)
-		if _, err := c.Encrypt(ctx, key, secret.Bytes("seed")); cause.Of(err).Code != cause.CallerLeft {
+		if _, err := c.Encrypt(ctx, awskms.Call{}, key, secret.Bytes("seed")); cause.Of(err).Code != cause.CallerLeft {
 			t.Errorf("got %v, want %s", err, cause.CallerLeft)
 		}
 	}

@@ -159,7 +159,7 @@ func TestNoAnswerHoldsACall(t *testing.T) {
 			for range 20 {
 				wait.Go(func() {
 					began := time.Now()
-					_, err := c.Encrypt(t.Context(), anyKey, secret.Bytes("seed"))
+					_, err := c.Encrypt(t.Context(), awskms.Call{}, anyKey, secret.Bytes("seed"))
 					if err == nil || time.Since(began) > time.Minute {
 						t.Errorf("%v after %s, want an error within the limit", err, time.Since(began))
 					}
@@ -183,7 +183,7 @@ func TestAnswersAreTakenUpToALength(t *testing.T) {
 	body += strings.Repeat(" ", 256<<10-len(body))
 	mustSeal(t, newClient(t, awskms.Options{Endpoint: serveText(t, body)}), key)
 	c := newClient(t, awskms.Options{Endpoint: serveText(t, body+" ")})
-	if _, err := c.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.NotKMS {
+	if _, err := c.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed")); cause.Of(err).Code != cause.NotKMS {
 		t.Errorf("a byte more: %v, want %s", err, cause.NotKMS)
 	}
 	chunked := serveFunc(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -191,7 +191,7 @@ func TestAnswersAreTakenUpToALength(t *testing.T) {
 		_ = http.NewResponseController(w).Flush()
 		_, _ = io.WriteString(w, " ")
 	})
-	if _, err := newClient(t, awskms.Options{Endpoint: chunked}).Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.NotKMS {
+	if _, err := newClient(t, awskms.Options{Endpoint: chunked}).Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed")); cause.Of(err).Code != cause.NotKMS {
 		t.Errorf("a byte more, in chunks: %v, want %s", err, cause.NotKMS)
 	}
 }
@@ -214,7 +214,7 @@ func TestAnEndpointThatIsWellAgainIsUsedAgain(t *testing.T) {
 	})
 	c := newClient(t, awskms.Options{Endpoint: "http://" + p.address})
 	for range 50 {
-		if _, err := c.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.NotKMS || !strings.Contains(err.Error(), "101") {
+		if _, err := c.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed")); cause.Of(err).Code != cause.NotKMS || !strings.Contains(err.Error(), "101") {
 			t.Fatalf("got %v, want %s that names the status", err, cause.NotKMS)
 		}
 	}
@@ -266,7 +266,7 @@ func TestNoHangingDialIsKept(t *testing.T) {
 			client := newClient(t, awskms.Options{Connections: conns, Endpoint: to.endpoint, Timeout: 300 * time.Millisecond})
 			before := p.acceptedSoFar()
 			for range 3 {
-				if _, err := client.Encrypt(t.Context(), key, secret.Bytes("seed")); cause.Of(err).Code != cause.TimedOut {
+				if _, err := client.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed")); cause.Of(err).Code != cause.TimedOut {
 					t.Errorf("%v, want %s", err, cause.TimedOut)
 				}
 			}
@@ -338,7 +338,7 @@ func TestNoAnswerHoldsALookUp(t *testing.T) {
 				}
 				o.Connections = awskms.NewConnections()
 				began := time.Now()
-				_, err := newClient(t, o).Encrypt(t.Context(), key, secret.Bytes("seed"))
+				_, err := newClient(t, o).Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed"))
 				if took := time.Since(began); cause.Of(err).Class() == "" || cause.Of(err).Code == cause.TimedOut || took > 9*time.Second {
 					t.Errorf("%v after %s, want what is wrong with credentials before the limit of a look-up", err, took)
 				}
@@ -368,7 +368,7 @@ func TestFailureIsSaidAlikeWithoutAnotherAttempt(t *testing.T) {
 	c := newClient(t, awskms.Options{Endpoint: "http://" + p.address, Retry: awskms.RetryBudget{Tokens: 20}})
 	said := map[string]bool{}
 	for range 5 {
-		_, err := c.Encrypt(t.Context(), anyKey, secret.Bytes("seed"))
+		_, err := c.Encrypt(t.Context(), awskms.Call{}, anyKey, secret.Bytes("seed"))
 		said[cause.Of(err).Said] = true
 	}
 	if len(said) != 1 || !said["unexpected EOF"] {

@@ -22,12 +22,12 @@ import (
 // closed.
 type swallower chan struct{}
 
-func (s swallower) Encrypt(context.Context, string, secret.Bytes) (awskms.Sealed, error) {
+func (s swallower) Encrypt(context.Context, awskms.Call, string, secret.Bytes) (awskms.Sealed, error) {
 	<-s
 	return awskms.Sealed{}, context.Canceled
 }
 
-func (s swallower) Decrypt(context.Context, string, []byte) (awskms.Opened, error) {
+func (s swallower) Decrypt(context.Context, awskms.Call, string, []byte) (awskms.Opened, error) {
 	<-s
 	return awskms.Opened{}, context.Canceled
 }

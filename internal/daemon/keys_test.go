@@ -76,7 +76,7 @@ func TestTroubleOfAReadKeyIsNamedWithoutTraffic(t *testing.T) {
 				}
 				if blind {
 					direct := newClientOf(t, kms)
-					sealed, err := direct.Encrypt(t.Context(), reads, []byte("seed"))
+					sealed, err := direct.Encrypt(t.Context(), awskms.Call{}, reads, []byte("seed"))
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -132,7 +132,7 @@ func TestEarlierKeysOfAnAliasAreCountedUnderItsName(t *testing.T) {
 	client := v2.NewKeyManagementServiceClient(connectTo(t, r.current.Load().providers[1].at.path))
 	for range 3 {
 		other := createKey(t, kms)
-		sealed, err := direct.Encrypt(t.Context(), other, []byte("seed"))
+		sealed, err := direct.Encrypt(t.Context(), awskms.Call{}, other, []byte("seed"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -94,7 +94,7 @@ func (p *patient) call(ctx context.Context) {
 	p.credential = credential
 	traced, way := awskms.Traced(ctx)
 	if p.writes {
-		p.sealed, err = p.client.Encrypt(traced, p.key.Key, seed())
+		p.sealed, err = p.client.Encrypt(traced, awskms.Call{}, p.key.Key, seed())
 		p.arn = p.sealed.KeyARN
 	} else {
 		err = p.mayDecrypt(traced)

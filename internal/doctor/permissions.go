@@ -96,18 +96,17 @@ type measured struct {
 // goes on.
 func (p *patient) measure(ctx context.Context, n int, limit time.Duration) (b measured) {
 	deadline := time.Now().Add(limit)
-	ctx, cancel := context.WithDeadline(ctx, deadline.Add(awskms.Reply)) // which calls leave to their caller
-	defer cancel()
+	within := awskms.Call{By: deadline}
 	for len(b.took) < n {
 		plain := seed()
 		var sealed awskms.Sealed
 		var opened awskms.Opened
 		encrypt := func() (err error) {
-			sealed, err = p.client.Encrypt(ctx, p.key.Key, bytes.Clone(plain))
+			sealed, err = p.client.Encrypt(ctx, within, p.key.Key, bytes.Clone(plain))
 			return err
 		}
 		decrypt := func() (err error) {
-			opened, err = p.client.Decrypt(ctx, sealed.KeyARN, sealed.Blob)
+			opened, err = p.client.Decrypt(ctx, within, sealed.KeyARN, sealed.Blob)
 			return err
 		}
 		if !b.timed(encrypt, deadline) || !b.timed(decrypt, deadline) {

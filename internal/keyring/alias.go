@@ -27,12 +27,12 @@ func (r *Ring) movedAliases(refusals []refusal) []*kmskey.Key {
 
 // openMoved lets KMS choose the key, once, and takes the answer only from a key
 // of the same partition, account and Region as the alias.
-func (r *Ring) openMoved(ctx context.Context, turn uint64, alias *kmskey.Key, blob []byte) (secret.Bytes, *cause.Error) {
-	home, refusal := r.home(ctx, alias)
+func (r *Ring) openMoved(ctx context.Context, in read, alias *kmskey.Key) (secret.Bytes, *cause.Error) {
+	home, refusal := r.home(ctx, in.caller, alias)
 	if refusal != nil {
 		return nil, refusal
 	}
-	opened, err := alias.DecryptUnpinned(ctx, blob)
+	opened, err := alias.DecryptUnpinned(ctx, in.caller, in.blob)
 	if err != nil {
 		return nil, unpinnedRefusal(cause.Of(err), alias.Name())
 	}
@@ -43,8 +43,8 @@ func (r *Ring) openMoved(ctx context.Context, turn uint64, alias *kmskey.Key, bl
 	}
 	earlier, isNew := alias.Learn(opened.KeyARN)
 	if earlier != nil {
-		earlier.Opened(ctx, r.opts.Caller, blob, opened.KeyARN)
-		r.lastWorked.note(earlier, turn)
+		earlier.Opened(ctx, in.caller, in.blob, opened.KeyARN)
+		r.lastWorked.note(earlier, in.turn)
 	}
 	if isNew {
 		r.opts.Log.WarnContext(ctx, "data of an earlier key of the alias was read: "+AdviceForEarlier,
@@ -57,12 +57,12 @@ func (r *Ring) openMoved(ctx context.Context, turn uint64, alias *kmskey.Key, bl
 // Region, none of whose own data was read yet, is resolved by an Encrypt: KMS has
 // no other answer that every user of a key may ask for. Where KMS refuses that, it
 // is not asked again for some seconds, whatever data comes.
-func (r *Ring) home(ctx context.Context, alias *kmskey.Key) (keyref.Ref, *cause.Error) {
+func (r *Ring) home(ctx context.Context, caller kmskey.Caller, alias *kmskey.Key) (keyref.Ref, *cause.Error) {
 	if ref, err := keyref.Parse(alias.Address()); err == nil && ref.IsARN() {
 		return ref, nil
 	}
 	if alias.Resolution() == nil {
-		if refusal := alias.ResolveByEncrypt(ctx, r.opts.Caller); refusal != nil {
+		if refusal := alias.ResolveByEncrypt(ctx, caller); refusal != nil {
 			return keyref.Ref{}, refusal
 		}
 	}

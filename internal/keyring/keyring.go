@@ -14,7 +14,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
@@ -73,9 +72,7 @@ func (r *Ring) Unwrap(ctx context.Context, s Stored) (secret.Bytes, error) {
 	if known := r.bad.recall(blob, whole); known != nil {
 		return nil, forObject(known, s)
 	}
-	ctx, cancel := awskms.WithLimit(ctx, r.opts.Caller.Limit)
-	defer cancel()
-	plaintext, refusals := r.open(ctx, r.reads.Add(1), blob, s)
+	plaintext, refusals := r.open(ctx, read{r.opts.Caller.Begun(), r.reads.Add(1), blob}, s)
 	if plaintext != nil {
 		return plaintext, nil
 	}
@@ -85,6 +82,13 @@ func (r *Ring) Unwrap(ctx context.Context, s Stored) (secret.Bytes, error) {
 		r.reportMissing(ctx, s, told)
 	}
 	return nil, forObject(told, s)
+}
+
+// A read is one ciphertext that is to be opened, and for whom.
+type read struct {
+	caller kmskey.Caller // with the time that all the keys have together
+	turn   uint64
+	blob   []byte
 }
 
 // A refusal is one answer to a read that did not open it.
@@ -105,26 +109,26 @@ func errorsOf(refusals []refusal) []*cause.Error {
 
 // open tries the keys that may have made a ciphertext. It returns the plaintext, or
 // at least one refusal.
-func (r *Ring) open(ctx context.Context, turn uint64, blob []byte, s Stored) (secret.Bytes, []refusal) {
+func (r *Ring) open(ctx context.Context, in read, s Stored) (secret.Bytes, []refusal) {
 	chosen, others := r.candidates(s)
-	plaintext, refusals := r.openWithAny(ctx, turn, chosen, blob)
+	plaintext, refusals := r.openWithAny(ctx, in, chosen)
 	if plaintext != nil {
 		return plaintext, nil
 	}
 	// A key that is named and cannot be asked leaves nothing for the others to find.
 	if worst := cause.Worst(errorsOf(refusals)); worst == nil || worst.Class() == cause.BadData {
-		plaintext, more := r.openWithAny(ctx, turn, others, blob)
+		plaintext, more := r.openWithAny(ctx, in, others)
 		if plaintext != nil {
 			return plaintext, nil
 		}
 		refusals = append(refusals, more...)
 	}
 	for _, k := range r.movedAliases(refusals) {
-		if known := r.bad.recall(blob, r.place(k)); known != nil {
+		if known := r.bad.recall(in.blob, r.place(k)); known != nil {
 			refusals = append(refusals, refusal{key: k, err: known, unpinned: true, recalled: true})
 			continue
 		}
-		plaintext, err := r.openMoved(ctx, turn, k, blob)
+		plaintext, err := r.openMoved(ctx, in, k)
 		if err == nil {
 			return plaintext, nil
 		}
@@ -136,12 +140,12 @@ func (r *Ring) open(ctx context.Context, turn uint64, blob []byte, s Stored) (se
 // openWithAny tries keys in turn. Each but the last has half of the time that is
 // left: one that hangs must not use up the time of one that works, and an n-th
 // part would be too short for a KMS that is far away.
-func (r *Ring) openWithAny(ctx context.Context, turn uint64, keys []*kmskey.Key, blob []byte) (secret.Bytes, []refusal) {
+func (r *Ring) openWithAny(ctx context.Context, in read, keys []*kmskey.Key) (secret.Bytes, []refusal) {
 	var refusals []refusal
 	for i, k := range keys {
-		plaintext, err := k.Decrypt(awskms.Share(ctx, min(2, len(keys)-i)), r.opts.Caller, blob)
+		plaintext, err := k.Decrypt(ctx, in.caller.Sharing(min(2, len(keys)-i)), in.blob)
 		if err == nil {
-			r.lastWorked.note(k, turn)
+			r.lastWorked.note(k, in.turn)
 			return plaintext, nil
 		}
 		refusals = append(refusals, refusal{key: k, err: cause.Of(err)})

@@ -136,8 +136,8 @@ func (k *Key) decryptProof(ctx context.Context, c Caller) (opened bool, err erro
 		return false, nil
 	}
 	address := k.Address()
-	arn, err := question(ctx, c, k, "Decrypt", func(ctx context.Context) (string, error) {
-		o, err := k.config.KMS.Decrypt(ctx, address, with.blob)
+	arn, err := question(ctx, c, k, "Decrypt", func(ctx context.Context, within awskms.Call) (string, error) {
+		o, err := k.config.KMS.Decrypt(ctx, within, address, with.blob)
 		o.Plaintext.Clear() // here, since nobody may be left to do it
 		return o.KeyARN, err
 	})
@@ -164,7 +164,7 @@ func (k *Key) decryptProof(ctx context.Context, c Caller) (opened bool, err erro
 func (k *Key) dryRun(ctx context.Context, a Asking, now time.Time) (allowed bool, err error) {
 	if kms, ok := k.config.KMS.(describer); ok && k.questions.dryRunKnown(now) {
 		address := k.Address()
-		_, err = question(ctx, a.Caller, k, "Decrypt", func(ctx context.Context) (struct{}, error) {
+		_, err = question(ctx, a.Caller, k, "Decrypt", func(ctx context.Context, _ awskms.Call) (struct{}, error) {
 			return struct{}{}, kms.MayDecrypt(ctx, address, nil)
 		})
 		switch {
@@ -192,7 +192,7 @@ func (k *Key) describe(ctx context.Context, a Asking, now time.Time) {
 		return
 	}
 	address := k.Address()
-	info, err := question(ctx, a.Caller, k, "DescribeKey", func(ctx context.Context) (awskms.KeyInfo, error) {
+	info, err := question(ctx, a.Caller, k, "DescribeKey", func(ctx context.Context, _ awskms.Call) (awskms.KeyInfo, error) {
 		return kms.DescribeKey(ctx, address)
 	})
 	if ctx.Err() == nil {
@@ -202,7 +202,7 @@ func (k *Key) describe(ctx context.Context, a Asking, now time.Time) {
 
 // question makes one call of KMS about a key. Where that is left behind it says no
 // more than a time-out: only the checks of the key that writes put it in doubt.
-func question[T any](ctx context.Context, c Caller, k *Key, op string, call func(context.Context) (T, error)) (T, error) {
+func question[T any](ctx context.Context, c Caller, k *Key, op string, call func(context.Context, awskms.Call) (T, error)) (T, error) {
 	return within(ctx, c, bounded.Check, cause.TimedOut, op, k.Address(), call)
 }
 

@@ -19,9 +19,23 @@ import (
 // other: it passes from one provider to the next.
 type Caller struct {
 	Limit    time.Duration     // of one call of KMS
+	Call     awskms.Call       // zero: each call has Limit, and no other end
 	Confirm  time.Duration     // between a refusal and the question that confirms it
 	Waits    *bounded.Observer // is told of calls that are left behind; nil: nobody is
 	Listener Listener          // nil: nobody listens
+}
+
+// Begun returns the caller with an end: all that is done for it takes no longer than one
+// call of KMS may.
+func (c Caller) Begun() Caller {
+	c.Call = awskms.Within(c.Limit)
+	return c
+}
+
+// Sharing returns the caller with an n-th part of its time for each call.
+func (c Caller) Sharing(n int) Caller {
+	c.Call.Share = n
+	return c
 }
 
 // A Listener hears how the calls of keys end. Its methods return soon, and do not call
@@ -58,7 +72,7 @@ func (k *Key) hear(ctx context.Context, c Caller, blob []byte, arn string, err e
 // Encrypt wraps 1 to 4,096 bytes. KMS is asked by address, which is the key's name or
 // what that stands for. Errors are [cause.Error]s.
 func (k *Key) Encrypt(ctx context.Context, c Caller, address string, plaintext secret.Bytes) (Wrapped, error) {
-	w, err := direct(ctx, k.config.KMS, address, plaintext)
+	w, err := direct(ctx, k.config.KMS, c.Call, address, plaintext)
 	k.enter(ctx, c, evidence.Encrypt, err, time.Time{})
 	return w, err
 }
@@ -66,7 +80,7 @@ func (k *Key) Encrypt(ctx context.Context, c Caller, address string, plaintext s
 // Decrypt opens a blob of KMS with the key, and with no other. Errors are
 // [cause.Error]s.
 func (k *Key) Decrypt(ctx context.Context, c Caller, blob []byte) (secret.Bytes, error) {
-	opened, err := k.config.KMS.Decrypt(ctx, k.Address(), blob)
+	opened, err := k.config.KMS.Decrypt(ctx, c.Call, k.Address(), blob)
 	k.enter(ctx, c, evidence.Decrypt, err, time.Time{})
 	k.hear(ctx, c, blob, opened.KeyARN, err)
 	if err != nil {
@@ -77,8 +91,8 @@ func (k *Key) Decrypt(ctx context.Context, c Caller, blob []byte) (secret.Bytes,
 }
 
 // DecryptUnpinned lets KMS choose the key. How it ends is no evidence about this one.
-func (k *Key) DecryptUnpinned(ctx context.Context, blob []byte) (awskms.Opened, error) {
-	return k.config.KMS.Decrypt(ctx, "", blob)
+func (k *Key) DecryptUnpinned(ctx context.Context, c Caller, blob []byte) (awskms.Opened, error) {
+	return k.config.KMS.Decrypt(ctx, c.Call, "", blob)
 }
 
 // Opened enters that the key, whose ARN this is, has opened a blob for somebody who did
@@ -163,8 +177,8 @@ func (t Trip) Observation() Observation { return Observation{t.Probe.Wrapped.Key
 func (k *Key) Trip(ctx context.Context, c Caller, wait bounded.Wait, name string) Trip {
 	t := Trip{Asked: name, Probe: Probe{want: randomBytes()}}
 	plaintext := bytes.Clone(t.Probe.want) // of a call that may go on
-	t.Probe.Wrapped, t.encryptErr = call(ctx, c, wait, "Encrypt", name, func(ctx context.Context) (Wrapped, error) {
-		return direct(ctx, k.config.KMS, name, plaintext)
+	t.Probe.Wrapped, t.encryptErr = call(ctx, c, wait, "Encrypt", name, func(ctx context.Context, within awskms.Call) (Wrapped, error) {
+		return direct(ctx, k.config.KMS, within, name, plaintext)
 	})
 	if t.encryptErr == nil {
 		t.Material, t.decryptErr = k.Reopen(ctx, c, wait, t.Probe)
@@ -211,8 +225,8 @@ func (k *Key) EnterWorks(ctx context.Context, c Caller) {
 // Reopen decrypts what was just encrypted, and returns the key material that it
 // is under. That it cannot be opened is no bad data: these bytes are our own.
 func (k *Key) Reopen(ctx context.Context, c Caller, wait bounded.Wait, probe Probe) (material string, err error) {
-	material, err = call(ctx, c, wait, "Decrypt", probe.Wrapped.KeyARN, func(ctx context.Context) (string, error) {
-		return k.compare(ctx, probe)
+	material, err = call(ctx, c, wait, "Decrypt", probe.Wrapped.KeyARN, func(ctx context.Context, within awskms.Call) (string, error) {
+		return k.compare(ctx, within, probe)
 	})
 	if err != nil && cause.ClassOf(err) == cause.BadData {
 		e := *cause.Of(err)
@@ -223,12 +237,12 @@ func (k *Key) Reopen(ctx context.Context, c Caller, wait bounded.Wait, probe Pro
 }
 
 // compare opens a probe, and looks whether what was encrypted comes out.
-func (k *Key) compare(ctx context.Context, probe Probe) (material string, err error) {
+func (k *Key) compare(ctx context.Context, within awskms.Call, probe Probe) (material string, err error) {
 	blob, err := seal.Parse(probe.Wrapped.Ciphertext, false)
 	if err != nil {
 		return "", err
 	}
-	opened, err := k.config.KMS.Decrypt(ctx, probe.Wrapped.KeyARN, blob)
+	opened, err := k.config.KMS.Decrypt(ctx, within, probe.Wrapped.KeyARN, blob)
 	if err != nil {
 		return "", err
 	}
@@ -243,7 +257,7 @@ func (k *Key) compare(ctx context.Context, probe Probe) (material string, err er
 }
 
 // call makes one call of KMS within the limit of one.
-func call[T any](ctx context.Context, c Caller, wait bounded.Wait, op, key string, do func(context.Context) (T, error)) (T, error) {
+func call[T any](ctx context.Context, c Caller, wait bounded.Wait, op, key string, do func(context.Context, awskms.Call) (T, error)) (T, error) {
 	left := cause.InDoubt
 	if wait == bounded.Call {
 		left = cause.TimedOut
@@ -254,11 +268,15 @@ func call[T any](ctx context.Context, c Caller, wait bounded.Wait, op, key strin
 // within makes one call of KMS, which is left behind where it ignores its time limit.
 // left is the code for that.
 func within[T any](ctx context.Context, c Caller, wait bounded.Wait, left cause.Code, op, key string,
-	do func(context.Context) (T, error),
+	do func(context.Context, awskms.Call) (T, error),
 ) (T, error) {
-	ctx, cancel := awskms.WithLimit(ctx, c.Limit)
+	one := awskms.Within(c.Limit)
+	if by := c.Call.By; !by.IsZero() && by.Before(one.By) {
+		one.By = by
+	}
+	ctx, cancel := context.WithDeadline(ctx, one.By.Add(awskms.Reply)) // for what ignores the Call
 	defer cancel()
-	out, err := bounded.Do(ctx, c.Waits, wait, do)
+	out, err := bounded.Do(ctx, c.Waits, wait, func(ctx context.Context) (T, error) { return do(ctx, one) })
 	if _, ok := errors.AsType[*bounded.AbandonedError](err); ok {
 		return out, &cause.Error{Code: left, Op: op, Key: key}
 	}

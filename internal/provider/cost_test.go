@@ -53,7 +53,7 @@ func newCosts(t *testing.T) *costs {
 		})
 		c.keys = append(c.keys, kmskey.Config{Name: arn, KMS: client})
 		for range costObjects / costKeys {
-			sealed, err := client.Encrypt(t.Context(), arn, secret.Bytes("a DEK"))
+			sealed, err := client.Encrypt(t.Context(), awskms.Call{}, arn, secret.Bytes("a DEK"))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -138,8 +138,16 @@ func (f *fakeKMS) answerInTurn(arns ...string) {
 	f.inTurn = arns
 }
 
+// ending ends a context as late as the caller of a call bears.
+func ending(ctx context.Context, within awskms.Call) (context.Context, context.CancelFunc) {
+	if within.By.IsZero() {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, within.By.Add(awskms.Reply))
+}
+
 // begin notes a call and returns the key's ARN, or how it fails.
-func (f *fakeKMS) begin(ctx context.Context, op, key string) (string, error) {
+func (f *fakeKMS) begin(ctx context.Context, within awskms.Call, op, key string) (string, error) {
 	f.mu.Lock()
 	f.calls = append(f.calls, strings.TrimSpace(op+" "+key))
 	stuck, ok := f.stuck[op+" "+key]
@@ -167,6 +175,8 @@ func (f *fakeKMS) begin(ctx context.Context, op, key string) (string, error) {
 		err = f.inject(op, arn)
 	}
 	f.mu.Unlock()
+	ctx, cancel := ending(ctx, within)
+	defer cancel()
 	if delay > 0 {
 		select {
 		case <-time.After(delay):
@@ -187,8 +197,8 @@ func (f *fakeKMS) begin(ctx context.Context, op, key string) (string, error) {
 	return arn, nil
 }
 
-func (f *fakeKMS) Encrypt(ctx context.Context, key string, plaintext secret.Bytes) (awskms.Sealed, error) {
-	arn, err := f.begin(ctx, "Encrypt", key)
+func (f *fakeKMS) Encrypt(ctx context.Context, within awskms.Call, key string, plaintext secret.Bytes) (awskms.Sealed, error) {
+	arn, err := f.begin(ctx, within, "Encrypt", key)
 	if err != nil {
 		return awskms.Sealed{}, err
 	}
@@ -204,8 +214,8 @@ func (f *fakeKMS) Encrypt(ctx context.Context, key string, plaintext secret.Byte
 	return awskms.Sealed{Blob: blobOf(by, string(plaintext)), KeyARN: arn, RequestID: "r-9"}, nil
 }
 
-func (f *fakeKMS) Decrypt(ctx context.Context, key string, blob []byte) (awskms.Opened, error) {
-	arn, err := f.begin(ctx, "Decrypt", key)
+func (f *fakeKMS) Decrypt(ctx context.Context, within awskms.Call, key string, blob []byte) (awskms.Opened, error) {
+	arn, err := f.begin(ctx, within, "Decrypt", key)
 	if err != nil {
 		return awskms.Opened{}, err
 	}
@@ -239,12 +249,12 @@ type inContext struct {
 	context string
 }
 
-func (c inContext) Encrypt(ctx context.Context, key string, plaintext secret.Bytes) (awskms.Sealed, error) {
-	return c.fakeKMS.Encrypt(ctx, key, append([]byte(c.context+"~"), plaintext...))
+func (c inContext) Encrypt(ctx context.Context, within awskms.Call, key string, plaintext secret.Bytes) (awskms.Sealed, error) {
+	return c.fakeKMS.Encrypt(ctx, within, key, append([]byte(c.context+"~"), plaintext...))
 }
 
-func (c inContext) Decrypt(ctx context.Context, key string, blob []byte) (awskms.Opened, error) {
-	opened, err := c.fakeKMS.Decrypt(ctx, key, blob)
+func (c inContext) Decrypt(ctx context.Context, within awskms.Call, key string, blob []byte) (awskms.Opened, error) {
+	opened, err := c.fakeKMS.Decrypt(ctx, within, key, blob)
 	if err != nil {
 		return opened, err
 	}

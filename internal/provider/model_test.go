@@ -218,13 +218,13 @@ func (p *process) Health() model.Health {
 // modelled is the KMS of the model as a key calls it.
 type modelled struct{ *model.Client }
 
-func (m modelled) Encrypt(ctx context.Context, key string, plaintext secret.Bytes) (awskms.Sealed, error) {
-	s, err := asCaller(ctx, func(ctx context.Context) (model.Sealed, error) { return m.Client.Encrypt(ctx, key, plaintext) })
+func (m modelled) Encrypt(ctx context.Context, within awskms.Call, key string, plaintext secret.Bytes) (awskms.Sealed, error) {
+	s, err := asCaller(ctx, within, func(ctx context.Context) (model.Sealed, error) { return m.Client.Encrypt(ctx, key, plaintext) })
 	return awskms.Sealed{Blob: s.Blob, KeyARN: s.ARN, RequestID: "r-9"}, err
 }
 
-func (m modelled) Decrypt(ctx context.Context, key string, blob []byte) (awskms.Opened, error) {
-	o, err := asCaller(ctx, func(ctx context.Context) (model.Opened, error) { return m.Client.Decrypt(ctx, key, blob) })
+func (m modelled) Decrypt(ctx context.Context, within awskms.Call, key string, blob []byte) (awskms.Opened, error) {
+	o, err := asCaller(ctx, within, func(ctx context.Context) (model.Opened, error) { return m.Client.Decrypt(ctx, key, blob) })
 	return awskms.Opened{Plaintext: o.Plaintext, KeyARN: o.ARN, Material: o.Material, RequestID: "r-8"}, err
 }
 
@@ -243,10 +243,16 @@ func (m modelled) DescribeKey(ctx context.Context, key string) (awskms.KeyInfo, 
 // asCaller makes a call that ignores its context where it hangs. The client of KMS
 // leaves behind what hangs: here it does so for callers alone, so that what hangs for
 // checks is theirs to leave behind.
-func asCaller[T any](ctx context.Context, call func(context.Context) (T, error)) (T, error) {
+func asCaller[T any](ctx context.Context, within awskms.Call, call func(context.Context) (T, error)) (T, error) {
+	if !within.By.IsZero() && !time.Now().Before(within.By) {
+		var none T
+		return none, &cause.Error{Code: cause.TimedOut}
+	}
 	if ctx.Value(callersContext{}) == nil {
 		return call(model.Ignoring(ctx))
 	}
+	ctx, cancel := ending(ctx, within)
+	defer cancel()
 	out, err := bounded.Do(ctx, nil, bounded.Call, func(ctx context.Context) (T, error) { return call(model.Ignoring(ctx)) })
 	if _, left := errors.AsType[*bounded.AbandonedError](err); left {
 		return out, &cause.Error{Code: cause.TimedOut}

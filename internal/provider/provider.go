@@ -21,7 +21,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
@@ -125,9 +124,7 @@ func (p *Provider) Encrypt(ctx context.Context, plaintext secret.Bytes) (Encrypt
 	if e := p.write.Unreadable(); e != nil {
 		return Encrypted{}, p.named(p.advised(e.Noted("nothing is encrypted that could not be read again")))
 	}
-	ctx, cancel := awskms.WithLimit(ctx, p.opts.Timeout)
-	defer cancel()
-	wrapped, w, err := p.encrypt(ctx, plaintext)
+	wrapped, w, err := p.encrypt(ctx, p.caller.Begun(), plaintext)
 	if err != nil {
 		return Encrypted{}, p.named(p.advised(err))
 	}
@@ -161,19 +158,19 @@ func (p *Provider) ForgetBad() { p.ring.ForgetBad() }
 // is decrypted at once to learn the ARN and key material. Of two first calls that met an
 // alias on the move, one wins: the other encrypts again, so that no ciphertext leaves
 // under a key that key_id does not name.
-func (p *Provider) encrypt(ctx context.Context, plaintext secret.Bytes) (kmskey.Wrapped, *written, error) {
+func (p *Provider) encrypt(ctx context.Context, caller kmskey.Caller, plaintext secret.Bytes) (kmskey.Wrapped, *written, error) {
 	k := p.write
 	for range 2 {
 		w, address := p.written(), k.Address()
 		if w != nil {
 			address = w.ARN
 		}
-		wrapped, err := k.Encrypt(ctx, p.caller, address, plaintext)
+		wrapped, err := k.Encrypt(ctx, caller, address, plaintext)
 		if err != nil {
 			return kmskey.Wrapped{}, nil, err
 		}
 		if w == nil {
-			if err := p.resolveFirst(ctx, wrapped, plaintext); err != nil {
+			if err := p.resolveFirst(ctx, caller, wrapped, plaintext); err != nil {
 				return kmskey.Wrapped{}, nil, err
 			}
 			w = p.written()
@@ -187,9 +184,9 @@ func (p *Provider) encrypt(ctx context.Context, plaintext secret.Bytes) (kmskey.
 
 // resolveFirst opens what was just encrypted, and takes what that shows for the
 // key_id's beginning.
-func (p *Provider) resolveFirst(ctx context.Context, wrapped kmskey.Wrapped, plaintext secret.Bytes) error {
-	material, err := p.write.Reopen(ctx, p.caller, bounded.Call, kmskey.NewProbe(wrapped, plaintext))
-	p.write.EnterReopened(ctx, p.caller, err, time.Time{})
+func (p *Provider) resolveFirst(ctx context.Context, caller kmskey.Caller, wrapped kmskey.Wrapped, plaintext secret.Bytes) error {
+	material, err := p.write.Reopen(ctx, caller, bounded.Call, kmskey.NewProbe(wrapped, plaintext))
+	p.write.EnterReopened(ctx, caller, err, time.Time{})
 	if err == nil {
 		p.observe(ctx, kmskey.Observation{ARN: wrapped.KeyARN, Material: material}, false)
 	}

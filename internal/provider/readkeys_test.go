@@ -59,7 +59,7 @@ func (f *tellingKMS) MayDecrypt(ctx context.Context, key string, blob []byte) er
 	if f.stuck != nil {
 		<-f.stuck
 	}
-	_, err := f.begin(ctx, "Decrypt", key)
+	_, err := f.begin(ctx, awskms.Call{}, "Decrypt", key)
 	f.mu.Lock()
 	f.calls[len(f.calls)-1] = "DryRun " + key
 	f.mu.Unlock()
@@ -70,7 +70,7 @@ func (f *tellingKMS) MayDecrypt(ctx context.Context, key string, blob []byte) er
 }
 
 func (f *tellingKMS) DescribeKey(ctx context.Context, key string) (awskms.KeyInfo, error) {
-	arn, err := f.begin(ctx, "DescribeKey", key)
+	arn, err := f.begin(ctx, awskms.Call{}, "DescribeKey", key)
 	f.tellMu.Lock()
 	defer f.tellMu.Unlock()
 	if f.shut {
@@ -431,8 +431,8 @@ type keepingKMS struct {
 	kept   []secret.Bytes
 }
 
-func (f *keepingKMS) Decrypt(ctx context.Context, key string, blob []byte) (awskms.Opened, error) {
-	o, err := f.tellingKMS.Decrypt(ctx, key, blob)
+func (f *keepingKMS) Decrypt(ctx context.Context, within awskms.Call, key string, blob []byte) (awskms.Opened, error) {
+	o, err := f.tellingKMS.Decrypt(ctx, within, key, blob)
 	if key == keyB {
 		f.keepMu.Lock()
 		defer f.keepMu.Unlock()

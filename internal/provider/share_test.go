@@ -30,7 +30,7 @@ func TestDistantKMSReadsDataOfTheLastOfFiveKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 		keys = append(keys, kmskey.New(kmskey.Config{Name: arn, KMS: client}))
-		sealed, err := client.Encrypt(t.Context(), arn, secret.Bytes("a DEK"))
+		sealed, err := client.Encrypt(t.Context(), awskms.Call{}, arn, secret.Bytes("a DEK"))
 		if err != nil {
 			t.Fatal(err)
 		}

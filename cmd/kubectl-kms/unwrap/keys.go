@@ -226,7 +226,7 @@ func (k *Keys) whose(ctx context.Context, p *provider, w verify.Wrapped) (string
 		if err := k.gate(ctx); err != nil {
 			return "", err
 		}
-		opened, err := one.client.Decrypt(ctx, "", blob)
+		opened, err := one.client.Decrypt(ctx, awskms.Call{}, "", blob)
 		opened.Plaintext.Clear()
 		if err == nil {
 			return opened.KeyARN, nil
@@ -323,19 +323,19 @@ type watched struct {
 
 // Encrypt implements [kmskey.KMS]. Only an alias without an account is ever encrypted
 // with, to learn what it stands for.
-func (w *watched) Encrypt(ctx context.Context, key string, plaintext secret.Bytes) (awskms.Sealed, error) {
+func (w *watched) Encrypt(ctx context.Context, within awskms.Call, key string, plaintext secret.Bytes) (awskms.Sealed, error) {
 	if err := w.gate(ctx); err != nil {
 		return awskms.Sealed{}, &cause.Error{Code: cause.CallerLeft, Op: "Encrypt", Key: key}
 	}
-	return w.client.Encrypt(ctx, key, plaintext)
+	return w.client.Encrypt(ctx, within, key, plaintext)
 }
 
 // Decrypt implements [kmskey.KMS].
-func (w *watched) Decrypt(ctx context.Context, key string, blob []byte) (awskms.Opened, error) {
+func (w *watched) Decrypt(ctx context.Context, within awskms.Call, key string, blob []byte) (awskms.Opened, error) {
 	if err := w.gate(ctx); err != nil {
 		return awskms.Opened{}, &cause.Error{Code: cause.CallerLeft, Op: "Decrypt", Key: key}
 	}
-	opened, err := w.client.Decrypt(ctx, key, blob)
+	opened, err := w.client.Decrypt(ctx, within, key, blob)
 	if err == nil && key != "" {
 		w.key.arn.Store(&opened.KeyARN)
 	}

@@ -11,7 +11,9 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
@@ -34,6 +36,7 @@ func Test(t *testing.T, fresh func(t *testing.T) Subject) {
 		"GarbageIsBadData":             refusesGarbage,
 		"WhatItIsGivenIsLeftAlone":     leavesItsInput,
 		"EndedContextIsTheCallers":     tellsTheCallersEnd,
+		"CallsEndWithTheirTime":        endsInTime,
 		"CallsAtOnceDoNotMix":          servesMany,
 		"ErrorsHoldNoPlaintext":        keepsPlaintext,
 		"EncryptingTwiceOpensTheSame":  encryptsTwice,
@@ -45,7 +48,7 @@ func Test(t *testing.T, fresh func(t *testing.T) Subject) {
 
 func encrypt(t *testing.T, s Subject, plaintext string) []byte {
 	t.Helper()
-	sealed, err := s.KMS.Encrypt(t.Context(), s.Key, secret.Bytes(plaintext))
+	sealed, err := s.KMS.Encrypt(t.Context(), awskms.Call{}, s.Key, secret.Bytes(plaintext))
 	if err != nil {
 		t.Fatalf("Encrypt: %v", err)
 	}
@@ -56,7 +59,7 @@ func opens(t *testing.T, s Subject) {
 	t.Helper()
 	for _, size := range []int{1, 32, 4096} {
 		plaintext := bytes.Repeat([]byte("p"), size)
-		opened, err := s.KMS.Decrypt(t.Context(), s.Key, encrypt(t, s, string(plaintext)))
+		opened, err := s.KMS.Decrypt(t.Context(), awskms.Call{}, s.Key, encrypt(t, s, string(plaintext)))
 		if err != nil || !bytes.Equal(opened.Plaintext, plaintext) {
 			t.Errorf("%d bytes: %v", size, err)
 		}
@@ -65,11 +68,11 @@ func opens(t *testing.T, s Subject) {
 
 func namesTheKey(t *testing.T, s Subject) {
 	t.Helper()
-	sealed, err := s.KMS.Encrypt(t.Context(), s.Key, secret.Bytes("p"))
+	sealed, err := s.KMS.Encrypt(t.Context(), awskms.Call{}, s.Key, secret.Bytes("p"))
 	if err != nil || sealed.KeyARN != s.Key || sealed.RequestID == "" {
 		t.Errorf("Encrypt names %q, request %q: %v", sealed.KeyARN, sealed.RequestID, err)
 	}
-	opened, err := s.KMS.Decrypt(t.Context(), s.Key, sealed.Blob)
+	opened, err := s.KMS.Decrypt(t.Context(), awskms.Call{}, s.Key, sealed.Blob)
 	if err != nil || opened.KeyARN != s.Key || opened.RequestID == "" {
 		t.Errorf("Decrypt names %q, request %q: %v", opened.KeyARN, opened.RequestID, err)
 	}
@@ -77,7 +80,7 @@ func namesTheKey(t *testing.T, s Subject) {
 
 func isPinned(t *testing.T, s Subject) {
 	t.Helper()
-	opened, err := s.KMS.Decrypt(t.Context(), s.OtherKey, encrypt(t, s, "p"))
+	opened, err := s.KMS.Decrypt(t.Context(), awskms.Call{}, s.OtherKey, encrypt(t, s, "p"))
 	if err == nil || cause.Of(err).Code != cause.NoKeyMadeIt || opened.Plaintext != nil {
 		t.Errorf("%v, want %s", err, cause.NoKeyMadeIt)
 	}
@@ -85,7 +88,7 @@ func isPinned(t *testing.T, s Subject) {
 
 func choosesByItself(t *testing.T, s Subject) {
 	t.Helper()
-	opened, err := s.KMS.Decrypt(t.Context(), "", encrypt(t, s, "p"))
+	opened, err := s.KMS.Decrypt(t.Context(), awskms.Call{}, "", encrypt(t, s, "p"))
 	if err != nil || string(opened.Plaintext) != "p" || opened.KeyARN != s.Key {
 		t.Errorf("%q by %q: %v", opened.Plaintext, opened.KeyARN, err)
 	}
@@ -94,7 +97,7 @@ func choosesByItself(t *testing.T, s Subject) {
 func refusesGarbage(t *testing.T, s Subject) {
 	t.Helper()
 	for _, key := range []string{s.Key, ""} {
-		if _, err := s.KMS.Decrypt(t.Context(), key, []byte("garbage")); err == nil || cause.ClassOf(err) != cause.BadData {
+		if _, err := s.KMS.Decrypt(t.Context(), awskms.Call{}, key, []byte("garbage")); err == nil || cause.ClassOf(err) != cause.BadData {
 			t.Errorf("by key %q: %v, want the class %s", key, err, cause.BadData)
 		}
 	}
@@ -103,13 +106,13 @@ func refusesGarbage(t *testing.T, s Subject) {
 func leavesItsInput(t *testing.T, s Subject) {
 	t.Helper()
 	plaintext := secret.Bytes("plaintext")
-	sealed, err := s.KMS.Encrypt(t.Context(), s.Key, plaintext)
+	sealed, err := s.KMS.Encrypt(t.Context(), awskms.Call{}, s.Key, plaintext)
 	if err != nil || string(plaintext) != "plaintext" {
 		t.Fatalf("Encrypt left %q: %v", []byte(plaintext), err)
 	}
 	plaintext.Clear() // it must not have kept it
 	blob := bytes.Clone(sealed.Blob)
-	opened, err := s.KMS.Decrypt(t.Context(), s.Key, blob)
+	opened, err := s.KMS.Decrypt(t.Context(), awskms.Call{}, s.Key, blob)
 	if err != nil || string(opened.Plaintext) != "plaintext" || !bytes.Equal(blob, sealed.Blob) {
 		t.Errorf("Decrypt gave %q, and left the blob alone: %t: %v", []byte(opened.Plaintext), bytes.Equal(blob, sealed.Blob), err)
 	}
@@ -120,12 +123,28 @@ func tellsTheCallersEnd(t *testing.T, s Subject) {
 	blob := encrypt(t, s, "p")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, encryptErr := s.KMS.Encrypt(ctx, s.Key, secret.Bytes("p"))
-	_, decryptErr := s.KMS.Decrypt(ctx, s.Key, blob)
+	_, encryptErr := s.KMS.Encrypt(ctx, awskms.Call{}, s.Key, secret.Bytes("p"))
+	_, decryptErr := s.KMS.Decrypt(ctx, awskms.Call{}, s.Key, blob)
 	for op, err := range map[string]error{"Encrypt": encryptErr, "Decrypt": decryptErr} {
 		if err == nil || cause.ClassOf(err) != cause.Cancelled {
 			t.Errorf("%s: %v, want the class %s", op, err, cause.Cancelled)
 		}
+	}
+}
+
+func endsInTime(t *testing.T, s Subject) {
+	t.Helper()
+	blob := encrypt(t, s, "p")
+	over := awskms.Call{By: time.Now().Add(-time.Second)}
+	if sealed, err := s.KMS.Encrypt(t.Context(), over, s.Key, secret.Bytes("p")); err == nil {
+		t.Errorf("Encrypt gave %d bytes when its time was over", len(sealed.Blob))
+	}
+	if opened, err := s.KMS.Decrypt(t.Context(), over, s.Key, blob); err == nil {
+		t.Errorf("Decrypt gave %d bytes when its time was over", len(opened.Plaintext))
+	}
+	within := awskms.Call{By: time.Now().Add(time.Hour), Share: 2}
+	if _, err := s.KMS.Decrypt(t.Context(), within, s.Key, blob); err != nil {
+		t.Errorf("Decrypt with time left: %v", err)
 	}
 }
 
@@ -136,12 +155,12 @@ func servesMany(t *testing.T, s Subject) {
 	for i := range cap(errs) {
 		calls.Go(func() {
 			plaintext := fmt.Sprint("plaintext ", i)
-			sealed, err := s.KMS.Encrypt(t.Context(), s.Key, secret.Bytes(plaintext))
+			sealed, err := s.KMS.Encrypt(t.Context(), awskms.Call{}, s.Key, secret.Bytes(plaintext))
 			if err != nil {
 				errs <- err
 				return
 			}
-			opened, err := s.KMS.Decrypt(t.Context(), s.Key, sealed.Blob)
+			opened, err := s.KMS.Decrypt(t.Context(), awskms.Call{}, s.Key, sealed.Blob)
 			if err == nil && string(opened.Plaintext) != plaintext {
 				err = errors.New("another call's plaintext came out")
 			}
@@ -159,7 +178,7 @@ func servesMany(t *testing.T, s Subject) {
 func keepsPlaintext(t *testing.T, s Subject) {
 	t.Helper()
 	const planted = "planted-plaintext"
-	_, err := s.KMS.Decrypt(t.Context(), s.OtherKey, encrypt(t, s, planted))
+	_, err := s.KMS.Decrypt(t.Context(), awskms.Call{}, s.OtherKey, encrypt(t, s, planted))
 	if err == nil || bytes.Contains(fmt.Appendf(nil, "%v %+v %#v", err, err, cause.Of(err)), []byte(planted)) {
 		t.Errorf("%v", err)
 	}
@@ -168,7 +187,7 @@ func keepsPlaintext(t *testing.T, s Subject) {
 func encryptsTwice(t *testing.T, s Subject) {
 	t.Helper()
 	for range 2 {
-		opened, err := s.KMS.Decrypt(t.Context(), s.Key, encrypt(t, s, "same"))
+		opened, err := s.KMS.Decrypt(t.Context(), awskms.Call{}, s.Key, encrypt(t, s, "same"))
 		if err != nil || string(opened.Plaintext) != "same" {
 			t.Errorf("%q, %v", []byte(opened.Plaintext), err)
 		}
@@ -178,12 +197,12 @@ func encryptsTwice(t *testing.T, s Subject) {
 func givesAnswersAway(t *testing.T, s Subject) {
 	t.Helper()
 	blob := encrypt(t, s, "plaintext")
-	first, err := s.KMS.Decrypt(t.Context(), s.Key, blob)
+	first, err := s.KMS.Decrypt(t.Context(), awskms.Call{}, s.Key, blob)
 	if err != nil {
 		t.Fatal(err)
 	}
 	first.Plaintext.Clear()
-	again, err := s.KMS.Decrypt(t.Context(), s.Key, blob)
+	again, err := s.KMS.Decrypt(t.Context(), awskms.Call{}, s.Key, blob)
 	if err != nil || string(again.Plaintext) != "plaintext" {
 		t.Errorf("after the first answer was cleared: %q, %v", []byte(again.Plaintext), err)
 	}
