@@ -24,6 +24,7 @@ import (
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/transport"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
@@ -63,7 +64,7 @@ type tokenError struct {
 	err  error
 }
 
-func (e *tokenError) Error() string { return cause.Quote(e.path) + ": " + innermost(e.err) }
+func (e *tokenError) Error() string { return cause.Quote(e.path) + ": " + transport.Innermost(e.err) }
 func (e *tokenError) Unwrap() error { return e.err }
 
 var errNoToken = errors.New("the file is empty")
@@ -161,7 +162,7 @@ type asking struct {
 	status   int
 	html     bool
 	text     string // of a refusal that is neither a page nor for programs
-	sent     sentRequest
+	sent     transport.Sent
 }
 
 func (a *asking) call(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (
@@ -180,15 +181,15 @@ func (a *asking) call(ctx context.Context, in middleware.InitializeInput, next m
 	switch {
 	case err == nil:
 	case a.op == getCaller: // asks for no credentials
-		err = &repeatedError{err, a.sent.secrets()}
+		err = transport.MayRepeat(err, a.sent.Secrets())
 	default:
-		err = &repeatedError{a.failed(err), a.sent.secrets()}
+		err = transport.MayRepeat(a.failed(err), a.sent.Secrets())
 	}
 	return out, metadata, err
 }
 
 func (a *asking) shown(text *string) *string {
-	return aws.String(a.sent.secrets().from(aws.ToString(text)))
+	return aws.String(a.sent.Secrets().From(aws.ToString(text)))
 }
 
 var errNoAccessKey = errors.New("JSON without an access key")
@@ -210,16 +211,15 @@ func (a *asking) attempt(ctx context.Context, in middleware.DeserializeInput, ne
 	a.status, a.html, a.text = 0, false, ""
 	if req, ok := in.Request.(*smithyhttp.Request); ok {
 		a.url = req.URL
-		a.sent = sentRequest{req.Request, bodyOf(req)}
+		a.sent = transport.Sent{Request: req.Request, Body: transport.BodyOf(req)}
 	}
 	out, metadata, err := next.HandleDeserialize(ctx, in)
 	if resp, ok := out.RawResponse.(*smithyhttp.Response); err == nil && ok && resp != nil {
 		err = a.answered(resp)
 	}
-	if s := (*strangeAnswerError)(nil); err != nil && !errors.As(err, &s) {
-		if s = strange(err); s != nil {
-			s.again = false // no connection is used twice
-			err = &smithy.DeserializationError{Err: s}
+	if s := (*transport.StrangeError)(nil); err != nil && !errors.As(err, &s) {
+		if s = transport.Strange(err); s != nil {
+			err = &smithy.DeserializationError{Err: s.Once()} // no connection is used twice
 		}
 	}
 	return out, metadata, err
@@ -230,12 +230,12 @@ func (a *asking) answered(resp *smithyhttp.Response) error {
 	a.status = resp.StatusCode
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	a.html = kind == "text/html"
-	if err := refuseStrange(resp.Response); err != nil {
+	if err := transport.Refuse(resp.Response); err != nil {
 		return &smithy.DeserializationError{Err: err}
 	}
 	body, err := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
-	if isA[*strangeAnswerError](err) {
+	if transport.IsA[*transport.StrangeError](err) {
 		resp.Body = http.NoBody // for the SDK, which drains what it closes
 		return &smithy.DeserializationError{Err: err}
 	}
@@ -293,7 +293,7 @@ func (a *asking) saidBy(err error, kind sourceKind) string {
 	case isAPI:
 		said = firstLine(api.ErrorMessage())
 	default:
-		said = innermost(err)
+		said = transport.Innermost(err)
 	}
 	switch {
 	case answer == "":

@@ -1,11 +1,9 @@
 package awskms
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"io/fs"
 	"net"
 	"net/http"
 	"strings"
@@ -16,6 +14,7 @@ import (
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/transport"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
@@ -37,16 +36,16 @@ func classify(err error, s situation) *cause.Error {
 	switch {
 	case s.callerLeft:
 		e.Code = cause.CallerLeft
-	case isTimeout(err) && s.limit < min(fairTime, s.full-fairSlack):
+	case transport.IsTimeout(err) && s.limit < min(fairTime, s.full-fairSlack):
 		e.Code = cause.TooLittleTime
 	default:
 		identify(e, err, s.from)
 		nameSource(e, s.from)
 	}
 	noteOrigin(e)
-	sent := secretsIn(err)
-	e.Said, e.Principal, e.Action = sent.from(e.Said), sent.from(e.Principal), sent.from(e.Action)
-	e.AWSCode, e.RequestID = sent.id(e.AWSCode), sent.id(e.RequestID)
+	sent := transport.SecretsIn(err)
+	e.Said, e.Principal, e.Action = sent.From(e.Said), sent.From(e.Principal), sent.From(e.Action)
+	e.AWSCode, e.RequestID = sent.ID(e.AWSCode), sent.ID(e.RequestID)
 	if changed, ok := errors.AsType[*callerChangedError](err); ok {
 		e.Note = changed.note()
 	}
@@ -70,7 +69,7 @@ func identify(e *cause.Error, err error, from *sourceSettings) {
 	_, noSettings := errors.AsType[*settingsError](err)
 	_, noRegion := errors.AsType[*regionError](err)
 	api, isAPI := errors.AsType[smithy.APIError](err)
-	strange, isStrange := errors.AsType[*strangeAnswerError](err)
+	strange, isStrange := errors.AsType[*transport.StrangeError](err)
 	wrong, isWrong := errors.AsType[*wrongAnswerError](err)
 	switch {
 	case errors.Is(err, errPanicked):
@@ -83,7 +82,7 @@ func identify(e *cause.Error, err error, from *sourceSettings) {
 	case noIdentity:
 		identifyCredentials(e, credentials.err, from)
 	case noRegion:
-		e.Code, e.Said = cause.RegionUnknown, innermost(err)
+		e.Code, e.Said = cause.RegionUnknown, transport.Innermost(err)
 		if asked := lastAsked(err); asked != nil {
 			e.Source, e.Said = asked.source.String(), asked.said
 		}
@@ -96,13 +95,13 @@ func identify(e *cause.Error, err error, from *sourceSettings) {
 		e.Code, e.Said = cause.NotKMS, wrong.Error()
 	case isWrong:
 		e.Code, e.Said, e.RequestID = cause.WrongAnswer, wrong.what, wrong.requestID
-	case isTimeout(err):
+	case transport.IsTimeout(err):
 		e.Code = cause.TimedOut
 	case isAPI:
 		identifyAPI(e, api, statusOf(err))
 	case strings.Contains(err.Error(), "Invalid Configuration: "):
 		// The SDK's rules for endpoints, such as FIPS with an endpoint of one's own.
-		e.Code, e.Said = cause.SettingsUnreadable, innermost(err)
+		e.Code, e.Said = cause.SettingsUnreadable, transport.Innermost(err)
 	default:
 		identifyNetwork(e, err)
 	}
@@ -151,7 +150,7 @@ func identifyAPI(e *cause.Error, api smithy.APIError, status int) {
 
 // saidWithStatus is what a stranger says: its code is none of AWS's.
 func saidWithStatus(status int, api smithy.APIError) string {
-	parts := []string{httpStatus(status)}
+	parts := []string{transport.Status(status)}
 	for _, part := range []string{api.ErrorCode(), api.ErrorMessage()} {
 		if part != "" && part != unknownError {
 			parts = append(parts, part)
@@ -223,43 +222,27 @@ func identifyNetwork(e *cause.Error, err error) {
 	_, garbled := errors.AsType[*smithy.DeserializationError](err)
 	switch {
 	case status == http.StatusTooManyRequests:
-		e.Code, e.Said = cause.Throttled, httpStatus(status)
+		e.Code, e.Said = cause.Throttled, transport.Status(status)
 	case status >= http.StatusInternalServerError:
 		e.Code = cause.KMSInternal
 		e.Said = http.StatusText(status)
 	case garbled:
-		e.Code, e.Said = cause.NotKMS, httpStatus(status)
+		e.Code, e.Said = cause.NotKMS, transport.Status(status)
 	case isTLS(err):
-		e.Code, e.Said = cause.TLSFailed, innermost(err)
-	case isA[*net.DNSError](err):
-		e.Code, e.Said = cause.NameResolution, innermost(err)
-	case isA[*smithyhttp.RequestSendError](err), isA[*net.OpError](err):
-		e.Code, e.Said = cause.Unreachable, innermost(err)
+		e.Code, e.Said = cause.TLSFailed, transport.Innermost(err)
+	case transport.IsA[*net.DNSError](err):
+		e.Code, e.Said = cause.NameResolution, transport.Innermost(err)
+	case transport.IsA[*smithyhttp.RequestSendError](err), transport.IsA[*net.OpError](err):
+		e.Code, e.Said = cause.Unreachable, transport.Innermost(err)
 	default:
-		e.Code, e.Said = cause.Unforeseen, innermost(err)
+		e.Code, e.Said = cause.Unforeseen, transport.Innermost(err)
 	}
-}
-
-func isA[T error](err error) bool {
-	_, ok := errors.AsType[T](err)
-	return ok
 }
 
 func isTLS(err error) bool {
-	return isA[*tls.CertificateVerificationError](err) || isA[x509.UnknownAuthorityError](err) ||
-		isA[x509.HostnameError](err) || isA[x509.CertificateInvalidError](err) || isA[tls.RecordHeaderError](err) ||
-		isA[tls.AlertError](err)
-}
-
-func isTimeout(err error) bool {
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errAttemptHung) {
-		return true
-	}
-	t, ok := errors.AsType[interface {
-		error
-		Timeout() bool
-	}](err)
-	return ok && t.Timeout()
+	return transport.IsA[*tls.CertificateVerificationError](err) || transport.IsA[x509.UnknownAuthorityError](err) ||
+		transport.IsA[x509.HostnameError](err) || transport.IsA[x509.CertificateInvalidError](err) || transport.IsA[tls.RecordHeaderError](err) ||
+		transport.IsA[tls.AlertError](err)
 }
 
 func statusOf(err error) int {
@@ -267,29 +250,6 @@ func statusOf(err error) int {
 		return resp.HTTPStatusCode()
 	}
 	return 0
-}
-
-// innermost is the text of the last error of the chain: the wrappers only say
-// which operation of which service failed, which the cause says already.
-func innermost(err error) string {
-	for {
-		next := errors.Unwrap(err)
-		if all, ok := err.(interface{ Unwrap() []error }); ok {
-			next = all.Unwrap()[0] // the SDK adds that there are no tokens left for a retry
-		}
-		if next == nil {
-			return err.Error()
-		}
-		if _, here := err.(*fs.PathError); here { //nolint:errorlint // the wrapper itself is wanted: it says which file
-			return err.Error()
-		}
-		if _, ok := errors.AsType[*net.OpError](next); !ok {
-			if _, here := err.(*net.OpError); here { //nolint:errorlint // the wrapper itself is wanted: it says which address
-				return err.Error()
-			}
-		}
-		err = next
-	}
 }
 
 // whoAndWhat reads principal and action out of the sentence that IAM answers.

@@ -16,7 +16,6 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +29,7 @@ import (
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/transport"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
@@ -41,8 +41,6 @@ const (
 	fairTime = time.Second
 	// fairSlack is what a limit of this program's own may have lost on its way here.
 	fairSlack = 50 * time.Millisecond
-	// maxAttempts is two: a third would only come after the API server left.
-	maxAttempts = 2
 )
 
 // Options configure a Client. The zero value of a field means what its comment
@@ -83,7 +81,7 @@ type RetryBudget struct {
 type Client struct {
 	opts     Options
 	timeout  atomic.Int64 // Options', until SetTimeout
-	http     *httpClient
+	http     *transport.Client
 	identity *identity
 	panics   sync.Once // logs the first
 }
@@ -91,7 +89,7 @@ type Client struct {
 // New returns a Client. It does no I/O. Whoever drops a Client that was used
 // calls Close.
 func New(o Options) *Client {
-	c := &Client{opts: o, http: newHTTPClient(o.Connections)}
+	c := &Client{opts: o, http: transport.NewClient(o.Connections)}
 	c.SetTimeout(o.Timeout)
 	c.identity = newIdentity(o, c.newAPI(newRetryer(o.Retry)))
 	return c
@@ -105,7 +103,7 @@ func (c *Client) SetTimeout(limit time.Duration) { c.timeout.Store(int64(limit))
 // of a generation may come after its end.
 func (c *Client) Close() {
 	c.identity.close()
-	c.http.close()
+	c.http.Close()
 }
 
 // Sealed is what Encrypt answers.
@@ -204,7 +202,7 @@ type wrongAnswerError struct {
 	requestID string // ""; KMS always gives one
 }
 
-func (e *wrongAnswerError) Error() string { return httpStatus(e.status) + ": " + e.what }
+func (e *wrongAnswerError) Error() string { return transport.Status(e.status) + ": " + e.what }
 
 func wrongAnswer(ctx context.Context, answer middleware.Metadata, what, key string) error {
 	if key != "" {
@@ -293,7 +291,7 @@ func call[T any](parent context.Context, c *Client, r request[T]) (T, error) {
 func failed(err error, s situation) *cause.Error {
 	e := classify(err, s)
 	e.Err = nil
-	e.Said, e.AWSCode = clipped(e.Said), clipped(e.AWSCode)
+	e.Said, e.AWSCode = transport.Clipped(e.Said), transport.Clipped(e.AWSCode)
 	return e
 }
 
@@ -311,30 +309,30 @@ func try[T any](parent context.Context, c *Client, limit time.Duration, r reques
 		return out, err
 	}
 	defer u.release()
-	trust := c.opts.Connections.trusted()
-	if out, err = send(withAttempts(ctx, limit/maxAttempts), c, u.s.api, r); err == nil {
+	trust := c.opts.Connections.Trusted()
+	if out, err = send(transport.WithAttempts(ctx, limit/transport.MaxAttempts), c, u.s.api, r); err == nil {
 		u.worked()
 		return out, nil
 	}
 	switch e := classify(err, situation{}); {
 	case e.Code == cause.TLSFailed && c.trustsOthers(ctx, trust):
-		return send(withAttempts(ctx, left(ctx)/maxAttempts), c, u.s.api, r)
+		return send(transport.WithAttempts(ctx, left(ctx)/transport.MaxAttempts), c, u.s.api, r)
 	case !refused(e), e.Code == cause.AccessDenied && isOptional(ctx):
 		return out, err
 	case !u.otherwise(ctx, err, e):
 		return out, u.tell(err)
 	}
-	out, err = send(withAttempts(ctx, left(ctx)/maxAttempts), c, u.s.api, r)
+	out, err = send(transport.WithAttempts(ctx, left(ctx)/transport.MaxAttempts), c, u.s.api, r)
 	return out, u.settle(err)
 }
 
 // trustsOthers reports whether other CA certificates count than when a call began,
 // whose TLS handshake failed. It looks for what has changed since.
-func (c *Client) trustsOthers(ctx context.Context, trust *trust) bool {
-	if c.opts.Connections.trusted() == trust {
+func (c *Client) trustsOthers(ctx context.Context, trust *transport.Trust) bool {
+	if c.opts.Connections.Trusted() == trust {
 		c.identity.look(ctx)
 	}
-	return c.opts.Connections.trusted() != trust
+	return c.opts.Connections.Trusted() != trust
 }
 
 func left(ctx context.Context) time.Duration {
@@ -346,13 +344,6 @@ func left(ctx context.Context) time.Duration {
 // account an alias or key id is not found.
 func refused(e *cause.Error) bool {
 	return e.Code == cause.AccessDenied || e.Code == cause.KeyNotFound || e.Class() == cause.Credentials
-}
-
-// clipped copies what is kept of a foreign text: more is never shown, and a part
-// of it would keep all of it in memory.
-func clipped(s string) string {
-	const most = 1024
-	return strings.Clone(s[:min(len(s), most)])
 }
 
 // newAPI returns how SDK clients are made: all of a Client's draw from one
@@ -379,7 +370,7 @@ func (c *Client) newAPI(retryer aws.Retryer) func(aws.Config, aws.CredentialsPro
 
 func newRetryer(budget RetryBudget) aws.Retryer {
 	return retry.NewStandard(func(o *retry.StandardOptions) {
-		o.MaxAttempts = maxAttempts
+		o.MaxAttempts = transport.MaxAttempts
 		o.Backoff = retry.BackoffDelayerFunc(backoff)
 		if budget.Tokens > 0 {
 			o.RateLimiter = ratelimit.NewTokenRateLimit(budget.Tokens)
@@ -394,7 +385,7 @@ func newRetryer(budget RetryBudget) aws.Retryer {
 // are up to a second, which the API server's deadline does not have. After an
 // attempt that hung the time is spent already.
 func backoff(_ int, err error) (time.Duration, error) {
-	if errors.Is(err, errAttemptHung) {
+	if errors.Is(err, transport.ErrHung) {
 		return 0, nil
 	}
 	const most = 200 * time.Millisecond

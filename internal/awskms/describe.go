@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"net/http/httptrace"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -12,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/aws/smithy-go"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/transport"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
@@ -41,10 +41,10 @@ func (c *Client) DescribeKey(ctx context.Context, key string) (KeyInfo, error) {
 			case out.KeyMetadata == nil:
 				return KeyInfo{}, wrongAnswer(ctx, out.ResultMetadata, "nothing about the key", "")
 			}
-			m, sent := out.KeyMetadata, ofCall(ctx)
+			m, sent := out.KeyMetadata, transport.SentBy(ctx)
 			return KeyInfo{
-				ARN: sent.from(aws.ToString(m.Arn)), Spec: sent.from(string(m.KeySpec)), Usage: sent.from(string(m.KeyUsage)),
-				State: sent.from(string(m.KeyState)), Origin: sent.from(string(m.Origin)),
+				ARN: sent.From(aws.ToString(m.Arn)), Spec: sent.From(string(m.KeySpec)), Usage: sent.From(string(m.KeyUsage)),
+				State: sent.From(string(m.KeyState)), Origin: sent.From(string(m.Origin)),
 				MultiRegion: aws.ToBool(m.MultiRegion), Deletion: aws.ToTime(m.DeletionDate),
 			}, nil
 		}
@@ -132,32 +132,4 @@ func dryRun(err error) error {
 		return nil
 	}
 	return err
-}
-
-// A Contact is the way that a call took to KMS.
-type Contact struct {
-	Host     string // and port, of the endpoint; "": no call was sent
-	Address  string // of the other side, or of a proxy; "": no connection
-	TLS      string // version; "": none
-	Group    string // of the key exchange
-	Answered bool   // there was an answer of HTTP
-	Date     time.Time
-	At       time.Time // when that answer came
-}
-
-// Skew is how far this node's clock is ahead of the other side's, which tells
-// whole seconds; 0 where that is not known.
-func (c Contact) Skew() time.Duration {
-	if c.Date.IsZero() {
-		return 0
-	}
-	return c.At.Sub(c.Date).Truncate(time.Second)
-}
-
-// Traced returns a context for one call, and what says afterwards which way that call
-// took, whether it failed or not.
-func Traced(ctx context.Context) (traced context.Context, way func() Contact) {
-	t := &trace{}
-	ctx = httptrace.WithClientTrace(context.WithValue(ctx, traceKey{}, t), &httptrace.ClientTrace{GetConn: t.getConn, GotConn: t.gotConn})
-	return ctx, t.contact
 }

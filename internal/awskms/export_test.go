@@ -2,8 +2,6 @@ package awskms
 
 import (
 	"context"
-	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -31,13 +29,6 @@ func LookedUp(c *Client) {
 	}
 }
 
-// Hosts is how many hosts have connections, or had them and are remembered.
-func Hosts(c *Connections) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.pools)
-}
-
 // Through makes the calls of a Client that has made none go through the options of
 // another SDK client.
 func Through(c *Client, change func(*kms.Options)) {
@@ -47,36 +38,9 @@ func Through(c *Client, change func(*kms.Options)) {
 	}
 }
 
-// UseProxy makes new connections to hosts go by a proxy: net/http reads the
-// environment's once in a process.
-func UseProxy(c *Connections, proxy *url.URL) {
-	c.mu.Lock()
-	old := c.trust
-	c.mu.Unlock()
-	builder := old.builder.WithTransportOptions(func(t *http.Transport) { t.Proxy = http.ProxyURL(proxy) })
-	changed := newTrust(aws.Config{HTTPClient: builder}, time.Now(), nil)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.trust = changed
-	for _, p := range c.pools {
-		p.transports.Swap(changed.transportsTo(p.origin)).retire()
-	}
-}
-
 // Background runs work as the goroutines of Connections.
 func Background(c *Connections, work func()) {
-	c.background(time.Minute, func(context.Context) { work() })
-}
-
-// Hangs is how often what was idle was closed because of a hang, over all hosts.
-func Hangs(c *Connections) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := 0
-	for _, p := range c.pools {
-		n += p.hangs
-	}
-	return n
+	c.Background(time.Minute, func(context.Context) { work() })
 }
 
 // Running counts the steps of look-ups that run, those included that were left behind.

@@ -74,7 +74,7 @@ func TestClientsComeAndGoAndLeaveNothing(t *testing.T) {
 	eventually(t, "connections to the endpoint that none uses", 0, other.Open)
 	eventually(t, "connections to the endpoint that stays", open, s.Open)
 	eventually(t, "goroutines", goroutines, runtime.NumGoroutine)
-	if n := awskms.Hosts(conns); n != 1 {
+	if n := conns.Stats().Hosts; n != 1 {
 		t.Errorf("%d hosts are remembered, want the one that stays", n)
 	}
 	if opened := s.Connections() - before; opened > open {

@@ -34,9 +34,9 @@ func MetadataOutOfReach(ctx context.Context) bool {
 		return false
 	}
 	req.Header.Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "1")
-	transport := &http.Transport{DisableKeepAlives: true} // no proxy: the address is link-local
-	defer transport.CloseIdleConnections()                // ends the dial that nobody waits for
-	resp, err := transport.RoundTrip(req)
+	way := &http.Transport{DisableKeepAlives: true} // no proxy: the address is link-local
+	defer way.CloseIdleConnections()                // ends the dial that nobody waits for
+	resp, err := way.RoundTrip(req)
 	if err == nil {
 		_ = resp.Body.Close()
 		return false

@@ -61,7 +61,7 @@ type identity struct {
 func newIdentity(o Options, newAPI func(aws.Config, aws.CredentialsProvider) *kms.Client) *identity {
 	i := &identity{
 		region: o.Region, role: o.AssumeRoleARN, externalID: o.ExternalID,
-		newAPI: newAPI, conns: o.Connections, sources: newSources(o), background: o.Connections.background, waits: o.Waits, log: o.Log, changed: make(chan struct{}),
+		newAPI: newAPI, conns: o.Connections, sources: newSources(o), background: o.Connections.Background, waits: o.Waits, log: o.Log, changed: make(chan struct{}),
 	}
 	i.source = i.load
 	return i
@@ -109,7 +109,7 @@ func (i *identity) pick(since time.Time, choose func(now time.Time) *session) (*
 // tendLocked begins what is due, and sees to it that what is due next is begun in
 // time although no call comes.
 func (i *identity) tendLocked(now time.Time) {
-	if n := i.conns.refreshes.Load(); n != i.refreshes {
+	if n := i.conns.Refreshes(); n != i.refreshes {
 		i.refreshes = n
 		i.schedule.requested, i.schedule.doubt = true, doubt{}
 	}
@@ -128,7 +128,7 @@ func (i *identity) tendLocked(now time.Time) {
 }
 
 func (i *identity) armLocked(now, next time.Time) {
-	if i.closed || i.conns.ctx.Err() != nil || next.Equal(i.armed) {
+	if i.closed || i.conns.Ended() || next.Equal(i.armed) {
 		return
 	}
 	i.armed = next
@@ -143,7 +143,7 @@ func (i *identity) tick() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.armed = time.Time{}
-	if !i.closed && i.conns.ctx.Err() == nil {
+	if !i.closed && !i.conns.Ended() {
 		i.tendLocked(time.Now())
 	}
 }

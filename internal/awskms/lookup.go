@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/transport"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 )
 
@@ -102,7 +103,7 @@ func (l *lookUp) look(ctx context.Context) error {
 	})
 	l.renews = l.current != nil && !l.current.static && found.tokens == nil
 	switch {
-	case isA[*bounded.AbandonedError](err):
+	case transport.IsA[*bounded.AbandonedError](err):
 		return &settingsError{fmt.Errorf("%s does not answer: its file system hangs", path(&at))}
 	case err != nil:
 		return &settingsError{err}
@@ -130,14 +131,14 @@ func (l *lookUp) ask(ctx context.Context) (*session, error) {
 	}
 	asOf := time.Now()
 	s, err := bound(ctx, l.identity, limit, bounded.Settings, l.identity.source)
-	if isA[*bounded.AbandonedError](err) {
+	if transport.IsA[*bounded.AbandonedError](err) {
 		err = &settingsError{errors.New("no answer while files were read, or the Region was asked for")}
 	}
 	if err != nil {
 		l.renews = l.current != nil && !l.current.static
 		return nil, err
 	}
-	l.identity.conns.offer(s.cfg, asOf) // the CA bundle counts from now on, whether or not the credentials can be used
+	l.identity.conns.Offer(s.cfg, asOf) // the CA bundle counts from now on, whether or not the credentials can be used
 	return l.sign(ctx, s)
 }
 

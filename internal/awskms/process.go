@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/transport"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
@@ -63,7 +64,7 @@ func (p *processProvider) Retrieve(ctx context.Context) (aws.Credentials, error)
 	var value aws.Credentials
 	var err error
 	done := make(chan struct{})
-	p.conns.background(processTime, func(running context.Context) { //nolint:contextcheck // it ends with ctx, and with the Connections
+	p.conns.Background(processTime, func(running context.Context) { //nolint:contextcheck // it ends with ctx, and with the Connections
 		defer close(done)
 		running, cancel := context.WithCancel(running)
 		defer cancel()
@@ -207,7 +208,7 @@ func told(ctx context.Context, err error, program string) error {
 	case errors.Is(err, fs.ErrPermission):
 		e.said = "names the program " + cause.Quote(program) + ", which this process's user may not run"
 	default:
-		e.said = "names the program " + cause.Quote(program) + ", which cannot be run: " + cause.Quote(innermost(err))
+		e.said = "names the program " + cause.Quote(program) + ", which cannot be run: " + cause.Quote(transport.Innermost(err))
 	}
 	return e
 }

@@ -9,6 +9,9 @@ import (
 // plan, which reads the schedule and the time and does nothing. identity does what
 // it says and notes what came of it.
 
+// forever is later than this process lives.
+const forever = 100 * 365 * 24 * time.Hour
+
 const (
 	// renewWindow is the longest time before their end in which credentials are
 	// renewed; see renewal.

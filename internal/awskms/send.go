@@ -7,6 +7,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/transport"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
@@ -38,14 +39,14 @@ func send[T any](ctx context.Context, c *Client, api *kms.Client, r request[T]) 
 	if late == nil {
 		late = func(T) {}
 	}
-	return bounded.DoOn(ctx, &c.opts.Connections.workers, c.opts.Waits, bounded.Call, func(ctx context.Context) (out T, err error) {
+	return bounded.DoOn(ctx, c.opts.Connections.Workers(), c.opts.Waits, bounded.Call, func(ctx context.Context) (out T, err error) {
 		defer func() {
 			if p := recover(); p != nil {
 				err = c.panicked(p)
 			}
 		}()
 		out, err = do(ctx)
-		return out, repeating(ctx, err)
+		return out, transport.Repeating(ctx, err)
 	}, late)
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go/middleware"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/transport"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 )
 
@@ -143,7 +144,7 @@ func newSources(o Options) *sources {
 // keeps no connection, as each loading makes one of its own; and that waits for
 // no answer without end, as the SDK's cache of credentials does.
 func (s *sources) load(ctx context.Context, region string) (aws.Config, error) {
-	client := awshttp.NewBuildableClient().WithTimeout(answerTime).WithTransportOptions(ownCalls)
+	client := awshttp.NewBuildableClient().WithTimeout(answerTime).WithTransportOptions(transport.OwnCalls(answerTime))
 	r := &reading{settings: &sourceSettings{role: s.role}, process: &processProvider{conns: s.conns, waits: s.waits}}
 	options := []func(*config.LoadOptions) error{
 		config.WithHTTPClient(client),

@@ -134,7 +134,7 @@ func TestHangsAtTheSameTimeAreOne(t *testing.T) {
 		wait.Go(func() { mustSeal(t, c, key) })
 	}
 	wait.Wait()
-	if n := awskms.Hangs(conns); n != 1 {
+	if n := conns.Stats().Hangs; n != 1 {
 		t.Errorf("what was idle was closed %d times, want once", n)
 	}
 }
@@ -160,7 +160,7 @@ func TestAHangHurtsNoConnectionInUse(t *testing.T) {
 	eventually(t, "calls that are not there yet", 0, func() int { return before + 1 - s.Calls("Decrypt") })
 	m.hush()
 	mustSeal(t, c, key)
-	if n := awskms.Hangs(conns); n != 1 {
+	if n := conns.Stats().Hangs; n != 1 {
 		t.Errorf("%d hangs, want one", n)
 	}
 	if err := <-done; err != nil || s.Calls("Decrypt") != before+1 {
@@ -189,7 +189,7 @@ func TestACallerInAHurryClosesNothing(t *testing.T) {
 			t.Errorf("got %v, want %s", err, cause.CallerLeft)
 		}
 	}
-	if n := awskms.Hangs(conns); n != 0 {
+	if n := conns.Stats().Hangs; n != 0 {
 		t.Errorf("what was idle was closed %d times because of callers in a hurry", n)
 	}
 }

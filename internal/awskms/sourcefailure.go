@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/smithy-go"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/transport"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
@@ -86,11 +87,11 @@ func identifyUnasked(e *cause.Error, err error, from *sourceSettings) {
 			e.Code = known
 		}
 	case errors.Is(err, errExpiredAlready):
-		e.Code, e.Said = cause.CredentialsExpired, innermost(err)
-	case isTimeout(err), askedAService(err):
-		e.Code, e.Said = cause.CredentialsSilent, innermost(err)
+		e.Code, e.Said = cause.CredentialsExpired, transport.Innermost(err)
+	case transport.IsTimeout(err), askedAService(err):
+		e.Code, e.Said = cause.CredentialsSilent, transport.Innermost(err)
 	default:
-		e.Code, e.Said = cause.NoCredentials, innermost(err)
+		e.Code, e.Said = cause.NoCredentials, transport.Innermost(err)
 		if s := from.base(); s.kind == ssoSource || s.kind == loginSource { // whose session is a file
 			e.Source, e.Check = s.String(), s.check()
 		}
@@ -126,13 +127,13 @@ func identifyAsked(e *cause.Error, a *askedError) {
 	}
 	_, throttled := retry.DefaultThrottleErrorCodes[code]
 	switch {
-	case isTimeout(a.err), errors.Is(a.err, context.Canceled):
+	case transport.IsTimeout(a.err), errors.Is(a.err, context.Canceled):
 		e.Code = cause.CredentialsSilent
 	case !a.sent: // endpoint rules, an address that is none, a parameter that cannot be
 		e.Code = cause.SettingsUnreadable
 	case throttled, a.status == http.StatusTooManyRequests, a.status >= http.StatusInternalServerError:
 		e.Code = cause.CredentialsSilent
-	case isA[*strangeAnswerError](a.err):
+	case transport.IsA[*transport.StrangeError](a.err):
 		e.Code, e.AWSCode = cause.NotASource, ""
 	case a.op == getMetadata:
 		identifyMetadata(e, a)
@@ -180,7 +181,7 @@ func identifyContainer(e *cause.Error, a *askedError) {
 	switch {
 	case a.status == 0:
 		e.Code, e.Check = cause.NoCredentials, a.source.check()
-	case a.html, a.status < http.StatusBadRequest, isA[*smithy.DeserializationError](a.err):
+	case a.html, a.status < http.StatusBadRequest, transport.IsA[*smithy.DeserializationError](a.err):
 		e.Code, e.AWSCode = cause.NotASource, ""
 	default:
 		e.Code, e.Check = cause.SourceRefused, a.source.check()
@@ -237,7 +238,7 @@ func askedAService(err error) bool {
 
 // isProfileMissing reports whether a profile was looked for and not found.
 func isProfileMissing(err error) bool {
-	return isA[config.SharedConfigProfileNotExistError](err) || isA[config.SharedConfigAssumeRoleError](err)
+	return transport.IsA[config.SharedConfigProfileNotExistError](err) || transport.IsA[config.SharedConfigAssumeRoleError](err)
 }
 
 // saidOfSettings says which settings cannot be read, and why.
@@ -251,8 +252,8 @@ func saidOfSettings(err error) string {
 	if e, ok := errors.AsType[config.SharedConfigProfileNotExistError](err); ok {
 		return fmt.Sprintf("profile %q is in none of %s", e.Profile, strings.Join(sharedFiles(), ", "))
 	}
-	if isA[*url.Error](err) && os.Getenv("AWS_CONTAINER_CREDENTIALS_FULL_URI") != "" { // whose text may hold a token
+	if transport.IsA[*url.Error](err) && os.Getenv("AWS_CONTAINER_CREDENTIALS_FULL_URI") != "" { // whose text may hold a token
 		return "AWS_CONTAINER_CREDENTIALS_FULL_URI is not a URL"
 	}
-	return innermost(err)
+	return transport.Innermost(err)
 }

@@ -238,6 +238,22 @@ func forward(conn net.Conn, address string) {
 	<-done
 }
 
+// exceptTo leads all requests but those to one server by a proxy: net/http reads the
+// environment's once in a process.
+func exceptTo(t *testing.T, server, proxy string) func(*http.Request) (*url.URL, error) {
+	t.Helper()
+	to, err := url.Parse(proxy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(r *http.Request) (*url.URL, error) {
+		if r.URL.Host == strings.TrimPrefix(server, "http://") {
+			return nil, nil //nolint:nilnil // net/http's own word for no proxy
+		}
+		return to, nil
+	}
+}
+
 // A proxy or a TLS handshake that hangs holds nothing longer than connections take
 // to be opened.
 func TestNoHangingDialIsKept(t *testing.T) {
@@ -253,16 +269,12 @@ func TestNoHangingDialIsKept(t *testing.T) {
 			s, key := startBeside(t)
 			p := startPeer(t, silent)
 			conns := awskms.NewConnections()
-			mustSeal(t, newClient(t, awskms.Options{Connections: conns, Endpoint: s.URL}), key) // reads the settings
 			if to.proxy == "" {
 				to.endpoint += p.address
 			} else {
-				proxy, err := url.Parse(to.proxy + p.address)
-				if err != nil {
-					t.Fatal(err)
-				}
-				awskms.UseProxy(conns, proxy)
+				conns.Proxy = exceptTo(t, s.URL, to.proxy+p.address)
 			}
+			mustSeal(t, newClient(t, awskms.Options{Connections: conns, Endpoint: s.URL}), key) // reads the settings
 			client := newClient(t, awskms.Options{Connections: conns, Endpoint: to.endpoint, Timeout: 300 * time.Millisecond})
 			before := p.acceptedSoFar()
 			for range 3 {
@@ -298,8 +310,8 @@ func TestConnectionsByAProxyAreKept(t *testing.T) {
 	})
 	conns := awskms.NewConnections()
 	t.Cleanup(conns.Close)
+	conns.Proxy = exceptTo(t, s.URL, "http://"+proxy.address)
 	mustSeal(t, newClient(t, awskms.Options{Connections: conns, Endpoint: s.URL}), key)
-	awskms.UseProxy(conns, &url.URL{Scheme: "http", Host: proxy.address})
 	c := newClient(t, awskms.Options{Connections: conns, Endpoint: strings.Replace(other.URL, "127.0.0.1", "localhost", 1), Timeout: time.Minute})
 	mustSeal(t, c, arn)
 	settled(t, proxy.opened)

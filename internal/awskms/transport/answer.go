@@ -1,4 +1,4 @@
-package awskms
+package transport
 
 import (
 	"compress/flate"
@@ -23,30 +23,37 @@ const (
 	maxHeaders = 64 << 10
 )
 
-// A strangeAnswerError is an answer that no AWS service gives, so that something
+// A StrangeError is an answer that no AWS service gives, so that something
 // else stands at the endpoint or in between.
-type strangeAnswerError struct {
+type StrangeError struct {
 	what   string
 	status int  // HTTP's, of an answer that came so far; 0: unknown
 	again  bool // it may be left over from another answer, on this connection alone
 }
 
-func (e *strangeAnswerError) Error() string {
+func (e *StrangeError) Error() string {
 	text := e.what + ", which no AWS service answers with"
 	if e.status != 0 {
-		return httpStatus(e.status) + " with " + text
+		return Status(e.status) + " with " + text
 	}
 	return text
 }
 
-// httpStatus is a status for a person to read.
-func httpStatus(status int) string {
+// Once returns it as an answer on a connection that no other answer came on.
+func (e *StrangeError) Once() *StrangeError {
+	once := *e
+	once.again = false
+	return &once
+}
+
+// Status is a status of HTTP for a person to read.
+func Status(status int) string {
 	return strings.TrimSpace(fmt.Sprintf("HTTP status %d %s", status, http.StatusText(status)))
 }
 
 // of adds to an error for a strange answer which status that had.
 func of(resp *http.Response, err error) error {
-	if s := strange(err); s != nil {
+	if s := Strange(err); s != nil {
 		s.status = resp.StatusCode
 		return s
 	}
@@ -54,16 +61,16 @@ func of(resp *http.Response, err error) error {
 }
 
 // RetryableError tells the SDK whether to make another attempt.
-func (e *strangeAnswerError) RetryableError() bool { return e.again }
+func (e *StrangeError) RetryableError() bool { return e.again }
 
-// refuseStrange closes an answer whose body may not be read: after HTTP 101 it is
+// Refuse closes an answer whose body may not be read: after HTTP 101 it is
 // the connection itself, which net/http has given away, with no request and no
 // context that could end a read of it. A body that is too long fails as it is read.
-func refuseStrange(resp *http.Response) error {
+func Refuse(resp *http.Response) error {
 	if resp.StatusCode < http.StatusOK {
 		_ = resp.Body.Close()
 		resp.Body = http.NoBody // for the SDK, which drains what it closes
-		return &strangeAnswerError{what: httpStatus(resp.StatusCode)}
+		return &StrangeError{what: Status(resp.StatusCode)}
 	}
 	if resp.ContentLength > maxAnswer {
 		_ = resp.Body.Close()
@@ -75,7 +82,7 @@ func refuseStrange(resp *http.Response) error {
 }
 
 func tooLong(status int) error {
-	return &strangeAnswerError{what: fmt.Sprintf("more than %d bytes", maxAnswer), status: status}
+	return &StrangeError{what: fmt.Sprintf("more than %d bytes", maxAnswer), status: status}
 }
 
 // A limitedBody is a body that fails, once, instead of ending when it is too long.
@@ -100,34 +107,36 @@ func (b *limitedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// strange knows the errors of net/http for an answer that no AWS service gives. Most
+// Strange knows the errors of net/http for an answer that no AWS service gives. Most
 // have no type. nil stands for all others.
-func strange(err error) *strangeAnswerError {
+func Strange(err error) *StrangeError {
 	text := err.Error()
 	switch {
 	case strings.Contains(text, "server response headers exceeded"):
-		return &strangeAnswerError{what: fmt.Sprintf("more than %d bytes of headers", maxHeaders)}
-	case strings.Contains(text, "malformed HTTP "), isA[textproto.ProtocolError](err), strings.Contains(text, "chunked encoding"), strings.Contains(text, "chunk length"):
-		return &strangeAnswerError{what: "something else than HTTP", again: true}
-	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), isA[flate.CorruptInputError](err):
-		return &strangeAnswerError{what: "a body that is not compressed as its headers say", again: true}
+		return &StrangeError{what: fmt.Sprintf("more than %d bytes of headers", maxHeaders)}
+	case strings.Contains(text, "malformed HTTP "), IsA[textproto.ProtocolError](err), strings.Contains(text, "chunked encoding"), strings.Contains(text, "chunk length"):
+		return &StrangeError{what: "something else than HTTP", again: true}
+	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), IsA[flate.CorruptInputError](err):
+		return &StrangeError{what: "a body that is not compressed as its headers say", again: true}
 	}
 	return nil
 }
 
-// ownCalls are the limits of the SDK's own calls, of STS and of whoever else gives
-// credentials. Their connections are used once. Each has an end, whatever happens
-// on it: net/http has no limit for a SOCKS proxy that is silent, and none after
-// HTTP 101.
-func ownCalls(t *http.Transport) {
-	t.DisableKeepAlives = true
-	t.MaxResponseHeaderBytes = maxHeaders
-	dial := t.DialContext
-	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
-		if err != nil {
-			return nil, err
+// OwnCalls bounds the SDK's own calls, of STS and of whoever else gives credentials.
+// Their connections are used once, for so long at most. Each has an end, whatever
+// happens on it: net/http has no limit for a SOCKS proxy that is silent, and none
+// after HTTP 101.
+func OwnCalls(limit time.Duration) func(*http.Transport) {
+	return func(t *http.Transport) {
+		t.DisableKeepAlives = true
+		t.MaxResponseHeaderBytes = maxHeaders
+		dial := t.DialContext
+		t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dial(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return conn, conn.SetDeadline(time.Now().Add(limit))
 		}
-		return conn, conn.SetDeadline(time.Now().Add(answerTime))
 	}
 }

@@ -1,4 +1,4 @@
-package awskms
+package transport
 
 import (
 	"bytes"
@@ -12,8 +12,6 @@ import (
 	"strings"
 
 	smithyhttp "github.com/aws/smithy-go/transport/http"
-
-	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 )
 
 // Whatever answers a request may repeat it in what it says, and its words go into
@@ -31,16 +29,16 @@ const (
 	removed = "[removed]"
 )
 
-// secrets are values that no text may show.
-type secrets []string
+// Secrets are values that no text may show.
+type Secrets []string
 
-// from returns s without the parts of secrets that are in it, cut to a length that
+// From returns s without the parts of secrets that are in it, cut to a length that
 // is worth looking through.
-func (all secrets) from(s string) string {
+func (all Secrets) From(s string) string {
 	if len(all) == 0 {
 		return s
 	}
-	cut := clipped(s)
+	cut := Clipped(s)
 	hidden := make([]bool, len(cut))
 	for _, secret := range all {
 		part := min(len(secret), shortestPart)
@@ -71,16 +69,16 @@ func without(s string, hidden []bool) string {
 	return b.String()
 }
 
-// id is from for what is of no use in part.
-func (all secrets) id(s string) string {
-	if all.from(s) != s {
+// ID is From for what is of no use in part.
+func (all Secrets) ID(s string) string {
+	if all.From(s) != s {
 		return ""
 	}
 	return s
 }
 
 // secretsOf is what is secret in a request.
-func secretsOf(req *http.Request, body []byte) (all secrets) {
+func secretsOf(req *http.Request, body []byte) (all Secrets) {
 	for _, name := range []string{"X-Amz-Security-Token", "X-Aws-Ec2-Metadata-Token", "X-Amz-Sso_bearer_token"} {
 		all = append(all, strings.TrimSpace(req.Header.Get(name)))
 	}
@@ -104,13 +102,13 @@ func secretsOf(req *http.Request, body []byte) (all secrets) {
 // and the signature, since AWS's own sentences name the scope that stands between.
 //
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
-func ofAuthorization(header string) (all secrets) {
+func ofAuthorization(header string) (all Secrets) {
 	scheme, rest, ok := strings.Cut(strings.TrimSpace(header), " ")
 	switch {
 	case !ok:
-		return secrets{scheme}
+		return Secrets{scheme}
 	case !strings.HasPrefix(scheme, "AWS4-"):
-		return secrets{strings.TrimSpace(rest)}
+		return Secrets{strings.TrimSpace(rest)}
 	}
 	for part := range strings.SplitSeq(rest, ",") {
 		switch name, value, _ := strings.Cut(strings.TrimSpace(part), "="); name {
@@ -126,7 +124,7 @@ func ofAuthorization(header string) (all secrets) {
 
 // ofBody is what is secret in a body: JSON to KMS and IAM Identity Center, a form to
 // STS.
-func ofBody(body []byte) (all secrets) {
+func ofBody(body []byte) (all Secrets) {
 	var document any
 	if json.Unmarshal(body, &document) == nil {
 		return ofJSON("", document)
@@ -140,11 +138,11 @@ func ofBody(body []byte) (all secrets) {
 	return all
 }
 
-func ofJSON(name string, value any) (all secrets) {
+func ofJSON(name string, value any) (all Secrets) {
 	switch value := value.(type) {
 	case string:
 		if isSecretName(name) {
-			return secrets{value}
+			return Secrets{value}
 		}
 	case map[string]any:
 		for name, value := range value {
@@ -174,13 +172,16 @@ func isSecretName(name string) bool {
 type repeatedError struct {
 	error
 
-	secrets secrets
+	secrets Secrets
 }
 
 func (e *repeatedError) Unwrap() error { return e.error }
 
-// secretsIn is what may be repeated in the words of an error.
-func secretsIn(err error) (all secrets) {
+// MayRepeat returns err as a failure in whose words these may be repeated.
+func MayRepeat(err error, all Secrets) error { return &repeatedError{err, all} }
+
+// SecretsIn is what may be repeated in the words of an error.
+func SecretsIn(err error) (all Secrets) {
 	for {
 		e, ok := errors.AsType[*repeatedError](err)
 		if !ok {
@@ -190,91 +191,46 @@ func secretsIn(err error) (all secrets) {
 	}
 }
 
-// A sentRequest is kept until its call has ended.
-type sentRequest struct {
-	request *http.Request
-	body    []byte
+// A Sent is kept until its call has ended.
+type Sent struct {
+	Request *http.Request // nil: nothing was sent
+	Body    []byte
 }
 
-// secrets are those that it holds; none where nothing was sent.
-func (s sentRequest) secrets() secrets {
-	if s.request == nil {
+// Secrets are those that it holds; none where nothing was sent.
+func (s Sent) Secrets() Secrets {
+	if s.Request == nil {
 		return nil
 	}
-	return secretsOf(s.request, s.body)
+	return secretsOf(s.Request, s.Body)
 }
 
-// ofCall is what was secret in the requests that a call has sent so far. It is for
+// SentBy is what was secret in the requests that a call has sent so far. It is for
 // the goroutine of the call.
-func ofCall(ctx context.Context) (all secrets) {
+func SentBy(ctx context.Context) (all Secrets) {
 	state, _ := ctx.Value(attemptsKey{}).(*attempts)
 	if state == nil {
 		return nil
 	}
 	for _, sent := range state.sent {
-		all = append(all, sent.secrets()...)
+		all = append(all, sent.Secrets()...)
 	}
 	return all
 }
 
-// repeating notes with the failure of a call what it has sent.
-func repeating(ctx context.Context, err error) error {
+// Repeating notes with the failure of a call what it has sent.
+func Repeating(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	if all := ofCall(ctx); len(all) > 0 {
+	if all := SentBy(ctx); len(all) > 0 {
 		return &repeatedError{err, all}
 	}
 	return err
 }
 
-// foreignKey is the name of a key that an answer gives. Nearly always it is the one
-// that was asked for, or of KMS's own form, which has no place for anything else.
-func foreignKey(ctx context.Context, asked, got string) string {
-	if got == asked || isPlainKey(got) {
-		return got
-	}
-	return ofCall(ctx).from(got)
-}
-
-func isPlainKey(arn string) bool {
-	ref, err := keyref.Parse(arn)
-	if err != nil || ref.Alias != "" {
-		return false
-	}
-	_, err = keyref.Parse(ref.ID)
-	return err == nil
-}
-
-// foreignID is the id of a request or of key material that an answer gives, and ""
-// where it is a part of what was sent: it would be kept for years.
-func foreignID(ctx context.Context, id string) string {
-	state, _ := ctx.Value(attemptsKey{}).(*attempts)
-	if state == nil || len(id) < shortestPart || isUUID(id) {
-		return id
-	}
-	for _, sent := range state.sent {
-		if sent.request == nil {
-			continue
-		}
-		header := sent.request.Header
-		if strings.Contains(header.Get("Authorization"), id) || strings.Contains(header.Get("X-Amz-Security-Token"), id) ||
-			bytes.Contains(sent.body, []byte(id)) {
-			return ""
-		}
-	}
-	return id
-}
-
-// isUUID knows the form of KMS's request ids, whose dashes leave no place for a part
-// of a secret.
-func isUUID(id string) bool {
-	const uuid = 36
-	return len(id) == uuid && id[8] == '-' && id[13] == '-' && id[18] == '-' && id[23] == '-'
-}
-
-// bodyOf reads what a request of the SDK is about to send.
-func bodyOf(req *smithyhttp.Request) []byte {
+// BodyOf reads what a request of the SDK is about to send.
+func BodyOf(req *smithyhttp.Request) []byte {
 	stream := req.GetStream()
 	if stream == nil || !req.IsStreamSeekable() {
 		return nil
@@ -284,4 +240,24 @@ func bodyOf(req *smithyhttp.Request) []byte {
 		return nil
 	}
 	return body
+}
+
+// Repeats reports whether a text is a part of what a call has sent. Less than
+// a part that counts is none. It is for the goroutine of the call.
+func Repeats(ctx context.Context, text string) bool {
+	state, _ := ctx.Value(attemptsKey{}).(*attempts)
+	if state == nil || len(text) < shortestPart {
+		return false
+	}
+	for _, sent := range state.sent {
+		if sent.Request == nil {
+			continue
+		}
+		header := sent.Request.Header
+		if strings.Contains(header.Get("Authorization"), text) || strings.Contains(header.Get("X-Amz-Security-Token"), text) ||
+			bytes.Contains(sent.Body, []byte(text)) {
+			return true
+		}
+	}
+	return false
 }

@@ -1,4 +1,4 @@
-package awskms
+package transport
 
 import (
 	"bytes"
@@ -12,12 +12,11 @@ import (
 )
 
 const (
+	// MaxAttempts is two: a third would only come after the API server left.
+	MaxAttempts = 2
 	// maxReplays bounds how many closed connections one attempt may meet before it
 	// opens one: net/http alone would try each idle one in turn.
 	maxReplays = 1
-	// leastHang is what a kept connection has to answer in before the others are
-	// suspected too: a caller in a hurry must not close what works.
-	leastHang = 100 * time.Millisecond
 )
 
 // attempts is the state of one call's attempts; it lives in their context.
@@ -25,17 +24,19 @@ type attempts struct {
 	first time.Duration // limit of the first
 	made  int
 	hung  bool
-	sent  [maxAttempts]sentRequest
+	sent  [MaxAttempts]Sent
 }
 
 type attemptsKey struct{}
 
-func withAttempts(ctx context.Context, first time.Duration) context.Context {
+// WithAttempts returns a context for one call of the SDK, whose first attempt is given
+// up after a time of its own. What the call sends is kept with it; see [SentBy].
+func WithAttempts(ctx context.Context, first time.Duration) context.Context {
 	return context.WithValue(ctx, attemptsKey{}, &attempts{first: first})
 }
 
-// errAttemptHung is a first attempt that was given up for a second.
-var errAttemptHung error = hungError{}
+// ErrHung is a first attempt that was given up for a second.
+var ErrHung error = hungError{}
 
 type hungError struct{}
 
@@ -54,7 +55,7 @@ func (hungError) RetryableError() bool { return true }
 // it goes out with the headers in one write, and with GetBody and an empty
 // Idempotency-Key (which is not sent) net/http itself repeats a request that met
 // a connection that the other side had closed.
-func (l *httpClient) Do(req *http.Request) (*http.Response, error) {
+func (l *Client) Do(req *http.Request) (*http.Response, error) {
 	w := l.way(req.URL) //nolint:contextcheck // what it opens ahead outlives the call
 	ctx, cancel, transport, state := attempt(req, w.transports)
 	defer cancel()
@@ -74,15 +75,20 @@ func (l *httpClient) Do(req *http.Request) (*http.Response, error) {
 		return resp, nil
 	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		if transport == w.transports.pooled && got == keptConnection && given >= leastHang {
+		if transport == w.transports.pooled && got == keptConnection && given >= l.conns.timing().LeastHang {
 			w.hung()
 		}
 		if state != nil && state.made == 1 && req.Context().Err() == nil {
 			state.hung = true
-			return nil, errAttemptHung
+			return nil, ErrHung
 		}
 	}
 	return nil, err
+}
+
+func left(ctx context.Context) time.Duration {
+	deadline, _ := ctx.Deadline()
+	return time.Until(deadline)
 }
 
 // connection is what an attempt got to send its request on.
@@ -127,7 +133,7 @@ func attempt(req *http.Request, t *transports) (context.Context, context.CancelF
 // keep notes what an attempt sends.
 func (a *attempts) keep(request *http.Request, body []byte) {
 	if a != nil {
-		a.sent[(a.made-1)%maxAttempts] = sentRequest{request, body}
+		a.sent[(a.made-1)%MaxAttempts] = Sent{request, body}
 	}
 }
 
@@ -181,7 +187,7 @@ func (t *transports) roundTrip(transport *http.Transport, req *http.Request) (*h
 		}
 		return nil, orStrange(err)
 	}
-	if err := refuseStrange(resp); err != nil {
+	if err := Refuse(resp); err != nil {
 		return nil, err
 	}
 	body, err := io.ReadAll(resp.Body)
@@ -194,7 +200,7 @@ func (t *transports) roundTrip(transport *http.Transport, req *http.Request) (*h
 }
 
 func orStrange(err error) error {
-	if s := strange(err); s != nil {
+	if s := Strange(err); s != nil {
 		return s
 	}
 	return err

@@ -1,4 +1,4 @@
-package awskms
+package transport
 
 import (
 	"context"
@@ -58,4 +58,32 @@ func traced(ctx context.Context, resp *http.Response) {
 	if t, ok := ctx.Value(traceKey{}).(*trace); ok {
 		t.answered(resp)
 	}
+}
+
+// A Contact is the way that a call took to KMS.
+type Contact struct {
+	Host     string // and port, of the endpoint; "": no call was sent
+	Address  string // of the other side, or of a proxy; "": no connection
+	TLS      string // version; "": none
+	Group    string // of the key exchange
+	Answered bool   // there was an answer of HTTP
+	Date     time.Time
+	At       time.Time // when that answer came
+}
+
+// Skew is how far this node's clock is ahead of the other side's, which tells
+// whole seconds; 0 where that is not known.
+func (c Contact) Skew() time.Duration {
+	if c.Date.IsZero() {
+		return 0
+	}
+	return c.At.Sub(c.Date).Truncate(time.Second)
+}
+
+// Traced returns a context for one call, and what says afterwards which way that call
+// took, whether it failed or not.
+func Traced(ctx context.Context) (traced context.Context, way func() Contact) {
+	t := &trace{}
+	ctx = httptrace.WithClientTrace(context.WithValue(ctx, traceKey{}, t), &httptrace.ClientTrace{GetConn: t.getConn, GotConn: t.gotConn})
+	return ctx, t.contact
 }

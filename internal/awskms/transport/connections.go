@@ -1,4 +1,4 @@
-package awskms
+package transport
 
 import (
 	"context"
@@ -16,6 +16,8 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 )
 
+const forever = 100 * 365 * 24 * time.Hour
+
 const (
 	// idlePerHost is how many connections are kept: the SDK's ten would make
 	// 128 callers pay for a TLS handshake most of the time.
@@ -23,21 +25,6 @@ const (
 	// openAhead is how many connections are opened beside the first request: a
 	// v1 list decrypts ten objects at a time.
 	openAhead = 16
-	// openAheadPause is the time between tries while the host cannot be reached, and
-	// between two times that connections are replaced because some were silent.
-	openAheadPause = 30 * time.Second
-	// idleTime keeps connections through the quiet of a v2 cluster, whose next
-	// burst is its cold start. KMS closes them when it likes.
-	idleTime = 15 * time.Minute
-	forever  = 100 * 365 * 24 * time.Hour
-
-	dialTimeout = 2 * time.Second
-	// proxyTime bounds the opening of a connection by a proxy. net/http goes on with
-	// it when the request has ended: a minute with a proxy that does not answer
-	// CONNECT, and without any limit with a SOCKS proxy.
-	proxyTime = 2 * dialTimeout
-	// closeTime is how long Close waits for goroutines that end when they are told.
-	closeTime = time.Second
 )
 
 // MaxIdle is how many connections to a host of KMS are kept. More are open while
@@ -55,6 +42,14 @@ type Connections struct {
 	// is set before the first use.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
+	// Timing is how long connections wait for what; zero: the usual. It is set before
+	// the first use.
+	Timing Timing
+
+	// Proxy says by which proxy a request of KMS goes; nil: by that of the environment.
+	// It is set before the first use.
+	Proxy func(*http.Request) (*url.URL, error)
+
 	ctx  context.Context //nolint:containedctx // ends the goroutines that open connections ahead
 	stop context.CancelFunc
 	wait sync.WaitGroup
@@ -63,16 +58,18 @@ type Connections struct {
 	refreshes atomic.Uint64   // how often Refresh was called
 
 	mu    sync.Mutex
-	trust *trust // nil until the SDK's settings are known
+	trust *Trust // nil until the SDK's settings are known
 	pools map[origin]*pool
 }
 
-// trust is what the SDK's settings say of connections: CA bundle and proxy.
-type trust struct {
+// A Trust is what the SDK's settings say of connections: CA bundle and proxy.
+type Trust struct {
 	builder  *awshttp.BuildableClient
 	dial     dial        // nil: the builder's
 	unshared *transports // never keep a connection, so that all hosts can share them
 	asOf     time.Time   // when the settings began to be read
+	timing   Timing
+	proxy    func(*http.Request) (*url.URL, error) // nil: the builder's
 }
 
 // origin is where connections lead.
@@ -110,10 +107,38 @@ type transports struct {
 	retired atomic.Bool     // nothing new is sent
 }
 
-// NewConnections returns no connections yet.
-func NewConnections() *Connections {
+// New returns no connections yet.
+func New() *Connections {
 	ctx, stop := context.WithCancel(context.Background())
 	return &Connections{ctx: ctx, stop: stop, pools: map[origin]*pool{}}
+}
+
+func (c *Connections) timing() Timing { return c.Timing.orUsual() }
+
+// Workers are the goroutines that make the calls.
+func (c *Connections) Workers() *bounded.Workers { return &c.workers }
+
+// Ended reports whether Close was called.
+func (c *Connections) Ended() bool { return c.ctx.Err() != nil }
+
+// Refreshes is how often Refresh was called.
+func (c *Connections) Refreshes() uint64 { return c.refreshes.Load() }
+
+// Stats are what Connections amount to.
+type Stats struct {
+	Hosts int // that have connections, or had them and are remembered
+	Hangs int // how often what was idle was closed because of a hang, over all hosts
+}
+
+// Stats counts.
+func (c *Connections) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := Stats{Hosts: len(c.pools)}
+	for _, p := range c.pools {
+		s.Hangs += p.hangs
+	}
+	return s
 }
 
 // Refresh makes each Client read the SDK's settings, credentials and CA bundle
@@ -125,7 +150,7 @@ func (c *Connections) Refresh() { c.refreshes.Add(1) }
 // Clients. It waits about a second for those that do not end. Calls under way are
 // not cut; what they use is closed behind them.
 func (c *Connections) Close() {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	ctx, cancel := context.WithTimeout(context.Background(), c.timing().Close)
 	defer cancel()
 	_ = bounded.Run(ctx, c.Waits, bounded.Close, func(context.Context) error { // what is left behind is told by it
 		c.workers.Close()
@@ -149,9 +174,9 @@ func (c *Connections) end() []*transports {
 	return all
 }
 
-// background runs work beside the calls, for at most limit, until Close. After
+// Background runs work beside the calls, for at most limit, until Close. After
 // Close work still runs, to find its context ended.
-func (c *Connections) background(limit time.Duration, work func(ctx context.Context)) {
+func (c *Connections) Background(limit time.Duration, work func(ctx context.Context)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.backgroundLocked(limit, work)
@@ -170,12 +195,12 @@ func (c *Connections) backgroundLocked(limit time.Duration, work func(ctx contex
 	c.wait.Go(run)
 }
 
-// offer takes over what settings that were read anew trust, where it is not what
+// Offer takes over what settings that were read anew trust, where it is not what
 // counts already. Of two that were read side by side the later one counts.
-func (c *Connections) offer(cfg aws.Config, asOf time.Time) {
+func (c *Connections) Offer(cfg aws.Config, asOf time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	offered := newTrust(cfg, asOf, c.Dial)
+	offered := c.newTrust(cfg, asOf)
 	if c.trust != nil {
 		if asOf.Before(c.trust.asOf) {
 			return
@@ -192,41 +217,45 @@ func (c *Connections) offer(cfg aws.Config, asOf time.Time) {
 	}
 }
 
-// trusted is what counts now; it is another pointer after a change.
-func (c *Connections) trusted() *trust {
+// Trusted is what counts now; it is another pointer after a change, and nil while no
+// settings were read.
+func (c *Connections) Trusted() *Trust {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.trust
 }
 
-func newTrust(cfg aws.Config, asOf time.Time, d dial) *trust {
+func (c *Connections) newTrust(cfg aws.Config, asOf time.Time) *Trust {
 	builder, ok := cfg.HTTPClient.(*awshttp.BuildableClient)
 	if !ok {
 		builder = awshttp.NewBuildableClient()
 	}
-	t := &trust{builder: builder, dial: d, asOf: asOf}
+	t := &Trust{builder: builder, dial: c.Dial, asOf: asOf, timing: c.timing(), proxy: c.Proxy}
 	fresh := t.transports().fresh
 	t.unshared = &transports{pooled: fresh, fresh: fresh}
 	return t
 }
 
 // roots are the CA certificates of the bundle; nil: the system's.
-func (t *trust) roots() *x509.CertPool { return t.unshared.fresh.TLSClientConfig.RootCAs }
+func (t *Trust) roots() *x509.CertPool { return t.unshared.fresh.TLSClientConfig.RootCAs }
 
-func (t *trust) transports() *transports { return t.transportsTo(origin{}) }
+func (t *Trust) transports() *transports { return t.transportsTo(origin{}) }
 
-func (t *trust) transportsTo(to origin) *transports {
-	pooled := t.builder.WithDialerOptions(func(d *net.Dialer) { d.Timeout = dialTimeout }).GetTransport()
+func (t *Trust) transportsTo(to origin) *transports {
+	pooled := t.builder.WithDialerOptions(func(d *net.Dialer) { d.Timeout = t.timing.Dial }).GetTransport()
+	if t.proxy != nil {
+		pooled.Proxy = t.proxy
+	}
 	if t.dial != nil {
 		pooled.DialContext = t.dial
 	}
-	pooled.DialContext = boundByProxy(pooled.DialContext, to.address())
+	pooled.DialContext = boundByProxy(pooled.DialContext, to.address(), t.timing.Proxy)
 	pooled.DisableKeepAlives = false // which it is for the SDK's own calls
 	pooled.MaxIdleConns = 0          // per host counts
 	pooled.MaxIdleConnsPerHost = idlePerHost
-	pooled.IdleConnTimeout = idleTime
+	pooled.IdleConnTimeout = t.timing.Idle
 	pooled.MaxConnsPerHost = 0 // a limit would queue callers behind hanging calls
-	pooled.TLSHandshakeTimeout = dialTimeout
+	pooled.TLSHandshakeTimeout = t.timing.Dial
 	pooled.MaxResponseHeaderBytes = maxHeaders
 	// One multiplexed connection that went silent would hang every caller at once.
 	pooled.ForceAttemptHTTP2 = false
@@ -241,11 +270,11 @@ type dial = func(ctx context.Context, network, address string) (net.Conn, error)
 
 // boundByProxy gives connections that lead elsewhere, which is to a proxy, an end.
 // It is lifted when a request takes the connection.
-func boundByProxy(d dial, direct string) dial {
+func boundByProxy(d dial, direct string, limit time.Duration) dial {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := d(ctx, network, address)
 		if err == nil && address != direct {
-			err = conn.SetDeadline(time.Now().Add(proxyTime))
+			err = conn.SetDeadline(time.Now().Add(limit))
 		}
 		return conn, err
 	}
@@ -259,8 +288,9 @@ func (t *transports) retire() {
 	t.fresh.CloseIdleConnections() // it keeps none: this ends dials that nobody waits for
 }
 
-// An httpClient is one Client's way to the connections, as the SDK asks for it.
-type httpClient struct {
+// A Client is one user's way to the connections, as the SDK asks for it. It is safe
+// for concurrent use.
+type Client struct {
 	conns *Connections
 
 	// Guarded by conns.mu.
@@ -268,8 +298,9 @@ type httpClient struct {
 	closed bool
 }
 
-func newHTTPClient(c *Connections) *httpClient {
-	return &httpClient{conns: c, pools: map[origin]*pool{}}
+// NewClient returns a Client that uses no connection yet.
+func NewClient(c *Connections) *Client {
+	return &Client{conns: c, pools: map[origin]*pool{}}
 }
 
 // A way is what one attempt uses.
@@ -280,8 +311,8 @@ type way struct {
 	hangs      int   // of the pool, when the attempt began
 }
 
-// way returns that to a host. A line that is closed keeps nothing open.
-func (l *httpClient) way(u *url.URL) way {
+// way returns that to a host. A Client that is closed keeps nothing open.
+func (l *Client) way(u *url.URL) way {
 	c := l.conns
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -330,7 +361,7 @@ func (c *Connections) reopen(p *pool) {
 	now := time.Now()
 	p.openAt = p.reopenAt
 	if !now.Before(p.reopenAt) {
-		p.openAt, p.reopenAt = now, now.Add(openAheadPause)
+		p.openAt, p.reopenAt = now, now.Add(c.timing().OpenAheadPause)
 	}
 }
 
@@ -344,8 +375,8 @@ func (c *Connections) poolLocked(at origin) *pool {
 	return p
 }
 
-// close gives up what the line uses, and closes what no other uses.
-func (l *httpClient) close() {
+// Close gives up what the Client uses, and closes what no other uses.
+func (l *Client) Close() {
 	c := l.conns
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -368,10 +399,10 @@ func (c *Connections) openAheadLocked(p *pool) {
 	if now.Before(p.openAt) {
 		return
 	}
-	p.openAt = now.Add(openAheadPause)
+	p.openAt = now.Add(c.timing().OpenAheadPause)
 	hangs := p.hangs
 	for range openAhead {
-		c.backgroundLocked(2*dialTimeout, func(ctx context.Context) { c.openOne(ctx, p, hangs) })
+		c.backgroundLocked(2*c.timing().Dial, func(ctx context.Context) { c.openOne(ctx, p, hangs) })
 	}
 }
 

@@ -1,4 +1,4 @@
-package awskms
+package transport
 
 import (
 	"crypto/x509"
@@ -26,22 +26,22 @@ func trusting(s *kmstest.Server) aws.Config {
 // the old one be the slower.
 func TestBundleThatWasReadLaterCounts(t *testing.T) {
 	one, other := trusting(kmstest.StartTLS(t)), trusting(kmstest.StartTLS(t))
-	conns := NewConnections()
+	conns := New()
 	t.Cleanup(conns.Close)
 	now := time.Now()
-	conns.offer(one, now)
-	first := conns.trusted()
-	conns.offer(one, now.Add(time.Second))
-	if conns.trusted() != first {
+	conns.Offer(one, now)
+	first := conns.Trusted()
+	conns.Offer(one, now.Add(time.Second))
+	if conns.Trusted() != first {
 		t.Error("the same bundle, read again, counted as another")
 	}
-	conns.offer(other, now.Add(2*time.Second))
-	second := conns.trusted()
+	conns.Offer(other, now.Add(2*time.Second))
+	second := conns.Trusted()
 	if second == first {
 		t.Error("another bundle did not count")
 	}
-	conns.offer(one, now.Add(time.Second))
-	if conns.trusted() != second {
+	conns.Offer(one, now.Add(time.Second))
+	if conns.Trusted() != second {
 		t.Error("a bundle that was read earlier took the place of a later one")
 	}
 }
@@ -49,7 +49,7 @@ func TestBundleThatWasReadLaterCounts(t *testing.T) {
 // A request may have chosen its transports just before they were retired.
 func TestRetiredTransportsKeepNothing(t *testing.T) {
 	s := kmstest.Start(t)
-	transports := newTrust(aws.Config{}, time.Now(), nil).transports()
+	transports := New().newTrust(aws.Config{}, time.Now()).transports()
 	send := func() {
 		t.Helper()
 		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, s.URL, http.NoBody)
