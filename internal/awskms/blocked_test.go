@@ -14,8 +14,17 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/settings"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+)
+
+// What holds for look-ups that hang: see [identity.Timing] and what bounds how many run.
+const (
+	fewRunning, manyRunning, mostRunning = 16, 64, 128
+
+	lookUpPatience, failurePause = 4 * time.Second, 5 * time.Second
+	mostPause, crowdedPause      = 30 * time.Second, 10 * time.Minute
 )
 
 // A block is what a step of a look-up meets that ignores its context.
@@ -64,10 +73,10 @@ func blockFor(t *testing.T, life time.Duration, step string, blocked time.Durati
 	inner := w.sts(nil)
 	source := provider(func(ctx context.Context) (aws.Credentials, error) { down("source"); return inner.Retrieve(ctx) })
 	c := w.client(t, Options{Connections: conns, Waits: waits}, source)
-	c.identity.source = func(context.Context) (*session, error) {
+	w.from(c, func(context.Context) (settings.Found, error) {
 		down("settings")
-		return c.identity.session(aws.Config{}, aws.NewCredentialsCache(source)), nil
-	}
+		return settings.Found{Provider: aws.NewCredentialsCache(source)}, nil
+	})
 	if err := w.seal(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
@@ -103,11 +112,7 @@ func blockFor(t *testing.T, life time.Duration, step string, blocked time.Durati
 	}
 }
 
-func running(c *Client) int {
-	c.identity.mu.Lock()
-	defer c.identity.mu.Unlock()
-	return c.identity.schedule.running
-}
+func running(c *Client) int { return c.identity.Running() }
 
 // What comes after a look-up was left behind is dropped.
 func TestLateResultsAreDropped(t *testing.T) {
@@ -116,14 +121,14 @@ func TestLateResultsAreDropped(t *testing.T) {
 		w, b, conns := newWorld(6*time.Hour), &block{}, NewConnections()
 		defer conns.Close()
 		c := w.client(t, Options{Connections: conns}, nil)
-		c.identity.source = func(context.Context) (*session, error) {
+		w.from(c, func(context.Context) (settings.Found, error) {
 			w.mu.Lock()
 			role := w.role
 			w.mu.Unlock()
 			b.pass()
 			value := w.issue(role, w.life)
-			return c.identity.session(aws.Config{}, provider(func(context.Context) (aws.Credentials, error) { return value, nil })), nil
-		}
+			return settings.Found{Provider: provider(func(context.Context) (aws.Credentials, error) { return value, nil })}, nil
+		})
 		_ = w.seal(t.Context(), c)
 		release := b.set()
 		w.become("late")
@@ -154,9 +159,9 @@ func TestSlowResultOfBeforeIsDropped(t *testing.T) {
 			}
 			return value, err
 		})
-		c.identity.source = func(context.Context) (*session, error) {
-			return c.identity.session(aws.Config{}, aws.NewCredentialsCache(source)), nil
-		}
+		w.from(c, func(context.Context) (settings.Found, error) {
+			return settings.Found{Provider: aws.NewCredentialsCache(source)}, nil
+		})
 		time.AfterFunc(time.Second, func() { w.become("second") })
 		for range 60 {
 			_ = w.seal(t.Context(), c)
@@ -181,9 +186,9 @@ func TestLookUpsThatHangDoNotPileUp(t *testing.T) {
 			b.pass()
 			return aws.Credentials{}, errDown
 		})
-		c.identity.source = func(context.Context) (*session, error) {
-			return c.identity.session(aws.Config{}, source), nil
-		}
+		w.from(c, func(context.Context) (settings.Found, error) {
+			return settings.Found{Provider: source}, nil
+		})
 		release := b.set()
 		_ = w.seal(t.Context(), c)
 		requested := map[int]bool{}
@@ -209,7 +214,7 @@ func TestLookUpsThatHangDoNotPileUp(t *testing.T) {
 			t.Errorf("%d steps run, after %d look-ups; want %d", n, len(began), mostRunning)
 		}
 		for n := 1; n < len(began); n++ {
-			least, most := patience, patience+failurePause
+			least, most := lookUpPatience, lookUpPatience+failurePause
 			beside, _ := ran.Load(n)
 			switch beside := beside.(int); {
 			case beside >= manyRunning:

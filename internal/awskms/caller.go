@@ -21,20 +21,22 @@ type Credential struct {
 // Credential says which credentials the next call uses. Every error is a
 // [cause.Error].
 func (c *Client) Credential(ctx context.Context) (Credential, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	ctx, cancel := context.WithTimeout(ctx, c.timing.Question)
 	defer cancel()
-	s, err := c.identity.ready(ctx)
-	if err != nil {
-		return Credential{}, failed(err, situation{op: "credentials", from: c.identity.sources.read.Load()})
+	signer, err := c.identity.Signer(ctx)
+	var value aws.Credentials
+	if err == nil {
+		value, err = signer.Retrieve(ctx)
 	}
-	read := c.identity.sources.read.Load()
-	value := s.value.Load()
+	if err != nil {
+		return Credential{}, failed(err, situation{op: "credentials", from: c.settings.Read()})
+	}
 	found := Credential{Source: value.Source, AccessKeyID: value.AccessKeyID}
 	if value.CanExpire {
 		found.Expires = value.Expires
 	}
-	if read != nil && read.unread != nil && read.searchedInVain(nil) {
-		found.PassedOver = read.unread.path
+	if read := c.settings.Read(); read != nil {
+		found.PassedOver = read.PassedOver()
 	}
 	return found, nil
 }
@@ -46,24 +48,24 @@ type Caller struct{ Account, ARN string }
 //
 // https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
 func (c *Client) Caller(ctx context.Context) (Caller, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	ctx, cancel := context.WithTimeout(ctx, c.timing.Question)
 	defer cancel()
 	out, err := bounded.Do(ctx, c.opts.Waits, bounded.Call, c.callerIdentity)
 	if err != nil {
-		return Caller{}, failed(err, situation{op: "GetCallerIdentity", from: c.identity.sources.read.Load()})
+		return Caller{}, failed(err, situation{op: "GetCallerIdentity", from: c.settings.Read()})
 	}
 	return Caller{aws.ToString(out.Account), aws.ToString(out.Arn)}, nil
 }
 
 func (c *Client) callerIdentity(ctx context.Context) (*sts.GetCallerIdentityOutput, error) {
-	s, err := c.identity.ready(ctx)
+	signer, err := c.identity.Signer(ctx)
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := c.identity.settings(ctx)
+	cfg, err := c.settings.Config(ctx)
 	if err != nil {
 		return nil, err
 	}
-	cfg.Credentials, cfg.RetryMaxAttempts = s, 1
+	cfg.Credentials, cfg.RetryMaxAttempts = signer, 1
 	return sts.NewFromConfig(cfg).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/identity"
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/settings"
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms/transport"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
@@ -21,9 +23,10 @@ import (
 // situation is what the error itself does not say.
 type situation struct {
 	op, key     string
-	limit, full time.Duration
+	limit       time.Duration
+	fair        time.Duration // what that has to be for a time-out to be KMS's fault
 	callerLeft  bool
-	from        *sourceSettings // of credentials, as last read; nil: not known
+	from        *settings.Sources // of credentials, as last read; nil: not known
 }
 
 // classify says what a failed call means. It is the one place where errors of
@@ -36,7 +39,7 @@ func classify(err error, s situation) *cause.Error {
 	switch {
 	case s.callerLeft:
 		e.Code = cause.CallerLeft
-	case transport.IsTimeout(err) && s.limit < min(fairTime, s.full-fairSlack):
+	case transport.IsTimeout(err) && s.limit < s.fair:
 		e.Code = cause.TooLittleTime
 	default:
 		identify(e, err, s.from)
@@ -46,28 +49,28 @@ func classify(err error, s situation) *cause.Error {
 	sent := transport.SecretsIn(err)
 	e.Said, e.Principal, e.Action = sent.From(e.Said), sent.From(e.Principal), sent.From(e.Action)
 	e.AWSCode, e.RequestID = sent.ID(e.AWSCode), sent.ID(e.RequestID)
-	if changed, ok := errors.AsType[*callerChangedError](err); ok {
-		e.Note = changed.note()
+	if changed, ok := errors.AsType[*identity.CallerChangedError](err); ok {
+		e.Note = changed.Note()
 	}
 	return e
 }
 
 // nameSource says where the credentials come from that AWS refuses.
-func nameSource(e *cause.Error, from *sourceSettings) {
+func nameSource(e *cause.Error, from *settings.Sources) {
 	switch e.Code { //nolint:exhaustive // the others are not about what credentials are worth
 	case cause.CredentialsExpired, cause.CredentialsRefused, cause.SignatureRefused:
 		if e.Source == "" && from != nil {
-			e.Source = from.top().String()
+			e.Source = from.Top().String()
 		}
 	default:
 	}
 }
 
 // identify fills in code and words of an error that is the other side's.
-func identify(e *cause.Error, err error, from *sourceSettings) {
-	credentials, noIdentity := errors.AsType[*credentialsError](err)
-	_, noSettings := errors.AsType[*settingsError](err)
-	_, noRegion := errors.AsType[*regionError](err)
+func identify(e *cause.Error, err error, from *settings.Sources) {
+	nothing, noIdentity := errors.AsType[*identity.CredentialsError](err)
+	_, noSettings := errors.AsType[*settings.Error](err)
+	_, noRegion := errors.AsType[*settings.RegionError](err)
 	api, isAPI := errors.AsType[smithy.APIError](err)
 	strange, isStrange := errors.AsType[*transport.StrangeError](err)
 	wrong, isWrong := errors.AsType[*wrongAnswerError](err)
@@ -75,19 +78,19 @@ func identify(e *cause.Error, err error, from *sourceSettings) {
 	case errors.Is(err, errPanicked):
 		e.Code = cause.Panicked
 	case noSettings:
-		e.Code, e.Said = cause.SettingsUnreadable, saidOfSettings(err)
-		if unread, ok := errors.AsType[*unreadError](err); ok {
-			unread.blame(e)
+		e.Code, e.Said = cause.SettingsUnreadable, settings.Said(err)
+		if unread, ok := errors.AsType[*settings.UnreadError](err); ok {
+			unread.Blame(e)
 		}
 	case noIdentity:
-		identifyCredentials(e, credentials.err, from)
+		identifyCredentials(e, nothing.Err, from)
 	case noRegion:
 		e.Code, e.Said = cause.RegionUnknown, transport.Innermost(err)
-		if asked := lastAsked(err); asked != nil {
-			e.Source, e.Said = asked.source.String(), asked.said
+		if asked := settings.LastAsked(err); asked != nil {
+			e.Source, e.Said = asked.Source.String(), asked.Said
 		}
-		if from != nil && from.unread != nil { // the Region may be in it
-			from.unread.blame(e)
+		if from != nil && from.Unread() != nil { // the Region may be in it
+			from.Unread().Blame(e)
 		}
 	case isStrange:
 		e.Code, e.Said = cause.NotKMS, strange.Error()

@@ -29,18 +29,13 @@ import (
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/identity"
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/settings"
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms/transport"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
-)
-
-const (
-	// fairTime is what a caller has to give for a time-out to be KMS's fault.
-	fairTime = time.Second
-	// fairSlack is what a limit of this program's own may have lost on its way here.
-	fairSlack = 50 * time.Millisecond
 )
 
 // Options configure a Client. The zero value of a field means what its comment
@@ -57,6 +52,8 @@ type Options struct {
 	EncryptionContext map[string]string // nil: none
 	Retry             RetryBudget       // zero: the SDK's
 	UserAgent         string            // version of this program; "" sends none
+
+	Timing Timing // tests alone set it
 
 	Log *slog.Logger // told when what was found anew does not work; nil: nobody
 
@@ -81,18 +78,32 @@ type RetryBudget struct {
 type Client struct {
 	opts     Options
 	timeout  atomic.Int64 // Options', until SetTimeout
+	timing   Timing
 	http     *transport.Client
-	identity *identity
+	settings *settings.Reader
+	identity *identity.Identity
 	panics   sync.Once // logs the first
 }
 
 // New returns a Client. It does no I/O. Whoever drops a Client that was used
 // calls Close.
 func New(o Options) *Client {
-	c := &Client{opts: o, http: transport.NewClient(o.Connections)}
+	c := &Client{opts: o, timing: o.Timing.orUsual(), http: transport.NewClient(o.Connections)}
 	c.SetTimeout(o.Timeout)
-	c.identity = newIdentity(o, c.newAPI(newRetryer(o.Retry)))
+	c.settings = settings.New(settings.Options{
+		Connections: o.Connections, Region: o.Region, Role: o.AssumeRoleARN, ExternalID: o.ExternalID,
+		Timing: o.Timing.Settings, Log: o.Log, Waits: o.Waits,
+	})
+	c.identity = identity.New(c.identityOptions())
 	return c
+}
+
+func (c *Client) identityOptions() identity.Options {
+	return identity.Options{
+		Source: c.settings.Find, NewAPI: c.newAPI(c.newRetryer()), Connections: c.opts.Connections,
+		Classify: func(err error) *cause.Error { return classify(err, situation{from: c.settings.Read()}) },
+		Timing:   c.opts.Timing.Identity, Log: c.opts.Log, Waits: c.opts.Waits,
+	}
 }
 
 // SetTimeout changes the limit of calls to come, retries included.
@@ -102,7 +113,7 @@ func (c *Client) SetTimeout(limit time.Duration) { c.timeout.Store(int64(limit))
 // not cut, and later ones still work, on connections of their own: the last call
 // of a generation may come after its end.
 func (c *Client) Close() {
-	c.identity.close()
+	c.identity.Close()
 	c.http.Close()
 }
 
@@ -271,12 +282,12 @@ func material(id string) string {
 func call[T any](parent context.Context, c *Client, r request[T]) (T, error) {
 	start := time.Now()
 	most := time.Duration(c.timeout.Load())
-	limit := r.within.limit(parent, most)
+	limit := r.within.limit(parent, most, c.timing.Reply)
 	out, err := try(parent, c, r.within.shared(limit), r)
 	class := cause.Class("")
 	if err != nil {
 		e := failed(err, situation{
-			op: r.op, key: r.key, limit: limit, full: most, callerLeft: errors.Is(parent.Err(), context.Canceled), from: c.identity.sources.read.Load(),
+			op: r.op, key: r.key, limit: limit, fair: min(c.timing.Fair, most-c.timing.FairSlack), callerLeft: errors.Is(parent.Err(), context.Canceled), from: c.settings.Read(),
 		})
 		class, err = e.Class(), e
 	}
@@ -304,33 +315,33 @@ func try[T any](parent context.Context, c *Client, limit time.Duration, r reques
 	}
 	ctx, cancel := context.WithTimeout(parent, limit)
 	defer cancel()
-	u, err := c.identity.use(ctx, r.op+" "+r.key)
+	u, err := c.identity.Use(ctx, r.op+" "+r.key)
 	if err != nil {
 		return out, err
 	}
-	defer u.release()
+	defer u.Release()
 	trust := c.opts.Connections.Trusted()
-	if out, err = send(transport.WithAttempts(ctx, limit/transport.MaxAttempts), c, u.s.api, r); err == nil {
-		u.worked()
+	if out, err = send(transport.WithAttempts(ctx, limit/transport.MaxAttempts), c, u.API(), r); err == nil {
+		u.Worked()
 		return out, nil
 	}
 	switch e := classify(err, situation{}); {
 	case e.Code == cause.TLSFailed && c.trustsOthers(ctx, trust):
-		return send(transport.WithAttempts(ctx, left(ctx)/transport.MaxAttempts), c, u.s.api, r)
-	case !refused(e), e.Code == cause.AccessDenied && isOptional(ctx):
+		return send(transport.WithAttempts(ctx, left(ctx)/transport.MaxAttempts), c, u.API(), r)
+	case !identity.Refused(e), e.Code == cause.AccessDenied && isOptional(ctx):
 		return out, err
-	case !u.otherwise(ctx, err, e):
-		return out, u.tell(err)
+	case !u.Otherwise(ctx, err, e):
+		return out, u.Tell(err)
 	}
-	out, err = send(transport.WithAttempts(ctx, left(ctx)/transport.MaxAttempts), c, u.s.api, r)
-	return out, u.settle(err)
+	out, err = send(transport.WithAttempts(ctx, left(ctx)/transport.MaxAttempts), c, u.API(), r)
+	return out, u.Settle(err)
 }
 
 // trustsOthers reports whether other CA certificates count than when a call began,
 // whose TLS handshake failed. It looks for what has changed since.
 func (c *Client) trustsOthers(ctx context.Context, trust *transport.Trust) bool {
 	if c.opts.Connections.Trusted() == trust {
-		c.identity.look(ctx)
+		c.identity.Look(ctx)
 	}
 	return c.opts.Connections.Trusted() != trust
 }
@@ -338,12 +349,6 @@ func (c *Client) trustsOthers(ctx context.Context, trust *transport.Trust) bool 
 func left(ctx context.Context) time.Duration {
 	deadline, _ := ctx.Deadline()
 	return time.Until(deadline)
-}
-
-// refused says whether other credentials may help. Under those of another
-// account an alias or key id is not found.
-func refused(e *cause.Error) bool {
-	return e.Code == cause.AccessDenied || e.Code == cause.KeyNotFound || e.Class() == cause.Credentials
 }
 
 // newAPI returns how SDK clients are made: all of a Client's draw from one
@@ -368,10 +373,11 @@ func (c *Client) newAPI(retryer aws.Retryer) func(aws.Config, aws.CredentialsPro
 	}
 }
 
-func newRetryer(budget RetryBudget) aws.Retryer {
+func (c *Client) newRetryer() aws.Retryer {
+	budget := c.opts.Retry
 	return retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts = transport.MaxAttempts
-		o.Backoff = retry.BackoffDelayerFunc(backoff)
+		o.Backoff = retry.BackoffDelayerFunc(c.timing.backoff)
 		if budget.Tokens > 0 {
 			o.RateLimiter = ratelimit.NewTokenRateLimit(budget.Tokens)
 		}
@@ -384,12 +390,11 @@ func newRetryer(budget RetryBudget) aws.Retryer {
 // backoff waits briefly before the second attempt: the SDK's own first waits
 // are up to a second, which the API server's deadline does not have. After an
 // attempt that hung the time is spent already.
-func backoff(_ int, err error) (time.Duration, error) {
+func (t Timing) backoff(_ int, err error) (time.Duration, error) {
 	if errors.Is(err, transport.ErrHung) {
 		return 0, nil
 	}
-	const most = 200 * time.Millisecond
-	return 20*time.Millisecond + rand.N(most), nil //nolint:gosec // jitter is no secret
+	return t.Backoff + rand.N(t.BackoffJitter), nil //nolint:gosec // jitter is no secret
 }
 
 // confusedDeputy adds the two headers that key policies can be conditioned on.

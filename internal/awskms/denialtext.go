@@ -60,7 +60,7 @@ func kindOf(name string) cause.Policy {
 
 // denialOfRole is that of a role that could not be assumed. Its resource-based policy
 // is its trust policy, and what to do about one that does not let the caller in is
-// known without AWS's sentence: see [source.check].
+// known without AWS's sentence: see [settings.Source.Check].
 func denialOfRole(message, role string) cause.Denial {
 	d := denialOf(message)
 	if d.By == cause.ResourcePolicy {

@@ -8,34 +8,28 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/smithy-go"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/identity"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
-// LookAgain makes the next call look at the files of settings, as it would after
-// some time.
-func LookAgain(c *Client) {
-	c.identity.mu.Lock()
-	defer c.identity.mu.Unlock()
-	c.identity.schedule.looked = time.Time{}
-}
+// AtOnce is the Timing with which [LookAgain] finds no pause.
+func AtOnce() Timing { return Timing{Identity: identity.Timing{RefusedLook: time.Nanosecond}} }
+
+// LookAgain looks at the files of settings, as is done after some time.
+func LookAgain(c *Client) { c.identity.Look(context.Background()) }
 
 // LookedUp waits until the look-up that began last has ended.
-func LookedUp(c *Client) {
-	c.identity.mu.Lock()
-	last := c.identity.last
-	c.identity.mu.Unlock()
-	if last != nil {
-		<-last.done
-	}
-}
+func LookedUp(c *Client) { c.identity.Await(context.Background()) }
 
 // Through makes the calls of a Client that has made none go through the options of
 // another SDK client.
 func Through(c *Client, change func(*kms.Options)) {
-	inner := c.identity.newAPI
-	c.identity.newAPI = func(cfg aws.Config, credentials aws.CredentialsProvider) *kms.Client {
+	o := c.identityOptions()
+	inner := o.NewAPI
+	o.NewAPI = func(cfg aws.Config, credentials aws.CredentialsProvider) *kms.Client {
 		return kms.New(inner(cfg, credentials).Options(), change)
 	}
+	c.identity = identity.New(o)
 }
 
 // Background runs work as the goroutines of Connections.

@@ -11,6 +11,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/smithy-go"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/settings"
 )
 
 // The kinds of operations that can fail.
@@ -90,8 +92,8 @@ func (u *unlucky) so() (hits int, until time.Time) {
 	return u.hits, u.until
 }
 
-func (u *unlucky) settings(c *Client) func(context.Context) (*session, error) {
-	return func(context.Context) (*session, error) {
+func (u *unlucky) settings() func(context.Context) (settings.Found, error) {
+	return func(context.Context) (settings.Found, error) {
 		if u.hit(readSettings) {
 			switch u.bad.kind {
 			case "hangs":
@@ -99,9 +101,9 @@ func (u *unlucky) settings(c *Client) func(context.Context) (*session, error) {
 			case "panics":
 				panic("settings")
 			}
-			return nil, &settingsError{errDown}
+			return settings.Found{}, &settings.Error{Err: errDown}
 		}
-		return c.identity.session(aws.Config{}, aws.NewCredentialsCache(provider(u.ask))), nil
+		return settings.Found{Provider: aws.NewCredentialsCache(provider(u.ask))}, nil
 	}
 }
 
@@ -154,7 +156,7 @@ func (m mishap) tell(t *testing.T) bool {
 	conns := NewConnections()
 	u := &unlucky{world: newWorld(2 * time.Minute), bad: m, last: time.Now().Add(450 * time.Second), ops: map[string]int{}}
 	c := u.bare(t, Options{Connections: conns})
-	c.identity.source = u.settings(c)
+	u.from(c, u.settings())
 	defer time.Sleep(10 * time.Minute)
 	defer conns.Close()
 	denied := false

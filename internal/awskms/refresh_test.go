@@ -133,7 +133,7 @@ func TestReplacedCredentialsFileIsTakenOver(t *testing.T) {
 	g := newGate(t, s)
 	conns := awskms.NewConnections()
 	t.Cleanup(conns.Close)
-	c := newClient(t, awskms.Options{Connections: conns, Endpoint: g.url})
+	c := newClient(t, awskms.Options{Timing: awskms.AtOnce(), Connections: conns, Endpoint: g.url})
 	stop := make(chan struct{})
 	var callers sync.WaitGroup
 	for range 4 {
@@ -211,7 +211,7 @@ func TestBrokenCredentialsFileLeavesWhatWorks(t *testing.T) {
 		var log bytes.Buffer
 		conns := awskms.NewConnections()
 		write(pair(first))
-		c := newClient(t, awskms.Options{Connections: conns, Endpoint: g.url, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		c := newClient(t, awskms.Options{Timing: awskms.AtOnce(), Connections: conns, Endpoint: g.url, Log: slog.New(slog.NewTextHandler(&log, nil))})
 		mustSeal(t, c, key)
 		write(broken)
 		for _, notice := range noticed(conns, c) {
@@ -252,7 +252,7 @@ func TestKeyThatAWSLearnsOfLaterIsTakenThen(t *testing.T) {
 	_, write := fromFile(t)
 	write(pair(s.Credential))
 	g := newGate(t, s)
-	c := newClient(t, awskms.Options{Endpoint: g.url})
+	c := newClient(t, awskms.Options{Timing: awskms.AtOnce(), Endpoint: g.url})
 	mustSeal(t, c, key)
 	late := kmsemulator.Credential{AccessKeyID: "AKIALATE", SecretAccessKey: "s"}
 	write(pair(late))
@@ -282,7 +282,7 @@ func rotatingCredentials(t *testing.T) rotation {
 	write(pair(s.Credential))
 	conns := awskms.NewConnections()
 	t.Cleanup(conns.Close)
-	r.c = newClient(t, awskms.Options{Connections: conns, Endpoint: r.gate.url})
+	r.c = newClient(t, awskms.Options{Timing: awskms.AtOnce(), Connections: conns, Endpoint: r.gate.url})
 	r.replace = func(c kmsemulator.Credential) {
 		write(pair(c))
 		conns.Refresh()
@@ -359,7 +359,7 @@ func TestReplacedCABundleIsTakenOver(t *testing.T) {
 		}
 		conns := awskms.NewConnections()
 		t.Cleanup(conns.Close)
-		c := newClient(t, awskms.Options{Connections: conns})
+		c := newClient(t, awskms.Options{Timing: awskms.AtOnce(), Connections: conns})
 		mustSeal(t, c, key)
 		replace(t, s.CAFile, s.ReplaceCertificate(t))
 		if notice := noticed(conns, c)[how]; notice != nil {
@@ -388,7 +388,7 @@ func TestBrokenCABundleLeavesWhatWorks(t *testing.T) {
 	}
 	conns := awskms.NewConnections()
 	t.Cleanup(conns.Close)
-	c := newClient(t, awskms.Options{Connections: conns})
+	c := newClient(t, awskms.Options{Timing: awskms.AtOnce(), Connections: conns})
 	mustSeal(t, c, key)
 	for _, broken := range []string{"", "-----BEGIN CERTIFICATE-----\nMIIB", "garbage"} {
 		replace(t, s.CAFile, []byte(broken))

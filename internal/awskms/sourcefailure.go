@@ -3,35 +3,32 @@ package awskms
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
-	"net/url"
-	"os"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/smithy-go"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/identity"
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/settings"
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms/transport"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
 // identifyCredentials says why there was nothing to sign with, and which source
 // was asked. from is what the SDK's settings say of it; nil: not known.
-func identifyCredentials(e *cause.Error, err error, from *sourceSettings) {
+func identifyCredentials(e *cause.Error, err error, from *settings.Sources) {
 	if from == nil {
-		from = &sourceSettings{profiles: []config.SharedConfig{{}}}
+		from = settings.Nowhere()
 	}
-	asked := lastAsked(err)
-	process, isProcess := errors.AsType[*processError](err)
-	token, said, isToken := tokenOf(err)
+	asked := settings.LastAsked(err)
+	process, isProcess := errors.AsType[*settings.ProcessError](err)
+	token, said, isToken := settings.TokenOf(err)
 	switch {
 	case isProcess:
-		s := from.base()
-		s.kind = processSource
-		e.Code, e.Said, e.Source, e.Check = cause.NoCredentials, "it "+process.said, s.String(), s.check()
-		if process.silent {
+		s := from.Process()
+		e.Code, e.Said, e.Source, e.Check = cause.NoCredentials, "it "+process.Said, s.String(), s.Check()
+		if process.Silent {
 			e.Code = cause.CredentialsSilent
 		}
 	case isToken:
@@ -39,45 +36,17 @@ func identifyCredentials(e *cause.Error, err error, from *sourceSettings) {
 	case asked != nil:
 		identifyAsked(e, asked)
 	case isOfTheInstance(err):
-		identifyInstance(e, err, from.metadata())
+		identifyInstance(e, err, from.Metadata())
 	default:
 		identifyUnasked(e, err, from)
 	}
-	if from.unread != nil && from.searchedInVain(asked) {
-		from.unread.blame(e)
+	if from.Unread() != nil && from.SearchedInVain(asked) {
+		from.Unread().Blame(e)
 	}
-}
-
-// searchedInVain reports whether the search for credentials went past the shared files
-// to what comes after them: a container's credentials, where the file that may not be
-// read was named, and in the end the instance metadata service. What it ended with there
-// says nothing about the source that a file may name. asked is the call that failed;
-// nil: none did.
-func (o *sourceSettings) searchedInVain(asked *askedError) bool {
-	kind := o.base().kind
-	past := kind == metadataSource || kind == containerSource && o.unread.named
-	return past && o.last().CredentialSource == "" && (asked == nil || asked.source.kind == kind)
-}
-
-// lastAsked is the call that failed by itself, and not for want of credentials of
-// its own; nil: none did.
-func lastAsked(err error) (last *askedError) {
-	for {
-		a, ok := errors.AsType[*askedError](err)
-		if !ok {
-			break
-		}
-		last, err = a, a.err
-	}
-	// The SDK has no type for it.
-	if last != nil && !last.sent && strings.Contains(last.err.Error(), "get identity: ") {
-		return nil
-	}
-	return last
 }
 
 // identifyUnasked knows failures that are of no call.
-func identifyUnasked(e *cause.Error, err error, from *sourceSettings) {
+func identifyUnasked(e *cause.Error, err error, from *settings.Sources) {
 	api, isAPI := errors.AsType[smithy.APIError](err)
 	switch {
 	case isAPI:
@@ -86,23 +55,23 @@ func identifyUnasked(e *cause.Error, err error, from *sourceSettings) {
 		if known, ok := credentialsCode(api.ErrorCode()); ok {
 			e.Code = known
 		}
-	case errors.Is(err, errExpiredAlready):
+	case errors.Is(err, identity.ErrExpiredAlready):
 		e.Code, e.Said = cause.CredentialsExpired, transport.Innermost(err)
 	case transport.IsTimeout(err), askedAService(err):
 		e.Code, e.Said = cause.CredentialsSilent, transport.Innermost(err)
 	default:
 		e.Code, e.Said = cause.NoCredentials, transport.Innermost(err)
-		if s := from.base(); s.kind == ssoSource || s.kind == loginSource { // whose session is a file
-			e.Source, e.Check = s.String(), s.check()
+		if s := from.Base(); s.NeedsAPerson() { // whose session is a file
+			e.Source, e.Check = s.String(), s.Check()
 		}
 		return
 	}
-	e.Source = from.slowest().String()
+	e.Source = from.Slowest().String()
 }
 
 // identifyInstance knows what the metadata service can answer in place of
 // credentials.
-func identifyInstance(e *cause.Error, err error, s source) {
+func identifyInstance(e *cause.Error, err error, s settings.Source) {
 	e.Source = s.String()
 	api, isAPI := errors.AsType[smithy.APIError](err)
 	switch {
@@ -117,9 +86,9 @@ func identifyInstance(e *cause.Error, err error, s source) {
 }
 
 // identifyAsked knows what a source that was asked can answer.
-func identifyAsked(e *cause.Error, a *askedError) {
-	e.Source, e.Said = a.source.String(), a.said
-	api, isAPI := errors.AsType[smithy.APIError](a.err)
+func identifyAsked(e *cause.Error, a *settings.AskedError) {
+	e.Source, e.Said = a.Source.String(), a.Said
+	api, isAPI := errors.AsType[smithy.APIError](a.Err)
 	code := ""
 	if isAPI {
 		code = api.ErrorCode()
@@ -127,19 +96,19 @@ func identifyAsked(e *cause.Error, a *askedError) {
 	}
 	_, throttled := retry.DefaultThrottleErrorCodes[code]
 	switch {
-	case transport.IsTimeout(a.err), errors.Is(a.err, context.Canceled):
+	case transport.IsTimeout(a.Err), errors.Is(a.Err, context.Canceled):
 		e.Code = cause.CredentialsSilent
-	case !a.sent: // endpoint rules, an address that is none, a parameter that cannot be
+	case !a.Sent: // endpoint rules, an address that is none, a parameter that cannot be
 		e.Code = cause.SettingsUnreadable
-	case throttled, a.status == http.StatusTooManyRequests, a.status >= http.StatusInternalServerError:
+	case throttled, a.Status == http.StatusTooManyRequests, a.Status >= http.StatusInternalServerError:
 		e.Code = cause.CredentialsSilent
-	case transport.IsA[*transport.StrangeError](a.err):
+	case transport.IsA[*transport.StrangeError](a.Err):
 		e.Code, e.AWSCode = cause.NotASource, ""
-	case a.op == getMetadata:
+	case a.Op == settings.GetMetadata:
 		identifyMetadata(e, a)
-	case a.op == getCredentials:
+	case a.Op == settings.GetCredentials:
 		identifyContainer(e, a)
-	case a.status == 0:
+	case a.Status == 0:
 		e.Code = cause.CredentialsSilent
 	case !isAPI, code == unknownError:
 		e.Code, e.AWSCode = cause.NotASource, ""
@@ -147,7 +116,7 @@ func identifyAsked(e *cause.Error, a *askedError) {
 		identifyExchange(e, a, api)
 	}
 	if e.Code == cause.CredentialsSilent || e.Code == cause.NotASource {
-		e.Source = a.source.service()
+		e.Source = a.Source.Service()
 	}
 }
 
@@ -156,18 +125,18 @@ func identifyAsked(e *cause.Error, a *askedError) {
 //
 // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-metadata-returns.html
 // https://github.com/jtblin/kube2iam/blob/master/server/server.go
-func identifyMetadata(e *cause.Error, a *askedError) {
+func identifyMetadata(e *cause.Error, a *settings.AskedError) {
 	const list = "/iam/security-credentials"
-	role := a.path[strings.LastIndex(a.path, list)+len(list):]
+	role := a.Path[strings.LastIndex(a.Path, list)+len(list):]
 	switch {
-	case a.status == 0: // where every search ends that has found nothing else
+	case a.Status == 0: // where every search ends that has found nothing else
 		e.Code = cause.NoCredentials
 	case strings.Contains(role, "<"): // a page, taken for the name of a role
 		e.Code, e.Said = cause.NotASource, "a page of HTML"
-	case a.status == http.StatusNotFound && strings.Trim(role, "/") == "":
+	case a.Status == http.StatusNotFound && strings.Trim(role, "/") == "":
 		e.Code = cause.NoRoleAttached
-	case a.status >= http.StatusBadRequest:
-		e.Code, e.Check = cause.SourceRefused, a.source.check()
+	case a.Status >= http.StatusBadRequest:
+		e.Code, e.Check = cause.SourceRefused, a.Source.Check()
 	default:
 		e.Code = cause.NotASource
 	}
@@ -177,14 +146,14 @@ func identifyMetadata(e *cause.Error, a *askedError) {
 // agent, in text.
 //
 // https://github.com/aws/eks-pod-identity-agent/blob/main/pkg/errors/errors.go
-func identifyContainer(e *cause.Error, a *askedError) {
+func identifyContainer(e *cause.Error, a *settings.AskedError) {
 	switch {
-	case a.status == 0:
-		e.Code, e.Check = cause.NoCredentials, a.source.check()
-	case a.html, a.status < http.StatusBadRequest, transport.IsA[*smithy.DeserializationError](a.err):
+	case a.Status == 0:
+		e.Code, e.Check = cause.NoCredentials, a.Source.Check()
+	case a.HTML, a.Status < http.StatusBadRequest, transport.IsA[*smithy.DeserializationError](a.Err):
 		e.Code, e.AWSCode = cause.NotASource, ""
 	default:
-		e.Code, e.Check = cause.SourceRefused, a.source.check()
+		e.Code, e.Check = cause.SourceRefused, a.Source.Check()
 	}
 }
 
@@ -193,11 +162,11 @@ func identifyContainer(e *cause.Error, a *askedError) {
 //
 // https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
 // https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
-func identifyExchange(e *cause.Error, a *askedError, api smithy.APIError) {
+func identifyExchange(e *cause.Error, a *settings.AskedError, api smithy.APIError) {
 	code := api.ErrorCode()
 	e.Principal, e.Action = whoAndWhat(api.ErrorMessage())
 	known, isKnown := signatureOrCredentials(code, api.ErrorMessage())
-	byToken := a.op == assumeByToken
+	byToken := a.Op == settings.AssumeByToken
 	switch {
 	case byToken && (code == "InvalidIdentityToken" || code == "IDPRejectedClaim"),
 		byToken && code == "ValidationError" && strings.Contains(api.ErrorMessage(), "'webIdentityToken'"):
@@ -208,11 +177,11 @@ func identifyExchange(e *cause.Error, a *askedError, api smithy.APIError) {
 		e.Code = cause.CredentialsSilent
 	case isKnown:
 		e.Code = known
-	case byToken, a.op == assumeRole:
-		e.Code, e.Check = cause.RoleRefused, a.source.check()
-		e.Denial = denialOfRole(api.ErrorMessage(), a.source.role)
+	case byToken, a.Op == settings.AssumeRole:
+		e.Code, e.Check = cause.RoleRefused, a.Source.Check()
+		e.Denial = denialOfRole(api.ErrorMessage(), a.Source.Role())
 	default:
-		e.Code, e.Check = cause.SourceRefused, a.source.check()
+		e.Code, e.Check = cause.SourceRefused, a.Source.Check()
 	}
 }
 
@@ -236,24 +205,10 @@ func askedAService(err error) bool {
 	return ok && op.ServiceID != "ec2imds"
 }
 
-// isProfileMissing reports whether a profile was looked for and not found.
-func isProfileMissing(err error) bool {
-	return transport.IsA[config.SharedConfigProfileNotExistError](err) || transport.IsA[config.SharedConfigAssumeRoleError](err)
-}
-
-// saidOfSettings says which settings cannot be read, and why.
-func saidOfSettings(err error) string {
-	if e, ok := errors.AsType[config.SharedConfigAssumeRoleError](err); ok {
-		if _, missing := errors.AsType[config.SharedConfigProfileNotExistError](e.Err); missing {
-			return fmt.Sprintf("source_profile %q is in none of %s", e.Profile, strings.Join(sharedFiles(), ", "))
-		}
-		return fmt.Sprintf("source_profile %q has no credentials, or leads back to itself, in %s", e.Profile, strings.Join(sharedFiles(), ", "))
-	}
-	if e, ok := errors.AsType[config.SharedConfigProfileNotExistError](err); ok {
-		return fmt.Sprintf("profile %q is in none of %s", e.Profile, strings.Join(sharedFiles(), ", "))
-	}
-	if transport.IsA[*url.Error](err) && os.Getenv("AWS_CONTAINER_CREDENTIALS_FULL_URI") != "" { // whose text may hold a token
-		return "AWS_CONTAINER_CREDENTIALS_FULL_URI is not a URL"
-	}
-	return transport.Innermost(err)
+// isOfTheInstance reports whether an error is about what the metadata service gave
+// when it had answered: the SDK's own text is all that tells. A service that the
+// settings disable was not asked.
+func isOfTheInstance(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "EC2 IMDS role") && !strings.Contains(text, "access disabled to EC2 IMDS")
 }

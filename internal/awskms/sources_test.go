@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/settings"
 )
 
 // A service hands out credentials as AWS's own do, over HTTP. It stands outside the
@@ -125,11 +127,10 @@ func (s *service) serve(t *testing.T, role string, life, most time.Duration) {
 	conns := NewConnections()
 	defer conns.Close()
 	c := s.w.bare(t, Options{Connections: conns, AssumeRoleARN: role})
-	load := c.identity.source
-	c.identity.source = func(ctx context.Context) (*session, error) {
+	s.w.from(c, func(ctx context.Context) (settings.Found, error) {
 		s.now.Store(time.Now().UnixNano())
-		return load(ctx)
-	}
+		return c.settings.Find(ctx)
+	})
 	start := time.Now()
 	for time.Since(start) < most {
 		s.down.Store(upTo(3) == 0 && time.Until(s.ends()) > life/4) // early in the window

@@ -3,7 +3,10 @@ package awskms
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +17,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/identity"
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/settings"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
@@ -330,10 +335,10 @@ func TestStaticCredentialsAreNotAskedForAgain(t *testing.T) {
 		defer conns.Close()
 		c := w.client(t, Options{Connections: conns}, nil)
 		value := w.issue("first", 0)
-		c.identity.source = func(context.Context) (*session, error) {
+		w.from(c, func(context.Context) (settings.Found, error) {
 			loads++
-			return c.identity.session(aws.Config{}, aws.NewCredentialsCache(credentials.StaticCredentialsProvider{Value: value})), nil
-		}
+			return settings.Found{Provider: aws.NewCredentialsCache(credentials.StaticCredentialsProvider{Value: value})}, nil
+		})
 		if err := w.seal(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
@@ -385,22 +390,6 @@ func TestRefusalNamesTheRoleOfBefore(t *testing.T) {
 	})
 }
 
-// A sessions' name is another each time.
-func TestAnotherSessionOfARoleIsTheSameCaller(t *testing.T) {
-	t.Parallel()
-	var c callers
-	c.named(1, "arn:aws:sts::1:assumed-role/kms/1234")
-	c.named(2, "arn:aws:sts::1:assumed-role/kms/5678")
-	if c.before.name != "" {
-		t.Errorf("got %+v", c)
-	}
-	c.named(3, "arn:aws:iam::1:user/a")
-	c.named(2, "arn:aws:sts::1:assumed-role/kms/5678")
-	if c.now.name != "arn:aws:iam::1:user/a" || c.before.name != "arn:aws:sts::1:assumed-role/kms" {
-		t.Errorf("got %+v", c)
-	}
-}
-
 // What stored data chose says nothing about who is calling.
 func TestUnpinnedDecryptLeadsToNoLookUp(t *testing.T) {
 	t.Parallel()
@@ -431,4 +420,21 @@ func TestWhatGoesOnIsSaidOnce(t *testing.T) {
 			t.Errorf("%d warnings, want one:\n%s", n, &log)
 		}
 	})
+}
+
+func TestCredentialsThatHaveExpiredAlreadyAreNamedSo(t *testing.T) {
+	noFiles(t)
+	file := filepath.Join(t.TempDir(), "config")
+	said := `{"Version":1,"AccessKeyId":"old","SecretAccessKey":"s","SessionToken":"t","Expiration":"` + time.Now().Add(-time.Hour).UTC().Format(time.RFC3339) + `"}`
+	if err := os.WriteFile(file, []byte("[default]\ncredential_process = echo '"+said+"'\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_CONFIG_FILE", file)
+	conns := NewConnections()
+	t.Cleanup(conns.Close)
+	_, err := New(Options{Connections: conns}).identity.Signer(t.Context())
+	e := classify(err, situation{op: "Encrypt", limit: time.Second, fair: time.Second})
+	if !errors.Is(err, identity.ErrExpiredAlready) || e.Code != cause.CredentialsExpired {
+		t.Errorf("got %v: %v, want %s", err, e, cause.CredentialsExpired)
+	}
 }

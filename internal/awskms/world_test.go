@@ -15,6 +15,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/smithy-go"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/identity"
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/settings"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
@@ -161,10 +163,20 @@ func noFiles(t *testing.T) {
 func (w *world) client(t *testing.T, o Options, source aws.CredentialsProvider) *Client {
 	t.Helper()
 	c := w.bare(t, o)
-	c.identity.source = func(context.Context) (*session, error) {
-		return c.identity.session(aws.Config{}, aws.NewCredentialsCache(source)), nil
-	}
+	w.from(c, func(context.Context) (settings.Found, error) {
+		return settings.Found{Provider: aws.NewCredentialsCache(source)}, nil
+	})
 	return c
+}
+
+// from makes a client that has made no call read these settings.
+func (w *world) from(c *Client, source func(context.Context) (settings.Found, error)) {
+	o := c.identityOptions()
+	o.Source = source
+	o.NewAPI = func(_ aws.Config, credentials aws.CredentialsProvider) *kms.Client {
+		return kms.New(kms.Options{Credentials: credentials, Region: "us-west-2"})
+	}
+	c.identity = identity.New(o)
 }
 
 // bare is a client with the SDK's own sources.
@@ -176,9 +188,7 @@ func (w *world) bare(t *testing.T, o Options) *Client {
 	}
 	o.Timeout = 2500 * time.Millisecond
 	c := New(o)
-	c.identity.newAPI = func(_ aws.Config, credentials aws.CredentialsProvider) *kms.Client {
-		return kms.New(kms.Options{Credentials: credentials, Region: "us-west-2"})
-	}
+	w.from(c, c.settings.Find)
 	return c
 }
 

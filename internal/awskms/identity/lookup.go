@@ -1,4 +1,4 @@
-package awskms
+package identity
 
 import (
 	"context"
@@ -8,24 +8,12 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/settings"
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms/transport"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
-)
-
-const (
-	// lookUpTime bounds a look-up. What comes later is dropped.
-	lookUpTime = 30 * time.Second
-	// fileTime bounds the look at files that it begins with.
-	fileTime = 3 * time.Second
-	// reloadTime bounds the reading of settings where those before are there to go
-	// on with.
-	reloadTime = 5 * time.Second
-	// answerTime bounds each request of the SDK's own to whoever gives credentials.
-	answerTime = 15 * time.Second
 )
 
 // A lookUp reads settings and asks for credentials, or finds that no file has
@@ -37,15 +25,14 @@ const (
 // Every step of it can be left behind: a read of a hung file system does not end
 // with its context.
 type lookUp struct {
-	identity *identity
+	identity *Identity
 	number   int
 	began    time.Time
 	done     chan struct{} // closed when it has ended
 
 	current    *session // when it began
-	seen       files    // when settings were last read; then, what it saw itself
-	profile    config.SharedConfig
-	again      bool // the files are to be read although they look the same
+	seen       settings.Seen // when settings were last read; then, what it saw itself
+	again      bool          // the files are to be read although they look the same
 	onlyBetter bool // only credentials that last longer count
 
 	asks    bool     // the source is asked
@@ -55,10 +42,12 @@ type lookUp struct {
 	err     error    // why nothing was found, or why not by the settings as they are now
 }
 
+func (l *lookUp) timing() *Timing { return &l.identity.opts.Timing }
+
 func (l *lookUp) run(ctx context.Context) {
 	defer func() {
 		if p := recover(); p != nil { // in the SDK: an error of some calls, not the end of the process
-			l.err, l.found = &credentialsError{fmt.Errorf("panic: %v", p)}, nil
+			l.err, l.found = &CredentialsError{Err: fmt.Errorf("panic: %v", p)}, nil
 		}
 	}()
 	err := l.look(ctx)
@@ -79,40 +68,26 @@ func (l *lookUp) run(ctx context.Context) {
 	}
 }
 
-// A fileLook is what a look at files found.
-type fileLook struct {
-	files   files
-	profile config.SharedConfig
-	tokens  error // why no token can be read
-}
-
 // look looks at the files, and refuses those that nobody can read to an end.
 func (l *lookUp) look(ctx context.Context) error {
 	var at atomic.Pointer[string]
 	note := func(path string) { at.Store(&path) }
-	profile, seen, further := l.profile, l.seen, l.asks || l.again
-	found, err := bound(ctx, l.identity, fileTime, bounded.File, func(ctx context.Context) (fileLook, error) {
-		s := fileLook{files: lookAt(settingsFiles(profile), note), profile: profile}
-		if err := s.files.refuse(); err != nil || !further && s.files.equal(seen) {
-			return s, err
-		}
-		s.profile = profileOf(ctx)
-		s.files = lookAt(settingsFiles(s.profile), note)
-		s.tokens = lookAt(tokenFiles(s.profile), note).refuse()
-		return s, s.files.refuse()
+	seen, further := l.seen, l.asks || l.again
+	found, err := bound(ctx, l.identity, l.timing().Files, bounded.File, func(ctx context.Context) (settings.Look, error) {
+		return seen.Look(ctx, further, note)
 	})
-	l.renews = l.current != nil && !l.current.static && found.tokens == nil
+	l.renews = l.current != nil && !l.current.static && found.Tokens == nil
 	switch {
 	case transport.IsA[*bounded.AbandonedError](err):
-		return &settingsError{fmt.Errorf("%s does not answer: its file system hangs", path(&at))}
+		return &settings.Error{Err: fmt.Errorf("%s does not answer: its file system hangs", path(&at))}
 	case err != nil:
-		return &settingsError{err}
-	case found.tokens != nil:
-		return &credentialsError{found.tokens}
+		return &settings.Error{Err: err}
+	case found.Tokens != nil:
+		return &CredentialsError{Err: found.Tokens}
 	}
-	l.changed = !found.files.equal(l.seen)
+	l.changed = !found.Seen.Equal(l.seen)
 	l.renews = l.renews && l.changed
-	l.seen, l.profile = found.files, found.profile
+	l.seen = found.Seen
 	return nil
 }
 
@@ -125,21 +100,21 @@ func path(at *atomic.Pointer[string]) string {
 
 // ask reads the settings, and asks for credentials by them.
 func (l *lookUp) ask(ctx context.Context) (*session, error) {
-	limit := lookUpTime
+	limit := l.timing().LookUp
 	if l.current != nil && !l.current.static {
-		limit = reloadTime
+		limit = l.timing().Reload
 	}
 	asOf := time.Now()
-	s, err := bound(ctx, l.identity, limit, bounded.Settings, l.identity.source)
+	found, err := bound(ctx, l.identity, limit, bounded.Settings, l.identity.opts.Source)
 	if transport.IsA[*bounded.AbandonedError](err) {
-		err = &settingsError{errors.New("no answer while files were read, or the Region was asked for")}
+		err = &settings.Error{Err: errors.New("no answer while files were read, or the Region was asked for")}
 	}
 	if err != nil {
 		l.renews = l.current != nil && !l.current.static
 		return nil, err
 	}
-	l.identity.conns.Offer(s.cfg, asOf) // the CA bundle counts from now on, whether or not the credentials can be used
-	return l.sign(ctx, s)
+	l.identity.opts.Connections.Offer(found.Config, asOf) // the CA bundle counts from now on, whether or not the credentials can be used
+	return l.sign(ctx, l.identity.session(found))
 }
 
 // renew asks the source of the credentials that there are, past the SDK's cache.
@@ -147,12 +122,12 @@ func (l *lookUp) renew(ctx context.Context) (*session, error) {
 	if cache, ok := l.current.provider.(*aws.CredentialsCache); ok {
 		cache.Invalidate()
 	}
-	return l.sign(ctx, l.identity.session(l.current.cfg, l.current.provider))
+	return l.sign(ctx, l.identity.session(settings.Found{Config: l.current.cfg, Provider: l.current.provider}))
 }
 
 // sign gives a session its credentials.
 func (l *lookUp) sign(ctx context.Context, s *session) (*session, error) {
-	value, err := bound(ctx, l.identity, lookUpTime, bounded.Settings, func(ctx context.Context) (aws.Credentials, error) {
+	value, err := bound(ctx, l.identity, l.timing().LookUp, bounded.Settings, func(ctx context.Context) (aws.Credentials, error) {
 		if _, ok := s.provider.(*aws.CredentialsCache); ok {
 			// It returns with its context and leaves behind what it began, uncounted.
 			ctx = context.WithoutCancel(ctx)
@@ -161,12 +136,12 @@ func (l *lookUp) sign(ctx context.Context, s *session) (*session, error) {
 	})
 	if err == nil && value.Expired() {
 		if !mayBeOverdue(value.Source) {
-			err = errExpiredAlready
+			err = ErrExpiredAlready
 		}
 		s.overdue.Store(true)
 	}
 	if err != nil {
-		return nil, &credentialsError{err}
+		return nil, &CredentialsError{Err: err}
 	}
 	s.value.Store(&value)
 	return s, nil
@@ -182,11 +157,11 @@ func mayBeOverdue(source string) bool {
 }
 
 // bound runs one step of a look-up, for at most limit.
-func bound[T any](ctx context.Context, i *identity, limit time.Duration, wait bounded.Wait, step func(context.Context) (T, error)) (T, error) {
+func bound[T any](ctx context.Context, i *Identity, limit time.Duration, wait bounded.Wait, step func(context.Context) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	i.runs(1)
-	return bounded.Do(ctx, i.waits, wait, func(ctx context.Context) (T, error) {
+	return bounded.Do(ctx, i.opts.Waits, wait, func(ctx context.Context) (T, error) {
 		defer i.runs(-1)
 		return step(ctx)
 	})

@@ -1,4 +1,4 @@
-package awskms
+package settings
 
 import (
 	"bytes"
@@ -22,18 +22,8 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
-const (
-	// processTime is how long a credential_process may run.
-	processTime = 25 * time.Second
-	// pipePatience is how long the output is read after the process itself has
-	// ended, or was killed: something that it started may hold the pipe.
-	pipePatience = time.Second
-	// killPatience is how long a killed process may take to be gone. One that a
-	// hung file system holds in the kernel takes longer, and is left behind.
-	killPatience = 2 * time.Second
-	// maxProcessOutput is many times what credentials need.
-	maxProcessOutput = 64 << 10
-)
+// maxProcessOutput is many times what credentials need.
+const maxProcessOutput = 64 << 10
 
 // A processProvider runs a credential_process. The SDK's own runner needs a shell, hands
 // on this process's standard input and standard error, and kills neither the
@@ -43,28 +33,29 @@ const (
 // "set -x" writes the secret key there. What it prints is never told either.
 type processProvider struct {
 	command string // the value of credential_process; set before the first run
-	conns   *Connections
+	conns   *transport.Connections
 	waits   *bounded.Observer
+	timing  Timing
 }
 
-// processError is a credential_process that gave no credentials. Its text holds
+// A ProcessError is a credential_process that gave no credentials. Its text holds
 // nothing that the process printed.
-type processError struct {
-	said   string
-	silent bool // it did not end in time
+type ProcessError struct {
+	Said   string
+	Silent bool // it did not end in time
 }
 
-func (e *processError) Error() string { return "credential_process " + e.said }
+func (e *ProcessError) Error() string { return "credential_process " + e.Said }
 
 // Timeout says to whoever asks as [net.Error] does whether time ran out.
-func (e *processError) Timeout() bool { return e.silent }
+func (e *ProcessError) Timeout() bool { return e.Silent }
 
 // Retrieve runs the process, until ctx or the Connections end.
 func (p *processProvider) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	var value aws.Credentials
 	var err error
 	done := make(chan struct{})
-	p.conns.Background(processTime, func(running context.Context) { //nolint:contextcheck // it ends with ctx, and with the Connections
+	p.conns.Background(p.timing.Process, func(running context.Context) { //nolint:contextcheck // it ends with ctx, and with the Connections
 		defer close(done)
 		running, cancel := context.WithCancel(running)
 		defer cancel()
@@ -83,10 +74,10 @@ func (p *processProvider) ProviderSources() []aws.CredentialSource {
 func (p *processProvider) retrieve(ctx context.Context) (aws.Credentials, error) {
 	patient, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer giveUp()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(killPatience, giveUp) })()
-	out, err := bounded.Do(patient, p.waits, bounded.Settings, func(context.Context) ([]byte, error) { return runProcess(ctx, p.command) })
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(p.timing.Kill, giveUp) })()
+	out, err := bounded.Do(patient, p.waits, bounded.Settings, func(context.Context) ([]byte, error) { return runProcess(ctx, p.timing, p.command) })
 	if _, ok := errors.AsType[*bounded.AbandonedError](err); ok {
-		err = &processError{said: "cannot be killed", silent: true}
+		err = &ProcessError{Said: "cannot be killed", Silent: true}
 	}
 	if err != nil {
 		return aws.Credentials{}, err
@@ -113,7 +104,7 @@ func parseProcess(out []byte) (aws.Credentials, error) {
 		said = "printed JSON without SecretAccessKey"
 	}
 	if said != "" {
-		return aws.Credentials{}, &processError{said: said}
+		return aws.Credentials{}, &ProcessError{Said: said}
 	}
 	value := aws.Credentials{
 		AccessKeyID: r.AccessKeyID, SecretAccessKey: r.SecretAccessKey, SessionToken: r.SessionToken,
@@ -126,28 +117,28 @@ func parseProcess(out []byte) (aws.Credentials, error) {
 }
 
 // runProcess runs a command and returns what it printed.
-func runProcess(ctx context.Context, command string) ([]byte, error) {
+func runProcess(ctx context.Context, timing Timing, command string) ([]byte, error) {
 	argv, plain, err := words(command)
 	switch {
 	case err != nil:
 		return nil, err
 	case !plain:
-		return runShell(ctx, command)
+		return runShell(ctx, timing, command)
 	}
-	out, err := run(ctx, argv)
+	out, err := run(ctx, timing, argv)
 	if errors.Is(err, syscall.ENOEXEC) { // a script without "#!", which sh runs itself
-		return runShell(ctx, command)
+		return runShell(ctx, timing, command)
 	}
-	return out, told(ctx, err, argv[0])
+	return out, told(ctx, timing, err, argv[0])
 }
 
-func runShell(ctx context.Context, command string) ([]byte, error) {
+func runShell(ctx context.Context, timing Timing, command string) ([]byte, error) {
 	sh, err := exec.LookPath("sh")
 	if err != nil {
-		return nil, &processError{said: "needs a shell: sh was not found"}
+		return nil, &ProcessError{Said: "needs a shell: sh was not found"}
 	}
-	out, err := run(ctx, []string{sh, "-c", command})
-	return out, told(ctx, err, sh)
+	out, err := run(ctx, timing, []string{sh, "-c", command})
+	return out, told(ctx, timing, err, sh)
 }
 
 // errTooMuch is a process that goes on printing.
@@ -159,12 +150,12 @@ var errTooMuch = errors.New("more output than credentials need")
 // thread is kept until the program has ended.
 //
 // https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
-func run(ctx context.Context, argv []string) ([]byte, error) {
+func run(ctx context.Context, timing Timing, argv []string) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // the operator's own command
 	out := &limited{full: func() { cancel(errTooMuch) }}
-	cmd.Stdout, cmd.Env, cmd.WaitDelay = out, os.Environ(), pipePatience
+	cmd.Stdout, cmd.Env, cmd.WaitDelay = out, os.Environ(), timing.Pipe
 	kill := ownGroup(cmd)
 	cmd.Cancel = kill
 	runtime.LockOSThread()
@@ -186,29 +177,29 @@ func run(ctx context.Context, argv []string) ([]byte, error) {
 }
 
 // told says why a run failed, in words that hold nothing of what it printed.
-func told(ctx context.Context, err error, program string) error {
+func told(ctx context.Context, timing Timing, err error, program string) error {
 	if err == nil {
 		return nil
 	}
-	e := &processError{}
+	e := &ProcessError{}
 	exit, exited := errors.AsType[*exec.ExitError](err)
 	switch {
 	case errors.Is(err, errTooMuch):
-		e.said = fmt.Sprintf("printed more than %d bytes", maxProcessOutput)
+		e.Said = fmt.Sprintf("printed more than %d bytes", maxProcessOutput)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		e.said, e.silent = fmt.Sprintf("did not end within %s and was killed", processTime), true
+		e.Said, e.Silent = fmt.Sprintf("did not end within %s and was killed", timing.Process), true
 	case ctx.Err() != nil:
-		e.said, e.silent = "was killed, since nobody waits for it any more", true
+		e.Said, e.Silent = "was killed, since nobody waits for it any more", true
 	case exited:
-		e.said = howItEnded(exit.ProcessState)
+		e.Said = howItEnded(exit.ProcessState)
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
-		e.said = "names the program " + cause.Quote(program) + ", which was not found, or needs an interpreter or libraries that were not"
+		e.Said = "names the program " + cause.Quote(program) + ", which was not found, or needs an interpreter or libraries that were not"
 	case errors.Is(err, exec.ErrDot):
-		e.said = "names the program " + cause.Quote(program) + ", which is only in the working directory: give its path"
+		e.Said = "names the program " + cause.Quote(program) + ", which is only in the working directory: give its path"
 	case errors.Is(err, fs.ErrPermission):
-		e.said = "names the program " + cause.Quote(program) + ", which this process's user may not run"
+		e.Said = "names the program " + cause.Quote(program) + ", which this process's user may not run"
 	default:
-		e.said = "names the program " + cause.Quote(program) + ", which cannot be run: " + cause.Quote(transport.Innermost(err))
+		e.Said = "names the program " + cause.Quote(program) + ", which cannot be run: " + cause.Quote(transport.Innermost(err))
 	}
 	return e
 }
@@ -263,7 +254,7 @@ func words(command string) (argv []string, plain bool, err error) {
 		case c == '\\' || c == '\'' || c == '"':
 			text, n, plain := quoted(rest)
 			if n == 0 {
-				return nil, false, &processError{said: "is not complete: a quotation mark is not closed, or a backslash is last"}
+				return nil, false, &ProcessError{Said: "is not complete: a quotation mark is not closed, or a backslash is last"}
 			}
 			if !plain {
 				return nil, false, nil
@@ -280,7 +271,7 @@ func words(command string) (argv []string, plain bool, err error) {
 		argv = append(argv, word.String())
 	}
 	if len(argv) == 0 {
-		return nil, false, &processError{said: "is empty"}
+		return nil, false, &ProcessError{Said: "is empty"}
 	}
 	return argv, !ofTheShell(argv[0]), nil
 }

@@ -1,7 +1,6 @@
-package awskms
+package identity
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -10,12 +9,16 @@ import (
 	"testing"
 	"time"
 
-	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/settings"
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/transport"
 )
 
 // process is an identity whose credentials come from a program, which prints
 // what the returned function is told.
-func process(t *testing.T) (*identity, func(output string)) {
+func process(t *testing.T) (*Identity, func(output string)) {
 	t.Helper()
 	dir := t.TempDir()
 	script, file := filepath.Join(dir, "creds.sh"), filepath.Join(dir, "config")
@@ -29,9 +32,13 @@ func process(t *testing.T) (*identity, func(output string)) {
 	} {
 		t.Setenv(name, value)
 	}
-	conns := NewConnections()
+	conns := transport.New()
 	t.Cleanup(conns.Close)
-	return New(Options{Connections: conns}).identity, func(output string) {
+	i := New(Options{
+		Source: settings.New(settings.Options{Connections: conns}).Find, Connections: conns,
+		NewAPI: func(aws.Config, aws.CredentialsProvider) *kms.Client { return nil }, // nobody calls
+	})
+	return i, func(output string) {
 		if err := os.WriteFile(script, []byte("#!/bin/sh\n"+output+"\n"), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -43,7 +50,7 @@ func printed(key string, ends time.Time) string {
 }
 
 // accessKey is that of the credentials that calls would sign with.
-func accessKey(t *testing.T, i *identity) string {
+func accessKey(t *testing.T, i *Identity) string {
 	t.Helper()
 	s, err := i.ready(t.Context())
 	if err != nil {
@@ -53,7 +60,7 @@ func accessKey(t *testing.T, i *identity) string {
 }
 
 // renewNow makes the credentials due, and waits for the look-up to end.
-func renewNow(t *testing.T, i *identity) {
+func renewNow(t *testing.T, i *Identity) {
 	t.Helper()
 	i.mu.Lock()
 	i.schedule.doubt.at = time.Now()
@@ -61,9 +68,9 @@ func renewNow(t *testing.T, i *identity) {
 	if _, err := i.ready(t.Context()); err != nil {
 		t.Fatalf("while the old credentials are valid: %v", err)
 	}
-	LookedUp(&Client{identity: i})
-	if u, err := i.use(t.Context(), "Encrypt key"); err == nil { // what was found is tried
-		u.worked()
+	i.Await(t.Context())
+	if u, err := i.Use(t.Context(), "Encrypt key"); err == nil { // what was found is tried
+		u.Worked()
 	}
 }
 
@@ -81,7 +88,7 @@ func TestValidCredentialsOutliveFailedRenewals(t *testing.T) {
 	}
 	for range 10 {
 		_ = accessKey(t, i)
-		LookedUp(&Client{identity: i})
+		i.Await(t.Context())
 	}
 	if forks, err := os.ReadFile(count); err != nil || len(forks) > 3*2*len("x\n") {
 		t.Errorf("%d bytes of forks (%v), want at most two for each of three renewals", len(forks), err)
@@ -131,16 +138,6 @@ func TestSlowSourceIsWaitedFor(t *testing.T) {
 	forks, err := os.ReadFile(dir + "/count")
 	if err != nil || len(forks) > 3*len("x\n") {
 		t.Errorf("%d bytes of forks (%v), want one every few seconds", len(forks), err)
-	}
-}
-
-func TestCredentialsThatHaveExpiredAlreadyAreNamedSo(t *testing.T) {
-	i, says := process(t)
-	says(printed("old", time.Now().Add(-time.Hour)))
-	_, err := i.ready(t.Context())
-	e := classify(err, situation{op: "Encrypt", limit: time.Second, full: time.Second})
-	if !errors.Is(err, errExpiredAlready) || e.Code != cause.CredentialsExpired {
-		t.Errorf("got %v: %v, want %s", err, e, cause.CredentialsExpired)
 	}
 }
 

@@ -1,4 +1,4 @@
-package awskms
+package settings
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ func TestLinesOfTheSDKComeAtTheirLevelOnceAMinute(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		l := &sdkLog{log: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+		l := &sdkLog{pause: time.Minute, log: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 		lines := func() (lines []string) {
 			defer out.Reset()
 			return strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
@@ -31,7 +31,7 @@ func TestLinesOfTheSDKComeAtTheirLevelOnceAMinute(t *testing.T) {
 		if text := strings.Join(got, ""); strings.Contains(text, "hidden") || strings.Contains(text, "left_out") {
 			t.Errorf("got %q, want first lines alone", got)
 		}
-		time.Sleep(sdkLinePause)
+		time.Sleep(l.pause)
 		l.Logf(logging.Warn, "falling back to %s", "IMDSv1")
 		if got := lines(); len(got) != 1 || !strings.Contains(got[0], "left_out=999") {
 			t.Errorf("a minute later: %q, want the line with what was left out", got)
@@ -42,7 +42,7 @@ func TestLinesOfTheSDKComeAtTheirLevelOnceAMinute(t *testing.T) {
 		if got := lines(); len(got) >= maxSDKLines {
 			t.Errorf("%d different lines at once, want fewer than %d", len(got), maxSDKLines)
 		}
-		time.Sleep(sdkLinePause)
+		time.Sleep(l.pause)
 		l.Logf(logging.Warn, "another line")
 		if got := lines(); len(got) != 1 || !strings.Contains(got[0], "another line") {
 			t.Errorf("after a flood: %q, want the line", got)
@@ -58,7 +58,7 @@ func TestLinesOfTheSDKGoNowhereWithoutALog(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	(&sdkLog{}).Logf(logging.Warn, "a line")
-	(&sdkLog{log: slog.New(slog.NewTextHandler(&out, nil))}).Logf(logging.Debug, "below the level")
+	(&sdkLog{pause: time.Minute, log: slog.New(slog.NewTextHandler(&out, nil))}).Logf(logging.Debug, "below the level")
 	if out.Len() > 0 {
 		t.Errorf("got %q, want nothing", out.String())
 	}

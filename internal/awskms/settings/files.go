@@ -1,4 +1,4 @@
-package awskms
+package settings
 
 import (
 	"context"
@@ -15,6 +15,36 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
+
+// Seen is what was seen of the files that settings are read from, and the profile by
+// which they are known. The zero value is nothing yet.
+type Seen struct {
+	files   files
+	profile config.SharedConfig
+}
+
+// Equal reports whether the same was seen.
+func (s Seen) Equal(other Seen) bool { return s.files.equal(other.files) }
+
+// A Look is what a look at files found.
+type Look struct {
+	Seen   Seen
+	Tokens error // why no token can be read
+}
+
+// Look looks at the files, and refuses those that nobody can read to an end. Where
+// they are as they were seen, it looks for no further ones unless it is told to. It
+// may block where a file system does; at is told at which path it is.
+func (s Seen) Look(ctx context.Context, further bool, at func(path string)) (Look, error) {
+	found := Look{Seen: Seen{lookAt(settingsFiles(s.profile), at), s.profile}}
+	if err := found.Seen.files.refuse(); err != nil || !further && found.Seen.Equal(s) {
+		return found, err
+	}
+	profile := profileOf(ctx)
+	found.Seen = Seen{lookAt(settingsFiles(profile), at), profile}
+	found.Tokens = lookAt(tokenFiles(profile), at).refuse()
+	return found, found.Seen.files.refuse()
+}
 
 // files is what was seen of files, by path. nil stands for one that is not there.
 type files map[string]os.FileInfo
@@ -68,22 +98,22 @@ func (f files) refuse() error {
 	return nil
 }
 
-// unreadError is a shared configuration file that this user may not read. The SDK
+// An UnreadError is a shared configuration file that this user may not read. The SDK
 // passes over it as if it were not there.
-type unreadError struct {
+type UnreadError struct {
 	path  string
 	named bool // by the environment
 }
 
-func (e *unreadError) Error() string { return e.path + ": " + syscall.EACCES.Error() }
+func (e *UnreadError) Error() string { return e.path + ": " + syscall.EACCES.Error() }
 
-// blame has the file told in place of what was looked for beyond it.
-func (e *unreadError) blame(err *cause.Error) {
+// Blame has the file told in place of what was looked for beyond it.
+func (e *UnreadError) Blame(err *cause.Error) {
 	*err = cause.Error{Code: cause.SettingsUnreadable, Op: err.Op, Key: err.Key, Err: err.Err, Said: e.Error(), Check: e.check()}
 }
 
 // check is what to do about it. It is safe to print.
-func (e *unreadError) check() string {
+func (e *UnreadError) check() string {
 	next := fmt.Sprintf("let user %d, as whom this process runs, read %s and enter each directory on the way to it", os.Geteuid(), cause.Quote(e.path))
 	if os.Geteuid() == 0 {
 		next += "; root without capabilities, as the systemd unit runs it, reads its own files and those of everybody"
@@ -94,14 +124,14 @@ func (e *unreadError) check() string {
 // unreadShared returns the first shared configuration file that this user may not
 // read; nil: there is none. In somebody else's home, where nobody has named a file,
 // there need not be one.
-func unreadShared() *unreadError {
+func unreadShared() *UnreadError {
 	named := []string{os.Getenv("AWS_CONFIG_FILE"), os.Getenv("AWS_SHARED_CREDENTIALS_FILE")}
 	for _, path := range sharedPaths() {
 		// Not by opening it: it may be a pipe, which somebody waits to write into.
 		err := mayRead(path)
 		_, absent := os.Lstat(path)
 		if isNamed := slices.Contains(named, path); errors.Is(err, fs.ErrPermission) && (absent == nil || isNamed) {
-			return &unreadError{path, isNamed}
+			return &UnreadError{path, isNamed}
 		}
 	}
 	return nil

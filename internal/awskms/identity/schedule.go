@@ -1,4 +1,4 @@
-package awskms
+package identity
 
 import (
 	"math/rand/v2"
@@ -13,33 +13,13 @@ import (
 const forever = 100 * 365 * 24 * time.Hour
 
 const (
-	// renewWindow is the longest time before their end in which credentials are
-	// renewed; see renewal.
-	renewWindow = 5 * time.Minute
-	// leastPause and mostPause bound the time between two look-ups in that window.
-	leastPause = 2 * time.Second
-	mostPause  = 30 * time.Second
-	// failurePause is the longest time between two look-ups while there is nothing
-	// to sign with. It begins with leastPause.
-	failurePause = 5 * time.Second
-	// patience is how long one look-up is waited for before another begins beside
-	// it: a request may have been swallowed, and a slow source may still answer.
-	patience = 4 * time.Second
-	// lookPause is the time between two looks at the files that settings and
-	// credentials were read from.
-	lookPause = 15 * time.Second
 	// Look-ups that were left behind must not pile up while what they wait for is
-	// blocked: with fewRunning there is mostPause between two, with manyRunning
-	// crowdedPause, and with mostRunning none begins.
-	fewRunning   = 16
-	manyRunning  = 64
-	mostRunning  = 128
-	crowdedPause = 10 * time.Minute
+	// blocked: with fewRunning there is [Timing.MostPause] between two, with manyRunning
+	// [Timing.CrowdedPause], and with mostRunning none begins.
+	fewRunning  = 16
+	manyRunning = 64
+	mostRunning = 128
 
-	// firstDoubt and mostDoubt are the shortest and the longest time between two
-	// look-ups because KMS refuses who is calling.
-	firstDoubt = 30 * time.Second
-	mostDoubt  = 10 * time.Minute
 	// mostDoubted bounds what is remembered of refused calls.
 	mostDoubted = 64
 )
@@ -55,6 +35,8 @@ const (
 
 // A schedule is all that decides when something is looked up next.
 type schedule struct {
+	timing *Timing
+
 	// Of the credentials that last the longest; have is false where none can be used.
 	have    bool
 	found   time.Time     // when they came
@@ -105,29 +87,30 @@ func (s *schedule) askAt(now time.Time) time.Time {
 func (s *schedule) renewAt(now time.Time) time.Time {
 	switch {
 	case !s.have, s.overdue, !s.ends.IsZero() && !now.Before(s.ends), s.refused && s.failures > 0:
-		return s.asked.Add(min(leastPause+time.Duration(s.failures)*leastPause/8, failurePause))
+		least := s.timing.LeastPause
+		return s.asked.Add(min(least+time.Duration(s.failures)*least/8, s.timing.FailurePause))
 	case s.ends.IsZero():
 		return now.Add(forever)
 	}
-	return renewal(s.found, s.ends, s.asked, s.took)
+	return s.timing.renewal(s.found, s.ends, s.asked, s.took)
 }
 
 // patience is less than usual where credentials live so short that another ask may
 // still come in time.
 func (s *schedule) patience() time.Duration {
 	if s.have && !s.overdue && !s.ends.IsZero() {
-		return min(patience, renewPause(s.ends.Sub(s.found)))
+		return min(s.timing.Patience, s.timing.renewPause(s.ends.Sub(s.found)))
 	}
-	return patience
+	return s.timing.Patience
 }
 
 func (s *schedule) lookAt() time.Time {
-	at := s.looked.Add(lookPause)
+	at := s.looked.Add(s.timing.Look)
 	if !s.soon.IsZero() {
 		at = earlier(at, s.soon)
 	}
 	if s.looking {
-		at = s.looked.Add(lookPause)
+		at = s.looked.Add(s.timing.Look)
 	}
 	return s.uncrowded(at, s.looked)
 }
@@ -141,9 +124,9 @@ func (s *schedule) uncrowded(at, last time.Time) time.Time {
 	case s.requested:
 		return at
 	case s.running >= manyRunning:
-		return later(at, last.Add(crowdedPause))
+		return later(at, last.Add(s.timing.CrowdedPause))
 	case s.running >= fewRunning:
-		return later(at, last.Add(mostPause))
+		return later(at, last.Add(s.timing.MostPause))
 	}
 	return at
 }
@@ -163,7 +146,7 @@ func (s *schedule) begins(t task, now time.Time) {
 // lookSoon makes a look due because a call was refused: at once, but not again and
 // again.
 func (s *schedule) lookSoon(now time.Time) {
-	if !now.Before(s.doubt.looked.Add(leastPause)) {
+	if !now.Before(s.doubt.looked.Add(s.timing.RefusedLook)) {
 		s.soon, s.doubt.looked = now, now
 	}
 }
@@ -171,16 +154,16 @@ func (s *schedule) lookSoon(now time.Time) {
 // renewal returns when to ask the source again for credentials that came at found
 // and end at ends, where the last ask began at asked and one takes took. This is
 // the one place that knows the schedule of renewals: one ask every
-// [renewPause] in the last third of their life or the last five minutes, whichever
+// [Timing.renewPause] in the last third of their life or the last five minutes, whichever
 // is shorter, until there are better ones. Before that there is at most one, for a
 // source that is so slow that an ask in the window would end too late. The asks are
 // laid so that one of them ends just before the credentials do, since some sources
 // have others only then.
-func renewal(found, ends, asked time.Time, took time.Duration) time.Time {
+func (t *Timing) renewal(found, ends, asked time.Time, took time.Duration) time.Time {
 	life := ends.Sub(found)
-	window, pause := min(life/3, renewWindow), renewPause(life)
+	window, pause := min(life/3, t.RenewWindow), t.renewPause(life)
 	opens := ends.Add(-window)
-	spare := min(leastPause, window/3)
+	spare := min(t.LeastPause, window/3)
 	lead := min(took, window-spare) // as far as the window allows
 	after := found
 	if asked.After(found.Add(-took)) { // since the ask that found them
@@ -198,13 +181,13 @@ func renewal(found, ends, asked time.Time, took time.Duration) time.Time {
 }
 
 // renewPause is the time between two asks in the window of renewal.
-func renewPause(life time.Duration) time.Duration {
-	return min(max(life/10, leastPause), mostPause)
+func (t *Timing) renewPause(life time.Duration) time.Duration {
+	return min(max(life/10, t.LeastPause), t.MostPause)
 }
 
 // A doubt is about who is calling: KMS refuses calls, and the reason may be that
 // the source of credentials meanwhile gives those of another role. It is looked up
-// twice at firstDoubt and then at intervals that double up to mostDoubt, since a
+// twice at [Timing.FirstDoubt] and then at intervals that double up to mostDoubt, since a
 // policy that denies must not become a thousand calls of STS.
 type doubt struct {
 	calls  map[string]bool // operations and keys that were refused and have not worked since
@@ -217,7 +200,7 @@ type doubt struct {
 
 // refused notes a refused call. unknown means that KMS did not know the credentials:
 // then the first ask does not wait.
-func (d *doubt) refused(call string, unknown bool, now time.Time) {
+func (d *doubt) refused(t *Timing, call string, unknown bool, now time.Time) {
 	if d.calls == nil {
 		d.calls = map[string]bool{}
 	}
@@ -227,20 +210,20 @@ func (d *doubt) refused(call string, unknown bool, now time.Time) {
 	first := unknown && !d.sure
 	d.sure = d.sure || unknown
 	switch {
-	case first && (d.last.IsZero() || now.Sub(d.last) > firstDoubt):
+	case first && (d.last.IsZero() || now.Sub(d.last) > t.FirstDoubt):
 		d.at = now
 	case !d.at.IsZero():
 	case d.asks == 0:
-		d.at = now.Add(d.interval())
+		d.at = now.Add(d.interval(t))
 	default:
-		d.at = later(now, d.last.Add(d.interval()))
+		d.at = later(now, d.last.Add(d.interval(t)))
 	}
 }
 
 // interval is up to a fifth shorter than its name says, so that a fleet that is
 // refused at once does not ask at once.
-func (d *doubt) interval() time.Duration {
-	full := min(firstDoubt<<min(max(d.asks-1, 0), 8), mostDoubt)
+func (d *doubt) interval(t *Timing) time.Duration {
+	full := min(t.FirstDoubt<<min(max(d.asks-1, 0), 8), t.MostDoubt)
 	return full - rand.N(full/5) //nolint:gosec // jitter is no secret
 }
 

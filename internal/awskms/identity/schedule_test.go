@@ -1,10 +1,15 @@
-package awskms
+package identity
 
 import (
 	"math/rand/v2"
 	"testing"
 	"time"
 )
+
+func usual() *Timing {
+	t := Timing{}.orUsual()
+	return &t
+}
 
 // The formula as the operator was told it, for every life: at most one ask before
 // the window, and in it one every pause.
@@ -18,7 +23,7 @@ func TestRenewalsKeepTheirSchedule(t *testing.T) {
 			pause := min(max(life/10, 2*time.Second), 30*time.Second)
 			early, asked := 0, start.Add(-took)
 			for n := 0; ; n++ {
-				at := renewal(start, ends, asked, took)
+				at := usual().renewal(start, ends, asked, took)
 				if at.Before(start) || at.After(ends) || n > 20 {
 					t.Fatalf("life %s, took %s: ask %d is due %s after they came", life, took, n, at.Sub(start))
 				}
@@ -49,8 +54,8 @@ func TestDoubtsAreAskedAtIntervalsThatDouble(t *testing.T) {
 	var d doubt
 	for n, seconds := range []int{30, 30, 60, 120, 240, 480, 600, 600} {
 		want := time.Duration(seconds) * time.Second
-		d.refused("Encrypt key", false, now)
-		d.refused("Decrypt key", false, now)
+		d.refused(usual(), "Encrypt key", false, now)
+		d.refused(usual(), "Decrypt key", false, now)
 		if got := d.at.Sub(now); got > want || got < want*4/5 {
 			t.Errorf("ask %d is due after %s, want %s or up to a fifth less", n+1, got, want)
 		}
@@ -58,12 +63,12 @@ func TestDoubtsAreAskedAtIntervalsThatDouble(t *testing.T) {
 		d.asked(now)
 	}
 	d.worked("Encrypt key")
-	d.refused("Decrypt key", false, now)
+	d.refused(usual(), "Decrypt key", false, now)
 	if got := d.at.Sub(now); got < 8*time.Minute {
 		t.Errorf("while one operation is still refused, the next ask is due after %s", got)
 	}
 	d.worked("Decrypt key")
-	d.refused("Decrypt key", false, now)
+	d.refused(usual(), "Decrypt key", false, now)
 	if got := d.at.Sub(now); got > 30*time.Second {
 		t.Errorf("after all has worked, the next ask is due after %s", got)
 	}
@@ -76,7 +81,7 @@ func TestUnknownCredentialsAreAskedForAtOnce(t *testing.T) {
 	var d doubt
 	asks := 0
 	for range 600 { // ten minutes, in which every other call works
-		d.refused("Encrypt key", true, now)
+		d.refused(usual(), "Encrypt key", true, now)
 		if !now.Before(d.at) {
 			d.asked(now)
 			asks++
@@ -100,6 +105,7 @@ func TestPlanNeverSpins(t *testing.T) {
 		upTo := func(most time.Duration) time.Duration { return time.Duration(r.Int64N(int64(most))) }
 		some := func(most time.Duration) time.Time { return start.Add(upTo(2*most) - most) }
 		s := schedule{
+			timing: usual(),
 			have: r.IntN(4) > 0, found: some(time.Hour), overdue: r.IntN(8) == 0, refused: r.IntN(4) == 0,
 			asked: some(time.Minute), asking: r.IntN(2), looked: some(time.Minute), looking: r.IntN(4) == 0,
 			failures: r.IntN(20), running: r.IntN(2 * mostRunning), requested: r.IntN(4) == 0,

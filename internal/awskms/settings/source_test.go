@@ -1,4 +1,4 @@
-package awskms
+package settings
 
 import (
 	"os"
@@ -6,11 +6,12 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/config"
+
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/transport"
 )
 
 // settingsOf reads what the environment says, as a look-up does.
-func settingsOf(t *testing.T, role string, environment map[string]string) *sourceSettings {
+func settingsOf(t *testing.T, role string, environment map[string]string) *Sources {
 	t.Helper()
 	for name, value := range map[string]string{
 		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_REGION": "us-west-2", "AWS_PROFILE": "",
@@ -23,9 +24,9 @@ func settingsOf(t *testing.T, role string, environment map[string]string) *sourc
 	for name, value := range environment {
 		t.Setenv(name, value)
 	}
-	conns := NewConnections()
+	conns := transport.New()
 	t.Cleanup(conns.Close)
-	s := newSources(Options{Connections: conns, AssumeRoleARN: role})
+	s := New(Options{Connections: conns, Role: role})
 	cfg, err := s.load(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +34,7 @@ func settingsOf(t *testing.T, role string, environment map[string]string) *sourc
 	if _, isCache := cfg.Credentials.(*aws.CredentialsCache); !isCache {
 		t.Errorf("credentials come from a %T, want the SDK's cache", cfg.Credentials)
 	}
-	return s.read.Load()
+	return s.Read()
 }
 
 func TestSettingsTellTheSource(t *testing.T) {
@@ -98,18 +99,18 @@ func TestSettingsTellTheSource(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := settingsOf(t, c.role, c.environment)
-			if got := s.base().String(); !strings.HasPrefix(got, c.base) {
+			if got := s.Base().String(); !strings.HasPrefix(got, c.base) {
 				t.Errorf("at the bottom: %s, want %s", got, c.base)
 			}
-			if got := s.top().String(); !strings.HasPrefix(got, c.top) {
+			if got := s.Top().String(); !strings.HasPrefix(got, c.top) {
 				t.Errorf("on top: %s, want %s", got, c.top)
 			}
-			if s.base().check() == "" || s.top().check() == "" {
+			if s.Base().Check() == "" || s.Top().Check() == "" {
 				t.Error("no word on what to do")
 			}
 		})
 	}
-	if s := (&sourceSettings{profiles: []config.SharedConfig{{}}}).base().String(); s == "" {
+	if s := Nowhere().Base().String(); s == "" {
 		t.Error("no settings, no word")
 	}
 }

@@ -1,4 +1,4 @@
-package awskms
+package settings
 
 import (
 	"cmp"
@@ -15,11 +15,11 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
-// A sourceKind is a kind of source of credentials.
-type sourceKind int
+// A kind is one of source of credentials.
+type kind int
 
 const (
-	unknownSource sourceKind = iota
+	unknownSource kind = iota
 	keySource                // an access key as it stands in the environment or in a file
 	containerSource
 	podIdentitySource
@@ -31,10 +31,10 @@ const (
 	roleSource // a role, assumed at STS on top of another source
 )
 
-// A source is where credentials were asked for, in words for the person who has
+// A Source is where credentials were asked for, in words for the person who has
 // to mend it.
-type source struct {
-	kind    sourceKind
+type Source struct {
+	kind    kind
 	address string // that was asked, without what may be secret; "": none, or not known
 	file    string // with the token; "": none
 	role    string // ARN; "": none
@@ -43,7 +43,7 @@ type source struct {
 }
 
 // String names the source. It is safe to print.
-func (s source) String() string {
+func (s Source) String() string {
 	at := ""
 	if s.address != "" {
 		at = " at " + cause.Quote(s.address)
@@ -72,17 +72,24 @@ func (s source) String() string {
 	return ""
 }
 
-// service is who was asked, where that is not who was asked for: STS, for a token
+// Role is the ARN of the role that is assumed; "": none.
+func (s Source) Role() string { return s.role }
+
+// NeedsAPerson reports whether the source is a session that a person begins, and that
+// is kept in a file.
+func (s Source) NeedsAPerson() bool { return s.kind == ssoSource || s.kind == loginSource }
+
+// Service is who was asked, where that is not who was asked for: STS, for a token
 // or a role.
-func (s source) service() string {
+func (s Source) Service() string {
 	if (s.kind == tokenSource || s.kind == roleSource) && s.address != "" {
 		return "STS at " + cause.Quote(s.address)
 	}
 	return s.String()
 }
 
-// check is what to do about a source that gave nothing. It is safe to print.
-func (s source) check() string {
+// Check is what to do about a source that gave nothing. It is safe to print.
+func (s Source) Check() string {
 	switch s.kind {
 	case unknownSource:
 	case keySource:
@@ -107,16 +114,16 @@ func (s source) check() string {
 	return ""
 }
 
-// sourceSettings are what the SDK's settings say of where credentials come from.
-type sourceSettings struct {
+// Sources are what the SDK's settings say of where credentials come from.
+type Sources struct {
 	env      config.EnvConfig
 	profiles []config.SharedConfig // the one in use, then those that source_profile leads through
 	role     string                // of --assume-role-arn; "": none
-	unread   *unreadError          // a shared file that may not be read; nil: none
+	unread   *UnreadError          // a shared file that may not be read; nil: none
 }
 
 // read takes over the settings that the SDK has read.
-func (o *sourceSettings) read(cfg aws.Config) {
+func (o *Sources) read(cfg aws.Config) {
 	for _, from := range cfg.ConfigSources {
 		switch c := from.(type) {
 		case config.EnvConfig:
@@ -132,29 +139,51 @@ func (o *sourceSettings) read(cfg aws.Config) {
 	}
 }
 
-// last is the profile that gives the credentials that roles are assumed with.
-func (o *sourceSettings) last() config.SharedConfig { return o.profiles[len(o.profiles)-1] }
+// Nowhere are the sources of settings that were not read.
+func Nowhere() *Sources { return &Sources{profiles: []config.SharedConfig{{}}} }
 
-// base is the source at the bottom, below any role that is assumed with what it
+// Unread is a shared file that this user may not read; nil: there is none.
+func (o *Sources) Unread() *UnreadError { return o.unread }
+
+// PassedOver is the path of a shared file that may not be read and may name another
+// source than the one that was found; "": there is none.
+func (o *Sources) PassedOver() string {
+	if o.unread == nil || !o.SearchedInVain(nil) {
+		return ""
+	}
+	return o.unread.path
+}
+
+// Process is the credential_process.
+func (o *Sources) Process() Source {
+	s := o.Base()
+	s.kind = processSource
+	return s
+}
+
+// last is the profile that gives the credentials that roles are assumed with.
+func (o *Sources) last() config.SharedConfig { return o.profiles[len(o.profiles)-1] }
+
+// Base is the source at the bottom, below any role that is assumed with what it
 // gives. The order is the SDK's (resolveCredentialChain in config).
-func (o *sourceSettings) base() source {
+func (o *Sources) Base() Source {
 	switch {
 	case o.env.Credentials.HasKeys():
-		return source{kind: keySource, setting: "the environment (AWS_ACCESS_KEY_ID)"}
+		return Source{kind: keySource, setting: "the environment (AWS_ACCESS_KEY_ID)"}
 	case o.env.WebIdentityTokenFilePath != "":
 		return o.token()
 	}
 	last := o.last()
-	named := source{setting: profileText(last.Profile), profile: last.Profile}
+	named := Source{setting: profileText(last.Profile), profile: last.Profile}
 	switch {
 	case last.Credentials.HasKeys():
 		named.kind = keySource
 	case last.CredentialSource == "EcsContainer":
 		return o.container()
 	case last.CredentialSource == "Environment":
-		return source{kind: keySource, setting: "the environment (AWS_ACCESS_KEY_ID)"}
+		return Source{kind: keySource, setting: "the environment (AWS_ACCESS_KEY_ID)"}
 	case last.CredentialSource != "":
-		return o.metadata()
+		return o.Metadata()
 	case last.WebIdentityTokenFile != "":
 		return o.token()
 	case last.SSOSession != nil || last.SSOAccountID != "" || last.SSOStartURL != "":
@@ -166,14 +195,14 @@ func (o *sourceSettings) base() source {
 	case o.env.ContainerCredentialsRelativePath != "", o.env.ContainerCredentialsEndpoint != "":
 		return o.container()
 	default:
-		return o.metadata()
+		return o.Metadata()
 	}
 	return named
 }
 
-// top is the source of what calls are signed with.
-func (o *sourceSettings) top() source {
-	base := o.base()
+// Top is the source of what calls are signed with.
+func (o *Sources) Top() Source {
+	base := o.Base()
 	switch role := o.profiles[0].RoleARN; {
 	case o.role != "":
 		return o.assumed(o.role)
@@ -184,28 +213,28 @@ func (o *sourceSettings) top() source {
 }
 
 // ofProfile reports whether the profile in use counts: the environment goes first.
-func (o *sourceSettings) ofProfile() bool {
+func (o *Sources) ofProfile() bool {
 	return !o.env.Credentials.HasKeys() && o.env.WebIdentityTokenFilePath == ""
 }
 
-// slowest is the source to name where a look-up found nothing in time, and what
+// Slowest is the source to name where a look-up found nothing in time, and what
 // it waited for is not known.
-func (o *sourceSettings) slowest() source {
-	if s := o.base(); s.kind != keySource {
+func (o *Sources) Slowest() Source {
+	if s := o.Base(); s.kind != keySource {
 		return s
 	}
-	return o.top()
+	return o.Top()
 }
 
-func (o *sourceSettings) token() source {
+func (o *Sources) token() Source {
 	if o.env.WebIdentityTokenFilePath != "" {
-		return source{
+		return Source{
 			kind: tokenSource, file: o.env.WebIdentityTokenFilePath, role: o.env.RoleARN,
 			setting: "AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN",
 		}
 	}
 	last := o.last()
-	return source{
+	return Source{
 		kind: tokenSource, file: last.WebIdentityTokenFile, role: last.RoleARN, profile: last.Profile,
 		setting: "web_identity_token_file and role_arn of " + profileText(last.Profile),
 	}
@@ -216,8 +245,8 @@ func (o *sourceSettings) token() source {
 // https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
 const ecsAddress = "http://169.254.170.2"
 
-func (o *sourceSettings) container() source {
-	s := source{
+func (o *Sources) container() Source {
+	s := Source{
 		kind: containerSource, setting: "AWS_CONTAINER_CREDENTIALS_FULL_URI", address: withoutSecrets(o.env.ContainerCredentialsEndpoint),
 	}
 	if path := o.env.ContainerCredentialsRelativePath; path != "" {
@@ -243,8 +272,9 @@ func isPodIdentity(address string) bool {
 		strings.Contains(os.Getenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"), "eks-pod-identity")
 }
 
-func (o *sourceSettings) metadata() source {
-	s := source{kind: metadataSource}
+// Metadata is the instance metadata service, where the settings say that it is.
+func (o *Sources) Metadata() Source {
+	s := Source{kind: metadataSource}
 	mode := cmp.Or(o.env.EC2IMDSEndpointMode, o.profiles[0].EC2IMDSEndpointMode)
 	usual := "http://169.254.169.254"
 	if mode == imds.EndpointModeStateIPv6 {
@@ -255,8 +285,8 @@ func (o *sourceSettings) metadata() source {
 }
 
 // assumed is the source of a role that is assumed with other credentials.
-func (o *sourceSettings) assumed(role string) source {
-	s := source{kind: roleSource, role: role}
+func (o *Sources) assumed(role string) Source {
+	s := Source{kind: roleSource, role: role}
 	if role == o.role {
 		s.setting = "--assume-role-arn and --external-id"
 		return s
@@ -310,3 +340,15 @@ func withoutSecrets(address string) string {
 	}
 	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 }
+
+// SearchedInVain reports whether the search for credentials went past the shared files
+// to what comes after them: a container's credentials, where the file that may not be
+// read was named, and in the end the instance metadata service. What it ended with there
+// says nothing about the source that a file may name. asked is the call that failed;
+// nil: none did.
+func (o *Sources) SearchedInVain(asked *AskedError) bool {
+	kind := o.Base().kind
+	past := kind == metadataSource || kind == containerSource && o.unread.named
+	return past && o.last().CredentialSource == "" && (asked == nil || asked.Source.kind == kind)
+}
+

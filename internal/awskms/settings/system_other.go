@@ -1,6 +1,6 @@
 //go:build !linux
 
-package awskms
+package settings
 
 import (
 	"os"

@@ -1,9 +1,11 @@
-package awskms
+package identity
 
 import (
 	"context"
 	"strings"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
@@ -16,8 +18,8 @@ const trialCall = "trial"
 // were found beside those that work are tried by one call, which is made again with
 // the old ones where they are refused; all others wait for nothing. Where the old
 // ones are refused, a call is made again with what else there is.
-type use struct {
-	identity *identity
+type Use struct {
+	identity *Identity
 	call     string // operation and key
 	s        *session
 	tries    bool          // s is on trial, by this call
@@ -28,9 +30,9 @@ type use struct {
 	unknown bool     // KMS did not know its credentials
 }
 
-// use begins a call.
-func (i *identity) use(ctx context.Context, call string) (*use, error) {
-	u := &use{identity: i, call: call}
+// Use begins a call. Errors are as those of [Identity.Signer].
+func (i *Identity) Use(ctx context.Context, call string) (*Use, error) {
+	u := &Use{identity: i, call: call}
 	s, err := i.wait(ctx, func(now time.Time) *session {
 		if i.mayTryLocked(now) {
 			u.tryLocked(i.other)
@@ -42,17 +44,17 @@ func (i *identity) use(ctx context.Context, call string) (*use, error) {
 	return u, err
 }
 
-func (i *identity) mayTryLocked(now time.Time) bool {
+func (i *Identity) mayTryLocked(now time.Time) bool {
 	return i.other.usable() && i.trial == nil && !now.Before(i.rests)
 }
 
-func (u *use) tryLocked(s *session) {
+func (u *Use) tryLocked(s *session) {
 	u.s, u.tries, u.done = s, true, make(chan struct{})
 	u.identity.trial = u
 }
 
-// release ends the trial without a verdict, if this call makes one.
-func (u *use) release() {
+// Release ends the trial without a verdict, if this call makes one.
+func (u *Use) Release() {
 	if u.tries {
 		u.identity.mu.Lock()
 		defer u.identity.mu.Unlock()
@@ -60,7 +62,7 @@ func (u *use) release() {
 	}
 }
 
-func (u *use) overLocked() {
+func (u *Use) overLocked() {
 	if !u.tries {
 		return
 	}
@@ -71,8 +73,8 @@ func (u *use) overLocked() {
 	}
 }
 
-// worked tells that KMS took the call.
-func (u *use) worked() {
+// Worked tells that KMS took the call.
+func (u *Use) Worked() {
 	i := u.identity
 	if i.calm.Load() && !u.tries {
 		return
@@ -99,9 +101,9 @@ func (u *use) worked() {
 	i.noteLocked()
 }
 
-// otherwise decides whether a call that KMS refused is made again, with u.s. It waits
+// Otherwise decides whether a call that KMS refused is made again, with another [Use.API]. It waits
 // for what is being looked up because KMS does not know the credentials.
-func (u *use) otherwise(ctx context.Context, err error, e *cause.Error) bool {
+func (u *Use) Otherwise(ctx context.Context, err error, e *cause.Error) bool {
 	i := u.identity
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -156,7 +158,7 @@ func ended(done <-chan struct{}) bool {
 // rejectLocked ends the trial of credentials that were refused. What KMS does not
 // know is dropped; what may not use the key is kept for when there is nothing else.
 // Either is looked up again.
-func (u *use) rejectLocked(unknown bool) {
+func (u *Use) rejectLocked(unknown bool) {
 	i := u.identity
 	rejected := u.s.signsLike(i.other)
 	u.overLocked()
@@ -166,7 +168,7 @@ func (u *use) rejectLocked(unknown bool) {
 	now := time.Now()
 	switch {
 	case i.other.worked: // before: no look-up finds it again
-		i.rests = now.Add(lookPause)
+		i.rests = now.Add(i.opts.Timing.Look)
 	case unknown:
 		i.dropOtherLocked()
 	default:
@@ -175,7 +177,7 @@ func (u *use) rejectLocked(unknown bool) {
 	if u.s.static {
 		i.again = true
 	} else {
-		i.schedule.doubt.refused(trialCall, false, now)
+		i.schedule.doubt.refused(&i.opts.Timing, trialCall, false, now)
 	}
 	i.noteLocked()
 	i.tendLocked(now)
@@ -184,25 +186,25 @@ func (u *use) rejectLocked(unknown bool) {
 // doubtLocked notes that a call was refused under the session that calls use.
 // Credentials that are static are never asked for again: they change with their file.
 // A Decrypt for which KMS was to choose the key says nothing: stored data chose it.
-func (i *identity) doubtLocked(call string, s *session, unknown bool) {
+func (i *Identity) doubtLocked(call string, s *session, unknown bool) {
 	if !s.signsLike(i.current) || strings.HasSuffix(call, " ") {
 		return
 	}
 	now := time.Now()
 	i.schedule.lookSoon(now)
 	if !i.current.static {
-		i.schedule.doubt.refused(call, unknown, now)
+		i.schedule.doubt.refused(&i.opts.Timing, call, unknown, now)
 	}
 	i.calm.Store(false)
 	i.noteLocked()
 	i.tendLocked(now)
 }
 
-// settle says what a call ends with that was made again.
-func (u *use) settle(err error) error {
+// Settle says what a call ends with that was made again.
+func (u *Use) Settle(err error) error {
 	i := u.identity
 	if err == nil {
-		u.worked()
+		u.Worked()
 		i.mu.Lock()
 		defer i.mu.Unlock()
 		if u.tried.number > u.s.number && !u.tried.signsLike(i.current) {
@@ -210,9 +212,9 @@ func (u *use) settle(err error) error {
 		}
 		return nil
 	}
-	e := classify(err, situation{})
-	if !refused(e) {
-		u.release()
+	e := i.opts.Classify(err)
+	if !Refused(e) {
+		u.Release()
 		return err
 	}
 	i.mu.Lock()
@@ -239,7 +241,7 @@ func (u *use) settle(err error) error {
 // leadLocked makes calls use what was found last although it is refused, since KMS
 // does not know what there was before. That is kept where it has worked, and the
 // next call tries it: the refusal may have been wrong.
-func (i *identity) leadLocked(s, before *session) {
+func (i *Identity) leadLocked(s, before *session) {
 	if !before.signsLike(i.current) || !s.usable() {
 		return
 	}
@@ -252,16 +254,16 @@ func (i *identity) leadLocked(s, before *session) {
 }
 
 // told adds to a refusal that the caller is another one now.
-func (u *use) told(err error) error {
+func (u *Use) told(err error) error {
 	if c := u.identity.callers; c.before.name != "" {
-		return &callerChangedError{error: err, now: c.now.name, before: c.before.name}
+		return &CallerChangedError{error: err, now: c.now.name, before: c.before.name}
 	}
 	return err
 }
 
-// tell says what a call ends with that KMS refused and that is not made again. That
+// Tell says what a call ends with that KMS refused and that is not made again. That
 // credentials have ended says less than why there are no others.
-func (u *use) tell(err error) error {
+func (u *Use) Tell(err error) error {
 	i := u.identity
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -269,6 +271,15 @@ func (u *use) tell(err error) error {
 		return i.failure
 	}
 	return u.told(err)
+}
+
+// API is the client of the SDK that signs with what the call uses now.
+func (u *Use) API() *kms.Client { return u.s.api }
+
+// Refused reports whether other credentials may help. Under those of another account an
+// alias or key id is not found.
+func Refused(e *cause.Error) bool {
+	return e.Code == cause.AccessDenied || e.Code == cause.KeyNotFound || e.Class() == cause.Credentials
 }
 
 // callers are whom KMS named in its refusals since it last took a call.
@@ -305,16 +316,17 @@ func roleOf(principal string) string {
 	return principal
 }
 
-// callerChangedError is a refusal of another caller than before.
-type callerChangedError struct {
+// A CallerChangedError is a refusal of another caller than before.
+type CallerChangedError struct {
 	error
 
 	now, before string
 }
 
-func (e *callerChangedError) Unwrap() error { return e.error }
+// Unwrap returns the refusal.
+func (e *CallerChangedError) Unwrap() error { return e.error }
 
-// note is the sentence for a person.
-func (e *callerChangedError) note() string {
+// Note is the sentence for a person.
+func (e *CallerChangedError) Note() string {
 	return "AWS now takes this process for " + cause.Quote(e.now) + "; before it was " + cause.Quote(e.before)
 }

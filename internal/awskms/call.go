@@ -5,10 +5,6 @@ import (
 	"time"
 )
 
-// Reply is what the caller keeps of its deadline, so that an answer still
-// reaches it instead of its own time-out.
-const Reply = 300 * time.Millisecond
-
 // A Call is how much of a caller's time one call of KMS may take. It takes no more
 // than [Options.Timeout], and ends [Reply] before its context does, in any case. The
 // zero value asks for nothing else.
@@ -25,10 +21,11 @@ type Call struct {
 // Within returns the Call of a caller who has so long from now on.
 func Within(limit time.Duration) Call { return Call{By: time.Now().Add(limit)} }
 
-// limit is the time that is left for the caller's keys, and no more than most.
-func (c Call) limit(ctx context.Context, most time.Duration) time.Duration {
+// limit is the time that is left for the caller's keys, and no more than most. reply is
+// what the caller keeps of its deadline.
+func (c Call) limit(ctx context.Context, most, reply time.Duration) time.Duration {
 	if deadline, ok := ctx.Deadline(); ok {
-		most = min(most, time.Until(deadline)-Reply)
+		most = min(most, time.Until(deadline)-reply)
 	}
 	if !c.By.IsZero() {
 		most = min(most, time.Until(c.By))

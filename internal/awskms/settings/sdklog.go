@@ -1,4 +1,4 @@
-package awskms
+package settings
 
 import (
 	"context"
@@ -12,19 +12,16 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
-const (
-	// sdkLinePause is the least time between two equal lines of the SDK.
-	sdkLinePause = time.Minute
-	// maxSDKLines is how many different lines are told in that time.
-	maxSDKLines = 64
-)
+// maxSDKLines is how many different lines are told between two equal ones.
+const maxSDKLines = 64
 
 // A sdkLog takes the SDK's own log lines, which would go to standard error as
 // they are. Each is quoted and cut as all foreign words are, at its level; equal
 // ones come once a minute, with how many were left out. A nil log takes them and
 // tells nobody.
 type sdkLog struct {
-	log *slog.Logger
+	log   *slog.Logger
+	pause time.Duration // the least between two equal lines
 
 	mu   sync.Mutex
 	told map[string]*toldLine
@@ -65,7 +62,7 @@ func (l *sdkLog) tell(line string) (leftOut int, ok bool) {
 	now := time.Now()
 	t := l.told[line]
 	switch {
-	case t != nil && now.Sub(t.at) < sdkLinePause:
+	case t != nil && now.Sub(t.at) < l.pause:
 		t.leftOut++
 		return 0, false
 	case t != nil:
@@ -89,7 +86,7 @@ func (l *sdkLog) forgetLocked(now time.Time) {
 		return
 	}
 	for line, t := range l.told {
-		if now.Sub(t.at) >= sdkLinePause {
+		if now.Sub(t.at) >= l.pause {
 			delete(l.told, line)
 		}
 	}
@@ -97,7 +94,7 @@ func (l *sdkLog) forgetLocked(now time.Time) {
 
 // warnOfUnread tells that a shared file counts as empty for the SDK, wherever
 // credentials are found then.
-func (l *sdkLog) warnOfUnread(unread *unreadError) {
+func (l *sdkLog) warnOfUnread(unread *UnreadError) {
 	if l.log == nil || unread == nil {
 		return
 	}

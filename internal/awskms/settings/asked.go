@@ -1,4 +1,4 @@
-package awskms
+package settings
 
 import (
 	"bytes"
@@ -30,10 +30,10 @@ import (
 
 // The SDK's calls by which credentials are asked for, by their names in it.
 const (
-	getMetadata       = "GetMetadata"    // of the instance metadata service
-	getCredentials    = "GetCredentials" // of a container's endpoint
-	assumeRole        = "AssumeRole"     // of STS
-	assumeByToken     = "AssumeRoleWithWebIdentity"
+	GetMetadata       = "GetMetadata"    // of the instance metadata service
+	GetCredentials    = "GetCredentials" // of a container's endpoint
+	AssumeRole        = "AssumeRole"     // of STS
+	AssumeByToken     = "AssumeRoleWithWebIdentity"
 	getRoleByIdentity = "GetRoleCredentials" // of IAM Identity Center
 	createToken       = "CreateToken"        //nolint:gosec // the same's
 	createLoginToken  = "CreateOAuth2Token"  // of aws login
@@ -42,21 +42,23 @@ const (
 	getCaller         = "GetCallerIdentity"  // of STS, with credentials that were found
 )
 
-// askedError is a call to a source of credentials that failed. Where one source
+// An AskedError is a call to a source of credentials that failed. Where one source
 // needs another's credentials first, the innermost one is that which failed.
-type askedError struct {
-	op     string
-	source source
-	sent   bool   // the request left the process
-	status int    // of the answer; 0: there was none
-	html   bool   // the answer is a page for people
-	path   string // of the request
-	said   string
-	err    error
+type AskedError struct {
+	Op     string
+	Source Source
+	Sent   bool   // the request left the process
+	Status int    // of the answer; 0: there was none
+	HTML   bool   // the answer is a page for people
+	Path   string // of the request
+	Said   string
+	Err    error
 }
 
-func (e *askedError) Error() string { return e.source.String() + ": " + e.err.Error() }
-func (e *askedError) Unwrap() error { return e.err }
+func (e *AskedError) Error() string { return e.Source.String() + ": " + e.Err.Error() }
+
+// Unwrap returns how it failed.
+func (e *AskedError) Unwrap() error { return e.Err }
 
 // tokenError is a file with a token that cannot be read, or has none in it.
 type tokenError struct {
@@ -87,7 +89,7 @@ func (f tokenFile) GetIdentityToken() ([]byte, error) {
 // A reading is one reading of the SDK's settings: it hooks into what the SDK makes
 // of them.
 type reading struct {
-	settings *sourceSettings // filled in when the SDK has read them
+	settings *Sources // filled in when the SDK has read them
 	process  *processProvider
 }
 
@@ -139,7 +141,7 @@ func (r *reading) container(o *endpointcreds.Options) {
 func (r *reading) watch(stack *middleware.Stack) error {
 	var a *asking
 	switch op := stack.ID(); op {
-	case getMetadata, getCredentials, assumeRole, assumeByToken, getRoleByIdentity, createToken, createLoginToken, getRegion, getCaller:
+	case GetMetadata, GetCredentials, AssumeRole, AssumeByToken, getRoleByIdentity, createToken, createLoginToken, getRegion, getCaller:
 		a = &asking{settings: r.settings, op: op}
 		if err := stack.Initialize.Add(middleware.InitializeMiddlewareFunc("WhoIsAsked", a.call), middleware.Before); err != nil {
 			return err
@@ -155,7 +157,7 @@ func (r *reading) watch(stack *middleware.Stack) error {
 // An asking is one call to a source of credentials, retries included. What it
 // keeps is of the last attempt.
 type asking struct {
-	settings *sourceSettings
+	settings *Sources
 	op       string
 	role     string
 	url      *url.URL // nil: no attempt was made
@@ -172,7 +174,7 @@ func (a *asking) call(ctx context.Context, in middleware.InitializeInput, next m
 		a.role = aws.ToString(in.RoleArn)
 	}
 	out, metadata, err := next.HandleInitialize(ctx, in)
-	if err == nil && a.op == getCredentials && !hasAccessKey(out.Result) {
+	if err == nil && a.op == GetCredentials && !hasAccessKey(out.Result) {
 		err = &smithy.DeserializationError{Err: errNoAccessKey}
 	}
 	if caller, ok := out.Result.(*sts.GetCallerIdentityOutput); ok && caller != nil {
@@ -254,31 +256,31 @@ func (a *asking) answered(resp *smithyhttp.Response) error {
 }
 
 func (a *asking) failed(err error) error {
-	e := &askedError{op: a.op, status: a.status, html: a.html, sent: a.url != nil, err: err}
+	e := &AskedError{Op: a.op, Status: a.status, HTML: a.html, Sent: a.url != nil, Err: err}
 	switch a.op {
-	case getMetadata, getRegion:
-		e.source = a.settings.metadata()
-	case getCredentials:
-		e.source = a.settings.container()
-	case assumeRole:
-		e.source = a.settings.assumed(a.role)
-	case assumeByToken:
-		e.source = a.settings.token()
+	case GetMetadata, getRegion:
+		e.Source = a.settings.Metadata()
+	case GetCredentials:
+		e.Source = a.settings.container()
+	case AssumeRole:
+		e.Source = a.settings.assumed(a.role)
+	case AssumeByToken:
+		e.Source = a.settings.token()
 	default:
-		e.source = a.settings.base()
+		e.Source = a.settings.Base()
 	}
 	if a.url != nil {
-		e.path = a.url.Path
-		if e.source.kind != metadataSource { // whose address says more than the path of one of its calls
-			e.source.address = withoutSecrets(a.url.String())
+		e.Path = a.url.Path
+		if e.Source.kind != metadataSource { // whose address says more than the path of one of its calls
+			e.Source.address = withoutSecrets(a.url.String())
 		}
 	}
-	e.said = a.saidBy(err, e.source.kind)
+	e.Said = a.saidBy(err, e.Source.kind)
 	return e
 }
 
 // saidBy is what a source answered, in its own words where it has some for people.
-func (a *asking) saidBy(err error, kind sourceKind) string {
+func (a *asking) saidBy(err error, of kind) string {
 	answer := ""
 	if a.status != 0 {
 		answer = strings.TrimSpace(strconv.Itoa(a.status) + " " + http.StatusText(a.status))
@@ -287,7 +289,7 @@ func (a *asking) saidBy(err error, kind sourceKind) string {
 	said := a.text
 	switch {
 	case said != "":
-	case kind == metadataSource && a.status >= http.StatusBadRequest: // the SDK adds nothing, and a page is usual
+	case of == metadataSource && a.status >= http.StatusBadRequest: // the SDK adds nothing, and a page is usual
 	case a.html:
 		said = "a page of HTML"
 	case isAPI:
@@ -312,8 +314,8 @@ func firstLine(s string) string {
 	return s
 }
 
-// tokenOf finds the token that a failure is about, as text that is safe to print.
-func tokenOf(err error) (token, said string, ok bool) {
+// TokenOf finds the token that a failure is about, as text that is safe to print.
+func TokenOf(err error) (token, said string, ok bool) {
 	if e, ok := errors.AsType[*tokenError](err); ok {
 		return "the file " + cause.Quote(e.path), reason(e.err), true
 	}
@@ -343,10 +345,20 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// isOfTheInstance reports whether an error is about what the metadata service gave
-// when it had answered: the SDK's own text is all that tells. A service that the
-// settings disable was not asked.
-func isOfTheInstance(err error) bool {
-	text := err.Error()
-	return strings.Contains(text, "EC2 IMDS role") && !strings.Contains(text, "access disabled to EC2 IMDS")
+// LastAsked is the call that failed by itself, and not for want of credentials of
+// its own; nil: none did.
+func LastAsked(err error) (last *AskedError) {
+	for {
+		a, ok := errors.AsType[*AskedError](err)
+		if !ok {
+			break
+		}
+		last, err = a, a.Err
+	}
+	// The SDK has no type for it.
+	if last != nil && !last.Sent && strings.Contains(last.Err.Error(), "get identity: ") {
+		return nil
+	}
+	return last
 }
+

@@ -1,4 +1,13 @@
-package awskms
+// Package identity finds what calls of KMS are signed with, beside the calls, and keeps
+// what it has until something else has worked.
+//
+// When something is looked up is decided by one pure function of what is known and the
+// time (schedule.plan). A look-up does it, an [Identity] keeps what was found, and a [Use]
+// is what one call signs with. Calls wait only while there is nothing to sign with, and
+// no credentials are dropped before others have worked.
+//
+// It does not know what a failure means: that is handed in; see [Options.Classify].
+package identity
 
 import (
 	"context"
@@ -8,26 +17,36 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/settings"
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms/transport"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
+	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
 
-// identity is who a Client calls as, and in which Region. It finds credentials
-// beside the calls, and keeps those it has until others have worked: calls wait only
-// while there is nothing to sign with. When something is looked up is for the
-// schedule to say; what a look-up does is in lookUp; which credentials one call uses
-// is in use. It is safe for concurrent use.
-type identity struct {
-	region, role, externalID string
-	newAPI                   func(aws.Config, aws.CredentialsProvider) *kms.Client
-	source                   func(context.Context) (*session, error) // load, except in tests
-	conns                    *Connections
-	sources                  *sources
-	background               func(limit time.Duration, work func(context.Context)) // of conns, which owns the look-ups' goroutines: they outlive the calls that begin them
-	waits                    *bounded.Observer
-	log                      *slog.Logger
+// Options configure an Identity. Those without a word about nil are required.
+type Options struct {
+	// Source reads the SDK's settings again, and says where credentials come from; see
+	// [settings.Reader.Find]. It may block.
+	Source func(context.Context) (settings.Found, error)
+	// NewAPI makes the SDK's client that signs with credentials.
+	NewAPI func(aws.Config, aws.CredentialsProvider) *kms.Client
+	// Classify says what an error means, of a call or of a look-up.
+	Classify func(error) *cause.Error
+	// Connections own the goroutines of the look-ups, which outlive the calls that begin
+	// them; and are told which CA certificates count.
+	Connections *transport.Connections
+
+	Timing Timing
+	Log    *slog.Logger      // is told what was found anew and does not work; nil: nobody is
+	Waits  *bounded.Observer // is told of what is left behind; nil: nobody is
+}
+
+// An Identity is who a client calls as, and in which Region. It is safe for concurrent
+// use.
+type Identity struct {
+	opts Options
 
 	// calm is set while a call that works has nothing to tell.
 	calm atomic.Bool
@@ -37,14 +56,13 @@ type identity struct {
 	// other is what was found beside current and has not worked yet, or what has
 	// worked before current was found; nil: there is none.
 	other *session
-	trial *use      // the call that tries other; nil: none does
+	trial *Use      // the call that tries other; nil: none does
 	rests time.Time // when other may be tried
 
 	schedule  schedule
 	refreshes uint64              // of conns, when last looked at
 	again     bool                // files are to be read although they look the same
-	seen      files               // when settings were last read
-	profile   config.SharedConfig // by which files are known
+	seen      settings.Seen       // when settings were last read
 	number    int                 // of the look-up that began last
 	taken     int                 // of the look-up that found something last
 	last      *lookUp             // that began
@@ -58,24 +76,34 @@ type identity struct {
 	callers   callers             // whom KMS named
 }
 
-func newIdentity(o Options, newAPI func(aws.Config, aws.CredentialsProvider) *kms.Client) *identity {
-	i := &identity{
-		region: o.Region, role: o.AssumeRoleARN, externalID: o.ExternalID,
-		newAPI: newAPI, conns: o.Connections, sources: newSources(o), background: o.Connections.Background, waits: o.Waits, log: o.Log, changed: make(chan struct{}),
-	}
-	i.source = i.load
+// New returns an Identity that has looked nothing up. Whoever drops one that was used
+// calls Close.
+func New(o Options) *Identity {
+	o.Timing = o.Timing.orUsual()
+	i := &Identity{opts: o, changed: make(chan struct{})}
+	i.schedule.timing = &i.opts.Timing
 	return i
 }
 
+// Signer returns what calls can be signed with now. It waits for a look-up only where
+// there is nothing. Errors are a *[CredentialsError], a *[settings.Error] or a
+// *[settings.RegionError].
+func (i *Identity) Signer(ctx context.Context) (aws.CredentialsProvider, error) {
+	s, err := i.ready(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
 // ready returns a session that calls can be signed with, and waits for a look-up
-// only where there is none. Errors are a *credentialsError, a *settingsError or a
-// *regionError.
-func (i *identity) ready(ctx context.Context) (*session, error) {
+// only where there is none. Errors are as those of Signer.
+func (i *Identity) ready(ctx context.Context) (*session, error) {
 	return i.wait(ctx, func(time.Time) *session { return i.current })
 }
 
 // wait returns what choose does. It is called under the lock, when current is of use.
-func (i *identity) wait(ctx context.Context, choose func(now time.Time) *session) (*session, error) {
+func (i *Identity) wait(ctx context.Context, choose func(now time.Time) *session) (*session, error) {
 	since := time.Now()
 	for {
 		s, changed, err := i.pick(since, choose)
@@ -85,14 +113,14 @@ func (i *identity) wait(ctx context.Context, choose func(now time.Time) *session
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, &credentialsError{ctx.Err()}
+			return nil, &CredentialsError{Err: ctx.Err()}
 		}
 	}
 }
 
 // pick returns a session, or what to wait for, or why there is neither. Who has waited
 // since before a look-up failed is told why: the next one may be under way already.
-func (i *identity) pick(since time.Time, choose func(now time.Time) *session) (*session, <-chan struct{}, error) {
+func (i *Identity) pick(since time.Time, choose func(now time.Time) *session) (*session, <-chan struct{}, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	now := time.Now()
@@ -100,7 +128,7 @@ func (i *identity) pick(since time.Time, choose func(now time.Time) *session) (*
 	switch {
 	case i.current.usable(), i.current.mayGoOn() && i.schedule.failures > 0:
 		return choose(now), nil, nil
-	case i.failure == nil, i.schedule.asking > 0 && now.Before(i.schedule.asked.Add(patience)) && !i.failedAt.After(since):
+	case i.failure == nil, i.schedule.asking > 0 && now.Before(i.schedule.asked.Add(i.opts.Timing.Patience)) && !i.failedAt.After(since):
 		return nil, i.changed, nil
 	}
 	return nil, nil, i.failure
@@ -108,8 +136,8 @@ func (i *identity) pick(since time.Time, choose func(now time.Time) *session) (*
 
 // tendLocked begins what is due, and sees to it that what is due next is begun in
 // time although no call comes.
-func (i *identity) tendLocked(now time.Time) {
-	if n := i.conns.Refreshes(); n != i.refreshes {
+func (i *Identity) tendLocked(now time.Time) {
+	if n := i.opts.Connections.Refreshes(); n != i.refreshes {
 		i.refreshes = n
 		i.schedule.requested, i.schedule.doubt = true, doubt{}
 	}
@@ -127,8 +155,8 @@ func (i *identity) tendLocked(now time.Time) {
 	}
 }
 
-func (i *identity) armLocked(now, next time.Time) {
-	if i.closed || i.conns.Ended() || next.Equal(i.armed) {
+func (i *Identity) armLocked(now, next time.Time) {
+	if i.closed || i.opts.Connections.Ended() || next.Equal(i.armed) {
 		return
 	}
 	i.armed = next
@@ -139,17 +167,17 @@ func (i *identity) armLocked(now, next time.Time) {
 	i.timer.Reset(next.Sub(now))
 }
 
-func (i *identity) tick() {
+func (i *Identity) tick() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.armed = time.Time{}
-	if !i.closed && !i.conns.Ended() {
+	if !i.closed && !i.opts.Connections.Ended() {
 		i.tendLocked(time.Now())
 	}
 }
 
-// close ends what is done without calls.
-func (i *identity) close() {
+// Close ends what is done without calls.
+func (i *Identity) Close() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.closed = true
@@ -159,11 +187,11 @@ func (i *identity) close() {
 }
 
 // beginLocked starts a look-up, which ends with the connections at the latest.
-func (i *identity) beginLocked(what task, now time.Time) {
+func (i *Identity) beginLocked(what task, now time.Time) {
 	i.number++
 	l := &lookUp{
 		identity: i, number: i.number, began: now, done: make(chan struct{}),
-		current: i.current, seen: i.seen, profile: i.profile, again: i.again, asks: what == ask,
+		current: i.current, seen: i.seen, again: i.again, asks: what == ask,
 	}
 	s := &i.schedule
 	l.onlyBetter = !s.requested && !i.again && (s.doubt.at.IsZero() || now.Before(s.doubt.at))
@@ -173,14 +201,14 @@ func (i *identity) beginLocked(what task, now time.Time) {
 	i.again = false // a request from now on is for the next one
 	i.last = l
 	s.begins(what, now)
-	i.background(lookUpTime, func(ctx context.Context) {
+	i.opts.Connections.Background(i.opts.Timing.LookUp, func(ctx context.Context) {
 		l.run(ctx)
 		i.end(l)
 	})
 }
 
 // looksFurther notes that a look becomes an ask.
-func (i *identity) looksFurther(l *lookUp) {
+func (i *Identity) looksFurther(l *lookUp) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	l.asks, l.onlyBetter, l.began = true, false, time.Now()
@@ -190,7 +218,7 @@ func (i *identity) looksFurther(l *lookUp) {
 }
 
 // runs counts the steps of look-ups that run, those included that were left behind.
-func (i *identity) runs(n int) {
+func (i *Identity) runs(n int) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	crowded := i.schedule.running >= fewRunning
@@ -201,7 +229,7 @@ func (i *identity) runs(n int) {
 }
 
 // end takes over what a look-up found, unless a later one was faster.
-func (i *identity) end(l *lookUp) {
+func (i *Identity) end(l *lookUp) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	now := time.Now()
@@ -220,8 +248,8 @@ func (i *identity) end(l *lookUp) {
 	i.changed = make(chan struct{})
 }
 
-func (i *identity) noteLookUpLocked(l *lookUp, now time.Time) {
-	i.seen, i.profile = l.seen, l.profile
+func (i *Identity) noteLookUpLocked(l *lookUp, now time.Time) {
+	i.seen = l.seen
 	better := l.found != nil && i.takeLocked(l, now)
 	switch {
 	case better:
@@ -240,7 +268,7 @@ func (i *identity) noteLookUpLocked(l *lookUp, now time.Time) {
 // failedLocked notes why a look-up found nothing. Where that is not because the
 // source does not answer when its credentials are to be renewed, the files are read
 // again with the next look.
-func (i *identity) failedLocked(l *lookUp) {
+func (i *Identity) failedLocked(l *lookUp) {
 	i.again = i.again || l.again || l.changed || !l.asks || l.found != nil
 	if !i.current.usable() {
 		i.failure, i.failedAt = l.err, time.Now()
@@ -253,7 +281,7 @@ func (i *identity) failedLocked(l *lookUp) {
 
 // takeLocked decides what to do with credentials that were found. It reports whether
 // there is something to sign with because of them.
-func (i *identity) takeLocked(l *lookUp, now time.Time) bool {
+func (i *Identity) takeLocked(l *lookUp, now time.Time) bool {
 	s := l.found
 	s.number, s.found, s.took = l.number, now, now.Sub(l.began)
 	i.taken = l.number
@@ -286,7 +314,7 @@ func (i *identity) takeLocked(l *lookUp, now time.Time) bool {
 	return true
 }
 
-func (i *identity) dropOtherLocked() { i.other, i.trial, i.rests = nil, nil, time.Time{} }
+func (i *Identity) dropOtherLocked() { i.other, i.trial, i.rests = nil, nil, time.Time{} }
 
 // instead makes a session stand for one with the same credentials, whose client and
 // history it takes over. Of other credentials it takes over nothing.
@@ -302,7 +330,7 @@ func (s *session) instead(old *session) *session {
 }
 
 // noteLocked tells the schedule what there is.
-func (i *identity) noteLocked() {
+func (i *Identity) noteLocked() {
 	s := &i.schedule
 	longest := i.current
 	if i.other.usable() && (longest == nil || i.other.lasts(longest)) {
@@ -318,12 +346,27 @@ func (i *identity) noteLocked() {
 
 func (s *session) isStatic() bool { return s != nil && s.static }
 
-// look looks at the files now, and waits for that.
-func (i *identity) look(ctx context.Context) {
+// Look looks at the files now, and waits for that, unless a refused call has just had
+// them looked at.
+func (i *Identity) Look(ctx context.Context) {
 	i.mu.Lock()
 	now := time.Now()
 	i.schedule.lookSoon(now)
 	i.tendLocked(now)
+	i.mu.Unlock()
+	i.Await(ctx)
+}
+
+// Running counts the steps of look-ups that run, those included that were left behind.
+func (i *Identity) Running() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.schedule.running
+}
+
+// Await waits until the look-up has ended that began last.
+func (i *Identity) Await(ctx context.Context) {
+	i.mu.Lock()
 	last := i.last
 	i.mu.Unlock()
 	if last == nil {
@@ -337,10 +380,10 @@ func (i *identity) look(ctx context.Context) {
 
 // warnLocked says once that what there was goes on. Errors are shown as those of
 // calls are: what a credential_process printed is not.
-func (i *identity) warnLocked(text string, err error) {
-	if i.log != nil && !i.warned {
-		e := classify(err, situation{from: i.sources.read.Load()})
-		i.log.Warn(text, "code", e.Code.String(), "class", e.Class(), "error", e.Error())
+func (i *Identity) warnLocked(text string, err error) {
+	if i.opts.Log != nil && !i.warned {
+		e := i.opts.Classify(err)
+		i.opts.Log.Warn(text, "code", e.Code.String(), "class", e.Class(), "error", e.Error())
 	}
 	i.warned = true
 }
