@@ -22,11 +22,11 @@ import (
 
 // situation is what the error itself does not say.
 type situation struct {
-	op, key     string
-	limit       time.Duration
-	fair        time.Duration // what that has to be for a time-out to be KMS's fault
-	callerLeft  bool
-	from        *settings.Sources // of credentials, as last read; nil: not known
+	op, key    string
+	limit      time.Duration
+	fair       time.Duration // what that has to be for a time-out to be KMS's fault
+	callerLeft bool
+	from       *settings.Sources // of credentials, as last read; nil: not known
 }
 
 // classify says what a failed call means. It is the one place where errors of

@@ -1,11 +1,12 @@
 // Package awskms calls AWS KMS and says what each failure means.
 //
-// It is the only package of the serving path that imports the AWS SDK. A failed
-// call comes back as a [cause.Error]; what follows from it follows from its
-// class. Time is bounded here: a call takes at most the caller's deadline less
-// 300 ms, at most [Options.Timeout], and at most what its [Call] says; an attempt that hangs is given up
-// half-way, so that a second one, on a new connection, has as long. A call ends
-// within its limit also where the SDK or the network ignores its context.
+// It and its parts (identity, settings, transport) are the only packages of the serving
+// path that import the AWS SDK. A failed call comes back as a [cause.Error]; what
+// follows from it follows from its class. Time is bounded here: a call takes at most the
+// caller's deadline less 300 ms, at most [Options.Timeout], and at most what its [Call]
+// says; an attempt that hangs is given up half-way, so that a second one, on a new
+// connection, has as long. A call ends within its limit also where the SDK or the
+// network ignores its context.
 //
 // API: https://docs.aws.amazon.com/kms/latest/APIReference/Welcome.html
 package awskms
@@ -100,7 +101,7 @@ func New(o Options) *Client {
 
 func (c *Client) identityOptions() identity.Options {
 	return identity.Options{
-		Source: c.settings.Find, NewAPI: c.newAPI(c.newRetryer()), Connections: c.opts.Connections,
+		Source: c.settings.Find, NewAPI: c.newAPI(c.newRetryer()), Connections: c.opts.Connections, Background: c.opts.Connections.Background,
 		Classify: func(err error) *cause.Error { return classify(err, situation{from: c.settings.Read()}) },
 		Timing:   c.opts.Timing.Identity, Log: c.opts.Log, Waits: c.opts.Waits,
 	}

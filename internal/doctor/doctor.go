@@ -86,7 +86,7 @@ func Examine(ctx context.Context, o Options) (*Report, error) {
 	x := &examination{Options: o, slowest: map[string]time.Duration{}}
 	r := &Report{Version: 1}
 	x.unit = sync.OnceValue(func() *unit { return findUnit(ctx) })
-	defer x.close() //nolint:contextcheck // has a limit of its own
+	defer x.close()
 	for _, look := range []struct {
 		title string
 		at    func(context.Context, *Group)

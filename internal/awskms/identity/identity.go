@@ -34,8 +34,11 @@ type Options struct {
 	NewAPI func(aws.Config, aws.CredentialsProvider) *kms.Client
 	// Classify says what an error means, of a call or of a look-up.
 	Classify func(error) *cause.Error
-	// Connections own the goroutines of the look-ups, which outlive the calls that begin
-	// them; and are told which CA certificates count.
+	// Background runs look-ups, which outlive the calls that begin them; see
+	// [transport.Connections.Background].
+	Background func(limit time.Duration, work func(context.Context))
+	// Connections say when everything is to be looked up, and when nothing more; and are
+	// told which CA certificates count.
 	Connections *transport.Connections
 
 	Timing Timing
@@ -60,20 +63,20 @@ type Identity struct {
 	rests time.Time // when other may be tried
 
 	schedule  schedule
-	refreshes uint64              // of conns, when last looked at
-	again     bool                // files are to be read although they look the same
-	seen      settings.Seen       // when settings were last read
-	number    int                 // of the look-up that began last
-	taken     int                 // of the look-up that found something last
-	last      *lookUp             // that began
-	changed   chan struct{}       // closed when a look-up ends
-	failure   error               // of the last look-up, where there was none to sign with since; nil: it did not fail
-	failedAt  time.Time           // when it was noted
-	timer     *time.Timer         // for what is due next; nil: no call was made yet
-	armed     time.Time           // when it fires
-	closed    bool                // only calls look up what is due
-	warned    bool                // that what there was goes on, since something else did not work
-	callers   callers             // whom KMS named
+	refreshes uint64        // of conns, when last looked at
+	again     bool          // files are to be read although they look the same
+	seen      settings.Seen // when settings were last read
+	number    int           // of the look-up that began last
+	taken     int           // of the look-up that found something last
+	last      *lookUp       // that began
+	changed   chan struct{} // closed when a look-up ends
+	failure   error         // of the last look-up, where there was none to sign with since; nil: it did not fail
+	failedAt  time.Time     // when it was noted
+	timer     *time.Timer   // for what is due next; nil: no call was made yet
+	armed     time.Time     // when it fires
+	closed    bool          // only calls look up what is due
+	warned    bool          // that what there was goes on, since something else did not work
+	callers   callers       // whom KMS named
 }
 
 // New returns an Identity that has looked nothing up. Whoever drops one that was used
@@ -201,7 +204,7 @@ func (i *Identity) beginLocked(what task, now time.Time) {
 	i.again = false // a request from now on is for the next one
 	i.last = l
 	s.begins(what, now)
-	i.opts.Connections.Background(i.opts.Timing.LookUp, func(ctx context.Context) {
+	i.opts.Background(i.opts.Timing.LookUp, func(ctx context.Context) {
 		l.run(ctx)
 		i.end(l)
 	})

@@ -30,10 +30,10 @@ type lookUp struct {
 	began    time.Time
 	done     chan struct{} // closed when it has ended
 
-	current    *session // when it began
+	current    *session      // when it began
 	seen       settings.Seen // when settings were last read; then, what it saw itself
 	again      bool          // the files are to be read although they look the same
-	onlyBetter bool // only credentials that last longer count
+	onlyBetter bool          // only credentials that last longer count
 
 	asks    bool     // the source is asked
 	changed bool     // the files have

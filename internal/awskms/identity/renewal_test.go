@@ -35,7 +35,7 @@ func process(t *testing.T) (*Identity, func(output string)) {
 	conns := transport.New()
 	t.Cleanup(conns.Close)
 	i := New(Options{
-		Source: settings.New(settings.Options{Connections: conns}).Find, Connections: conns,
+		Source: settings.New(settings.Options{Connections: conns}).Find, Connections: conns, Background: conns.Background,
 		NewAPI: func(aws.Config, aws.CredentialsProvider) *kms.Client { return nil }, // nobody calls
 	})
 	return i, func(output string) {

@@ -106,7 +106,7 @@ func TestPlanNeverSpins(t *testing.T) {
 		some := func(most time.Duration) time.Time { return start.Add(upTo(2*most) - most) }
 		s := schedule{
 			timing: usual(),
-			have: r.IntN(4) > 0, found: some(time.Hour), overdue: r.IntN(8) == 0, refused: r.IntN(4) == 0,
+			have:   r.IntN(4) > 0, found: some(time.Hour), overdue: r.IntN(8) == 0, refused: r.IntN(4) == 0,
 			asked: some(time.Minute), asking: r.IntN(2), looked: some(time.Minute), looking: r.IntN(4) == 0,
 			failures: r.IntN(20), running: r.IntN(2 * mostRunning), requested: r.IntN(4) == 0,
 		}

@@ -14,7 +14,7 @@ import (
 // and did not work.
 const trialCall = "trial"
 
-// A use is what one call signs with, and what it tells about that. Credentials that
+// A Use is what one call signs with, and what it tells about that. Credentials that
 // were found beside those that work are tried by one call, which is made again with
 // the old ones where they are refused; all others wait for nothing. Where the old
 // ones are refused, a call is made again with what else there is.

@@ -361,4 +361,3 @@ func LastAsked(err error) (last *AskedError) {
 	}
 	return last
 }
-

@@ -20,7 +20,7 @@ type kind int
 
 const (
 	unknownSource kind = iota
-	keySource                // an access key as it stands in the environment or in a file
+	keySource          // an access key as it stands in the environment or in a file
 	containerSource
 	podIdentitySource
 	tokenSource // a web identity token, exchanged at STS
@@ -351,4 +351,3 @@ func (o *Sources) SearchedInVain(asked *AskedError) bool {
 	past := kind == metadataSource || kind == containerSource && o.unread.named
 	return past && o.last().CredentialSource == "" && (asked == nil || asked.Source.kind == kind)
 }
-

@@ -1,3 +1,8 @@
+// Package transport is the way to KMS over HTTP: connections that all clients share, the
+// attempts of a call, answers that no AWS service gives, and what was secret in a request
+// and must not come back in anybody's words.
+//
+// It knows nothing of credentials, and does not decide what a failure means.
 package transport
 
 import (
