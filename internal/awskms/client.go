@@ -83,7 +83,8 @@ type Client struct {
 	http     *transport.Client
 	settings *settings.Reader
 	identity *identity.Identity
-	panics   sync.Once // logs the first
+	api      func(aws.Config, aws.CredentialsProvider) *kms.Client // makes the SDK's clients, which draw from one budget of retries
+	panics   sync.Once                                             // logs the first
 }
 
 // New returns a Client. It does no I/O. Whoever drops a Client that was used
@@ -95,13 +96,14 @@ func New(o Options) *Client {
 		Connections: o.Connections, Region: o.Region, Role: o.AssumeRoleARN, ExternalID: o.ExternalID,
 		Timing: o.Timing.Settings, Log: o.Log, Waits: o.Waits,
 	})
+	c.api = c.newAPI(c.newRetryer())
 	c.identity = identity.New(c.identityOptions())
 	return c
 }
 
 func (c *Client) identityOptions() identity.Options {
 	return identity.Options{
-		Source: c.settings.Find, NewAPI: c.newAPI(c.newRetryer()), Connections: c.opts.Connections, Background: c.opts.Connections.Background,
+		Source: c.settings.Find, NewAPI: c.api, Connections: c.opts.Connections, Background: c.opts.Connections.Background,
 		Classify: func(err error) *cause.Error { return classify(err, situation{from: c.settings.Read()}) },
 		Timing:   c.opts.Timing.Identity, Log: c.opts.Log, Waits: c.opts.Waits,
 	}

@@ -24,12 +24,11 @@ func LookedUp(c *Client) { c.identity.Await(context.Background()) }
 // Through makes the calls of a Client that has made none go through the options of
 // another SDK client.
 func Through(c *Client, change func(*kms.Options)) {
-	o := c.identityOptions()
-	inner := o.NewAPI
-	o.NewAPI = func(cfg aws.Config, credentials aws.CredentialsProvider) *kms.Client {
+	inner := c.api
+	c.api = func(cfg aws.Config, credentials aws.CredentialsProvider) *kms.Client {
 		return kms.New(inner(cfg, credentials).Options(), change)
 	}
-	c.identity = identity.New(o)
+	c.identity = identity.New(c.identityOptions())
 }
 
 // Background runs work as the goroutines of Connections.
