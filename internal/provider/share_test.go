@@ -1,8 +1,10 @@
 package provider_test
 
 import (
+	"context"
 	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
@@ -43,5 +45,35 @@ func TestDistantKMSReadsDataOfTheLastOfFiveKeys(t *testing.T) {
 	}
 	if p.Health().Suspect {
 		t.Error("the write key is suspect, which had only not enough time")
+	}
+}
+
+// Whoever asks is answered within the time of one call, however many keys hang, and
+// whether or not it has a deadline of its own.
+func TestKeysThatHangTakeTheTimeOfOneCallTogether(t *testing.T) {
+	t.Parallel()
+	for name, ask := range map[string]func(ctx context.Context, p *provider.Provider) error{
+		"Decrypt": func(ctx context.Context, p *provider.Provider) error {
+			_, err := p.Decrypt(ctx, stored(keyC, "seed", ""))
+			return err
+		},
+		"Encrypt": func(ctx context.Context, p *provider.Provider) error {
+			_, err := p.Encrypt(ctx, secret.Bytes("seed"))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := newFake()
+				f.delay = time.Hour
+				p := newRing(f, ringOptions{read: []string{keyB, keyC}})
+				began := time.Now()
+				err := ask(t.Context(), p)
+				if took := time.Since(began); err == nil || took > 10*time.Second {
+					t.Errorf("%v after %s, want an error within seconds", err, took)
+				}
+			})
+		})
 	}
 }
