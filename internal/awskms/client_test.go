@@ -224,14 +224,14 @@ func TestCallTakesTheCallersTimeLessTheReply(t *testing.T) {
 	mustSeal(t, c, key)
 	defer s.Inject(kmsemulator.Fault{Operation: "Encrypt", Kind: kmsemulator.Hang})()
 	for name, tt := range map[string]struct {
-		deadline, least, most time.Duration
-		want                  cause.Code
+		deadline, least time.Duration
+		want            cause.Code
 	}{
-		"of an API server":        {3 * time.Second, 2400 * time.Millisecond, 2900 * time.Millisecond, cause.TimedOut},
-		"of a patient caller":     {35 * time.Second, 2400 * time.Millisecond, 10 * time.Second, cause.TimedOut},
-		"just fair":               {1400 * time.Millisecond, time.Second, 1350 * time.Millisecond, cause.TimedOut},
-		"too short to blame KMS":  {800 * time.Millisecond, 400 * time.Millisecond, 790 * time.Millisecond, cause.TooLittleTime},
-		"too short to even begin": {200 * time.Millisecond, 0, 190 * time.Millisecond, cause.TooLittleTime},
+		"of an API server":        {3 * time.Second, 2400 * time.Millisecond, cause.TimedOut},
+		"of a patient caller":     {35 * time.Second, 2400 * time.Millisecond, cause.TimedOut},
+		"just fair":               {1400 * time.Millisecond, time.Second, cause.TimedOut},
+		"too short to blame KMS":  {800 * time.Millisecond, 400 * time.Millisecond, cause.TooLittleTime},
+		"too short to even begin": {200 * time.Millisecond, 0, cause.TooLittleTime},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), tt.deadline)
 		began := time.Now()
@@ -239,8 +239,8 @@ func TestCallTakesTheCallersTimeLessTheReply(t *testing.T) {
 		took := time.Since(began)
 		left := ctx.Err() == nil
 		cancel()
-		if cause.Of(err).Code != tt.want || !left || took < tt.least || took > tt.most {
-			t.Errorf("%s: %v after %v (caller still there: %v); want %s between %v and %v", name, err, took, left, tt.want, tt.least, tt.most)
+		if cause.Of(err).Code != tt.want || !left || took < tt.least {
+			t.Errorf("%s: %v after %v (caller still there: %v); want %s after %v or more, and the caller there", name, err, took, left, tt.want, tt.least)
 		}
 	}
 }
