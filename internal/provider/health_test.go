@@ -401,7 +401,7 @@ func TestFailureThatTheProviderBeforeMetIsCheckedSoon(t *testing.T) {
 		next := ringOf(ringOptions{before: before}, k)
 		running(t, next)
 		time.Sleep(time.Second)
-		f.failOnce("Encrypt", cause.AccessDenied)
+		f.failOnce("Encrypt", cause.Unreachable)
 		if _, err := before.Encrypt(t.Context(), secret.Bytes("seed")); err == nil {
 			t.Fatal("the call works, want it to fail")
 		}
