@@ -49,7 +49,7 @@ func TestDigestTellsConfigurationsApart(t *testing.T) {
 // All that a provider keeps comes back in the next process.
 func TestWhatIsKeptComesBack(t *testing.T) {
 	t.Parallel()
-	d := &Daemon{log: slog.New(slog.DiscardHandler)}
+	d := &Daemon{log: slog.New(slog.DiscardHandler), files: usualFiles()}
 	p := config.Provider{Name: "0", Listen: testkit.Directory(t) + "/s"}
 	now := time.Now()
 	want := provider.Known{
