@@ -1,6 +1,7 @@
 package awskms
 
 import (
+	"cmp"
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms/identity"
@@ -30,20 +31,15 @@ type Timing struct {
 }
 
 func (t Timing) orUsual() Timing {
-	for _, one := range []struct {
-		set   *time.Duration
-		usual time.Duration
-	}{
-		{&t.Reply, Reply},
-		{&t.Fair, time.Second},
-		{&t.FairSlack, 50 * time.Millisecond},
-		{&t.Backoff, 20 * time.Millisecond},
-		{&t.BackoffJitter, 200 * time.Millisecond},
-		{&t.Question, 15 * time.Second},
-	} {
-		if *one.set == 0 {
-			*one.set = one.usual
-		}
+	return Timing{
+		Reply:         cmp.Or(t.Reply, Reply),
+		Fair:          cmp.Or(t.Fair, time.Second),
+		FairSlack:     cmp.Or(t.FairSlack, 50*time.Millisecond),
+		Backoff:       cmp.Or(t.Backoff, 20*time.Millisecond),
+		BackoffJitter: cmp.Or(t.BackoffJitter, 200*time.Millisecond),
+		Question:      cmp.Or(t.Question, 15*time.Second),
+
+		Identity: t.Identity,
+		Settings: t.Settings,
 	}
-	return t
 }

@@ -42,7 +42,7 @@ type Options struct {
 	Connections *transport.Connections
 
 	Timing Timing
-	Log    *slog.Logger      // is told what was found anew and does not work; nil: nobody is
+	Log    *slog.Logger      // is told when new settings or credentials do not work; nil: nobody is
 	Waits  *bounded.Observer // is told of what is left behind; nil: nobody is
 }
 

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"time"
 )
 
@@ -41,27 +42,19 @@ type Timing struct {
 }
 
 func (t Timing) orUsual() Timing {
-	for _, one := range []struct {
-		set   *time.Duration
-		usual time.Duration
-	}{
-		{&t.RenewWindow, 5 * time.Minute},
-		{&t.LeastPause, 2 * time.Second},
-		{&t.MostPause, 30 * time.Second},
-		{&t.FailurePause, 5 * time.Second},
-		{&t.Patience, 4 * time.Second},
-		{&t.CrowdedPause, 10 * time.Minute},
-		{&t.Look, 15 * time.Second},
-		{&t.RefusedLook, 2 * time.Second},
-		{&t.FirstDoubt, 30 * time.Second},
-		{&t.MostDoubt, 10 * time.Minute},
-		{&t.LookUp, 30 * time.Second},
-		{&t.Files, 3 * time.Second},
-		{&t.Reload, 5 * time.Second},
-	} {
-		if *one.set == 0 {
-			*one.set = one.usual
-		}
+	return Timing{
+		RenewWindow:  cmp.Or(t.RenewWindow, 5*time.Minute),
+		LeastPause:   cmp.Or(t.LeastPause, 2*time.Second),
+		MostPause:    cmp.Or(t.MostPause, 30*time.Second),
+		FailurePause: cmp.Or(t.FailurePause, 5*time.Second),
+		Patience:     cmp.Or(t.Patience, 4*time.Second),
+		CrowdedPause: cmp.Or(t.CrowdedPause, 10*time.Minute),
+		Look:         cmp.Or(t.Look, 15*time.Second),
+		RefusedLook:  cmp.Or(t.RefusedLook, 2*time.Second),
+		FirstDoubt:   cmp.Or(t.FirstDoubt, 30*time.Second),
+		MostDoubt:    cmp.Or(t.MostDoubt, 10*time.Minute),
+		LookUp:       cmp.Or(t.LookUp, 30*time.Second),
+		Files:        cmp.Or(t.Files, 3*time.Second),
+		Reload:       cmp.Or(t.Reload, 5*time.Second),
 	}
-	return t
 }

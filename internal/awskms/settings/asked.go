@@ -345,8 +345,8 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// LastAsked is the call that failed by itself, and not for want of credentials of
-// its own; nil: none did.
+// LastAsked returns the innermost call that failed by itself. It is nil where there is
+// none, as where a call had no credentials to be made with.
 func LastAsked(err error) (last *AskedError) {
 	for {
 		a, ok := errors.AsType[*AskedError](err)

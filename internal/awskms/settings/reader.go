@@ -1,4 +1,4 @@
-// Package settings reads the SDK's settings, each time anew, and knows what they say of
+// Package settings reads the SDK's settings, again each time, and knows what they say of
 // where credentials come from. It sits in the SDK's calls to those sources, so that a
 // failure names the source that was asked and what to do about it.
 //

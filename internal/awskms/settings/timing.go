@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"cmp"
 	"time"
 )
 
@@ -19,19 +20,11 @@ type Timing struct {
 }
 
 func (t Timing) orUsual() Timing {
-	for _, one := range []struct {
-		set   *time.Duration
-		usual time.Duration
-	}{
-		{&t.Answer, 15 * time.Second},
-		{&t.Process, 25 * time.Second},
-		{&t.Pipe, time.Second},
-		{&t.Kill, 2 * time.Second},
-		{&t.SameLine, time.Minute},
-	} {
-		if *one.set == 0 {
-			*one.set = one.usual
-		}
+	return Timing{
+		Answer:   cmp.Or(t.Answer, 15*time.Second),
+		Process:  cmp.Or(t.Process, 25*time.Second),
+		Pipe:     cmp.Or(t.Pipe, time.Second),
+		Kill:     cmp.Or(t.Kill, 2*time.Second),
+		SameLine: cmp.Or(t.SameLine, time.Minute),
 	}
-	return t
 }

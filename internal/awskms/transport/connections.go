@@ -200,8 +200,8 @@ func (c *Connections) backgroundLocked(limit time.Duration, work func(ctx contex
 	c.wait.Go(run)
 }
 
-// Offer takes over what settings that were read anew trust, where it is not what
-// counts already. Of two that were read side by side the later one counts.
+// Offer takes over what newly read settings trust, where that differs from what counts
+// already. Of two that were read side by side the later one counts.
 func (c *Connections) Offer(cfg aws.Config, asOf time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

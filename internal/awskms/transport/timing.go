@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"time"
 )
 
@@ -26,20 +27,12 @@ type Timing struct {
 }
 
 func (t Timing) orUsual() Timing {
-	for _, one := range []struct {
-		set   *time.Duration
-		usual time.Duration
-	}{
-		{&t.Dial, 2 * time.Second},
-		{&t.Proxy, 4 * time.Second},
-		{&t.Idle, 15 * time.Minute},
-		{&t.OpenAheadPause, 30 * time.Second},
-		{&t.LeastHang, 100 * time.Millisecond},
-		{&t.Close, time.Second},
-	} {
-		if *one.set == 0 {
-			*one.set = one.usual
-		}
+	return Timing{
+		Dial:           cmp.Or(t.Dial, 2*time.Second),
+		Proxy:          cmp.Or(t.Proxy, 4*time.Second),
+		Idle:           cmp.Or(t.Idle, 15*time.Minute),
+		OpenAheadPause: cmp.Or(t.OpenAheadPause, 30*time.Second),
+		LeastHang:      cmp.Or(t.LeastHang, 100*time.Millisecond),
+		Close:          cmp.Or(t.Close, time.Second),
 	}
-	return t
 }
