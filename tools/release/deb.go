@@ -14,8 +14,8 @@ import (
 	"github.com/goreleaser/nfpm/v2/files"
 )
 
-// debian is a package of the program and what goes with it, for Debian and what comes of
-// it. Nothing is started by it before somebody has named a key.
+// debian is a package of the program and what goes with it, for Debian and its
+// derivatives. Nothing is started by it before somebody has named a key.
 //
 // https://www.debian.org/doc/debian-policy/ch-maintainerscripts.html
 func debian(source string, p publisher, b binary, l licences, document []byte) ([]byte, error) {

@@ -18,6 +18,8 @@ import (
 	"testing"
 
 	spdxjson "github.com/spdx/tools-golang/json"
+	"github.com/spdx/tools-golang/spdx"
+	"github.com/spdx/tools-golang/spdx/v2/common"
 	"github.com/spdx/tools-golang/spdxlib"
 )
 
@@ -181,28 +183,35 @@ func checkPackaged(t *testing.T, pkg, path string, unpack func(t *testing.T, pkg
 	}
 }
 
+// readSBOM reads a valid SBOM that describes one program.
+func readSBOM(t *testing.T, path string, name common.ElementID) *spdx.Document {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := spdxjson.Read(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := spdxlib.ValidateDocument(doc); err != nil {
+		t.Error(err)
+	}
+	described, err := spdxlib.GetDescribedPackageIDs(doc)
+	if err != nil || len(described) != 1 || described[0] != name {
+		t.Errorf("the document describes %q, %v", described, err)
+	}
+	return doc
+}
+
 // checkSBOMs reads each SBOM with the SPDX project's own parser.
 func checkSBOMs(t *testing.T, dir string) {
 	t.Helper()
 	for _, target := range []target{daemonFor("amd64", false), daemonFor("arm64", false), daemonFor(runtime.GOARCH, true)} {
 		b := binary{target: target, version: testVersion}
-		data, err := os.ReadFile(filepath.Join(dir, artifact(b, ".spdx.json")))
-		if err != nil {
-			t.Fatal(err)
-		}
-		doc, err := spdxjson.Read(bytes.NewReader(data))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := spdxlib.ValidateDocument(doc); err != nil {
-			t.Error(err)
-		}
+		doc := readSBOM(t, filepath.Join(dir, artifact(b, ".spdx.json")), program)
 		if doc.SPDXVersion != "SPDX-2.3" || doc.DataLicense != "CC0-1.0" {
 			t.Errorf("%s under %s", doc.SPDXVersion, doc.DataLicense)
-		}
-		described, err := spdxlib.GetDescribedPackageIDs(doc)
-		if err != nil || len(described) != 1 || described[0] != program {
-			t.Errorf("the document describes %q, %v", described, err)
 		}
 		versions := map[string]string{}
 		for _, p := range doc.Packages {

@@ -23,9 +23,7 @@ import (
 	"syscall"
 	"testing"
 
-	spdxjson "github.com/spdx/tools-golang/json"
 	"github.com/spdx/tools-golang/spdx"
-	"github.com/spdx/tools-golang/spdxlib"
 )
 
 // ofTheTool reports whether only the operator's tool links a module.
@@ -181,21 +179,7 @@ func checkToolBuild(t *testing.T, path string, c checkout) {
 // path of the predecessor's module.
 func checkToolSBOM(t *testing.T, path string) {
 	t.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	doc, err := spdxjson.Read(bytes.NewReader(data))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := spdxlib.ValidateDocument(doc); err != nil {
-		t.Error(err)
-	}
-	described, err := spdxlib.GetDescribedPackageIDs(doc)
-	if err != nil || len(described) != 1 || described[0] != tool {
-		t.Errorf("the document describes %q, %v", described, err)
-	}
+	doc := readSBOM(t, path, tool)
 	versions := map[string]string{}
 	for _, p := range doc.Packages {
 		versions[p.PackageName] = p.PackageVersion
