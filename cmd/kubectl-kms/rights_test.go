@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -39,22 +38,10 @@ func startOperator(t *testing.T) *operator {
 	socket := filepath.Join(daemontest.Directory(t), "s")
 	daemontest.Start(t, daemontest.Config(t, "--key="+key, "--listen="+socket, "--health-port=127.0.0.1:0"))
 	o := &operator{etcd: etcdtest.Start(t, etcdtest.V37, cluster.EtcdOptions{})}
-	bin, err := cluster.BuildServers(t.Context(), os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	clients, err := cluster.BuildClients(t.Context(), os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.api, err = cluster.NewHostOf(bin).APIServer(t.Context(), cluster.APIServerConfig{
+	o.api = newAPIServer(t, cluster.APIServerConfig{
 		Dir: t.TempDir(), Etcd: o.etcd.URL, Encryption: configOf("secrets"), // in the clear, so that something is stale later
 		Modes: "Node,RBAC", Users: map[string]string{operatorToken: "operator"},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = o.api.Stop(time.Minute) })
 	if err := o.api.CreateSecret(t.Context(), "stale", planted); err != nil {
 		t.Fatal(err)
 	}
@@ -72,14 +59,7 @@ func startOperator(t *testing.T) *operator {
 		t.Fatal(err)
 	}
 	o.where = []string{"--kubeconfig", kubeconfig, "--apiserver", o.api.URL(), "--encryption-config", o.api.EncryptionFile}
-	o.admin = func(stdin string, args ...string) {
-		t.Helper()
-		cmd := exec.CommandContext(t.Context(), clients.Kubectl, append([]string{"--kubeconfig=" + o.api.Kubeconfig}, args...)...)
-		cmd.Stdin = strings.NewReader(stdin)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
-		}
-	}
+	o.admin = kubectlOf(t, o.api)
 	return o
 }
 

@@ -91,35 +91,48 @@ type storeOfAll struct {
 // planted is in every object, and so in no output.
 const planted = "PLANTED-5d1c"
 
+// newAPIServer starts an API server, which ends with the test.
+func newAPIServer(t *testing.T, c cluster.APIServerConfig) *cluster.APIServer {
+	t.Helper()
+	bin, err := cluster.BuildServers(t.Context(), os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	api, err := cluster.NewHostOf(bin).APIServer(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = api.Stop(time.Minute) })
+	return api
+}
+
+// kubectlOf runs kubectl as an API server's administrator.
+func kubectlOf(t *testing.T, api *cluster.APIServer) func(stdin string, args ...string) {
+	t.Helper()
+	clients, err := cluster.BuildClients(t.Context(), os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(stdin string, args ...string) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), clients.Kubectl, append([]string{"--kubeconfig=" + api.Kubeconfig}, args...)...)
+		cmd.Stdin = strings.NewReader(stdin)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+}
+
 func startStoreOfAll(t *testing.T) *storeOfAll {
 	t.Helper()
 	s := &storeOfAll{ledger: map[string]string{}}
 	s.stages, s.keys = stages(t)
 	s.etcd = etcdtest.Start(t, etcdtest.V37, cluster.EtcdOptions{})
 	s.events = etcdtest.Start(t, etcdtest.V37, cluster.EtcdOptions{})
-	bin, err := cluster.BuildServers(t.Context(), os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	clients, err := cluster.BuildClients(t.Context(), os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.api, err = cluster.NewHostOf(bin).APIServer(t.Context(), cluster.APIServerConfig{
+	s.api = newAPIServer(t, cluster.APIServerConfig{
 		Dir: t.TempDir(), Etcd: s.etcd.URL, Encryption: encryption(s.stages, 0),
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.api.Stop(time.Minute) })
-	s.kubectl = func(stdin string, args ...string) {
-		t.Helper()
-		cmd := exec.CommandContext(t.Context(), clients.Kubectl, append([]string{"--kubeconfig=" + s.api.Kubeconfig}, args...)...)
-		cmd.Stdin = strings.NewReader(stdin)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
-		}
-	}
+	s.kubectl = kubectlOf(t, s.api)
 	s.kubectl(pandas, "create", "-f", "-")
 	s.kubectl("", "wait", "--for=condition=Established", "crd/pandas.example.com", "--timeout=2m")
 	s.api.Args = append(s.api.Args, "--etcd-servers-overrides=/events#"+s.events.URL)
