@@ -123,15 +123,15 @@ func (c *Client) Close() {
 // Sealed is what Encrypt answers.
 type Sealed struct {
 	Blob      []byte
-	KeyARN    string // the key that KMS resolved
+	KeyARN    keyref.ARN // the key that KMS resolved
 	RequestID string
 }
 
 // Opened is what Decrypt answers.
 type Opened struct {
 	Plaintext secret.Bytes
-	KeyARN    string // the key that opened it
-	Material  string // id of the key material that opened it; "": KMS names none
+	KeyARN    keyref.ARN // the key that opened it
+	Material  string     // id of the key material that opened it; "": KMS names none
 	RequestID string
 }
 
@@ -195,14 +195,14 @@ const maxBlob = 6144
 // answers says whether an answer of the key got may follow from asking for
 // asked: an ARN of a key must come back as it is; other names are resolved by
 // KMS.
-func answers(asked, got string) bool {
-	switch got {
+func answers(asked string, got keyref.ARN) bool {
+	switch string(got) {
 	case "":
 		return false
 	case asked: // nearly always: to parse the name costs more than the rest of the call
 		return true
 	}
-	if ref, err := keyref.Parse(got); err != nil || ref.IsAlias() { // whatever comes back goes into key_id and annotations
+	if ref, err := keyref.Parse(string(got)); err != nil || ref.IsAlias() { // whatever comes back goes into key_id and annotations
 		return false
 	}
 	ref, err := keyref.Parse(asked)
@@ -218,9 +218,9 @@ type wrongAnswerError struct {
 
 func (e *wrongAnswerError) Error() string { return transport.Status(e.status) + ": " + e.what }
 
-func wrongAnswer(ctx context.Context, answer middleware.Metadata, what, key string) error {
+func wrongAnswer(ctx context.Context, answer middleware.Metadata, what string, key keyref.ARN) error {
 	if key != "" {
-		what += ": " + key
+		what += ": " + string(key)
 	}
 	e := &wrongAnswerError{what: what, requestID: answeredID(ctx, answer)}
 	if resp, ok := awsmiddleware.GetRawResponse(answer).(*smithyhttp.Response); ok {

@@ -84,7 +84,7 @@ func TestRoundTripTellsKeyAndRequest(t *testing.T) {
 		if opened.Material == "" || opened.Material != s.CurrentMaterial(key) {
 			t.Errorf("with %s: material %q, want %q", name, opened.Material, s.CurrentMaterial(key))
 		}
-		if sealed.KeyARN != key || opened.KeyARN != key || sealed.RequestID == "" || opened.RequestID == "" {
+		if string(sealed.KeyARN) != key || string(opened.KeyARN) != key || sealed.RequestID == "" || opened.RequestID == "" {
 			t.Errorf("with %s: key %q and %q, request %q and %q; want %s and two ids", name, sealed.KeyARN, opened.KeyARN, sealed.RequestID, opened.RequestID, key)
 		}
 	}

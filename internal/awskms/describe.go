@@ -12,6 +12,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms/transport"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
@@ -21,9 +22,10 @@ import (
 
 // A KeyInfo is what DescribeKey tells.
 type KeyInfo struct {
-	ARN, Spec, Usage, State, Origin string
-	MultiRegion                     bool
-	Deletion                        time.Time // zero: not scheduled
+	ARN                        keyref.ARN
+	Spec, Usage, State, Origin string
+	MultiRegion                bool
+	Deletion                   time.Time // zero: not scheduled
 }
 
 // DescribeKey asks KMS what a key is. Every error is a [cause.Error]. A denial is
@@ -43,7 +45,7 @@ func (c *Client) DescribeKey(ctx context.Context, key string) (KeyInfo, error) {
 			}
 			m, sent := out.KeyMetadata, transport.SentBy(ctx)
 			return KeyInfo{
-				ARN: sent.From(aws.ToString(m.Arn)), Spec: sent.From(string(m.KeySpec)), Usage: sent.From(string(m.KeyUsage)),
+				ARN: keyref.ARN(sent.From(aws.ToString(m.Arn))), Spec: sent.From(string(m.KeySpec)), Usage: sent.From(string(m.KeyUsage)),
 				State: sent.From(string(m.KeyState)), Origin: sent.From(string(m.Origin)),
 				MultiRegion: aws.ToBool(m.MultiRegion), Deletion: aws.ToTime(m.DeletionDate),
 			}, nil

@@ -9,6 +9,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 )
@@ -36,7 +37,7 @@ func TestKeyIsDescribed(t *testing.T) {
 		t.Fatal(err)
 	}
 	info, err := client.DescribeKey(t.Context(), key)
-	want := awskms.KeyInfo{ARN: key, Spec: "SYMMETRIC_DEFAULT", Usage: "ENCRYPT_DECRYPT", State: "Enabled", Origin: "AWS_KMS", MultiRegion: true}
+	want := awskms.KeyInfo{ARN: keyref.ARN(key), Spec: "SYMMETRIC_DEFAULT", Usage: "ENCRYPT_DECRYPT", State: "Enabled", Origin: "AWS_KMS", MultiRegion: true}
 	if err != nil || info != want {
 		t.Errorf("got %+v, %v; want %+v", info, err, want)
 	}

@@ -9,11 +9,11 @@ import (
 
 // foreignKey is the name of a key that an answer gives. Nearly always it is the one
 // that was asked for, or of KMS's own form, which has no place for anything else.
-func foreignKey(ctx context.Context, asked, got string) string {
+func foreignKey(ctx context.Context, asked, got string) keyref.ARN {
 	if got == asked || isPlainKey(got) {
-		return got
+		return keyref.ARN(got)
 	}
-	return transport.SentBy(ctx).From(got)
+	return keyref.ARN(transport.SentBy(ctx).From(got))
 }
 
 func isPlainKey(arn string) bool {
@@ -21,7 +21,7 @@ func isPlainKey(arn string) bool {
 	if err != nil || ref.Alias != "" {
 		return false
 	}
-	_, err = keyref.Parse(ref.ID)
+	_, err = keyref.Parse(ref.Key)
 	return err == nil
 }
 

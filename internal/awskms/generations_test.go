@@ -195,11 +195,11 @@ func TestEachKeyIsCalledInItsOwnWay(t *testing.T) {
 		for range 4 {
 			calls.Go(func() {
 				sealed, err := clients[name].Encrypt(t.Context(), awskms.Call{}, w.key, secret.Bytes("seed"))
-				if err != nil || sealed.KeyARN != w.key {
+				if err != nil || string(sealed.KeyARN) != w.key {
 					t.Errorf("%s: sealed by %q, %v", name, sealed.KeyARN, err)
 				}
 				opened, err := clients[name].Decrypt(t.Context(), awskms.Call{}, w.key, sealed.Blob)
-				if err != nil || opened.KeyARN != w.key || !bytes.Equal(opened.Plaintext, []byte("seed")) {
+				if err != nil || string(opened.KeyARN) != w.key || !bytes.Equal(opened.Plaintext, []byte("seed")) {
 					t.Errorf("%s: opened by %q, %v", name, opened.KeyARN, err)
 				}
 			})

@@ -140,16 +140,16 @@ func callsOfAnEcho(t *testing.T, e echo) (all shown) {
 	all.secrets = append(all.secrets, "YSBzZWVkIG9mIHRoaXJ0eS10d28gYnl0ZXMsIHN1cmU=", "YSBibG9iIHRoYXQgbm9ib2R5IGVsc2UgaXMgdG8gc2Vl")
 	for _, key := range []string{anyKey, "alias/a"} {
 		sealed, err := c.Encrypt(t.Context(), awskms.Call{}, key, plaintext)
-		note(err, sealed.KeyARN, sealed.RequestID)
+		note(err, string(sealed.KeyARN), sealed.RequestID)
 		opened, err := c.Decrypt(t.Context(), awskms.Call{}, key, blob)
-		note(err, opened.KeyARN, opened.RequestID, opened.Material)
+		note(err, string(opened.KeyARN), opened.RequestID, opened.Material)
 	}
 	info, err := c.DescribeKey(t.Context(), anyKey)
 	note(err, fmt.Sprint(info))
 	note(c.MayDecrypt(t.Context(), anyKey, blob))
 	note(c.MayEncrypt(t.Context(), anyKey, plaintext))
 	opened, err := c.Decrypt(t.Context(), awskms.Call{}, "", blob)
-	note(err, opened.KeyARN, opened.RequestID, opened.Material)
+	note(err, string(opened.KeyARN), opened.RequestID, opened.Material)
 	return all
 }
 

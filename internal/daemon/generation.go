@@ -212,9 +212,9 @@ func (d *Daemon) recall(m *memory) *provider.Known {
 	s, err := bounded.Do(ctx, d.waits, bounded.File, func(context.Context) (lastknown.State, error) { return m.file.Read(m.config) })
 	switch {
 	case err == nil:
-		k := &provider.Known{KeyID: s.KeyID, KeyARN: s.KeyARN, Material: s.Material, Left: s.Left, LastOK: s.LastOK}
+		k := &provider.Known{KeyID: s.KeyID, KeyARN: keyref.ARN(s.KeyARN), Material: s.Material, Left: s.Left, LastOK: s.LastOK}
 		for _, l := range s.LeftKeys {
-			k.LeftKeys = append(k.LeftKeys, provider.LeftKey(l))
+			k.LeftKeys = append(k.LeftKeys, provider.LeftKey{Key: keyref.ID(l.Key), At: l.At})
 		}
 		return k
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, lastknown.ErrOtherConfig), errors.Is(err, lastknown.ErrOtherTime):

@@ -29,9 +29,9 @@ type memory struct {
 func (m *memory) Keep(k provider.Known) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := lastknown.State{KeyID: k.KeyID, KeyARN: k.KeyARN, Material: k.Material, Left: k.Left, Config: m.config, LastOK: k.LastOK}
+	s := lastknown.State{KeyID: k.KeyID, KeyARN: string(k.KeyARN), Material: k.Material, Left: k.Left, Config: m.config, LastOK: k.LastOK}
 	for _, l := range k.LeftKeys {
-		s.LeftKeys = append(s.LeftKeys, lastknown.LeftKey(l))
+		s.LeftKeys = append(s.LeftKeys, lastknown.LeftKey{Key: string(l.Key), At: l.At})
 	}
 	return m.file.Write(s)
 }

@@ -248,7 +248,7 @@ func (k *nthCase) judge(by string) {
 	}
 	for i, told := range k.told {
 		for j, keyID := range told {
-			key := keyref.ParseState(keyID).Key
+			key := string(keyref.ParseState(keyID).Key)
 			if !slices.Contains([]string{k.a, k.b, k.c}, key) || slices.Contains(told[:j], keyID) {
 				k.t.Errorf("process %d told the key_ids %v: one is of no key, or had been left", i+1, told)
 			}

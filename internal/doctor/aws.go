@@ -281,7 +281,7 @@ func (p *patient) describe(ctx context.Context, g *Group) {
 		return
 	}
 	if code, ok := unfit(info); ok {
-		p.failure = &failure{atKey, &cause.Error{Code: code, Key: info.ARN, Said: join(info.Spec, info.Usage, info.State)}}
+		p.failure = &failure{atKey, &cause.Error{Code: code, Key: string(info.ARN), Said: join(info.Spec, info.Usage, info.State)}}
 		g.failed(p.String()+": it cannot be used", p.failure.err)
 		return
 	}
@@ -291,8 +291,8 @@ func (p *patient) describe(ctx context.Context, g *Group) {
 		kind = "multi-Region"
 	}
 	resolved := ""
-	if info.ARN != p.key.Key {
-		resolved = "is " + info.ARN
+	if string(info.ARN) != p.key.Key {
+		resolved = "is " + string(info.ARN)
 	}
 	g.ok(fmt.Sprintf("%s: %s", p, join(resolved, "symmetric", strings.ToLower(info.State), kind)))
 	p.rotation(ctx, g, info)
@@ -326,7 +326,7 @@ func (p *patient) rotation(ctx context.Context, g *Group, info awskms.KeyInfo) {
 		g.ok(fmt.Sprintf("%s: rotated by hand, as keys of origin %s are", p, info.Origin))
 		return
 	}
-	rotation, err := p.client.KeyRotation(ctx, info.ARN)
+	rotation, err := p.client.KeyRotation(ctx, string(info.ARN))
 	switch {
 	case err != nil:
 		g.ok(p.String() + ": its rotation is not known, since kms:GetKeyRotationStatus is not answered, which the program does not need")
@@ -342,10 +342,10 @@ func (p *patient) rotation(ctx context.Context, g *Group, info awskms.KeyInfo) {
 }
 
 // switchOn is the code's instruction with the key filled in.
-func switchOn(arn string) string {
-	ref, err := keyref.Parse(arn)
-	if err != nil || ref.Region == "" {
+func switchOn(arn keyref.ARN) string {
+	region := arn.Region()
+	if region == "" {
 		return RotationOff.Info().Next
 	}
-	return strings.NewReplacer("KEY", arn, "REGION", ref.Region).Replace(RotationOff.Info().Next)
+	return strings.NewReplacer("KEY", string(arn), "REGION", region).Replace(RotationOff.Info().Next)
 }

@@ -13,11 +13,11 @@ import (
 
 // A named is a key of this configuration, and what KMS calls it.
 type named struct {
-	name    string // to be shown: the ARN, or how it was configured where that is not known
-	id      string // [keyref.Ref.KeyID] of the ARN; "": not known
-	context string // [keyref.ContextHash]
-	as      string // how it was configured
-	refused string // the code by which KMS refuses it; "": it does not
+	name    string    // to be shown: the ARN, or how it was configured where that is not known
+	id      keyref.ID // "": not known
+	context string    // [keyref.ContextHash]
+	as      string    // how it was configured
+	refused string    // the code by which KMS refuses it; "": it does not
 }
 
 // A comparison is of one provider of this configuration with what serves its socket.
@@ -46,10 +46,10 @@ func (x *examination) keysOf(p config.Provider) []named {
 		}
 		arn := k.arn
 		if arn == "" { // the call failed: an ARN still says which key is meant
-			arn = k.key.Key
+			arn = keyref.ARN(k.key.Key)
 		}
-		if ref, err := keyref.Parse(arn); err == nil && ref.IsARN() && !ref.IsAlias() {
-			n.name, n.id = arn, ref.KeyID()
+		if ref, err := keyref.Parse(string(arn)); err == nil && ref.IsARN() && !ref.IsAlias() {
+			n.name, n.id = string(arn), ref.ID()
 		}
 		keys = append(keys, n)
 	}
@@ -62,17 +62,9 @@ func (x *examination) comparison(p config.Provider, keyID string, process *inqui
 	c := comparison{provider: p, file: x.Config.File != "", keys: x.keysOf(p), runs: keyref.ParseState(keyID), served: served}
 	c.same = served != nil && x.Config.Hash != "" && process.Hash == x.Config.Hash
 	if c.runs.Key == "" && served != nil { // Status is an error, which names no key_id
-		c.runs.Key, c.runs.Context = idOf(served.Writes), c.keys[0].context
+		c.runs.Key, c.runs.Context = keyref.ARN(served.Writes).ID(), c.keys[0].context
 	}
 	return c
-}
-
-// idOf is the name under which a configured key is compared.
-func idOf(name string) string {
-	if ref, err := keyref.Parse(name); err == nil {
-		return ref.KeyID()
-	}
-	return name
 }
 
 // mayBeMistaken reports whether KMS's refusal may mean that another key is meant: a name
@@ -82,7 +74,9 @@ func (n named) mayBeMistaken() bool {
 }
 
 // is reports whether a configured key is meant by a name.
-func (n named) is(name string) bool { return n.as == name || n.id != "" && n.id == idOf(name) }
+func (n named) is(name string) bool {
+	return n.as == name || n.id != "" && n.id == keyref.ARN(name).ID()
+}
 
 // tell adds what differs.
 func (c comparison) tell(g *Group) {

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/connect"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 )
 
 // Options say what to look at.
@@ -66,7 +67,7 @@ type patient struct {
 	credential awskms.Credential
 	contact    awskms.Contact
 	sealed     awskms.Sealed // of a key that writes
-	arn        string        // "": not known
+	arn        keyref.ARN    // "": not known
 	enabled    bool          // DescribeKey says so
 	unasked    bool          // this KMS does not take the question for a key that only reads
 	failure    *failure      // nil: the first call worked

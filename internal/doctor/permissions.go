@@ -49,7 +49,7 @@ func (p *patient) reads(g *Group) {
 func (x *examination) roundTrips(ctx context.Context, g *Group, p *patient) {
 	for _, dry := range []func() error{
 		func() error { return p.client.MayEncrypt(ctx, p.key.Key, seed()) },
-		func() error { return p.client.MayDecrypt(ctx, p.sealed.KeyARN, p.sealed.Blob) },
+		func() error { return p.client.MayDecrypt(ctx, string(p.sealed.KeyARN), p.sealed.Blob) },
 	} {
 		if err := dry(); err != nil {
 			g.failed(fmt.Sprintf("%s: %s fails, by DryRun", p, cause.Of(err).Op), cause.Of(err))
@@ -106,7 +106,7 @@ func (p *patient) measure(ctx context.Context, n int, limit time.Duration) (b me
 			return err
 		}
 		decrypt := func() (err error) {
-			opened, err = p.client.Decrypt(ctx, within, sealed.KeyARN, sealed.Blob)
+			opened, err = p.client.Decrypt(ctx, within, string(sealed.KeyARN), sealed.Blob)
 			return err
 		}
 		if !b.timed(encrypt, deadline) || !b.timed(decrypt, deadline) {

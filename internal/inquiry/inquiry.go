@@ -212,7 +212,7 @@ func (r *Report) askStatus(ctx context.Context, conn grpc.ClientConnInterface, q
 	if r.Healthz != provider.OK {
 		r.told("healthz: "+r.Healthz, r.Healthz)
 	}
-	if want := q.ExpectKeyID; want != "" && want != r.KeyID && want != r.KeyIDHash && want != keyref.ParseState(r.KeyID).Key {
+	if want := q.ExpectKeyID; want != "" && want != r.KeyID && want != r.KeyIDHash && keyref.ARN(want).ID() != keyref.ParseState(r.KeyID).Key {
 		r.found(OtherKey, fmt.Sprintf("key_id: want %q", want), fmt.Sprintf("want %q", want), "")
 	}
 	return nil

@@ -59,6 +59,31 @@ func TestEachProblemIsNamed(t *testing.T) {
 	}
 }
 
+// The key_id of a multi-Region key names no Region, and an operator knows the key by the
+// ARN of either replica.
+func TestTheKeyIDOfAReplicaIsExpectedByItsARN(t *testing.T) {
+	kms := kmstest.Start(t)
+	kms.SetEnv(t)
+	key, err := kms.CreateKey(kmstest.Region, kmsemulator.KeyOptions{MultiRegion: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(daemontest.Directory(t), "s")
+	daemontest.Start(t, daemontest.Config(t, "--key="+key, "--listen="+socket, "--health-port=127.0.0.1:0"))
+	q := inquiry.Question{Socket: socket, Timeout: 3 * time.Second}
+	ask(t, q, func(r *inquiry.Report) bool { return r.OK })
+	for _, region := range []string{kmstest.Region, "eu-west-1", ""} {
+		q.ExpectKeyID = strings.Replace(key, kmstest.Region, region, 1)
+		if r := inquiry.Ask(t.Context(), q); !r.OK {
+			t.Errorf("%s: %q, and it is %s", q.ExpectKeyID, r.Problems, r.KeyID)
+		}
+	}
+	q.ExpectKeyID = strings.Replace(key, "mrk-", "mrk-f", 1)
+	if r := inquiry.Ask(t.Context(), q); r.OK {
+		t.Errorf("%s: %s is taken for it", q.ExpectKeyID, r.KeyID)
+	}
+}
+
 // Status knows the write key alone: a key that only reads is told by the health port.
 func TestHealthPortTellsOfKeysThatOnlyRead(t *testing.T) {
 	kms := kmstest.Start(t)

@@ -26,7 +26,7 @@ type Ref struct {
 	Partition string // "aws", "aws-cn", "aws-us-gov"
 	Region    string
 	Account   string // 12 digits
-	ID        string // "1234abcd-12ab-34cd-56ef-1234567890ab" or "mrk-..."
+	Key       string // "1234abcd-12ab-34cd-56ef-1234567890ab" or "mrk-..."
 	Alias     string // "alias/name"
 }
 
@@ -41,7 +41,7 @@ func Parse(name string) (Ref, error) {
 	case strings.HasPrefix(name, "alias/"):
 		return Ref{Alias: name}, checkAlias(name)
 	case isKeyID(name):
-		return Ref{ID: name}, nil
+		return Ref{Key: name}, nil
 	}
 	return Ref{}, errors.New("is no key ARN, key id, alias ARN or alias/name")
 }
@@ -69,7 +69,7 @@ func parseARN(name string) (Ref, error) {
 		if !resourceForm.MatchString(id) {
 			return Ref{}, errors.New("is an ARN without a key id after key/")
 		}
-		r.ID = id
+		r.Key = id
 		return r, nil
 	}
 	if strings.HasPrefix(resource, "alias/") {
@@ -109,24 +109,13 @@ func (r Ref) IsAlias() bool { return r.Alias != "" }
 // String returns the name as KMS takes it.
 func (r Ref) String() string {
 	resource := r.Alias
-	if r.ID != "" {
-		resource = "key/" + r.ID
+	if r.Key != "" {
+		resource = "key/" + r.Key
 	}
 	if !r.IsARN() {
 		return strings.TrimPrefix(resource, "key/")
 	}
 	return "arn:" + r.Partition + ":kms:" + r.Region + ":" + r.Account + ":" + resource
-}
-
-// KeyID returns the name under which all replicas of a key are one: the ARN,
-// with the Region left out where the key is a multi-Region key.
-//
-// https://docs.aws.amazon.com/kms/latest/developerguide/multi-region-keys-overview.html
-func (r Ref) KeyID() string {
-	if strings.HasPrefix(r.ID, "mrk-") {
-		r.Region = ""
-	}
-	return r.String()
 }
 
 // SameHome reports whether both are ARNs of one partition, account and Region.

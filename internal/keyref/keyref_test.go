@@ -30,9 +30,9 @@ func TestParseReadsEveryFormThatKMSTakes(t *testing.T) {
 			t.Errorf("Parse(%q): %v", name, err)
 			continue
 		}
-		if ref.IsAlias() != c.alias || ref.Region != c.region || ref.KeyID() != c.keyID || ref.String() != name {
+		if ref.IsAlias() != c.alias || ref.Region != c.region || string(ref.ID()) != c.keyID || ref.String() != name {
 			t.Errorf("Parse(%q): alias %v, Region %q, key_id %q, String %q; want %v, %q, %q and the name itself",
-				name, ref.IsAlias(), ref.Region, ref.KeyID(), ref, c.alias, c.region, c.keyID)
+				name, ref.IsAlias(), ref.Region, string(ref.ID()), ref, c.alias, c.region, c.keyID)
 		}
 	}
 }
@@ -77,9 +77,9 @@ func FuzzParse(f *testing.F) {
 
 func TestSameHomeComparesPartitionAccountAndRegion(t *testing.T) {
 	t.Parallel()
-	base := keyref.Ref{Partition: "aws", Account: "111122223333", Region: "us-west-2", ID: "a"}
+	base := keyref.Ref{Partition: "aws", Account: "111122223333", Region: "us-west-2", Key: "a"}
 	other := base
-	other.ID = "b"
+	other.Key = "b"
 	if !base.SameHome(other) {
 		t.Error("two keys of one account and Region: want the same home")
 	}
@@ -94,7 +94,7 @@ func TestSameHomeComparesPartitionAccountAndRegion(t *testing.T) {
 			t.Errorf("another %s: want another home", name)
 		}
 	}
-	if (keyref.Ref{ID: "a"}).SameHome(keyref.Ref{ID: "b"}) {
+	if (keyref.Ref{Key: "a"}).SameHome(keyref.Ref{Key: "b"}) {
 		t.Error("names without an account have no home to share")
 	}
 }

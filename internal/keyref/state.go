@@ -19,7 +19,7 @@ import (
 // Two processes with the same state answer the same bytes, and the same state is
 // the same key_id for ever: the form never changes.
 type State struct {
-	Key      string // [Ref.KeyID] of the key's ARN; of a KMS that is not AWS's, what that calls it
+	Key      ID
 	Material string // id of the key material that encrypts now; "": not known
 	Context  string // [ContextHash] of the encryption context; "": none
 	Format   string // "": direct
@@ -37,7 +37,7 @@ const (
 // String returns the key_id.
 func (s State) String() string {
 	var b strings.Builder
-	b.WriteString(s.Key)
+	b.WriteString(string(s.Key))
 	separator := byte('?')
 	add := func(name, value string) {
 		if value == "" {
@@ -61,7 +61,7 @@ func (s State) String() string {
 // refuses nothing, since key_ids come out of etcd, where they are only compared.
 func ParseState(keyID string) State {
 	key, parameters, _ := strings.Cut(keyID, "?")
-	s := State{Key: key}
+	s := State{Key: ID(key)}
 	for parameter := range strings.SplitSeq(parameters, "&") {
 		switch name, value, _ := strings.Cut(parameter, "="); name {
 		case material:

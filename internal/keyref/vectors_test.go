@@ -37,7 +37,7 @@ func TestKeyIDsAreThoseOfTheVectors(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					s.Key = ref.KeyID()
+					s.Key = ref.ID()
 				case name == "material":
 					s.Material = value
 				case name == "context":

@@ -36,10 +36,10 @@ func (r *Ring) openMoved(ctx context.Context, in read, alias *kmskey.Key) (secre
 	if err != nil {
 		return nil, unpinnedRefusal(cause.Of(err), alias.Name())
 	}
-	ref, err := keyref.Parse(opened.KeyARN)
+	ref, err := keyref.Parse(string(opened.KeyARN))
 	if err != nil || !home.SameHome(ref) {
 		opened.Plaintext.Clear()
-		return nil, &cause.Error{Code: cause.ForeignKey, Op: "Decrypt", Key: opened.KeyARN, RequestID: opened.RequestID}
+		return nil, &cause.Error{Code: cause.ForeignKey, Op: "Decrypt", Key: string(opened.KeyARN), RequestID: opened.RequestID}
 	}
 	earlier, isNew := alias.Learn(opened.KeyARN)
 	if earlier != nil {

@@ -101,7 +101,7 @@ func (r *Ring) missingName(s Stored, refusal *cause.Error) string {
 	if refusal.Code == cause.ForeignKey {
 		return refusal.Key
 	}
-	for _, name := range []string{string(s.Annotations[AnnotationKeyARN]), keyref.ParseState(s.KeyID).Key} {
+	for _, name := range []string{string(s.Annotations[AnnotationKeyARN]), string(keyref.ParseState(s.KeyID).Key)} {
 		if name != "" && !slices.ContainsFunc(r.opts.Keys, func(k *kmskey.Key) bool { return k.Is(name) }) {
 			const most = 256 // of a name that is kept
 			return strings.Clone(name[:min(len(name), most)])

@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 )
 
 // A describer is a KMS that can also tell of a key without using it. A
@@ -136,7 +137,7 @@ func (k *Key) decryptProof(ctx context.Context, c Caller) (opened bool, err erro
 		return false, nil
 	}
 	address := k.Address()
-	arn, err := question(ctx, c, k, "Decrypt", func(ctx context.Context, within awskms.Call) (string, error) {
+	arn, err := question(ctx, c, k, "Decrypt", func(ctx context.Context, within awskms.Call) (keyref.ARN, error) {
 		o, err := k.config.KMS.Decrypt(ctx, within, address, with.blob)
 		o.Plaintext.Clear() // here, since nobody may be left to do it
 		return o.KeyARN, err

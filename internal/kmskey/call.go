@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/seal"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
@@ -63,7 +64,7 @@ func (k *Key) enter(ctx context.Context, c Caller, op evidence.Operation, err er
 }
 
 // hear notes how a caller's Decrypt ended, for the questions that the key is asked.
-func (k *Key) hear(ctx context.Context, c Caller, blob []byte, arn string, err error) {
+func (k *Key) hear(ctx context.Context, c Caller, blob []byte, arn keyref.ARN, err error) {
 	if k.questions.heard(blob, arn, err, time.Now(), c.Confirm) && c.Listener != nil {
 		c.Listener.Heard(ctx, k)
 	}
@@ -97,7 +98,7 @@ func (k *Key) DecryptUnpinned(ctx context.Context, c Caller, blob []byte) (awskm
 
 // Opened enters that the key, whose ARN this is, has opened a blob for somebody who did
 // not name it.
-func (k *Key) Opened(ctx context.Context, c Caller, blob []byte, arn string) {
+func (k *Key) Opened(ctx context.Context, c Caller, blob []byte, arn keyref.ARN) {
 	k.enter(ctx, c, evidence.Decrypt, nil, time.Time{})
 	k.hear(ctx, c, blob, arn, nil)
 }
@@ -165,7 +166,7 @@ func (t Trip) EncryptErr() error { return t.encryptErr }
 // Of reports whether the trip shows how a key does, and not another one which its
 // alias names now.
 func (t Trip) Of(k *Key) bool {
-	return !k.ref.IsAlias() || t.Asked == k.Address() || t.encryptErr == nil && t.Probe.Wrapped.KeyARN == k.Address()
+	return !k.ref.IsAlias() || t.Asked == k.Address() || t.encryptErr == nil && string(t.Probe.Wrapped.KeyARN) == k.Address()
 }
 
 // Observation is what a trip that worked showed.
@@ -225,7 +226,7 @@ func (k *Key) EnterWorks(ctx context.Context, c Caller) {
 // Reopen decrypts what was just encrypted, and returns the key material that it
 // is under. That it cannot be opened is no bad data: these bytes are our own.
 func (k *Key) Reopen(ctx context.Context, c Caller, wait bounded.Wait, probe Probe) (material string, err error) {
-	material, err = call(ctx, c, wait, "Decrypt", probe.Wrapped.KeyARN, func(ctx context.Context, within awskms.Call) (string, error) {
+	material, err = call(ctx, c, wait, "Decrypt", string(probe.Wrapped.KeyARN), func(ctx context.Context, within awskms.Call) (string, error) {
 		return k.compare(ctx, within, probe)
 	})
 	if err != nil && cause.ClassOf(err) == cause.BadData {
@@ -242,13 +243,13 @@ func (k *Key) compare(ctx context.Context, within awskms.Call, probe Probe) (mat
 	if err != nil {
 		return "", err
 	}
-	opened, err := k.config.KMS.Decrypt(ctx, within, probe.Wrapped.KeyARN, blob)
+	opened, err := k.config.KMS.Decrypt(ctx, within, string(probe.Wrapped.KeyARN), blob)
 	if err != nil {
 		return "", err
 	}
 	defer opened.Plaintext.Clear()
 	if !bytes.Equal(opened.Plaintext, probe.want) {
-		return "", &cause.Error{Code: cause.RoundTripBroken, Op: "Decrypt", Key: probe.Wrapped.KeyARN, RequestID: opened.RequestID}
+		return "", &cause.Error{Code: cause.RoundTripBroken, Op: "Decrypt", Key: string(probe.Wrapped.KeyARN), RequestID: opened.RequestID}
 	}
 	if k.StandsFor(opened.KeyARN) { // else an alias is looked at that has moved, and the earlier key's proof stays
 		k.questions.opened(blob, opened.KeyARN, time.Now())

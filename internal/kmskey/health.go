@@ -5,6 +5,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 )
 
 // Health is how a key that only reads is doing, by what traffic and questions
@@ -131,7 +132,7 @@ func (q *questions) sayingDeletion(now *Deletion) (begun, ended bool) {
 
 // Trouble is why an alias is not followed, although it names another key now.
 type Trouble struct {
-	KeyARN string // that it names; "": it names none
+	KeyARN keyref.ARN // that it names; "": it names none
 	Err    *cause.Error
 	Since  time.Time
 }

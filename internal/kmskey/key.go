@@ -51,7 +51,7 @@ type Key struct {
 
 // A Resolution is what a key's name stands for.
 type Resolution struct {
-	ARN    string
+	ARN    keyref.ARN
 	Region string       // "": KMS is not AWS's
 	State  keyref.State // Format and Epoch are the provider's
 	Seen   bool         // this process has encrypted and decrypted under it
@@ -63,17 +63,16 @@ func New(c Config) *Key {
 	k.ref, _ = keyref.Parse(c.Name) // the configuration has refused what is none
 	k.earlier.Store(new([]*Key))
 	if k.ref.IsARN() && !k.ref.IsAlias() {
-		k.resolution.Store(k.resolutionOf(Observation{ARN: c.Name}))
+		k.resolution.Store(k.resolutionOf(Observation{ARN: keyref.ARN(c.Name)}))
 	}
 	return k
 }
 
 func (k *Key) resolutionOf(o Observation) *Resolution {
-	r := &Resolution{ARN: o.ARN, State: keyref.State{Key: o.ARN, Material: o.Material, Context: k.config.Context}}
-	if ref, err := keyref.Parse(o.ARN); err == nil { // else KMS is not AWS's: whatever it calls its key names it
-		r.State.Key, r.Region = ref.KeyID(), ref.Region
+	return &Resolution{
+		ARN: o.ARN, Region: o.ARN.Region(),
+		State: keyref.State{Key: o.ARN.ID(), Material: o.Material, Context: k.config.Context},
 	}
-	return r
 }
 
 // Name returns the key's name, as configured.
@@ -88,26 +87,23 @@ func (k *Key) IsAlias() bool { return k.ref.IsAlias() }
 // Resolution returns what the key's name stands for, nil until KMS resolved it.
 func (k *Key) Resolution() *Resolution { return k.resolution.Load() }
 
-// Of returns the name under which key_ids know a key of this name and material.
-func (k *Key) Of(o Observation) string { return k.resolutionOf(o).State.Key }
-
 // Address is the name by which KMS is asked: the ARN once it is known, so that
 // an alias that moves changes nothing by itself.
 func (k *Key) Address() string {
 	if r := k.resolution.Load(); r != nil {
-		return r.ARN
+		return string(r.ARN)
 	}
 	return k.config.Name
 }
 
 // StandsFor reports whether the key's name stands for an ARN, as far as is known.
-func (k *Key) StandsFor(arn string) bool {
+func (k *Key) StandsFor(arn keyref.ARN) bool {
 	r := k.resolution.Load()
 	return r == nil || r.ARN == arn
 }
 
 // resolve notes what a key's name stands for, at the first answer of KMS.
-func (k *Key) resolve(arn string) {
+func (k *Key) resolve(arn keyref.ARN) {
 	if k.resolution.Load() == nil {
 		k.resolution.CompareAndSwap(nil, k.resolutionOf(Observation{ARN: arn}))
 	}
@@ -127,9 +123,9 @@ const (
 // answered, or the predecessor's, which is the value of its flag.
 func (k *Key) Fits(keyID string, state keyref.State) Fit {
 	switch {
-	case state.Key == "" || !k.Is(state.Key):
+	case state.Key == "" || !k.Is(string(state.Key)):
 		return OtherKey
-	case state.Context == k.config.Context || keyID == state.Key: // the predecessor's names no context
+	case state.Context == k.config.Context || keyID == string(state.Key): // the predecessor's names no context
 		return SameKey
 	}
 	return OtherContext
@@ -138,14 +134,13 @@ func (k *Key) Fits(keyID string, state keyref.State) Fit {
 // Is reports whether a name without parameters means this key.
 func (k *Key) Is(name string) bool {
 	r := k.resolution.Load()
-	if name == k.config.Name || r != nil && (name == r.ARN || name == r.State.Key) {
+	if name == k.config.Name || r != nil && (name == string(r.ARN) || name == string(r.State.Key)) {
 		return true
 	}
 	if r == nil || !strings.Contains(name, ":key/mrk-") {
 		return false
 	}
-	ref, err := keyref.Parse(name) // of another Region, perhaps
-	return err == nil && ref.KeyID() == r.State.Key
+	return keyref.ARN(name).ID() == r.State.Key // of another Region, perhaps
 }
 
 // Earlier returns the keys that an alias named before the one that it names now.
@@ -160,16 +155,16 @@ func (k *Key) Earlier() []*Key {
 
 // Learn makes a key that the alias named before a read key for the life of the
 // process. It returns nil where there are too many, and reports whether it is new.
-func (k *Key) Learn(arn string) (earlier *Key, isNew bool) {
+func (k *Key) Learn(arn keyref.ARN) (earlier *Key, isNew bool) {
 	for {
 		old := k.earlier.Load()
-		if i := slices.IndexFunc(*old, func(e *Key) bool { return e.config.Name == arn }); i >= 0 {
+		if i := slices.IndexFunc(*old, func(e *Key) bool { return e.config.Name == string(arn) }); i >= 0 {
 			return (*old)[i], false
 		}
 		if len(*old) == maxEarlier {
 			return nil, false
 		}
-		e := New(Config{Name: arn, Context: k.config.Context, KMS: k.config.KMS})
+		e := New(Config{Name: string(arn), Context: k.config.Context, KMS: k.config.KMS})
 		if with := k.questions.withProof(); with != nil && with.arn == arn {
 			e.questions.proof = with
 		}
@@ -191,7 +186,10 @@ const observations = 3
 
 // An Observation is what one round trip showed: the key that answered, and the
 // material that it encrypts with, "" where KMS names none.
-type Observation struct{ ARN, Material string }
+type Observation struct {
+	ARN      keyref.ARN
+	Material string
+}
 
 // Observe takes in an observation. The first of a process counts at once. A change
 // counts when it was observed three times in a row, or at once where nothing depends on
@@ -199,7 +197,7 @@ type Observation struct{ ARN, Material string }
 // although another one was observed, "" for none.
 //
 // It returns the resolutions before and after where this changed them, else nil.
-func (k *Key) Observe(o Observation, atOnce bool, rest string) (before, after *Resolution) {
+func (k *Key) Observe(o Observation, atOnce bool, rest keyref.ARN) (before, after *Resolution) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	current := k.resolution.Load()
@@ -236,7 +234,7 @@ func (k *Key) Observe(o Observation, atOnce bool, rest string) (before, after *R
 // goOn makes the key that the alias was followed to before the one that is asked
 // next, and the one that was seen instead a key that reads. It becomes the one that
 // writes when it has encrypted and decrypted.
-func (k *Key) goOn(arn, seen string) {
+func (k *Key) goOn(arn, seen keyref.ARN) {
 	k.Learn(seen)
 	if current := k.resolution.Load(); current == nil || current.ARN != arn {
 		k.resolution.Store(k.resolutionOf(Observation{ARN: arn}))

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/seal"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
@@ -21,7 +22,7 @@ type KMS interface {
 // A Wrapped DEK, and what people and tools want to know about it.
 type Wrapped struct {
 	Ciphertext []byte
-	KeyARN     string
+	KeyARN     keyref.ARN
 	RequestID  string
 }
 

@@ -3,6 +3,7 @@ package kmskey_test
 import (
 	"testing"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 )
 
@@ -44,9 +45,9 @@ func TestObserveSettlesOnWhatIsSeenOftenEnough(t *testing.T) {
 			t.Parallel()
 			k := kmskey.New(kmskey.Config{Name: "alias/k"})
 			for i, step := range c.steps {
-				k.Observe(kmskey.Observation{ARN: arn + step.sees[:1], Material: step.sees[1:]}, c.atOnce, "")
+				k.Observe(kmskey.Observation{ARN: keyref.ARN(arn + step.sees[:1]), Material: step.sees[1:]}, c.atOnce, "")
 				r := k.Resolution()
-				if stands := r.ARN[len(arn):] + r.State.Material; stands != step.stands {
+				if stands := string(r.ARN[len(arn):]) + r.State.Material; stands != step.stands {
 					t.Fatalf("look %d shows %s: the name stands for %s, want %s", i+1, step.sees, stands, step.stands)
 				}
 			}

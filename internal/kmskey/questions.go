@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 )
 
 // Intervals are the times between questions about the keys that data depends on.
@@ -71,12 +72,12 @@ type questions struct {
 // whether it still does.
 type proof struct {
 	blob []byte
-	arn  string // of the key that opened it; "": none has yet
+	arn  keyref.ARN // of the key that opened it; "": none has yet
 }
 
 // heard takes in how a caller's Decrypt ended. It reports whether the log may have
 // to tell.
-func (q *questions) heard(blob []byte, arn string, err error, now time.Time, confirm time.Duration) (news bool) {
+func (q *questions) heard(blob []byte, arn keyref.ARN, err error, now time.Time, confirm time.Duration) (news bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if err == nil {
@@ -103,13 +104,13 @@ func (q *questions) heard(blob []byte, arn string, err error, now time.Time, con
 }
 
 // opened takes in a ciphertext that the key has opened.
-func (q *questions) opened(blob []byte, arn string, now time.Time) {
+func (q *questions) opened(blob []byte, arn keyref.ARN, now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.openedLocked(blob, arn, now)
 }
 
-func (q *questions) openedLocked(blob []byte, arn string, now time.Time) {
+func (q *questions) openedLocked(blob []byte, arn keyref.ARN, now time.Time) {
 	q.proof = &proof{blob: bytes.Clone(blob), arn: arn}
 	q.failing, q.attempts = "", 0
 	if q.every > 0 {

@@ -253,7 +253,7 @@ func administer(k key) Statement {
 		"kms:ListKeyRotations", "kms:ListResourceTags", "kms:PutKeyPolicy", "kms:RevokeGrant", "kms:RotateKeyOnDemand", "kms:TagResource", "kms:UntagResource",
 		"kms:UpdateAlias", "kms:UpdateKeyDescription",
 	}
-	if strings.HasPrefix(k.ref.ID, "mrk-") {
+	if strings.HasPrefix(k.ref.Key, "mrk-") {
 		actions = append(actions, "kms:ReplicateKey", "kms:UpdatePrimaryRegion")
 		slices.Sort(actions)
 	}

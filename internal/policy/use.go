@@ -53,7 +53,7 @@ func (k key) String() string { return k.ref.String() }
 
 // file is a name for it without slashes.
 func (k key) file() string {
-	return strings.ReplaceAll(strings.TrimPrefix(k.ref.Region+"-", "-")+k.ref.ID+strings.TrimPrefix(k.ref.Alias, "alias/"), "/", "-")
+	return strings.ReplaceAll(strings.TrimPrefix(k.ref.Region+"-", "-")+k.ref.Key+strings.TrimPrefix(k.ref.Alias, "alias/"), "/", "-")
 }
 
 // An encryptionContext is what goes with each call.
@@ -198,9 +198,9 @@ func (u use) foreign() bool { return u.who.id != "" && u.key.ref.Account != u.wh
 func (u use) resource() string {
 	r := u.key.ref
 	if r.Alias != "" {
-		r.ID = "*"
+		r.Key = "*"
 	}
-	return "arn:" + r.Partition + ":kms:" + cmp.Or(r.Region, "*") + ":" + cmp.Or(r.Account, "*") + ":key/" + r.ID
+	return "arn:" + r.Partition + ":kms:" + cmp.Or(r.Region, "*") + ":" + cmp.Or(r.Account, "*") + ":key/" + r.Key
 }
 
 // conditions are those of the identity's policy.

@@ -83,7 +83,7 @@ func TestAliasIsNotFollowedToAKeyThatCannotBeUsed(t *testing.T) {
 				if n := strings.Count(log.String(), "alias cannot be followed"); n != 1 {
 					t.Errorf("said %d times, want once:\n%s", n, log.String())
 				}
-				if trouble := p.Health().Trouble; trouble == nil || trouble.KeyARN != c.named || trouble.Err.Code != cause.AccessDenied {
+				if trouble := p.Health().Trouble; trouble == nil || string(trouble.KeyARN) != c.named || trouble.Err.Code != cause.AccessDenied {
 					t.Errorf("trouble %+v, want the refusal of key B", trouble)
 				}
 				f.mend(c.breaks)

@@ -9,6 +9,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 )
@@ -156,7 +157,7 @@ func (p *Provider) Verify(ctx context.Context) error {
 	t := k.Trip(ctx, p.caller, bounded.Check, k.Name())
 	if t.Err() == nil {
 		p.observe(ctx, t.Observation(), true)
-		if k.Address() != t.Probe.Wrapped.KeyARN {
+		if k.Address() != string(t.Probe.Wrapped.KeyARN) {
 			t = p.verifyAtRest(ctx, t)
 		}
 	}
@@ -174,15 +175,15 @@ func (p *Provider) Verify(ctx context.Context) error {
 // left: the key that it went to writes, unless that is refused.
 func (p *Provider) verifyAtRest(ctx context.Context, shown kmskey.Trip) kmskey.Trip {
 	k := p.write
-	arn := k.Address()
-	t := k.Trip(ctx, p.caller, bounded.Check, arn)
+	address := k.Address()
+	t := k.Trip(ctx, p.caller, bounded.Check, address)
 	switch err := t.Err(); {
 	case err == nil:
-		p.history.worked(arn)
+		p.history.worked(address)
 		p.observe(ctx, t.Observation(), true)
 		p.log.InfoContext(ctx, "alias shows a key that it left less than five minutes ago: the key that it went to goes on",
-			"key", k.Name(), "key_arn", arn, "shown", shown.Probe.Wrapped.KeyARN)
-	case cause.ClassOf(err) == cause.Refused && p.history.refusedAgain(arn):
+			"key", k.Name(), "key_arn", address, "shown", shown.Probe.Wrapped.KeyARN)
+	case cause.ClassOf(err) == cause.Refused && p.history.refusedAgain(address):
 		p.history.endRest(k, shown.Probe.Wrapped.KeyARN)
 		p.observe(ctx, shown.Observation(), true)
 		return shown
@@ -234,7 +235,7 @@ func (p *Provider) look(ctx context.Context) {
 func (p *Provider) observe(ctx context.Context, o kmskey.Observation, atOnce bool) {
 	k := p.write
 	if w := p.written(); o.Material != "" || w == nil || w.ARN != o.ARN {
-		o.Material = p.history.onward(material{k.Of(o), o.Material})
+		o.Material = p.history.onward(material{o.ARN.ID(), o.Material})
 	}
 	watchedBefore := k.Watched()
 	before, after := k.Observe(o, atOnce, p.history.rest(k, o.ARN))
@@ -271,7 +272,7 @@ func (p *Provider) observe(ctx context.Context, o kmskey.Observation, atOnce boo
 
 // follow notes whether what an alias names could be followed, and says it in the
 // log when that changes. Keys that are no alias have a record for that.
-func (p *Provider) follow(ctx context.Context, arn string, err error) {
+func (p *Provider) follow(ctx context.Context, arn keyref.ARN, err error) {
 	k := p.write
 	if !k.IsAlias() || ctx.Err() != nil {
 		return

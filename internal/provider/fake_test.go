@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 	"sigs.k8s.io/aws-encryption-provider/internal/provider"
@@ -209,9 +210,9 @@ func (f *fakeKMS) Encrypt(ctx context.Context, within awskms.Call, key string, p
 		by += "#" + material
 	}
 	if f.garbled {
-		return awskms.Sealed{Blob: []byte(garbledBlob), KeyARN: arn, RequestID: "r-9"}, nil
+		return awskms.Sealed{Blob: []byte(garbledBlob), KeyARN: keyref.ARN(arn), RequestID: "r-9"}, nil
 	}
-	return awskms.Sealed{Blob: blobOf(by, string(plaintext)), KeyARN: arn, RequestID: "r-9"}, nil
+	return awskms.Sealed{Blob: blobOf(by, string(plaintext)), KeyARN: keyref.ARN(arn), RequestID: "r-9"}, nil
 }
 
 func (f *fakeKMS) Decrypt(ctx context.Context, within awskms.Call, key string, blob []byte) (awskms.Opened, error) {
@@ -239,7 +240,7 @@ func (f *fakeKMS) Decrypt(ctx context.Context, within awskms.Call, key string, b
 			return awskms.Opened{}, &e
 		}
 	}
-	return awskms.Opened{Plaintext: bytes.Clone(plaintext), KeyARN: madeBy, Material: material, RequestID: "r-8"}, nil
+	return awskms.Opened{Plaintext: bytes.Clone(plaintext), KeyARN: keyref.ARN(madeBy), Material: material, RequestID: "r-8"}, nil
 }
 
 // inContext is the fake as it is called with an encryption context.

@@ -34,19 +34,22 @@ type History struct {
 	writer     *kmskey.Key
 	last       string
 	told       map[string]bool
-	newest     map[string]string // key material that was told last, by [keyref.State].Key
-	left       map[material]int  // that was told before that → its place in the order of leaving
+	newest     map[keyref.ID]string // key material that was told last
+	left       map[material]int     // that was told before that → its place in the order of leaving
 	aliases    map[string]*aliasPast
-	refused    map[string]refusedSince // ARN of a key that was to write → when it was refused
+	refused    map[string]refusedSince // [kmskey.Key.Address] of a key that was to write → when it was refused
 }
 
 // A material is one of a key's, in whatever Region that is called.
-type material struct{ key, id string }
+type material struct {
+	key keyref.ID
+	id  string
+}
 
 // An aliasPast is where an alias has been.
 type aliasPast struct {
-	at     string               // ARN of the key that it went to last
-	leftAt map[string]time.Time // [keyref.State].Key → when the alias left it
+	at     keyref.ARN              // of the key that it went to last
+	leftAt map[keyref.ID]time.Time // when the alias left it
 }
 
 type refusedSince struct{ first, last time.Time }
@@ -54,7 +57,7 @@ type refusedSince struct{ first, last time.Time }
 // NewHistory returns a History of nothing.
 func NewHistory() *History {
 	return &History{
-		told: map[string]bool{}, newest: map[string]string{}, left: map[material]int{},
+		told: map[string]bool{}, newest: map[keyref.ID]string{}, left: map[material]int{},
 		aliases: map[string]*aliasPast{}, refused: map[string]refusedSince{},
 	}
 }
@@ -106,7 +109,7 @@ func (h *History) onward(seen material) string {
 func (h *History) leaveLocked(m material) { h.left[m] = len(h.left) + 1 }
 
 // follow notes that a Provider that serves has followed its alias.
-func (h *History) follow(p *Provider, arn string) {
+func (h *History) follow(p *Provider, arn keyref.ARN) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if p.generation >= h.generation { // else a newer one knows better where the alias is
@@ -114,13 +117,13 @@ func (h *History) follow(p *Provider, arn string) {
 	}
 }
 
-func (h *History) followLocked(k *kmskey.Key, arn string) {
+func (h *History) followLocked(k *kmskey.Key, arn keyref.ARN) {
 	if !k.IsAlias() {
 		return
 	}
 	past := h.aliases[k.Alias()]
 	if past == nil {
-		past = &aliasPast{leftAt: map[string]time.Time{}}
+		past = &aliasPast{leftAt: map[keyref.ID]time.Time{}}
 		h.aliases[k.Alias()] = past
 	}
 	now := time.Now()
@@ -129,84 +132,61 @@ func (h *History) followLocked(k *kmskey.Key, arn string) {
 			delete(past.leftAt, key)
 		}
 	}
-	if past.at != "" && stateKey(past.at) != stateKey(arn) {
-		past.leftAt[stateKey(past.at)] = now
+	if past.at != "" && past.at.ID() != arn.ID() {
+		past.leftAt[past.at.ID()] = now
 	}
-	delete(past.leftAt, stateKey(arn))
+	delete(past.leftAt, arn.ID())
 	past.at = arn
 }
 
 // rest returns the ARN of the key that an alias goes on with although it shows
-// another one, which it has just left; "" where it does not rest from that.
-func (h *History) rest(k *kmskey.Key, shown string) string {
+// another one, which it has just left; "" where it does not rest from that. An alias of
+// another Region is another alias, and goes on with the key's replica there.
+func (h *History) rest(k *kmskey.Key, shown keyref.ARN) keyref.ARN {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	past := h.aliases[k.Alias()]
 	if !k.IsAlias() || past == nil {
 		return ""
 	}
-	if left, ok := past.leftAt[stateKey(shown)]; !ok || time.Since(left) >= aliasRest {
+	if left, ok := past.leftAt[shown.ID()]; !ok || time.Since(left) >= aliasRest {
 		return ""
 	}
-	return inRegionOf(past.at, shown)
+	return past.at.InRegionOf(shown)
 }
 
 // endRest lets an alias return to a key at once: the one that it went to is refused.
-func (h *History) endRest(k *kmskey.Key, arn string) {
+func (h *History) endRest(k *kmskey.Key, arn keyref.ARN) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if past := h.aliases[k.Alias()]; past != nil {
-		delete(past.leftAt, stateKey(arn))
+		delete(past.leftAt, arn.ID())
 	}
 }
 
 // refusedAgain notes that a key which was to write is refused, and reports whether
 // that is confirmed: by another such refusal at least restRefusal before, or by
 // the checks of the Provider that writes with it.
-func (h *History) refusedAgain(arn string) bool {
+func (h *History) refusedAgain(address string) bool {
 	now := time.Now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	since, ok := h.refused[arn]
+	since, ok := h.refused[address]
 	if !ok || now.Sub(since.last) > restRefusalAge {
 		since.first = now
 	}
 	since.last = now
-	h.refused[arn] = since
+	h.refused[address] = since
 	if now.Sub(since.first) >= restRefusal {
 		return true
 	}
 	w := h.writer
-	return w != nil && w.Address() == arn && w.Verdict().State == evidence.Refused
+	return w != nil && w.Address() == address && w.Verdict().State == evidence.Refused
 }
 
 // worked forgets the refusals of a key that was to write.
-func (h *History) worked(arn string) {
+func (h *History) worked(address string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.refused, arn)
-}
-
-// stateKey is the name under which key_ids know a key: the same in every Region of
-// a multi-Region key.
-func stateKey(arn string) string {
-	if ref, err := keyref.Parse(arn); err == nil {
-		return ref.KeyID()
-	}
-	return arn // KMS is not AWS's: whatever it calls its key names it
-}
-
-// inRegionOf returns the ARN of a key in the Region of another one, "" where it has
-// none there: an alias of another Region is another alias.
-func inRegionOf(arn, other string) string {
-	ref, err := keyref.Parse(arn)
-	there, otherErr := keyref.Parse(other)
-	if err != nil || otherErr != nil || ref.Region == there.Region {
-		return arn
-	}
-	if ref.KeyID() == ref.String() { // not a multi-Region key
-		return ""
-	}
-	ref.Region = there.Region
-	return ref.String()
+	delete(h.refused, address)
 }

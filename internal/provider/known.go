@@ -11,13 +11,14 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 )
 
 // Known is what a provider knows of its write key that outlives the process.
 type Known struct {
 	KeyID    string // that callers were told last
-	KeyARN   string
+	KeyARN   keyref.ARN
 	Material string    // "": KMS names none
 	Left     []string  // material of the key that callers were told to leave, the newest first
 	LeftKeys []LeftKey // that the alias which writes rests from
@@ -26,7 +27,7 @@ type Known struct {
 
 // A LeftKey is one that an alias has left a short while ago.
 type LeftKey struct {
-	Key string // as [keyref.State] has it
+	Key keyref.ID
 	At  time.Time
 }
 
@@ -288,7 +289,7 @@ func (h *History) seed(k *kmskey.Key, known *Known) {
 	if known.Material == "" {
 		return
 	}
-	key := stateKey(known.KeyARN)
+	key := known.KeyARN.ID()
 	h.newest[key] = known.Material
 	for _, id := range slices.Backward(known.Left) {
 		h.leaveLocked(material{key, id})
@@ -300,7 +301,7 @@ func (h *History) seed(k *kmskey.Key, known *Known) {
 const mostLeft = 8
 
 // leftBy returns which material of a key callers were told to leave, the newest first.
-func (h *History) leftBy(key string) []string {
+func (h *History) leftBy(key keyref.ID) []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var ids []string

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmskey/kmscontract"
@@ -61,7 +62,7 @@ func (d *driver) SetFull(full bool) { d.disk.setFull(full) }
 // Kept implements [model.Driver].
 func (d *driver) Kept(c model.Config) *model.Kept {
 	if k := d.disk.read(c.ID()); k != nil {
-		return &model.Kept{KeyID: k.KeyID, KeyARN: k.KeyARN, LastOK: k.LastOK}
+		return &model.Kept{KeyID: k.KeyID, KeyARN: string(k.KeyARN), LastOK: k.LastOK}
 	}
 	return nil
 }
@@ -220,12 +221,12 @@ type modelled struct{ *model.Client }
 
 func (m modelled) Encrypt(ctx context.Context, within awskms.Call, key string, plaintext secret.Bytes) (awskms.Sealed, error) {
 	s, err := asCaller(ctx, within, func(ctx context.Context) (model.Sealed, error) { return m.Client.Encrypt(ctx, key, plaintext) })
-	return awskms.Sealed{Blob: s.Blob, KeyARN: s.ARN, RequestID: "r-9"}, err
+	return awskms.Sealed{Blob: s.Blob, KeyARN: keyref.ARN(s.ARN), RequestID: "r-9"}, err
 }
 
 func (m modelled) Decrypt(ctx context.Context, within awskms.Call, key string, blob []byte) (awskms.Opened, error) {
 	o, err := asCaller(ctx, within, func(ctx context.Context) (model.Opened, error) { return m.Client.Decrypt(ctx, key, blob) })
-	return awskms.Opened{Plaintext: o.Plaintext, KeyARN: o.ARN, Material: o.Material, RequestID: "r-8"}, err
+	return awskms.Opened{Plaintext: o.Plaintext, KeyARN: keyref.ARN(o.ARN), Material: o.Material, RequestID: "r-8"}, err
 }
 
 func (m modelled) MayDecrypt(ctx context.Context, key string, blob []byte) error {
@@ -237,7 +238,7 @@ func (m modelled) MayDecrypt(ctx context.Context, key string, blob []byte) error
 
 func (m modelled) DescribeKey(ctx context.Context, key string) (awskms.KeyInfo, error) {
 	d, err := m.Client.DescribeKey(model.Ignoring(ctx), key)
-	return awskms.KeyInfo{ARN: d.ARN, State: d.State, Deletion: d.Deletion}, err
+	return awskms.KeyInfo{ARN: keyref.ARN(d.ARN), State: d.State, Deletion: d.Deletion}, err
 }
 
 // asCaller makes a call that ignores its context where it hangs. The client of KMS

@@ -144,7 +144,7 @@ func (w *teller) readAll(p *provider.Provider, by string, bad fault) {
 				w.t.Fatalf("%v: acknowledged under %s, %s cannot read it: %v", bad, e.KeyID, by, err)
 			}
 		}
-		if made, _, _ := strings.Cut(string(e.Ciphertext[1:]), "#"); keyref.ParseState(e.KeyID).Key != made {
+		if made, _, _ := strings.Cut(string(e.Ciphertext[1:]), "#"); string(keyref.ParseState(e.KeyID).Key) != made {
 			w.t.Fatalf("%v: key_id %s for what %s made", bad, e.KeyID, made)
 		}
 	}

@@ -163,7 +163,7 @@ func (p *Provider) encrypt(ctx context.Context, caller kmskey.Caller, plaintext 
 	for range 2 {
 		w, address := p.written(), k.Address()
 		if w != nil {
-			address = w.ARN
+			address = string(w.ARN)
 		}
 		wrapped, err := k.Encrypt(ctx, caller, address, plaintext)
 		if err != nil {

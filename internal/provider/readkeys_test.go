@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
@@ -79,7 +80,7 @@ func (f *tellingKMS) DescribeKey(ctx context.Context, key string) (awskms.KeyInf
 	if err != nil {
 		return awskms.KeyInfo{}, err
 	}
-	info := awskms.KeyInfo{ARN: arn, State: "Enabled"}
+	info := awskms.KeyInfo{ARN: keyref.ARN(arn), State: "Enabled"}
 	if s := f.states[arn]; s != "" {
 		info.State = s
 	}

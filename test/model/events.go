@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 )
 
 // happen makes one thing happen, and notes it.
@@ -115,7 +114,7 @@ func (m *Model) setState(arn string) string {
 
 // denyDecrypt makes the key that writes one that only encrypts.
 func (m *Model) denyDecrypt() string {
-	arn := keyref.ParseState(m.lastTold).Key
+	arn := arnIn(m.lastTold)
 	if arn == "" {
 		return ""
 	}

@@ -32,7 +32,6 @@ import (
 	"time"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/evidence"
-	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 )
 
 // A Driver runs the process that the model judges. Its methods are called one at a time.
@@ -338,7 +337,7 @@ func (m *Model) forget() {
 	if m.known != nil {
 		m.judgeKept()
 		keep = func(keyID string) bool {
-			return keyref.ParseState(keyID).Key == keyref.ParseState(m.known.KeyID).Key
+			return arnIn(keyID) == arnIn(m.known.KeyID)
 		}
 		if m.config.Keys[0].Name == Alias {
 			m.aliasAt = m.known.KeyARN

@@ -90,7 +90,7 @@ func (m *Model) mustServe(contacted bool) bool {
 	if !contacted {
 		return m.allWellFor(limit) && m.inTurnUntil.IsZero()
 	}
-	return m.wellFor(keyref.ParseState(m.process.Health().KeyID).Key, limit)
+	return m.wellFor(arnIn(m.process.Health().KeyID), limit)
 }
 
 // poll asks for Status, and judges the answer.
@@ -121,13 +121,13 @@ func (m *Model) poll() {
 func (m *Model) judgeStatus(st Status, err error) {
 	saw := m.writer()
 	if err != nil {
-		first := saw.firstRefusal(keyref.ParseState(m.process.Health().KeyID).Key)
+		first := saw.firstRefusal(arnIn(m.process.Health().KeyID))
 		if !m.erred && (first.IsZero() || time.Since(first) < confirmedAfter) {
 			m.t.Errorf("Status is an error %s after the first refusal: %v", time.Since(first), err)
 		}
 		return
 	}
-	arn := keyref.ParseState(st.KeyID).Key
+	arn := arnIn(st.KeyID)
 	if st.Healthz == OK {
 		if !m.wellFor(arn, 0) && m.steady(arn) > staysOK {
 			m.t.Errorf("Status is ok after %s of trouble with %s", m.steady(arn), arn)
@@ -156,7 +156,7 @@ func (m *Model) judgeBeforeContact(st Status, err error) {
 		if m.mustInherit() {
 			m.t.Errorf("Status is an error, although the process before would say %+v: %v", *known, err)
 		}
-	case known == nil || st.KeyID != m.lastTold || m.isRefused(keyref.ParseState(st.KeyID).Key):
+	case known == nil || st.KeyID != m.lastTold || m.isRefused(arnIn(st.KeyID)):
 		m.t.Errorf("Status %+v of a process that has not reached KMS; callers were told %s last, and it knows %+v", st, m.lastTold, known)
 	case (st.Healthz == OK) != time.Now().Before(known.LastOK.Add(grace)):
 		m.t.Errorf("Status %+v %s after the key last worked", st, time.Since(known.LastOK))
@@ -217,7 +217,7 @@ func (m *Model) write() {
 		return
 	}
 	m.hear(e.KeyID)
-	arn := keyref.ParseState(e.KeyID).Key
+	arn := arnIn(e.KeyID)
 	if !m.pace.Real {
 		m.judgeAcknowledged(arn)
 	}
@@ -259,22 +259,25 @@ func (m *Model) caller() (context.Context, context.CancelFunc) {
 // hear is told a key_id. Material goes forward only, and what outlives the process
 // is never older.
 func (m *Model) hear(keyID string) {
-	s := keyref.ParseState(keyID)
-	n, err := strconv.Atoi(strings.TrimPrefix(s.Material, "m"))
-	if err != nil || n < m.newest[s.Key] {
-		m.t.Errorf("key_id %s after material m%d", keyID, m.newest[s.Key])
+	arn := arnIn(keyID)
+	n, err := strconv.Atoi(strings.TrimPrefix(keyref.ParseState(keyID).Material, "m"))
+	if err != nil || n < m.newest[arn] {
+		m.t.Errorf("key_id %s after material m%d", keyID, m.newest[arn])
 	}
-	m.newest[s.Key] = n
+	m.newest[arn] = n
 	m.told[keyID] = true
 	m.lastTold = keyID
 	if kept := m.driver.Kept(m.config); kept != nil && kept.KeyID != keyID {
 		m.t.Errorf("callers are told %s, and the file says %s", keyID, kept.KeyID)
 	}
-	if m.config.Keys[0].Name == Alias && s.Key != m.aliasAt {
-		m.hearMove(s.Key)
+	if m.config.Keys[0].Name == Alias && arn != m.aliasAt {
+		m.hearMove(arn)
 	}
 	m.heardAt = time.Now()
 }
+
+// arnIn returns the ARN of the key that a key_id names: no key here is a multi-Region key.
+func arnIn(keyID string) string { return string(keyref.ParseState(keyID).Key) }
 
 // hearMove is told another key of the alias than before. It rests for five minutes
 // from each that it has left, unless the key that it went to is refused.
@@ -297,7 +300,7 @@ func (m *Model) hearMove(arn string) {
 // listed and works reads, whatever fails besides.
 func (m *Model) read(i int, well bool) {
 	e := m.written[i]
-	arn := keyref.ParseState(e.KeyID).Key
+	arn := arnIn(e.KeyID)
 	works := m.config.has(arn) && m.howDecryptFails(arn) == ""
 	v2, v1, named := Stored{Written: e}, Stored{Written: Written{Ciphertext: e.Ciphertext}, V1: true}, Stored{Written: Written{Ciphertext: e.Ciphertext, KeyID: Alias}}
 	for how, in := range []Stored{v2, v1, named} {

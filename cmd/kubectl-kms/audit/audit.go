@@ -21,6 +21,7 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
 	"sigs.k8s.io/aws-encryption-provider/internal/encryptionconfig"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/report"
 	"sigs.k8s.io/aws-encryption-provider/internal/stored"
 )
@@ -83,10 +84,9 @@ type Options struct {
 	// value that was understood; its error ends Run.
 	See func(place int) func(Value) error
 
-	// KeyOf names the key that a KMS value needs, by its ARN, and is "" where nobody
-	// knows. Without it v2's key_ids are believed, and of v1 no key is known: its bytes
-	// name none.
-	KeyOf func(stored.Record) string
+	// KeyOf names the key that a KMS value needs, and is "" where nobody knows. Without it
+	// v2's key_ids are believed, and of v1 no key is known: its bytes name none.
+	KeyOf func(stored.Record) keyref.ARN
 }
 
 // A Value is what [Options.See] is told of. Its slices and the strings of Object are
@@ -247,8 +247,8 @@ type under struct {
 	keyID    string
 	wrapped  string
 	cipher   stored.Cipher
-	key      string // the ARN that KeyOf named
-	asked    bool   // KeyOf was asked
+	key      keyref.ARN // that KeyOf named
+	asked    bool       // KeyOf was asked
 }
 
 type tally struct {

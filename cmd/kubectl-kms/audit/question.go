@@ -118,33 +118,33 @@ func (k Key) protects(u under) certainty {
 		return no
 	case k.kind == byHash:
 		return certain(hashOf(u.keyID) == k.text)
-	case u.keyID == k.text && k.ref.ID == "":
+	case u.keyID == k.text && k.ref.Key == "":
 		return yes
-	case k.ref.ID == "":
+	case k.ref.Key == "":
 		return no
 	case u.key != "": // whatever its key_id says
-		return k.names(u.key)
+		return k.names(string(u.key))
 	case u.keyID == k.text:
 		return yes
 	}
-	return k.names(keyref.ParseState(u.keyID).Key)
+	return k.names(string(keyref.ParseState(u.keyID).Key))
 }
 
 // opens compares the key with the one that KMS says made a value of v1. A key_id tells
 // more than that: nothing tells which of a key's key_ids the value would have.
-func (k Key) opens(arn string) certainty {
+func (k Key) opens(arn keyref.ARN) certainty {
 	switch {
 	case k.kind == byHash:
 		return notKnown
-	case k.ref.ID != "":
-		return k.names(arn)
+	case k.ref.Key != "":
+		return k.names(string(arn))
 	}
 	state := keyref.ParseState(k.text)
-	ref, err := parseRef(state.Key)
+	ref, err := parseRef(string(state.Key))
 	if err != nil || ref.IsAlias() {
 		return notKnown
 	}
-	if (Key{ref: ref}).names(arn) == no {
+	if (Key{ref: ref}).names(string(arn)) == no {
 		return no
 	}
 	return notKnown
@@ -154,7 +154,7 @@ func (k Key) opens(arn string) certainty {
 // key is the same key. The predecessor's key_ids are whatever its --key was: an
 // alias may stand for any key.
 func (k Key) names(key string) certainty {
-	if key == k.ref.KeyID() {
+	if key == string(k.ref.ID()) {
 		return yes
 	}
 	ref, err := parseRef(key)
@@ -164,9 +164,9 @@ func (k Key) names(key string) certainty {
 	case ref.IsAlias():
 		return notKnown
 	case ref.IsARN() && k.ref.IsARN():
-		return certain(ref.KeyID() == k.ref.KeyID())
+		return certain(ref.ID() == k.ref.ID())
 	}
-	return certain(ref.ID == k.ref.ID)
+	return certain(ref.Key == k.ref.Key)
 }
 
 func certain(ok bool) certainty {

@@ -171,7 +171,7 @@ func (e *evidence) weigh(q *Question, s *scope, at row, t *tally) {
 		e.older += older
 		if t.objects > 0 {
 			words := name + " under " + at.words()
-			if key := cmp.Or(at.key, at.keyID); q.Only && key != "" {
+			if key := cmp.Or(string(at.key), at.keyID); q.Only && key != "" {
 				words += " (" + report.Clip(key, 256) + ")"
 			}
 			e.rows[words] += t.objects

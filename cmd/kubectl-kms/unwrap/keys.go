@@ -96,7 +96,7 @@ type provider struct {
 type key struct {
 	cfg    config.Key
 	client *awskms.Client
-	arn    atomic.Pointer[string] // nil: no answer has named it
+	arn    atomic.Pointer[keyref.ARN] // nil: no answer has named it
 }
 
 // NewKeys returns Keys that ask for nothing yet. from says in words whose they are.
@@ -180,7 +180,7 @@ func (k *Keys) explain(ctx context.Context, p *provider, w verify.Wrapped, e *ca
 	r := refusal(e)
 	r.Keys = t.suspects()
 	if e.Code == cause.ForeignKey {
-		r.Made = e.Key
+		r.Made = keyref.ARN(e.Key)
 		r.State, r.Text = k.notGiven(r.Made)
 		return r, nil
 	}
@@ -196,10 +196,11 @@ func (k *Keys) explain(ctx context.Context, p *provider, w verify.Wrapped, e *ca
 		r.Made = made
 		r.State, r.Text = k.notGiven(made)
 	case made != "":
-		if own := t.of(made); own != nil { // and not another key's refusal
-			r = refusal(own)
+		name := string(made)
+		if own := t.of(made); own.err != nil { // and not another key's refusal
+			name, r = own.asked, refusal(cause.Of(own.err))
 		}
-		r.Keys, r.Made = []string{made}, made
+		r.Keys, r.Made = []string{name}, made
 	case e.Code == cause.NoKeyMadeIt:
 		r.Text += "; KMS does not say which key made it: that may be deleted, or deny whoever asks"
 	case !notMade:
@@ -210,7 +211,7 @@ func (k *Keys) explain(ctx context.Context, p *provider, w verify.Wrapped, e *ca
 
 // whose asks KMS which key made a DEK that none of the keys opens. What comes back is
 // dropped: a key that was not given opens nothing. The error is ctx's.
-func (k *Keys) whose(ctx context.Context, p *provider, w verify.Wrapped) (string, error) {
+func (k *Keys) whose(ctx context.Context, p *provider, w verify.Wrapped) (keyref.ARN, error) {
 	blob, err := seal.Parse(w.Ciphertext, w.Version == "v1")
 	if err != nil {
 		return "", nil //nolint:nilerr // it is of no form that KMS knows
@@ -238,30 +239,30 @@ func (k *Keys) whose(ctx context.Context, p *provider, w verify.Wrapped) (string
 	return "", ctx.Err()
 }
 
-// has reports whether a key is one of the provider's.
-func (p *provider) has(arn string) bool {
-	return slices.ContainsFunc(p.keys, func(k *key) bool { return k.named() == arn })
+// has reports whether a key, or a replica of it, is one of the provider's.
+func (p *provider) has(arn keyref.ARN) bool {
+	return slices.ContainsFunc(p.keys, func(k *key) bool { return k.named().ID() == arn.ID() })
 }
 
 // named is the key's ARN where it is known, else its name.
-func (k *key) named() string {
+func (k *key) named() keyref.ARN {
 	if arn := k.arn.Load(); arn != nil {
 		return *arn
 	}
-	return k.cfg.Key
+	return keyref.ARN(k.cfg.Key)
 }
 
 // notGiven says what a key is that made a DEK and was not given.
-func (k *Keys) notGiven(arn string) (verify.State, string) {
-	made, _ := keyref.Parse(arn)
+func (k *Keys) notGiven(arn keyref.ARN) (verify.State, string) {
+	made, _ := keyref.Parse(string(arn))
 	for _, p := range k.providers {
 		for _, one := range p.keys {
-			if ref, err := keyref.Parse(one.named()); err == nil && ref.Account == made.Account {
-				return verify.NotListed, "KMS says that " + arn + " made it, which is not among the keys that were given; list it among those that read, on every node, and delete nothing for it"
+			if ref, err := keyref.Parse(string(one.named())); err == nil && ref.Account == made.Account {
+				return verify.NotListed, "KMS says that " + string(arn) + " made it, which is not among the keys that were given; list it among those that read, on every node, and delete nothing for it"
 			}
 		}
 	}
-	return verify.Foreign, "KMS says that " + arn + " made it, of account " + made.Account + ", of which no key that was given is; if it is yours, list it among those that read, on every node; if not, somebody wrote this object into etcd"
+	return verify.Foreign, "KMS says that " + string(arn) + " made it, of account " + made.Account + ", of which no key that was given is; if it is yours, list it among those that read, on every node; if not, somebody wrote this object into etcd"
 }
 
 // Keys implements [verify.Opener].
@@ -356,7 +357,7 @@ type tries struct {
 
 type try struct {
 	asked    string
-	answered string // ARN
+	answered keyref.ARN
 	err      error
 }
 
@@ -367,7 +368,7 @@ func (t *tries) add(one try) {
 }
 
 // opened is the ARN of the key that opened it.
-func (t *tries) opened() string {
+func (t *tries) opened() keyref.ARN {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, one := range t.all {
@@ -378,16 +379,17 @@ func (t *tries) opened() string {
 	return ""
 }
 
-// of is why a key did not open it, nil where it was not asked.
-func (t *tries) of(arn string) *cause.Error {
+// of is the try with a key, or a replica of it, that failed; the zero value where there
+// was none.
+func (t *tries) of(arn keyref.ARN) try {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, one := range t.all {
-		if e, ok := errors.AsType[*cause.Error](one.err); ok && one.asked == arn {
-			return e
+		if one.err != nil && keyref.ARN(one.asked).ID() == arn.ID() {
+			return one
 		}
 	}
-	return nil
+	return try{}
 }
 
 // suspects are the keys that may have made it: those that did not say that they did not.

@@ -162,7 +162,7 @@ func (p *plugin) refusal(w verify.Wrapped, err error) *verify.Refusal {
 	for _, code := range cause.Codes() {
 		if code.String() == strings.TrimSuffix(id, ":") {
 			_, with, _ := strings.Cut(rest, " with ")
-			e := &cause.Error{Code: code, Op: "Decrypt", Key: keyIn(with)}
+			e := &cause.Error{Code: code, Op: "Decrypt", Key: string(keyIn(with))}
 			r := refusal(e)
 			if e.Key != "" && w.Version == "v2" { // of v1 it is one of several that were asked
 				r.Keys = []string{e.Key}

@@ -87,11 +87,11 @@ func worst(all []*verify.Refusal) *verify.Refusal {
 }
 
 // keyIn is the ARN of a key at the beginning of a text, "" where there is none.
-func keyIn(text string) string {
+func keyIn(text string) keyref.ARN {
 	word, _, _ := strings.Cut(strings.TrimLeft(text, " '\""), " ")
 	word = strings.TrimRight(word, ":,.'\"")
 	if ref, err := keyref.Parse(word); err != nil || !ref.IsARN() || ref.IsAlias() {
 		return ""
 	}
-	return word
+	return keyref.ARN(word)
 }

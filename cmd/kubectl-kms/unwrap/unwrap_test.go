@@ -2,8 +2,10 @@ package unwrap
 
 import (
 	"context"
+	"errors"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,8 +19,12 @@ import (
 	"k8s.io/kms/apis/v2"
 
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/verify"
+	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/daemon/daemontest"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
+	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator/kmstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -170,13 +176,48 @@ func TestErrorsOfPlugins(t *testing.T) {
 	}
 }
 
+// A replica is the key that was given: where KMS names it in another Region, what counts
+// is why the one that was given does not open.
+func TestAReplicaIsTheKeyThatWasGiven(t *testing.T) {
+	emulator := kmstest.Start(t)
+	emulator.SetEnv(t)
+	primary, err := emulator.CreateKey("us-west-2", kmsemulator.KeyOptions{MultiRegion: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	replica, err := emulator.ReplicateKey(primary, "eu-west-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := emulator.CreateKey("us-west-2", kmsemulator.KeyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := NewKeys(&config.Config{KMSTimeout: 10 * time.Second, Providers: []config.Provider{{Name: "a", Keys: []config.Key{
+		{Key: plain, Region: "us-west-2"}, {Key: replica, Region: "eu-west-1"},
+	}}}}, "test", "v1", nil, open)
+	t.Cleanup(keys.Close)
+	sealed, err := keys.providers[0].keys[1].client.Encrypt(t.Context(), awskms.Call{}, replica, []byte("seed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := emulator.DisableKey(replica); err != nil {
+		t.Fatal(err)
+	}
+	_, err = keys.Open(t.Context(), verify.Wrapped{Version: "v1", Ciphertext: append([]byte("1"), sealed.Blob...)})
+	refused, ok := errors.AsType[*verify.Refusal](err)
+	if !ok || refused.State != verify.Disabled || refused.Made.ID() != keyref.ARN(replica).ID() || !slices.Equal(refused.Keys, []string{replica}) {
+		t.Errorf("%+v: want that %s is disabled", err, replica)
+	}
+}
+
 func TestKeyIn(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		arn + " is disabled.": arn, "'" + arn + "' does not exist": arn, arn + ": the key": arn, arn + ", other": arn,
 		"": "", "User: x is not authorized on " + arn: "", "arn:aws:kms:us-west-2:111122223333:alias/x is": "", "1234abcd-12ab-34cd-56ef-1234567890ab is": "",
 	} {
-		if got := keyIn(text); got != want {
+		if got := keyIn(text); string(got) != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}

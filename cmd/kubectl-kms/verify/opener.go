@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
@@ -19,7 +20,7 @@ type Wrapped struct {
 // Unwrapped is what was in it.
 type Unwrapped struct {
 	Secret secret.Bytes
-	Key    string // the ARN of the key that opened it; "": who was asked does not tell
+	Key    keyref.ARN // that opened it; "": who was asked does not tell
 }
 
 // An Opener unwraps as the plugin of an API server does. It is safe for concurrent use.
@@ -69,8 +70,8 @@ func (s State) Refuses() bool {
 
 // A Key is one that an [Opener] was given.
 type Key struct {
-	Name     string // as it was given
-	ARN      string // "": KMS did not tell
+	Name     string     // as it was given
+	ARN      keyref.ARN // "": KMS did not tell
 	State    State
 	Deletion time.Time // zero: none is scheduled
 	Note     string    // why the state is not known; may be empty
@@ -78,12 +79,12 @@ type Key struct {
 
 // A Refusal is a DEK or a seed that was not unwrapped. All of it is safe to print.
 type Refusal struct { //nolint:errname // an answer, and called what it is
-	State State    // of the key; what does not refuse may pass by itself
-	Keys  []string // that may have made it: all that were asked and did not rule themselves out
-	Made  string   // the ARN of the key that made it, where KMS says so
-	Code  string   // such as KMS0101; "": none
-	Text  string   // why, and what to do
-	Again bool     // the same may work in a moment
+	State State      // of the key; what does not refuse may pass by itself
+	Keys  []string   // that may have made it: all that were asked and did not rule themselves out
+	Made  keyref.ARN // the key that made it, where KMS says so
+	Code  string     // such as KMS0101; "": none
+	Text  string     // why, and what to do
+	Again bool       // the same may work in a moment
 }
 
 // Error returns the text.

@@ -118,7 +118,7 @@ func placeReport(p audit.PlaceReport, f *placeFindings) PlaceReport {
 	}
 	type under struct {
 		base
-		key string
+		key keyref.ID
 	}
 	rows := map[under]*Row{}
 	for u, n := range f.usages {
@@ -130,7 +130,7 @@ func placeReport(p audit.PlaceReport, f *placeFindings) PlaceReport {
 		if row == nil {
 			row = &Row{
 				Resource: report.Plain(u.resource), Format: string(u.format), Provider: report.Clip(u.provider, maxText),
-				Key: quoted(at.key),
+				Key: quoted(string(at.key)),
 			}
 			rows[at] = row
 		}
@@ -177,7 +177,7 @@ func older(p audit.PlaceReport) []Older {
 		switch {
 		case row.Older == 0 || row.Format == string(stored.Plaintext):
 		case row.KeyID != "":
-			count[keyref.ParseState(row.KeyID).Key] += row.Older
+			count[string(keyref.ParseState(row.KeyID).Key)] += row.Older
 		default:
 			count[row.Format+" "+row.Provider] += row.Older
 		}
@@ -191,17 +191,17 @@ func older(p audit.PlaceReport) []Older {
 
 // keyReports are of all keys that something needs, and of those that were given.
 func keyReports(f *findings, given []Key) []KeyReport {
-	all := map[string]*KeyReport{}
-	of := func(name string) *KeyReport {
+	all := map[keyref.ID]*KeyReport{}
+	of := func(name keyref.ID) *KeyReport {
 		k := all[name]
 		if k == nil {
-			k = &KeyReport{Key: quoted(name), State: Unknown}
+			k = &KeyReport{Key: quoted(string(name)), State: Unknown}
 			all[name] = k
 		}
 		return k
 	}
 	for _, g := range given {
-		of(nameOf(cmp.Or(g.ARN, g.Name))).describe(g)
+		of(cmp.Or(g.ARN, keyref.ARN(g.Name)).ID()).describe(g)
 	}
 	counted := map[*source]bool{}
 	for _, p := range f.places {
@@ -263,15 +263,16 @@ func (s State) severity() int {
 // failures are grouped by key and reason.
 func failures(f *findings, o Options) []Failure {
 	type group struct {
-		key, code, reason string
-		lost              bool
+		key          keyref.ID
+		code, reason string
+		lost         bool
 	}
 	all := map[group]*Failure{}
 	seen := map[group]map[*source]bool{}
 	add := func(g group, s *source, objects int64, example string) {
 		one := all[g]
 		if one == nil {
-			one = &Failure{Key: quoted(g.key), Lost: g.lost, Code: g.code, Reason: g.reason}
+			one = &Failure{Key: quoted(string(g.key)), Lost: g.lost, Code: g.code, Reason: g.reason}
 			all[g], seen[g] = one, map[*source]bool{}
 		}
 		if example = report.Clip(example, maxText); one.Example == "" || example < one.Example {

@@ -21,7 +21,7 @@ type source struct {
 	left  bool // a sample leaves it out
 	asked bool
 	plain secret.Bytes // nil: it is not open, or no object is opened
-	by    string       // the ARN of the key that opened it; "": not told
+	by    keyref.ARN   // the key that opened it; "": not told
 	wrong *Refusal     // nil: it is open, or was not asked for
 }
 
@@ -37,34 +37,26 @@ const (
 // key names the key that it is under: by the answer of KMS where there is one, and else
 // as v2's key_id does. Of v1, "" where nobody knows. All key_ids of a key, and all
 // replicas of a multi-Region key, have one name.
-func (s *source) key() string {
+func (s *source) key() keyref.ID {
 	switch {
 	case s.by != "":
-		return nameOf(s.by)
+		return s.by.ID()
 	case s.wrong != nil && s.wrong.Made != "":
-		return nameOf(s.wrong.Made)
+		return s.wrong.Made.ID()
 	case s.wrapped.Version == v2:
-		return nameOf(keyref.ParseState(s.wrapped.KeyID).Key)
+		return keyref.ARN(keyref.ParseState(s.wrapped.KeyID).Key).ID() // the predecessor's is whatever its flag was
 	case s.wrong != nil && len(s.wrong.Keys) == 1:
-		return nameOf(s.wrong.Keys[0])
+		return keyref.ARN(s.wrong.Keys[0]).ID()
 	}
 	return ""
 }
 
 // arn is the key that KMS says made it, "" where it did not say.
-func (s *source) arn() string {
+func (s *source) arn() keyref.ARN {
 	if s.wrong != nil {
 		return s.wrong.Made
 	}
 	return s.by
-}
-
-// nameOf is the name under which all replicas of a key are one.
-func nameOf(key string) string {
-	if ref, err := keyref.Parse(key); err == nil && ref.ID != "" && ref.IsARN() {
-		return ref.KeyID()
-	}
-	return key
 }
 
 // known are all sources of a run: what two places share is asked for once.

@@ -14,6 +14,7 @@ import (
 	"context"
 
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/stored"
 )
 
@@ -96,7 +97,7 @@ func pass(ctx context.Context, places []audit.Place, o Options, k *known, asks *
 	if asks == nil {
 		ao.Question = nil
 	} else {
-		ao.KeyOf = func(r stored.Record) string {
+		ao.KeyOf = func(r stored.Record) keyref.ARN {
 			if s := k.sources[r.SourceID()]; s != nil {
 				return s.arn()
 			}

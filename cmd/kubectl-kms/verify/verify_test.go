@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/verify"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/verify/verifytest"
 	"sigs.k8s.io/aws-encryption-provider/internal/encryptionconfig"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -89,7 +90,7 @@ func (f *fake) Open(ctx context.Context, w verify.Wrapped) (verify.Unwrapped, er
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.given = append(f.given, own)
-	return verify.Unwrapped{Secret: own, Key: a.by}, nil
+	return verify.Unwrapped{Secret: own, Key: keyref.ARN(a.by)}, nil
 }
 
 func (f *fake) asked(text string) (n int) {

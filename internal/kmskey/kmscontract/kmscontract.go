@@ -69,11 +69,11 @@ func opens(t *testing.T, s Subject) {
 func namesTheKey(t *testing.T, s Subject) {
 	t.Helper()
 	sealed, err := s.KMS.Encrypt(t.Context(), awskms.Call{}, s.Key, secret.Bytes("p"))
-	if err != nil || sealed.KeyARN != s.Key || sealed.RequestID == "" {
+	if err != nil || string(sealed.KeyARN) != s.Key || sealed.RequestID == "" {
 		t.Errorf("Encrypt names %q, request %q: %v", sealed.KeyARN, sealed.RequestID, err)
 	}
 	opened, err := s.KMS.Decrypt(t.Context(), awskms.Call{}, s.Key, sealed.Blob)
-	if err != nil || opened.KeyARN != s.Key || opened.RequestID == "" {
+	if err != nil || string(opened.KeyARN) != s.Key || opened.RequestID == "" {
 		t.Errorf("Decrypt names %q, request %q: %v", opened.KeyARN, opened.RequestID, err)
 	}
 }
@@ -89,7 +89,7 @@ func isPinned(t *testing.T, s Subject) {
 func choosesByItself(t *testing.T, s Subject) {
 	t.Helper()
 	opened, err := s.KMS.Decrypt(t.Context(), awskms.Call{}, "", encrypt(t, s, "p"))
-	if err != nil || string(opened.Plaintext) != "p" || opened.KeyARN != s.Key {
+	if err != nil || string(opened.Plaintext) != "p" || string(opened.KeyARN) != s.Key {
 		t.Errorf("%q by %q: %v", opened.Plaintext, opened.KeyARN, err)
 	}
 }
