@@ -84,7 +84,8 @@ func (r *port) keptAlive() net.Conn {
 	return conn
 }
 
-// open reports whether the other end still holds the connection.
+// open reports whether the other end may still hold the connection: what it has closed is
+// not always seen at once.
 func open(conn net.Conn) bool {
 	_ = conn.SetReadDeadline(time.Now().Add(time.Millisecond))
 	_, err := conn.Read(make([]byte, 64))
@@ -111,9 +112,7 @@ func TestHealthPortHoldsFewConnectionsAndTheNewestAreAnswered(t *testing.T) {
 			t.Fatalf("%d connections of one address are held, want at most %d", n, homePlaces/2)
 		}
 	}
-	if n := stillOpen(conns); n == 0 || n > homePlaces/2 {
-		t.Errorf("%d connections of one address are held, want some and at most %d", n, homePlaces/2)
-	}
+	testkit.Until(t, "the other end has closed all but the share of the address", func() bool { return stillOpen(conns) <= homePlaces/2 })
 	if !open(conns[len(conns)-1]) {
 		t.Error("the newest connection is closed, want the oldest to go")
 	}
