@@ -62,7 +62,7 @@ func (r *Ring) home(ctx context.Context, caller kmskey.Caller, alias *kmskey.Key
 		return ref, nil
 	}
 	if alias.Resolution() == nil {
-		if refusal := alias.ResolveByEncrypt(ctx, caller); refusal != nil {
+		if refusal := alias.ResolveByEncrypt(ctx, caller, r.opts.Timing.Unresolved); refusal != nil {
 			return keyref.Ref{}, refusal
 		}
 	}

@@ -14,12 +14,6 @@ import (
 )
 
 const (
-	// badFor is how long bad data is remembered: every key that may read has said
-	// that it never opens these bytes.
-	badFor = time.Minute
-	// deniedFor is how long a refusal is remembered that KMS gave when it was asked
-	// without a key. It may end at any time, when somebody grants or enables that key.
-	deniedFor = 10 * time.Second
 	// badMax is how many answers are remembered. Each takes about 240 bytes, so a full
 	// memory takes 4 MB; about 700 bytes and 12 MB where KMS's words are long and
 	// differ each time. TestBadMemoryIsBounded measures that.
@@ -141,7 +135,7 @@ func (r *Ring) ForgetBad() {
 // data it is: that proves nothing, and counts for seconds only.
 func (r *Ring) noteBad(blob []byte, told *cause.Error, refusals []refusal) {
 	if told.Class() == cause.BadData {
-		r.bad.remember(blob, whole, told, badFor)
+		r.bad.remember(blob, whole, told, r.opts.Timing.Bad)
 		return
 	}
 	denied := true // nothing but an unpinned Decrypt stands between the data and its proof
@@ -150,14 +144,14 @@ func (r *Ring) noteBad(blob []byte, told *cause.Error, refusals []refusal) {
 		denied = denied && (class == cause.BadData || f.unpinned && !f.recalled && class == cause.Refused)
 	}
 	if denied {
-		r.bad.remember(blob, whole, told, deniedFor)
+		r.bad.remember(blob, whole, told, r.opts.Timing.Denied)
 		return
 	}
 	// A configured key may open it as soon as that can be asked. Only the answer
 	// without a key is remembered, and does not live longer for being recalled.
 	for _, f := range refusals {
 		if class := f.err.Class(); f.unpinned && !f.recalled && (class == cause.BadData || class == cause.Refused) {
-			r.bad.remember(blob, r.place(f.key), f.err, deniedFor)
+			r.bad.remember(blob, r.place(f.key), f.err, r.opts.Timing.Denied)
 		}
 	}
 }

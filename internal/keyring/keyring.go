@@ -29,11 +29,12 @@ const (
 	AnnotationRequestID = "request-id.aws-encryption-provider.sigs.k8s.io"
 )
 
-// Options configure a Ring. All fields are required.
+// Options configure a Ring. All fields but Timing are required.
 type Options struct {
 	Keys   []*kmskey.Key // in the order in which they are tried; what an alias named before comes with it
 	Caller kmskey.Caller // Limit is that of one read, over all keys that it tries
 	Log    *slog.Logger
+	Timing Timing // zero: the usual one
 }
 
 // A Ring opens what is stored. It is safe for concurrent use.
@@ -47,7 +48,10 @@ type Ring struct {
 }
 
 // New returns a Ring. It does no I/O.
-func New(o Options) *Ring { return &Ring{opts: o, bad: newBadMemory(), missing: newMissingKeys()} }
+func New(o Options) *Ring {
+	o.Timing = o.Timing.orUsual()
+	return &Ring{opts: o, bad: newBadMemory(), missing: newMissingKeys(o.Timing.Missing)}
+}
 
 // Missing returns the keys that stored data needed and nobody configured, newest first.
 func (r *Ring) Missing() []MissingKey { return r.missing.list() }

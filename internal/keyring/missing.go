@@ -15,9 +15,8 @@ import (
 )
 
 const (
-	missingEvery = time.Minute
 	missingMax   = 64
-	missingLines = 16 // in missingEvery, over all names
+	missingLines = 16 // in the time between two lines about one name, over all names
 )
 
 // A MissingKey is one that stored data needs and nobody configured.
@@ -29,6 +28,8 @@ type MissingKey struct {
 // missingKeys are those that reads asked for in vain. Names come out of etcd, so
 // their number is bounded. It is safe for concurrent use.
 type missingKeys struct {
+	every time.Duration // between two lines about one name
+
 	mu    sync.Mutex
 	lru   *simplelru.LRU[string, *missingKey]
 	began time.Time // of the minute in which lines are counted
@@ -37,12 +38,12 @@ type missingKeys struct {
 
 type missingKey struct{ last, reported time.Time }
 
-func newMissingKeys() *missingKeys {
+func newMissingKeys(every time.Duration) *missingKeys {
 	lru, err := simplelru.NewLRU[string, *missingKey](missingMax, nil)
 	if err != nil { // only for a size below one
 		panic(err)
 	}
-	return &missingKeys{lru: lru}
+	return &missingKeys{every: every, lru: lru}
 }
 
 // note reports whether it is time to report the key again.
@@ -55,10 +56,10 @@ func (m *missingKeys) note(name string, now time.Time) bool {
 		m.lru.Add(name, k)
 	}
 	k.last = now
-	if now.Sub(m.began) >= missingEvery {
+	if now.Sub(m.began) >= m.every {
 		m.began, m.lines = now, 0
 	}
-	if now.Sub(k.reported) < missingEvery || m.lines == missingLines {
+	if now.Sub(k.reported) < m.every || m.lines == missingLines {
 		return false
 	}
 	m.lines++

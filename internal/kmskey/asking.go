@@ -221,7 +221,7 @@ const (
 // describedRefusal is what a state that was described now means for Decrypt, nil
 // where the key can be used.
 func (k *Key) describedRefusal(now time.Time) *cause.Error {
-	info, at := k.questions.description()
+	info, at, _ := k.questions.description()
 	if !at.Equal(now) {
 		return nil
 	}

@@ -103,18 +103,15 @@ func (k *Key) Opened(ctx context.Context, c Caller, blob []byte, arn keyref.ARN)
 	k.hear(ctx, c, blob, arn, nil)
 }
 
-// refusedFor is how long KMS is not asked again what an alias stands for, after it
-// refused to say so: whatever data comes, it costs no call.
-const refusedFor = 10 * time.Second
-
 type unresolved struct {
 	err   *cause.Error
 	until time.Time
 }
 
 // ResolveByEncrypt learns from an Encrypt what the alias stands for: KMS has no other
-// answer that every user of a key may ask for.
-func (k *Key) ResolveByEncrypt(ctx context.Context, c Caller) *cause.Error {
+// answer that every user of a key may ask for. Where it refuses, it is not asked again
+// for a time.
+func (k *Key) ResolveByEncrypt(ctx context.Context, c Caller, again time.Duration) *cause.Error {
 	if known := k.unresolved.Load(); known != nil && time.Now().Before(known.until) {
 		return known.err
 	}
@@ -123,7 +120,7 @@ func (k *Key) ResolveByEncrypt(ctx context.Context, c Caller) *cause.Error {
 		e := *cause.Of(err)
 		e.Note = "to read what its earlier keys made, the alias has to be resolved: with its ARN in its place (arn:aws:kms:REGION:ACCOUNT:" + k.ref.Alias + ") no Encrypt is needed"
 		if e.Class() == cause.Refused {
-			k.unresolved.Store(&unresolved{&e, time.Now().Add(refusedFor)})
+			k.unresolved.Store(&unresolved{&e, time.Now().Add(again)})
 		}
 		return &e
 	}

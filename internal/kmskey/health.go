@@ -30,7 +30,7 @@ type Deletion struct {
 // before, "" for a key of the configuration.
 func (k *Key) Health(alias string) Health {
 	state, err, lastOK := k.reading()
-	info, _ := k.questions.description()
+	info, _, _ := k.questions.description()
 	return Health{
 		Key: k.config.Name, State: state, Err: err, Described: info.State,
 		Deletion: k.DeletionBy(state, err, lastOK), Unlisted: alias != "", Alias: alias,
@@ -54,11 +54,10 @@ func (k *Key) reading() (state evidence.State, err *cause.Error, lastOK time.Tim
 // DeletionBy returns whether a key in a state is to be deleted: KMS refused it for that,
 // or described it so and it has not worked for long since.
 func (k *Key) DeletionBy(state evidence.State, err *cause.Error, lastOK time.Time) *Deletion {
-	const propagation = 5 * time.Minute // that KMS may take until all of it agrees
-	info, at := k.questions.description()
+	info, _, agreed := k.questions.description()
 	described := (info.State == pendingDeletionState || info.State == pendingReplicaState) && k.StandsFor(info.ARN)
 	switch {
-	case described && !lastOK.After(at.Add(propagation)):
+	case described && !lastOK.After(agreed):
 		return &Deletion{Date: info.Deletion}
 	case state == evidence.Refused && err != nil && err.Code == cause.KeyPendingDeletion:
 		return &Deletion{}

@@ -21,6 +21,7 @@ type Intervals struct {
 	Confirm time.Duration // between a failure and the next question, from where it doubles; 0: 5 seconds
 	Earlier time.Duration // between two questions about any earlier key of one alias; 0: 1 minute
 	Denied  time.Duration // before KMS is asked again what it may not or cannot tell; 0: 6 hours
+	Agree   time.Duration // that KMS may take until all of it says the same; 0: 5 minutes
 }
 
 // OrUsual returns the intervals with every zero field set.
@@ -31,6 +32,7 @@ func (i Intervals) OrUsual() Intervals {
 		Confirm: cmp.Or(i.Confirm, 5*time.Second),
 		Earlier: cmp.Or(i.Earlier, time.Minute),
 		Denied:  cmp.Or(i.Denied, 6*time.Hour),
+		Agree:   cmp.Or(i.Agree, 5*time.Minute),
 	}
 }
 
@@ -59,6 +61,7 @@ type questions struct {
 
 	info         awskms.KeyInfo // of the last DescribeKey that was answered
 	infoAt       time.Time      // zero: none was
+	agreedAt     time.Time      // by then all of KMS says the same
 	nextDescribe time.Time
 	deniedUntil  time.Time // KMS refuses to describe the key
 
@@ -265,7 +268,7 @@ func (q *questions) described(now time.Time, info awskms.KeyInfo, err error, i I
 	q.nextDescribe = now.Add(i.Ask) // a question comes sooner, and takes it along
 	switch {
 	case err == nil:
-		q.info, q.infoAt = info, now
+		q.info, q.infoAt, q.agreedAt = info, now, now.Add(i.Agree)
 	case cause.Of(err).Code == cause.KeyNotFound:
 		q.info, q.infoAt = awskms.KeyInfo{}, time.Time{}
 	case cause.ClassOf(err) == cause.Refused, cause.ClassOf(err) == cause.Bug:
@@ -273,11 +276,11 @@ func (q *questions) described(now time.Time, info awskms.KeyInfo, err error, i I
 	}
 }
 
-// description returns what DescribeKey told last, and when.
-func (q *questions) description() (awskms.KeyInfo, time.Time) {
+// description returns what DescribeKey told last, when, and when all of KMS says the same.
+func (q *questions) description() (info awskms.KeyInfo, at, agreed time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.info, q.infoAt
+	return q.info, q.infoAt, q.agreedAt
 }
 
 // postpone leaves questions of Decrypt to others.

@@ -14,12 +14,10 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 )
 
-// The round trips that Verify makes at most, the calls of KMS in each, and the time for
-// what it does beside them.
+// The round trips that Verify makes at most, and the calls of KMS in each.
 const (
 	verifyTrips = 2
 	tripCalls   = 2
-	verifySlack = 2 * time.Second
 )
 
 // Run looks after the keys until ctx ends: it checks that the write key works,
@@ -150,7 +148,7 @@ func (p *Provider) check(ctx context.Context, began time.Time) {
 // It sets its own time limit, which covers every call that it may make. Errors are
 // [cause.Error]s.
 func (p *Provider) Verify(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, verifyTrips*tripCalls*p.opts.Timeout+verifySlack)
+	ctx, cancel := context.WithTimeout(ctx, verifyTrips*tripCalls*p.opts.Timeout+p.timing.Verify)
 	defer cancel()
 	k := p.write
 	began := time.Now()

@@ -9,25 +9,14 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 )
 
-const (
-	// aliasRest is how long an alias does not go back to a key that it has left: an
-	// answer that names that key meanwhile may be one from before. KMS takes seconds,
-	// "in some cases several minutes", to show a change everywhere.
-	//
-	// https://docs.aws.amazon.com/kms/latest/developerguide/programming-eventual-consistency.html
-	aliasRest = 5 * time.Minute
-	// restRefusal is the time between two refusals after which a key that is to
-	// write is taken for refused, and restRefusalAge how old the last may be.
-	restRefusal    = 5 * time.Second
-	restRefusalAge = 2 * time.Minute
-)
-
 // A History is what the callers of one provider entry were told, over all the
 // Providers that replace one another. A reload makes keys and Providers again; no
 // caller may notice that by an answer which leads back. So key material that was
 // left stays left for good, and an alias rests from a key that it has left for
-// aliasRest. It is safe for concurrent use.
+// [Timing].Rest. It is safe for concurrent use.
 type History struct {
+	timing Timing
+
 	mu         sync.Mutex
 	begun      int // generation of the newest Provider
 	generation int // of the Provider that told last
@@ -54,10 +43,10 @@ type aliasPast struct {
 
 type refusedSince struct{ first, last time.Time }
 
-// NewHistory returns a History of nothing.
-func NewHistory() *History {
+// newHistory returns a History of nothing.
+func newHistory(t Timing) *History {
 	return &History{
-		told: map[string]bool{}, newest: map[keyref.ID]string{}, left: map[material]int{},
+		timing: t, told: map[string]bool{}, newest: map[keyref.ID]string{}, left: map[material]int{},
 		aliases: map[string]*aliasPast{}, refused: map[string]refusedSince{},
 	}
 }
@@ -128,7 +117,7 @@ func (h *History) followLocked(k *kmskey.Key, arn keyref.ARN) {
 	}
 	now := time.Now()
 	for key, left := range past.leftAt {
-		if now.Sub(left) >= aliasRest {
+		if now.Sub(left) >= h.timing.Rest {
 			delete(past.leftAt, key)
 		}
 	}
@@ -149,7 +138,7 @@ func (h *History) rest(k *kmskey.Key, shown keyref.ARN) keyref.ARN {
 	if !k.IsAlias() || past == nil {
 		return ""
 	}
-	if left, ok := past.leftAt[shown.ID()]; !ok || time.Since(left) >= aliasRest {
+	if left, ok := past.leftAt[shown.ID()]; !ok || time.Since(left) >= h.timing.Rest {
 		return ""
 	}
 	return past.at.InRegionOf(shown)
@@ -165,19 +154,19 @@ func (h *History) endRest(k *kmskey.Key, arn keyref.ARN) {
 }
 
 // refusedAgain notes that a key which was to write is refused, and reports whether
-// that is confirmed: by another such refusal at least restRefusal before, or by
+// that is confirmed: by another such refusal some seconds before, or by
 // the checks of the Provider that writes with it.
 func (h *History) refusedAgain(address string) bool {
 	now := time.Now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	since, ok := h.refused[address]
-	if !ok || now.Sub(since.last) > restRefusalAge {
+	if !ok || now.Sub(since.last) > h.timing.RestRefusalAge {
 		since.first = now
 	}
 	since.last = now
 	h.refused[address] = since
-	if now.Sub(since.first) >= restRefusal {
+	if now.Sub(since.first) >= h.timing.RestRefusal {
 		return true
 	}
 	w := h.writer

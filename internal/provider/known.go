@@ -324,7 +324,7 @@ func (h *History) leftKeys(k *kmskey.Key) []LeftKey {
 	}
 	var keys []LeftKey
 	for key, at := range past.leftAt {
-		if time.Since(at) < aliasRest {
+		if time.Since(at) < h.timing.Rest {
 			keys = append(keys, LeftKey{key, at})
 		}
 	}

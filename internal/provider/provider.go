@@ -85,14 +85,14 @@ func New(o Options) *Provider {
 		history: o.History, keeper: newKeeper(o),
 	}
 	p.caller = kmskey.Caller{Limit: o.Timeout, Confirm: p.timing.Questions.Confirm, Waits: o.Waits, Listener: listener{p}}
-	p.ring = keyring.New(keyring.Options{Keys: o.Keys, Caller: p.caller, Log: p.log})
+	p.ring = keyring.New(keyring.Options{Keys: o.Keys, Caller: p.caller, Log: p.log, Timing: p.timing.Ring})
 	p.opts.Known = nil
 	if b := o.Before; b != nil {
 		p.state, p.history = b.loggedState(), b.history
 		p.opts.Before = nil // else every generation would keep all before it
 	}
 	if p.history == nil {
-		p.history = NewHistory()
+		p.history = newHistory(p.timing)
 	}
 	p.generation = p.history.begin()
 	if o.Known != nil {

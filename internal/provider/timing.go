@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"time"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/keyring"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 )
 
@@ -33,22 +34,42 @@ type Timing struct {
 	Keep      time.Duration // between two writes of what is known, where nothing but the time changes; 0: 30 seconds
 	KeepLimit time.Duration // of one write. Where the key_id changes a caller waits for it; 0: 500 milliseconds
 
+	// Rest is how long an alias does not go back to a key that it has left: an answer that
+	// names that key meanwhile may be one from before. KMS takes seconds, "in some cases
+	// several minutes", to show a change everywhere. 0: 5 minutes
+	//
+	// https://docs.aws.amazon.com/kms/latest/developerguide/programming-eventual-consistency.html
+	Rest time.Duration
+	// RestRefusal is the time between two refusals after which the key that such an alias
+	// went to is taken for refused, and RestRefusalAge how old the last may be. 0: 5
+	// seconds, 2 minutes
+	RestRefusal, RestRefusalAge time.Duration
+
+	// Verify is the time that [Provider.Verify] has beside its calls of KMS. 0: 2 seconds
+	Verify time.Duration
+
 	Questions kmskey.Intervals // about keys that only read
+	Ring      keyring.Timing   // what is remembered of data that does not open
 }
 
 func (t Timing) orUsual() Timing {
 	return Timing{
-		Check:        cmp.Or(t.Check, 30*time.Second),
-		Recheck:      cmp.Or(t.Recheck, 5*time.Second),
-		Jitter:       cmp.Or(t.Jitter, time.Second),
-		Pause:        cmp.Or(t.Pause, time.Second),
-		Reopen:       cmp.Or(t.Reopen, 75*time.Second),
-		Look:         cmp.Or(t.Look, 59*time.Second),
-		FirstLook:    cmp.Or(t.FirstLook, 45*time.Second),
-		NewLook:      cmp.Or(t.NewLook, 10*time.Second),
-		FirstContact: cmp.Or(t.FirstContact, 6*time.Second),
-		Keep:         cmp.Or(t.Keep, 30*time.Second),
-		KeepLimit:    cmp.Or(t.KeepLimit, 500*time.Millisecond),
-		Questions:    t.Questions.OrUsual(),
+		Check:          cmp.Or(t.Check, 30*time.Second),
+		Recheck:        cmp.Or(t.Recheck, 5*time.Second),
+		Jitter:         cmp.Or(t.Jitter, time.Second),
+		Pause:          cmp.Or(t.Pause, time.Second),
+		Reopen:         cmp.Or(t.Reopen, 75*time.Second),
+		Look:           cmp.Or(t.Look, 59*time.Second),
+		FirstLook:      cmp.Or(t.FirstLook, 45*time.Second),
+		NewLook:        cmp.Or(t.NewLook, 10*time.Second),
+		FirstContact:   cmp.Or(t.FirstContact, 6*time.Second),
+		Keep:           cmp.Or(t.Keep, 30*time.Second),
+		KeepLimit:      cmp.Or(t.KeepLimit, 500*time.Millisecond),
+		Rest:           cmp.Or(t.Rest, 5*time.Minute),
+		RestRefusal:    cmp.Or(t.RestRefusal, 5*time.Second),
+		RestRefusalAge: cmp.Or(t.RestRefusalAge, 2*time.Minute),
+		Verify:         cmp.Or(t.Verify, 2*time.Second),
+		Questions:      t.Questions.OrUsual(),
+		Ring:           t.Ring,
 	}
 }
