@@ -366,6 +366,31 @@ func TestDeletionOfAnyKeyIsToldWithItsDate(t *testing.T) {
 	}
 }
 
+// KMS may describe a key as before for minutes after a deletion was cancelled. That the key
+// works says nothing against it for so long.
+func TestDescribedDeletionIsDoubtedWhenTheKeyStillWorksMinutesLater(t *testing.T) {
+	t.Parallel()
+	f := newTelling(false, false)
+	telling(t, f, func(t *testing.T, p *provider.Provider, _ func() string) {
+		describe := func(state string, shut bool) {
+			f.tellMu.Lock()
+			defer f.tellMu.Unlock()
+			f.states[keyB], f.shut = state, shut
+		}
+		describe("PendingDeletion", false)
+		within(t, 6*time.Minute, "it is to be deleted", func() bool { return reader(t, p).Deletion != nil })
+		describe("", true) // nobody describes it any more
+		time.Sleep(4 * time.Minute)
+		if err := readB(t, p); err != nil || reader(t, p).Deletion == nil {
+			t.Errorf("four minutes later it works (%v), and is to be deleted no longer", err)
+		}
+		time.Sleep(2 * time.Minute)
+		if err := readB(t, p); err != nil || reader(t, p).Deletion != nil {
+			t.Errorf("six minutes later it works (%v), and is to be deleted", err)
+		}
+	})
+}
+
 func TestQuestionThatIgnoresItsTimeIsLeftBehind(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
