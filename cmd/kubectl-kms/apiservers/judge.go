@@ -22,8 +22,9 @@ type Options struct {
 	Config                 *encryptionconfig.Configuration
 	ConfigName, ConfigHash string
 
-	KeyIDs []string // whose hashes become names
-	Probe  *Probe   // nil: none was done
+	KeyIDs []string    // whose hashes become names
+	Probe  *Probe      // nil: none was done
+	Expect Expectation // nil: nobody expects more than that all write alike
 }
 
 // Judge makes a report of what was observed.
@@ -47,6 +48,7 @@ func Judge(o *Observation, opts Options) *Report {
 	j.keys()
 	j.writers()
 	j.probed()
+	j.expected()
 	j.report()
 	return j.r
 }
@@ -433,11 +435,20 @@ func (j *judge) writer(resource string, first encryptionconfig.Provider) {
 	}
 }
 
+// Formats of KMS, as package stored calls them.
+const (
+	formatV1 = "kms v1"
+	formatV2 = "kms v2"
+)
+
 // formatOf is what package stored calls what a provider writes.
 func formatOf(p encryptionconfig.Provider) string {
 	switch {
 	case p.KMS != nil:
-		return "kms " + p.KMS.Version()
+		if p.KMS.Version() == "v1" {
+			return formatV1
+		}
+		return formatV2
 	case p.AESCBC != nil:
 		return "aescbc"
 	case p.AESGCM != nil:
@@ -496,7 +507,7 @@ func (j *judge) report() {
 
 // rank puts what is certain before what is not known.
 func rank(k ReasonKind) int {
-	if k == Differ || k == OtherConfig {
+	if k == Differ || k == OtherConfig || k == OtherKey {
 		return 0
 	}
 	return 1
@@ -530,14 +541,7 @@ func (j *judge) alike() string {
 	}
 	var under []string
 	for _, w := range j.found[0].writes {
-		text := w.Format
-		if w.Provider != "" {
-			text += " " + w.Provider
-		}
-		if w.KeyIDHash != "" {
-			text += ", key_id " + j.nameOf(w.KeyIDHash)
-		}
-		if text = "under " + text; !slices.Contains(under, text) {
+		if text := "under " + j.words(w); !slices.Contains(under, text) {
 			under = append(under, text)
 		}
 	}

@@ -115,7 +115,7 @@ func (j *judge) storedBy(p *process, s Stored) {
 		w.KeyID, w.KeyIDHash = report.Plain(s.KeyID), HashOf([]byte(s.KeyID))
 	}
 	p.writes = append(slices.DeleteFunc(p.writes, func(o Write) bool { return o.Resource == w.Resource }), w)
-	if s.Format == "kms v1" {
+	if s.Format == formatV1 {
 		j.because(V1, "%s are written by KMS v1 under provider %s, and neither metrics nor values of v1 name the key", w.Resource, w.Provider)
 	}
 	if len(s.Unreadable) > 0 {
@@ -126,7 +126,7 @@ func (j *judge) storedBy(p *process, s Stored) {
 			p.name, w.Resource, s.words(j), report.Plain(j.opts.ConfigName), nameOfProvider(first))
 	}
 	for _, k := range p.newest() {
-		if k.Provider == s.Provider && s.Format == "kms v2" && k.Hash != w.KeyIDHash {
+		if k.Provider == s.Provider && s.Format == formatV2 && k.Hash != w.KeyIDHash {
 			j.because(Differ, "the API server of %s writes %s under key_id %s, and its plugin has named %s", p.name, w.Resource, j.nameOf(w.KeyIDHash), j.nameOf(k.Hash))
 		}
 	}

@@ -130,6 +130,23 @@ func (k Key) protects(u under) certainty {
 	return k.names(string(keyref.ParseState(u.keyID).Key))
 }
 
+// Covers reports whether what API servers write is under the key. keyID is "" where only
+// its hash is known, and known false where that does not tell.
+func (k Key) Covers(w WrittenUnder, keyID string) (covers, known bool) {
+	u := under{format: stored.Format(w.Format), provider: w.Provider, keyID: keyID}
+	byItsKey := u.format == stored.KMSv2 && (k.kind == byHash || k.kind == byKeyID)
+	switch same := w.KeyIDHash == k.hash(); {
+	case !byItsKey || keyID != "":
+		answer := k.protects(u)
+		return answer == yes, answer != notKnown
+	case w.KeyIDHash == "":
+		return false, false
+	case same:
+		return true, true
+	}
+	return false, k.kind == byHash || k.ref.Key == "" // else another key_id of the key, perhaps
+}
+
 // opens compares the key with the one that KMS says made a value of v1. A key_id tells
 // more than that: nothing tells which of a key's key_ids the value would have.
 func (k Key) opens(arn keyref.ARN) certainty {
