@@ -1,10 +1,6 @@
 package daemon
 
 import (
-	"context"
-	"errors"
-	"io/fs"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -16,7 +12,6 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmskey"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsserver"
-	"sigs.k8s.io/aws-encryption-provider/internal/lastknown"
 	"sigs.k8s.io/aws-encryption-provider/internal/liveness"
 	"sigs.k8s.io/aws-encryption-provider/internal/metrics"
 	"sigs.k8s.io/aws-encryption-provider/internal/provider"
@@ -183,44 +178,4 @@ func (d *Daemon) newKey(p config.Provider, k config.Key, timeout time.Duration) 
 		Key: kmskey.New(kmskey.Config{Name: k.Key, Context: keyref.ContextHash(k.EncryptionContext), KMS: client}),
 		cfg: k, provider: p.Name, retry: p.Retry, client: client,
 	}
-}
-
-// newMemory returns the memory of a provider, nil where there is no directory for
-// it: that of an abstract socket without a service manager.
-func (d *Daemon) newMemory(p config.Provider) *memory {
-	path := d.memoryPath(p)
-	if path == "" {
-		return nil
-	}
-	return &memory{file: lastknown.File{Path: path, Clock: d.files.clock}, config: digest(p)}
-}
-
-// memoryPath is the file of a provider's memory. In the directory of a socket it is
-// named after that, since two processes with a provider of the same name may have
-// their sockets there.
-func (d *Daemon) memoryPath(p config.Provider) string {
-	if d.opts.RuntimeDir != "" {
-		return filepath.Join(d.opts.RuntimeDir, "provider-"+p.Name+".state")
-	}
-	return lastknown.Beside(p.Listen)
-}
-
-// recall returns what the process before knew, nil where nothing counts.
-func (d *Daemon) recall(m *memory) *provider.Known {
-	ctx, cancel := context.WithTimeout(context.Background(), recallLimit)
-	defer cancel()
-	s, err := bounded.Do(ctx, d.waits, bounded.File, func(context.Context) (lastknown.State, error) { return m.file.Read(m.config) })
-	switch {
-	case err == nil:
-		k := &provider.Known{KeyID: s.KeyID, KeyARN: keyref.ARN(s.KeyARN), Material: s.Material, Left: s.Left, LastOK: s.LastOK}
-		for _, l := range s.LeftKeys {
-			k.LeftKeys = append(k.LeftKeys, provider.LeftKey{Key: keyref.ID(l.Key), At: l.At})
-		}
-		return k
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, lastknown.ErrOtherConfig), errors.Is(err, lastknown.ErrOtherTime):
-		d.log.Debug("nothing is known of the process before", "file", m.path(), "reason", err.Error())
-	default:
-		d.log.Warn("what the process before knew cannot be read: it does not count", "file", m.path(), "error", err.Error())
-	}
-	return nil
 }

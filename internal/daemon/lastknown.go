@@ -1,15 +1,21 @@
 package daemon
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
+	"sigs.k8s.io/aws-encryption-provider/internal/bounded"
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
+	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 	"sigs.k8s.io/aws-encryption-provider/internal/lastknown"
 	"sigs.k8s.io/aws-encryption-provider/internal/provider"
 )
@@ -61,6 +67,46 @@ func (m *memory) move(path string, shared bool) {
 		_ = m.file.Erase() // what stays behind counts for no other configuration
 	}
 	m.file.Path = path
+}
+
+// newMemory returns the memory of a provider, nil where there is no directory for
+// it: that of an abstract socket without a service manager.
+func (d *Daemon) newMemory(p config.Provider) *memory {
+	path := d.memoryPath(p)
+	if path == "" {
+		return nil
+	}
+	return &memory{file: lastknown.File{Path: path, Clock: d.files.clock}, config: digest(p)}
+}
+
+// memoryPath is the file of a provider's memory. In the directory of a socket it is
+// named after that, since two processes with a provider of the same name may have
+// their sockets there.
+func (d *Daemon) memoryPath(p config.Provider) string {
+	if d.opts.RuntimeDir != "" {
+		return filepath.Join(d.opts.RuntimeDir, "provider-"+p.Name+".state")
+	}
+	return lastknown.Beside(p.Listen)
+}
+
+// recall returns what the process before knew, nil where nothing counts.
+func (d *Daemon) recall(m *memory) *provider.Known {
+	ctx, cancel := context.WithTimeout(context.Background(), recallLimit)
+	defer cancel()
+	s, err := bounded.Do(ctx, d.waits, bounded.File, func(context.Context) (lastknown.State, error) { return m.file.Read(m.config) })
+	switch {
+	case err == nil:
+		k := &provider.Known{KeyID: s.KeyID, KeyARN: keyref.ARN(s.KeyARN), Material: s.Material, Left: s.Left, LastOK: s.LastOK}
+		for _, l := range s.LeftKeys {
+			k.LeftKeys = append(k.LeftKeys, provider.LeftKey{Key: keyref.ID(l.Key), At: l.At})
+		}
+		return k
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, lastknown.ErrOtherConfig), errors.Is(err, lastknown.ErrOtherTime):
+		d.log.Debug("nothing is known of the process before", "file", m.path(), "reason", err.Error())
+	default:
+		d.log.Warn("what the process before knew cannot be read: it does not count", "file", m.path(), "error", err.Error())
+	}
+	return nil
 }
 
 // digest tells one configuration of a provider from another, with what of the
