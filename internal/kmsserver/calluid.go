@@ -2,10 +2,8 @@ package kmsserver
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"strings"
-	"unicode"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 )
@@ -31,28 +29,6 @@ func shown(uid string) string {
 		}
 	}
 	return strings.Clone(uid)
-}
-
-// maxText bounds the text of an error for callers and logs. Its parts are quoted and
-// cut where they are made; this holds whatever they add up to.
-const maxText = 4 << 10
-
-// textOf is the text of an error, whose cause is e: one line, of printable
-// characters. An error without a cause of ours is told in the cause's words.
-func textOf(err error, e *cause.Error) string {
-	if _, ok := errors.AsType[*cause.Error](err); !ok {
-		err = e
-	}
-	text := err.Error()
-	if len(text) > maxText {
-		text = text[:maxText] + "..."
-	}
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == unicode.ReplacementChar {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(text, "?"))
 }
 
 // NamingCalls returns a handler that adds the uid of the API server's call to
