@@ -23,13 +23,8 @@ const (
 	// at which AWS refuses signatures.
 	skewTold = time.Minute
 	skewMost = 5 * time.Minute
-	// slowCall leaves an API server's 3 s room for one repetition.
-	slowCall = 500 * time.Millisecond
 	// describing bounds a look that the daemon does without.
 	describing = 3 * time.Second
-	// burst bounds the round trips with a key, all together. At slowCall each, twenty
-	// calls just fit.
-	burst = 10 * time.Second
 )
 
 // A stage is what a call of KMS needs, in order. A call that fails has come
