@@ -93,6 +93,21 @@ func isKeyID(s string) bool {
 // ValidRegion reports whether s has the form of an AWS Region's name.
 func ValidRegion(s string) bool { return regionForm.MatchString(s) }
 
+// PartitionOf is the partition of a Region: "aws" where its name shows no other.
+//
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
+func PartitionOf(region string) string {
+	for start, partition := range map[string]string{
+		"cn-": "aws-cn", "us-gov-": "aws-us-gov", "us-iso-": "aws-iso", "us-isob-": "aws-iso-b",
+		"eu-isoe-": "aws-iso-e", "us-isof-": "aws-iso-f", "eusc-": "aws-eusc",
+	} {
+		if strings.HasPrefix(region, start) {
+			return partition
+		}
+	}
+	return "aws"
+}
+
 func clip(s string) string {
 	if len(s) > 60 {
 		return s[:60] + "..."

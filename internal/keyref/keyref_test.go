@@ -75,6 +75,18 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+func TestARegionTellsItsPartition(t *testing.T) {
+	t.Parallel()
+	for region, want := range map[string]string{
+		"us-west-2": "aws", "eu-central-1": "aws", "cn-north-1": "aws-cn", "us-gov-west-1": "aws-us-gov", "us-iso-east-1": "aws-iso",
+		"us-isob-east-1": "aws-iso-b", "eu-isoe-west-1": "aws-iso-e", "us-isof-south-1": "aws-iso-f", "eusc-de-east-1": "aws-eusc", "": "aws",
+	} {
+		if got := keyref.PartitionOf(region); got != want {
+			t.Errorf("the Region %q is of %q, want %q", region, got, want)
+		}
+	}
+}
+
 func TestSameHomeComparesPartitionAccountAndRegion(t *testing.T) {
 	t.Parallel()
 	base := keyref.Ref{Partition: "aws", Account: "111122223333", Region: "us-west-2", Key: "a"}

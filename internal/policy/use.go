@@ -132,7 +132,7 @@ func newUse(k config.Key, base principal) (use, error) {
 	if !ref.IsARN() { // of the account whose credentials ask for it
 		ref.Region, ref.Account, ref.Partition = k.Region, u.who.id, u.who.partition
 		if ref.Partition == "" {
-			ref.Partition = partitionOf(k.Region)
+			ref.Partition = keyref.PartitionOf(k.Region)
 		}
 	}
 	for _, p := range []principal{base, u.who} {
@@ -142,21 +142,6 @@ func newUse(k config.Key, base principal) (use, error) {
 	}
 	u.key = key{ref}
 	return u, nil
-}
-
-// partitionOf is the partition of a Region.
-//
-// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
-func partitionOf(region string) string {
-	for start, partition := range map[string]string{
-		"cn-": "aws-cn", "us-gov-": "aws-us-gov", "us-iso-": "aws-iso", "us-isob-": "aws-iso-b",
-		"eu-isoe-": "aws-iso-e", "us-isof-": "aws-iso-f", "eusc-": "aws-eusc",
-	} {
-		if strings.HasPrefix(region, start) {
-			return partition
-		}
-	}
-	return "aws"
 }
 
 func (u use) same(o use) bool {
