@@ -63,6 +63,10 @@ type logFormat string
 
 func (logFormat) values() []string { return []string{"json", "text"} }
 
+// DefaultSocket is where kube-apiserver's guides expect the plugin. It is that of a
+// provider which is alone and names none.
+const DefaultSocket = "/var/run/kmsplugin/socket.sock"
+
 // newDocument returns what holds where nothing is said, with flags and in a
 // file.
 func newDocument() *document {

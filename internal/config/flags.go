@@ -15,9 +15,6 @@ import (
 // occurrence a line. The command line wins.
 const EnvPrefix = "AWS_ENCRYPTION_PROVIDER_"
 
-// DefaultSocket is where kube-apiserver's guides expect the plugin.
-const DefaultSocket = "/var/run/kmsplugin/socket.sock"
-
 // EnvName returns the variable that sets a flag.
 func EnvName(flag string) string {
 	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
