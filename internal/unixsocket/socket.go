@@ -3,8 +3,8 @@
 // file is removed if it is still this process's own. It may be handed over by a service
 // manager (sd_listen_fds(3)).
 //
-// Files, from what is basic to what uses it: path, lock, own_file, found; handed, itself;
-// socket, mode, restore; connections, gate; client.
+// Files, from what is basic to what uses it: path, lock, own_file, directories, found;
+// handed, itself; socket, mode, restore; connections, gate; client.
 package unixsocket
 
 import (
