@@ -6,8 +6,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-
-	"sigs.k8s.io/aws-encryption-provider/internal/typo"
 )
 
 // warnings are what kube-apiserver takes and nobody can have meant.
@@ -115,15 +113,3 @@ func encrypts(p Provider) bool { return p.Identity == nil }
 // likeSecrets reports whether a resource's name was probably meant as secrets:
 // another spelling, or a version or group, which secrets have none of.
 func likeSecrets(name string) bool { return meantName(name) == "secrets" }
-
-// nearest returns what a misspelt name was probably meant as, and "" where none
-// is near enough.
-func nearest(name string, known []string) string {
-	best, least := "", 3
-	for _, one := range known {
-		if d := typo.Distance(strings.ToLower(name), one); d < least && d*2 < len(one) {
-			best, least = one, d
-		}
-	}
-	return best
-}
