@@ -29,6 +29,13 @@ const (
 	TimeUp = 124 // as of timeout(1)
 )
 
+// Errors that end a command which has said all there is to say.
+var (
+	errFound   = errors.New("found problems") // it did its work, and found something
+	errTimeUp  = errors.New("time is up")     // it waited in vain
+	errRefused = errors.New("the configuration is refused")
+)
+
 // Streams are what a command reads and writes, and what the build knows, handed in by
 // main and by tests.
 type Streams struct {

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
 	"sigs.k8s.io/aws-encryption-provider/internal/doctor"
@@ -26,9 +23,6 @@ const waitPause = 2 * time.Second
 // leastTimeout is the shortest time that tells something of the plugin: it keeps 300 ms
 // of it for its answer.
 const leastTimeout = time.Second
-
-// errTimeUp ends a command that waited in vain: it has said for what.
-var errTimeUp = errors.New("time is up")
 
 // doctorFlags are the command's own, beside those of serving.
 type doctorFlags struct {
@@ -152,10 +146,6 @@ changes nothing, on the node and in AWS.`,
 	})
 }
 
-// errRefused ends a command whose configuration is refused, where it has said so
-// among other things.
-var errRefused = errors.New("the configuration is refused")
-
 // run looks, again and again with --wait, and prints the last look. A file that is
 // refused is looked at once: waiting mends none.
 func (f *doctorFlags) run(ctx context.Context, s Streams, o doctor.Options) error {
@@ -214,14 +204,4 @@ func (f *doctorFlags) look(ctx context.Context, o doctor.Options) (*doctor.Repor
 
 func (f *doctorFlags) bad(r *doctor.Report) bool {
 	return r.Failures > 0 || f.failOn == "warning" && r.Warnings > 0
-}
-
-// isTerminal reports whether a person sees what is written.
-func isTerminal(w io.Writer) bool {
-	file, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
-	return err == nil
 }

@@ -120,3 +120,16 @@ func toggleDebug(log *slog.Logger, level *slog.LevelVar, configured slog.Level) 
 	}
 	log.Log(context.Background(), level.Level(), "log level changed by SIGUSR1", "level", level.Level().String())
 }
+
+// untilSignal returns a context that the first signal ends.
+func untilSignal(ctx context.Context, s Streams) (context.Context, context.CancelFunc) {
+	ctx, stop := context.WithCancel(ctx)
+	go func() { // ends with the context
+		select {
+		case <-s.Signals:
+			stop()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, stop
+}

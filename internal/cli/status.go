@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -79,22 +78,6 @@ and cannot be used is a problem.`,
 		return nil
 	})
 }
-
-// untilSignal returns a context that the first signal ends.
-func untilSignal(ctx context.Context, s Streams) (context.Context, context.CancelFunc) {
-	ctx, stop := context.WithCancel(ctx)
-	go func() { // ends with the context
-		select {
-		case <-s.Signals:
-			stop()
-		case <-ctx.Done():
-		}
-	}()
-	return ctx, stop
-}
-
-// errFound ends a command that did its work and found something: it has said so.
-var errFound = errors.New("found problems")
 
 func printReport(s Streams, r *inquiry.Report, form string) error {
 	if form == "json" {
