@@ -72,6 +72,14 @@ type usageError struct {
 // Error returns all mistakes in one line.
 func (e *usageError) Error() string { return strings.Join(e.mistakes, "; ") }
 
+// usage gives a mistake the command whose help explains it.
+func usage(cmd *cobra.Command, err error) error {
+	if wrong, ok := errors.AsType[*usageError](err); ok {
+		wrong.command = cmd.CommandPath()
+	}
+	return err
+}
+
 // An exitError ends a command that has said all there is to say.
 type exitError int
 

@@ -43,3 +43,15 @@ kubectl_complete-kms: link it to kubectl-kms in a directory of PATH.`,
 		},
 	}
 }
+
+// offer says what a shell completes for a flag. A flag without an offer takes a file.
+func offer(cmd *cobra.Command, flag string, values ...string) {
+	directive := cobra.ShellCompDirectiveNoFileComp
+	if slices.ContainsFunc(values, func(v string) bool { return strings.HasSuffix(v, ":") }) {
+		directive |= cobra.ShellCompDirectiveNoSpace
+	}
+	err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, directive))
+	if err != nil {
+		panic(err) // the command has no such flag
+	}
+}

@@ -18,17 +18,16 @@ type gate struct{ inq *inquiry }
 
 // newGate makes the question of this migration.
 func (m *migration) newGate(running *controlplane.APIServer) (*gate, error) {
-	f := &statusFlags{etcdFlags: m.f.etcdFlags, kube: m.f.kube, apiservers: m.f.apiServers}
-	inq := &inquiry{addresses: f.apiservers, v1: true}
+	inq := &inquiry{addresses: m.f.apiServers, v1: true}
 	if err := inq.configuration(m.file, nil); err != nil {
 		return nil, err
 	}
 	if m.f.probe {
-		if err := f.probes(m.s, inq, running); err != nil {
+		if err := inq.probes(m.s, &m.f.etcdFlags, running); err != nil {
 			return nil, err
 		}
 	}
-	return &gate{inq}, inq.connect(m.s, f.kube)
+	return &gate{inq}, inq.connect(m.s, m.f.kube)
 }
 
 // Judge implements [rewrite.Gate].

@@ -1,12 +1,10 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -15,12 +13,8 @@ import (
 
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/apiservers"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/apiservers/live"
-	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
-	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/controlplane"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/kube"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/store"
-	"sigs.k8s.io/aws-encryption-provider/internal/encryptionconfig"
-	"sigs.k8s.io/aws-encryption-provider/internal/report"
 )
 
 // waitPause is between two observations of --wait. A plugin's new key_id takes up to a
@@ -101,15 +95,6 @@ func (f *statusFlags) check() (mistakes []string) {
 	return mistakes
 }
 
-func checkAddresses(urls []string) (mistakes []string) {
-	for _, url := range urls {
-		if wrong := kube.CheckURL(url); wrong != "" {
-			mistakes = append(mistakes, "--apiserver: "+wrong)
-		}
-	}
-	return mistakes
-}
-
 func (f *statusFlags) run(ctx context.Context, s Streams) error {
 	if mistakes := f.check(); len(mistakes) > 0 {
 		return &usageError{mistakes: mistakes}
@@ -151,157 +136,11 @@ func (f *statusFlags) inquiry(s Streams) (*inquiry, error) {
 		if inq.o.Config == nil {
 			return nil, &usageError{mistakes: []string{"--probe writes what the API servers encrypt: give their file with --encryption-config"}}
 		}
-		if err := f.probes(s, inq, running); err != nil {
+		if err := inq.probes(s, &f.etcdFlags, running); err != nil {
 			return nil, err
 		}
 	}
 	return inq, inq.connect(s, f.kube)
-}
-
-// probes finds etcd for --probe.
-func (f *statusFlags) probes(s Streams, inq *inquiry, running *controlplane.APIServer) error {
-	t, err := f.target(s)
-	if err != nil {
-		return err
-	}
-	if running == nil {
-		running = t.apiServer
-	}
-	o := live.ProbeOptions{Config: inq.o.Config, Prefix: audit.DefaultPrefix, StripPrefix: strings.TrimSuffix(f.stripPrefix, "/")}
-	if running != nil {
-		o.Prefix = running.Prefix
-	}
-	switch len(f.prefixes) {
-	case 0:
-	case 1:
-		o.Prefix = f.prefixes[0]
-	default:
-		return &usageError{mistakes: []string{"--probe looks under one --prefix: that of the API servers that are asked"}}
-	}
-	reader, err := s.Stores.Etcd(*t.etcd)
-	if err != nil {
-		return rootsAdvice(err)
-	}
-	etcd, ok := reader.(live.Etcd)
-	if !ok {
-		return errors.New("this etcd gives no single keys")
-	}
-	inq.etcd, inq.probe = etcd, o
-	return nil
-}
-
-// manifestIfThere reads the manifest that is named, or kubeadm's where it is here and
-// this user may read it.
-func (f *etcdFlags) manifestIfThere() (*controlplane.APIServer, error) {
-	a, err := controlplane.Read(cmp.Or(f.manifest, controlplane.DefaultManifest))
-	switch {
-	case err == nil:
-		return &a, nil
-	case f.manifest == "" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)):
-		return nil, nil
-	}
-	return nil, err
-}
-
-// An inquiry is what is asked of API servers, and how.
-type inquiry struct {
-	cluster   *live.Cluster
-	addresses []string
-	o         apiservers.Options
-	v1        bool      // that nobody knows the key of KMS v1 keeps nobody from anything
-	etcd      live.Etcd // nil: no probe
-	probe     live.ProbeOptions
-}
-
-// configuration reads the file that is named, or the one of the manifest.
-func (inq *inquiry) configuration(file string, running *controlplane.APIServer) error {
-	if running != nil {
-		file = cmp.Or(file, running.EncryptionConfig)
-	}
-	if file == "" {
-		return nil
-	}
-	data, config, err := readEncryptionConfig(file)
-	if err != nil {
-		return err
-	}
-	inq.o.Config, inq.o.ConfigName, inq.o.ConfigHash = config, file, apiservers.HashOf(data)
-	return nil
-}
-
-func readEncryptionConfig(file string) ([]byte, *encryptionconfig.Configuration, error) {
-	data, err := os.ReadFile(file) //nolint:gosec // whoever runs this says which file
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading the encryption configuration: %w", err)
-	}
-	config, err := encryptionconfig.Parse(data)
-	if err != nil {
-		return nil, nil, &usageError{mistakes: []string{report.Plain(file) + " is no encryption configuration that kube-apiserver takes: " + err.Error()}}
-	}
-	return data, config, nil
-}
-
-func (inq *inquiry) connect(s Streams, flags *kube.Flags) error {
-	if !flags.Named(kubeOptions(s)) {
-		return &usageError{mistakes: []string{"no cluster is named: neither --kubeconfig nor KUBECONFIG is set, and neither ~/.kube/config nor " + kube.AdminConf + " is here. Name a kubeconfig, or run this on a control plane node as root"}}
-	}
-	k, err := flags.Cluster(kubeOptions(s))
-	if err != nil {
-		return err
-	}
-	inq.cluster, inq.o.From = live.New(k), k.From
-	return nil
-}
-
-func kubeOptions(s Streams) kube.Options {
-	return kube.Options{LookupEnv: s.LookupEnv, UserAgent: programName}
-}
-
-// ask observes once, probes if it was asked to, and judges.
-func (inq *inquiry) ask(ctx context.Context) (*apiservers.Report, *apiservers.Observation, error) {
-	o := inq.o
-	var between func(context.Context, []string) error
-	if inq.etcd != nil {
-		between = func(ctx context.Context, addresses []string) (err error) {
-			o.Probe, err = inq.cluster.Probe(ctx, inq.etcd, inq.probe, addresses)
-			return err
-		}
-	}
-	seen, err := apiservers.Observe(ctx, inq.cluster, inq.addresses, between)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil, nil, interrupted(err)
-		}
-		return nil, nil, err
-	}
-	r := apiservers.Judge(seen, o)
-	if !inq.unwatched(r.Verdict) {
-		return r, seen, nil
-	}
-	if err := seen.Watch(ctx, inq.cluster); err != nil {
-		if ctx.Err() != nil {
-			return nil, nil, interrupted(err)
-		}
-		return nil, nil, err
-	}
-	return apiservers.Judge(seen, o), seen, nil
-}
-
-// unwatched reports whether watching Leases could change the answer.
-func (inq *inquiry) unwatched(v apiservers.Verdict) bool {
-	if inq.v1 {
-		v.Reasons = slices.DeleteFunc(slices.Clone(v.Reasons), func(r apiservers.Reason) bool { return r.Kind == apiservers.V1 })
-	}
-	return v.Unwatched()
-}
-
-// interrupted keeps what is left behind in the error, where anything is.
-func interrupted(err error) error {
-	const text = "interrupted: nothing was changed, and there is no verdict on a part: run it again"
-	if errors.Is(err, context.Canceled) && !strings.Contains(err.Error(), "left behind") {
-		return errors.New(text)
-	}
-	return fmt.Errorf("interrupted: %w", err)
 }
 
 // until asks until all API servers write alike, or waiting changes nothing. An API server

@@ -298,18 +298,6 @@ func eachKMS(enc *encryptionconfig.Configuration, visit func(*encryptionconfig.K
 	}
 }
 
-// exitOf is the exit code of an answer that has been printed.
-func exitOf(a audit.Answer) error {
-	switch a {
-	case audit.Yes:
-		return nil
-	case audit.No:
-		return exitError(Found)
-	case audit.NotKnown:
-	}
-	return exitError(Failed)
-}
-
 // proven runs verify and shows how far it is.
 func proven(ctx context.Context, s Streams, places []place, o verify.Options) (*verify.Report, error) {
 	t := &ticker{w: s.Err, terminal: s.ErrTerminal, progress: &o.Progress.Reading, began: o.Progress.Began}
