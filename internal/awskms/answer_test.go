@@ -1,6 +1,7 @@
 package awskms_test
 
 import (
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/awskms"
 	"sigs.k8s.io/aws-encryption-provider/internal/cause"
 	"sigs.k8s.io/aws-encryption-provider/internal/kmsemulator"
+	"sigs.k8s.io/aws-encryption-provider/internal/seal"
 	"sigs.k8s.io/aws-encryption-provider/internal/secret"
 )
 
@@ -163,6 +165,26 @@ func TestForeignRequestIDsAreLeftOut(t *testing.T) {
 			}
 			proxy.Close()
 		}
+	}
+}
+
+// TestABlobIsTakenIfItCanBeRead: seal and awskms each have KMS's limit, since neither
+// imports the other.
+func TestABlobIsTakenIfItCanBeRead(t *testing.T) {
+	_, key := start(t)
+	for _, size := range []int{1, seal.MaxBlob, seal.MaxBlob + 1} {
+		blob := make([]byte, size)
+		proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-Amzn-Requestid", "9b1fb7a6-44c2-4d3a-9f3f-1d1c1b6a8e01")
+			_, _ = fmt.Fprintf(w, `{"CiphertextBlob":%q,"KeyId":%q}`, base64.StdEncoding.EncodeToString(blob), key)
+		}))
+		client := newClient(t, awskms.Options{Endpoint: proxy.URL})
+		_, err := client.Encrypt(t.Context(), awskms.Call{}, key, secret.Bytes("seed"))
+		_, unread := seal.Parse(seal.Append(nil, blob), false)
+		if (err == nil) != (unread == nil) || (unread == nil) != (size <= seal.MaxBlob) {
+			t.Errorf("a blob of %d bytes: Encrypt says %v, and its reader %v", size, err, unread)
+		}
+		proxy.Close()
 	}
 }
 

@@ -187,7 +187,8 @@ func (c *Client) Decrypt(ctx context.Context, within Call, key string, blob []by
 	})
 }
 
-// maxBlob is what Decrypt takes. A longer one would be written and never read.
+// maxBlob is what Decrypt takes. A longer one would be written and never read: package
+// seal, which this one does not import, has the same limit for what it reads.
 //
 // https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html
 const maxBlob = 6144
