@@ -69,14 +69,14 @@ func TestServesFromEveryFormOfTheCommandLine(t *testing.T) {
 func TestStartIsOneLineWithTheResolvedConfiguration(t *testing.T) {
 	listen := socketIn(t)
 	p := launch(t, nil, "--key=alias/k", "--region=us-west-2", "--listen="+listen, "--health-port=127.0.0.1:0",
-		"--kms-endpoint=http://user:passphrase@127.0.0.1:1", "--shutdown-delay=1ms", "--health-kms-version=v2",
+		"--kms-endpoint=http://user:passphrase@127.0.0.1:1/?token=of-the-query", "--shutdown-delay=1ms", "--health-kms-version=v2",
 		"--retry-token-capacity=7", "--assume-role-arn=arn:aws:iam::111122223333:role/r", "--external-id=of-the-partner", fmt.Sprintf("--socket-group=%d", os.Getegid()))
 	p.logs(`"serving"`)
 	line, rest, _ := strings.Cut(p.err.String(), "\n")
 	for _, want := range []string{
 		`"msg":"starting"`, `"version":"`, `"commit":"`, `"go":"go1.`, `"key":"alias/k"`, `"region":"us-west-2"`,
 		fmt.Sprintf(`"socket":%q`, listen), `"socket_mode":"0600"`, `"kms_timeout":"2.5s"`, `"outage_grace":"3m0s"`, `"shutdown_delay":"1ms"`,
-		`"livez_path":"/livez"`, `"log_level":"INFO"`, `"endpoint":"http://user:xxxxx@127.0.0.1:1"`,
+		`"livez_path":"/livez"`, `"log_level":"INFO"`, `"endpoint":"http://user:xxxxx@127.0.0.1:1/?xxxxx"`,
 		`"retry_token_capacity":7`, `"retry_flat_cost":false`, `"external_id_set":true`, `"log_format":"json"`, fmt.Sprintf(`"socket_group":"%d"`, os.Getegid()),
 	} {
 		if !strings.Contains(line, want) {
@@ -86,7 +86,7 @@ func TestStartIsOneLineWithTheResolvedConfiguration(t *testing.T) {
 	if !strings.Contains(rest, "--health-kms-version has no effect") {
 		t.Errorf("what has no effect is not said:\n%s", rest)
 	}
-	for _, secret := range []string{"passphrase", "of-the-partner"} {
+	for _, secret := range []string{"passphrase", "of-the-query", "of-the-partner"} {
 		if strings.Contains(p.err.String(), secret) {
 			t.Errorf("the log shows %q:\n%s", secret, p.err)
 		}

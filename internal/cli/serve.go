@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/url"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -124,7 +123,7 @@ func logStart(log *slog.Logger, cfg *config.Config) {
 	for _, p := range cfg.Providers {
 		keys := make([]any, 0, len(p.Keys))
 		for i, k := range p.Keys {
-			keys = append(keys, slog.Group(strconv.Itoa(i), "key", k.Key, "region", k.Region, "endpoint", redacted(k.Endpoint),
+			keys = append(keys, slog.Group(strconv.Itoa(i), "key", k.Key, "region", k.Region, "endpoint", config.WithoutSecrets(k.Endpoint),
 				"encryption_context", k.EncryptionContext, "assume_role_arn", k.AssumeRoleARN, "external_id_set", k.ExternalID != "", "source_arn", k.SourceARN))
 		}
 		providers = append(providers, slog.Group(p.Name, "socket", p.Listen, slog.Group("keys", keys...), "epoch", p.Epoch,
@@ -146,15 +145,6 @@ func logStart(log *slog.Logger, cfg *config.Config) {
 	for _, w := range cfg.Warnings {
 		log.Warn(w)
 	}
-}
-
-// redacted is a URL without the password that it may carry.
-func redacted(endpoint string) string {
-	u, err := url.Parse(endpoint)
-	if err != nil {
-		return ""
-	}
-	return u.Redacted()
 }
 
 // tuneRuntime sets what measurements favour, where the operator has set nothing.

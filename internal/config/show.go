@@ -132,7 +132,7 @@ func shownSetting(path string, value any, from Origin) Setting {
 	case strings.HasSuffix(path, "].externalID"):
 		s.Secret = true
 	case strings.HasSuffix(path, "].endpoint"):
-		s.Value = withoutSecrets(v.String())
+		s.Value = WithoutSecrets(v.String())
 	case v.Kind() == reflect.String:
 		s.Value = v.String()
 	default:
@@ -141,9 +141,9 @@ func shownSetting(path string, value any, from Origin) Setting {
 	return s
 }
 
-// withoutSecrets is a URL without what may be a password: the user's, a user that
-// is alone as tokens are, and what follows a question mark.
-func withoutSecrets(endpoint string) string {
+// WithoutSecrets returns a URL without what may be a password: the user's, a user that
+// is alone as tokens are, and what follows a question mark. It is "" for what is no URL.
+func WithoutSecrets(endpoint string) string {
 	u, err := url.Parse(endpoint)
 	if err != nil {
 		return ""
