@@ -257,10 +257,27 @@ func TestStatusOfTwoAPIServers(t *testing.T) {
 	p.wants(t, cli.Done, "verdict: converged: both API servers write by provider aws", p.both()...)
 	p.wants(t, cli.Done, p.old+"?material=", append(known, "--probe", "--endpoints", p.etcd.URL)...)
 	p.noProbes(t)
+	p.expects(t, known)
 	p.notCovered(t)
 	p.isHeld(t, known)
 	p.goesOver(t, known)
 	p.restarts(t)
+}
+
+// expects is while all API servers write alike, and under the old key.
+func (p *pair) expects(t *testing.T, known []string) {
+	t.Helper()
+	probed := append(slices.Clone(known), "--probe", "--endpoints", p.etcd.URL)
+	other := "sha256:" + strings.Repeat("0", 64)
+	p.wants(t, cli.Done, "verdict: converged", append(known, "--expect-only", "provider:aws")...)
+	p.wants(t, cli.Found, "under kms v2 aws, key_id sha256:", append(known, "--expect-only", other)...)
+	p.wants(t, cli.Found, "and not under "+other, append(p.both(), "--expect-only", other)...)
+	p.wants(t, cli.Vain, "and not under "+other, append(known, "--expect-only", other, "--wait", "1s")...)
+	p.wants(t, cli.Failed, "whether that is of "+p.old+" is not known", append(known, "--expect-only", p.old, "--wait", "5m")...)
+	p.wants(t, cli.Done, "verdict: converged", append(probed, "--expect-only", p.old)...)
+	p.wants(t, cli.Found, "and not under "+p.new, append(probed, "--expect-only", p.new)...)
+	p.migrates(t, cli.Failed, "nothing was sent: ", append(p.both(), "--expect-only", other)...)
+	p.migrates(t, cli.Failed, "and not under "+p.new, append(p.both(), "--probe", "--expect-only", p.new)...)
 }
 
 // notCovered is what asking too few says.
@@ -334,6 +351,7 @@ func (p *pair) goesOver(t *testing.T, known []string) {
 	p.audits(t, cli.Done, "verdict: yes", append(p.both(), "--expect-only", p.new)...)
 	p.audits(t, cli.Failed, "nothing before the next compaction proves a key unused", append(p.both(), "--expect-unused", p.old)...)
 	hash := r.APIServers[0].Keys[0].KeyIDHash
+	p.wants(t, cli.Done, "verdict: converged", append(known, "--expect-only", hash, "--wait", "5m")...)
 	p.audits(t, cli.Found, "the next one will be", append(p.both(), "--expect-unused", hash, "--resources", "configmaps")...)
 	p.audits(t, cli.Failed, "give --encryption-config", append(p.both(), "--expect-only", p.new, "--encryption-config", "")...)
 
@@ -345,7 +363,7 @@ func (p *pair) goesOver(t *testing.T, known []string) {
 	asks(t, cli.Failed, "is it their etcd?", append(p.both(), "--kubeconfig", p.kubeconfig, "--endpoints", other.URL, "--encryption-config", p.file, "--expect-unused", p.old, "--resources", "secrets")...)
 	p.wants(t, cli.Failed, "of different clusters", append(known, "--probe", "--endpoints", other.URL)...)
 	p.migrates(t, cli.Failed, "belong to one cluster?", append(p.both(), "--endpoints", other.URL)...)
-	p.migrates(t, cli.Done, "nothing stale is left: ", p.both()...) // what is no Secret
+	p.migrates(t, cli.Done, "nothing stale is left: ", append(p.both(), "--expect-only", hash)...) // what is no Secret
 	p.migrates(t, cli.Done, "nothing is stale; ", append(p.both(), "--probe")...)
 }
 

@@ -95,7 +95,7 @@ func TestStatusExitsWith3WhereSomethingIsWrong(t *testing.T) {
 
 func TestStatusRefusesWrongUsage(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"-o", "yaml"}, {"--timeout=0s"}, {"--sokcet=x"}, {"--health-address=http"}, {"extra"}} {
+	for _, args := range [][]string{{"-o", "yaml"}, {"--timeout=0s"}, {"--sokcet=x"}, {"--health-address=http"}, {"--expect-key-id="}, {"extra"}} {
 		status(t, cli.Usage, args...)
 	}
 	if text := status(t, cli.Done, "--help"); !strings.Contains(text, "--expect-key-id") || !strings.Contains(text, "Exit codes") {

@@ -3,6 +3,7 @@ package apiservers
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/report"
 )
@@ -31,10 +32,13 @@ func (j *judge) expected() {
 			writes = j.named(p)
 			certain = len(writes) == 1
 		}
+		if len(writes) == 0 && j.known() {
+			note(others, "nothing, since "+report.Plain(j.opts.ConfigName)+" encrypts nothing", p.name)
+		}
 		for _, w := range writes {
 			meets, known := j.opts.Expect.Meets(w)
 			switch {
-			case meets, w.Format == formatV1 && !known: // that nobody knows the key of KMS v1 is said
+			case meets:
 			case !known:
 				note(unknown, j.words(w), p.name)
 			case !certain:
@@ -48,8 +52,11 @@ func (j *judge) expected() {
 		j.because(OtherKey, "%s under %s, and not under %s", who(others[under], "writes", "write"), under, key)
 	}
 	for _, under := range slices.Sorted(maps.Keys(unknown)) {
-		j.because(KeyByHash, "%s under %s: whether that is of %s is not known, since metrics name a key_id by its hash alone. Give the key_id or its hash, which the plugin's own status prints, or --probe",
-			who(unknown[under], "writes", "write"), under, key)
+		why := "metrics name a key_id by its hash alone: give the key_id or its hash, which the plugin's own status prints, or --probe"
+		if strings.HasPrefix(under, formatV1) {
+			why = "neither metrics nor values of v1 name the key"
+		}
+		j.because(KeyUnsaid, "%s under %s, and whether that is of %s is not known: %s", who(unknown[under], "writes", "write"), under, key, why)
 	}
 }
 

@@ -42,7 +42,7 @@ func TestThatAPIServersWriteAlikeIsNoProofOfTheKey(t *testing.T) {
 	}{
 		"they write under it":              {nil, file, expects{hash: hash(newKey)}, apiservers.Converged, "", "all 3 API servers write under kms v2 aws", false},
 		"all write under the one before":   {nil, file, expects{hash: hash(oldKey)}, apiservers.NotConverged, apiservers.OtherKey, "not converged: cp-0, cp-1, cp-2 write under kms v2 aws, key_id sha256:", false},
-		"nobody knows which key a hash is": {nil, file, expects{hash(oldKey), true}, apiservers.NotKnown, apiservers.KeyByHash, "whether that is of the key is not known", true},
+		"nobody knows which key a hash is": {nil, file, expects{hash(oldKey), true}, apiservers.NotKnown, apiservers.KeyUnsaid, "whether that is of the key is not known", true},
 		"one does not yet": {func(o *observation) {
 			both(o, 1, func(a *apiservers.Answer) { a.Keys[0].Hash = hash(oldKey) })
 		}, file, expects{hash: hash(newKey)}, apiservers.NotConverged, apiservers.Differ, "cp-1 writes under kms v2 aws, key_id sha256:", false},

@@ -148,21 +148,21 @@ const (
 	NodesUnknown ReasonKind = "nodes"       // nodes may not be listed
 	Unwatched    ReasonKind = "not-watched" // an API server that was not asked may share a Lease
 	OtherKey     ReasonKind = "other-key"   // an API server writes under another key than the expected one
-	KeyByHash    ReasonKind = "key-by-hash" // whether it does is not known: only a hash was named
+	KeyUnsaid    ReasonKind = "key-unsaid"  // whether it does is not known
 )
 
 // Kinds are all of them.
 func Kinds() []ReasonKind {
 	return []ReasonKind{
 		Differ, OtherConfig, Unreachable, Uncovered, NoLeases, NoAddresses, LoadBalancer, Restarted, Unidentified, OldKey,
-		Unhealthy, NoConfigHash, NoKey, WriterUnsaid, V1, Unprobed, NodesUnknown, Unwatched, OtherKey, KeyByHash,
+		Unhealthy, NoConfigHash, NoKey, WriterUnsaid, V1, Unprobed, NodesUnknown, Unwatched, OtherKey, KeyUnsaid,
 	}
 }
 
 // lasting reports whether waiting changes nothing.
 func (k ReasonKind) lasting() bool {
 	switch k {
-	case NoLeases, NoAddresses, NoConfigHash, WriterUnsaid, V1, NodesUnknown, Unprobed, KeyByHash:
+	case NoLeases, NoAddresses, NoConfigHash, WriterUnsaid, V1, NodesUnknown, Unprobed, KeyUnsaid:
 		return true
 	case Differ, OtherConfig, Unreachable, Uncovered, LoadBalancer, Restarted, Unidentified, OldKey, Unhealthy, NoKey, Unwatched, OtherKey:
 	}

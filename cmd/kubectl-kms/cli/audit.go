@@ -27,7 +27,7 @@ type auditFlags struct {
 
 	encryption, output       string
 	resources                []string
-	expectOnly, expectUnused string
+	expectOnly, expectUnused askedKey
 	objects                  bool
 }
 
@@ -63,8 +63,8 @@ asked which key it writes under, as by kubectl kms status.`,
 	f.define(set)
 	set.StringVar(&f.encryption, "encryption-config", "", "`FILE` with kube-apiserver's EncryptionConfiguration: which objects are stale, and what a question is about")
 	set.StringSliceVar(&f.resources, "resources", nil, "`RESOURCES` that a question is about, separated by commas, as an EncryptionConfiguration names them")
-	set.StringVar(&f.expectOnly, "expect-only", "", "ask whether everything is under `KEY`")
-	set.StringVar(&f.expectUnused, "expect-unused", "", "ask whether nothing is under `KEY`")
+	set.Var(&f.expectOnly, "expect-only", "ask whether everything is under `KEY`")
+	set.Var(&f.expectUnused, "expect-unused", "ask whether nothing is under `KEY`")
 	f.kube.Define(set)
 	set.StringArrayVar(&f.apiservers, "apiserver", nil, "`URL` of an API server to ask, none of a load balancer; repeats (default what EndpointSlice default/kubernetes has)")
 	set.BoolVar(&f.objects, "objects", false, "list objects too: with a question those that speak against yes, else all")
@@ -217,16 +217,16 @@ func (f *auditFlags) options() (o audit.Options, mistakes []string) {
 	if slices.Contains(o.Resources, "") {
 		wrong("--resources has an empty name")
 	}
-	text, only := f.expectUnused, false
-	if f.expectOnly != "" {
-		text, only = f.expectOnly, true
+	asked, only := f.expectUnused, false
+	if f.expectOnly.given {
+		asked, only = f.expectOnly, true
 	}
 	switch {
-	case f.expectOnly != "" && f.expectUnused != "":
+	case f.expectOnly.given && f.expectUnused.given:
 		wrong("--expect-only and --expect-unused are two questions: ask one at a time")
-	case text != "":
+	case asked.given:
 		q := &audit.Question{Only: only}
-		key, err := audit.ParseKey(text)
+		key, err := audit.ParseKey(asked.text)
 		if err != nil {
 			wrong("--%s: the key %v", q, err)
 		}

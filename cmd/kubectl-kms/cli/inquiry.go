@@ -35,6 +35,27 @@ func checkAddresses(urls []string) (mistakes []string) {
 	return mistakes
 }
 
+// expectation is the key of --expect-only under which API servers have to write; nil: it
+// was not given.
+func expectation(f askedKey) (apiservers.Expectation, error) {
+	if !f.given {
+		return nil, nil
+	}
+	k, err := audit.ParseKey(f.text)
+	if err != nil {
+		return nil, fmt.Errorf("--expect-only: the key %w", err)
+	}
+	return expected{k}, nil
+}
+
+// expected is a key as API servers are judged by it.
+type expected struct{ audit.Key }
+
+// Meets implements [apiservers.Expectation].
+func (e expected) Meets(w apiservers.Write) (meets, known bool) {
+	return e.Covers(audit.WrittenUnder{Resource: w.Resource, Format: w.Format, Provider: w.Provider, KeyIDHash: w.KeyIDHash}, w.KeyID)
+}
+
 // configuration reads the file that is named, or the one of the manifest.
 func (inq *inquiry) configuration(file string, running *controlplane.APIServer) error {
 	if running != nil {

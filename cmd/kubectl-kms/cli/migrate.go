@@ -33,6 +33,7 @@ type migrateFlags struct {
 
 	dryRun, objects, withoutEtcd, probe bool
 
+	expectOnly      askedKey
 	workers, inARow int
 	rate            float64
 }
@@ -47,8 +48,9 @@ the first. What is stale it reads in etcd, and afterwards it reads etcd again:
 only what is there counts.
 
 It begins only when all API servers write alike, as "kubectl kms status" sees
-it. Where their metrics do not tell, --probe tries it with an object of each
-resource. No value of a Secret is asked for, and no object is made anew.
+it, and with --expect-only under that key. Where their metrics do not tell,
+--probe tries it with an object of each resource. No value of a Secret is asked
+for, and no object is made anew.
 
 Mutating webhooks and policies see each object, and may change it. They are
 named before. Take a backup of etcd first: what they change comes back from
@@ -57,7 +59,7 @@ nowhere else.
 Ctrl-C ends it after the requests that are under way. Nothing has to be cleaned
 up: the next run finds what is left.`,
 		Example: `  kubectl kms migrate --dry-run
-  kubectl kms migrate
+  kubectl kms migrate --expect-only sha256:KEY_ID_HASH
   kubectl kms migrate --probe --rate 200 --workers 8`,
 		Annotations: map[string]string{"exits": `  0  nothing stale is left
   1  failed, refused to begin, or not known whether anything stale is left
@@ -77,6 +79,7 @@ up: the next run finds what is left.`,
 	f.kube.Define(set)
 	set.StringArrayVar(&f.apiServers, "apiserver", nil, "`URL` of an API server, none of a load balancer; repeats (default what EndpointSlice default/kubernetes has)")
 	set.BoolVar(&f.probe, "probe", false, "create an object of each encrypted resource through each API server, read it in etcd and delete it, where metrics do not tell what they write under")
+	set.Var(&f.expectOnly, "expect-only", "begin only when all API servers write under `KEY`, as status asks it")
 	set.StringSliceVar(&f.resources, "resources", nil, "`RESOURCES` to rewrite, separated by commas, as an EncryptionConfiguration names them (default all that are stale)")
 	set.IntVar(&f.workers, "workers", rewrite.DefaultWorkers, "`NUMBER` of requests at once")
 	set.Float64Var(&f.rate, "rate", rewrite.DefaultRate, "requests a second at most: `NUMBER`. It halves where an API server is slow, and recovers")
@@ -85,6 +88,7 @@ up: the next run finds what is left.`,
 	set.BoolVar(&f.objects, "objects", false, "list all objects that are left or changed, and not only the first of each kind")
 	set.StringVarP(&f.output, "output", "o", "table", "`FORM` of the output: "+strings.Join(rewrite.Forms(), ", "))
 	offer(cmd, "output", rewrite.Forms()...)
+	offer(cmd, "expect-only", "provider:", "sha256:", "arn:aws:kms:")
 	for _, flag := range []string{"endpoints", "prefix", "strip-prefix", "resources", "apiserver", "workers", "rate", "stop-after"} {
 		offer(cmd, flag)
 	}
@@ -96,6 +100,9 @@ up: the next run finds what is left.`,
 func (f *migrateFlags) mistakes() (o audit.Options, mistakes []string) {
 	o, mistakes = (&auditFlags{etcdFlags: f.etcdFlags, output: f.output, resources: f.resources}).options()
 	wrong := func(format string, args ...any) { mistakes = append(mistakes, fmt.Sprintf(format, args...)) }
+	if _, err := expectation(f.expectOnly); err != nil {
+		wrong("%s", err)
+	}
 	if f.workers < 1 {
 		wrong("--workers is %d: want 1 or more", f.workers)
 	}

@@ -31,6 +31,7 @@ type statusFlags struct {
 	apiservers         []string // addresses
 	encryption, output string
 	probe              bool
+	expectOnly         askedKey
 	wait               time.Duration
 }
 
@@ -48,15 +49,18 @@ node that kubeadm made it is found. Where metrics cannot tell, as with KMS v1,
 or with Kubernetes below 1.34, the answer is "not known". --probe then creates
 an object of each encrypted resource through each API server, reads in etcd
 what it is stored under, and deletes it: it needs the rights to create and
-delete them, and to read etcd. Their names begin with ` + live.ProbePrefix + `.`,
+delete them, and to read etcd. Their names begin with ` + live.ProbePrefix + `.
+
+That all write alike does not say under which key: for a minute after a change
+all may name the one before. --expect-only asks whether it is KEY.`,
 		Example: `  kubectl kms status
-  kubectl kms status --wait 10m
+  kubectl kms status --wait 10m --expect-only sha256:KEY_ID_HASH
   kubectl kms status --probe --apiserver https://10.0.0.1:6443 \
     --apiserver https://10.0.0.2:6443`,
-		Annotations: map[string]string{"exits": `  0    converged: all API servers write alike
+		Annotations: map[string]string{"exits": `  0    converged: all API servers write alike, and as expected
   1    failed, or not known
   2    wrong usage or configuration
-  3    not converged: API servers differ
+  3    not converged: API servers differ, or write under another key
   124  --wait waited in vain`},
 		Args: noArguments, DisableFlagsInUseLine: true,
 	}
@@ -66,11 +70,13 @@ delete them, and to read etcd. Their names begin with ` + live.ProbePrefix + `.`
 	set.StringArrayVar(&f.apiservers, "apiserver", nil, "`URL` of an API server, none of a load balancer; repeats (default what EndpointSlice default/kubernetes has)")
 	set.StringVar(&f.encryption, "encryption-config", "", "`FILE` with the EncryptionConfiguration of the API servers: which provider writes")
 	f.defineManifest(set)
-	set.DurationVar(&f.wait, "wait", 0, "`TIME` to wait until all write alike, such as 10m")
+	set.Var(&f.expectOnly, "expect-only", "ask too whether all of them write under `KEY`: a key_id or its sha256:, as the plugin's own status prints them, a key's ARN where --probe is given, or provider:NAME")
+	set.DurationVar(&f.wait, "wait", 0, "`TIME` to wait until all write alike, and as expected, such as 10m")
 	set.BoolVar(&f.probe, "probe", false, "create, read in etcd and delete an object of each encrypted resource through each API server")
 	f.defineEtcd(set)
 	set.StringVarP(&f.output, "output", "o", "table", "`FORM` of the output: "+strings.Join(apiservers.Forms(), ", "))
 	offer(cmd, "output", apiservers.Forms()...)
+	offer(cmd, "expect-only", "provider:", "sha256:", "arn:aws:kms:")
 	offer(cmd, "wait", "2m", "10m")
 	for _, flag := range []string{"apiserver", "context", "server", "endpoints", "prefix", "strip-prefix"} {
 		offer(cmd, flag)
@@ -85,6 +91,9 @@ func (f *statusFlags) check() (mistakes []string) {
 	mistakes = append(mistakes, f.checkPrefixes()...)
 	if !slices.Contains(apiservers.Forms(), f.output) {
 		mistakes = append(mistakes, fmt.Sprintf("--output: %.64q is none of %s", f.output, strings.Join(apiservers.Forms(), ", ")))
+	}
+	if _, err := expectation(f.expectOnly); err != nil {
+		mistakes = append(mistakes, err.Error())
 	}
 	if f.wait < 0 {
 		mistakes = append(mistakes, "--wait: a time is not negative")
@@ -124,6 +133,7 @@ func (f *statusFlags) run(ctx context.Context, s Streams) error {
 // inquiry gathers what the question to API servers needs.
 func (f *statusFlags) inquiry(s Streams) (*inquiry, error) {
 	inq := &inquiry{addresses: f.apiservers}
+	inq.o.Expect, _ = expectation(f.expectOnly) // checked
 	running, err := f.manifestIfThere()
 	if err != nil {
 		return nil, err

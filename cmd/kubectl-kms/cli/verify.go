@@ -124,8 +124,8 @@ func (f *verifyFlags) define(set *pflag.FlagSet) {
 	set.IntVar(&f.sample, "sample", 0, "ask for `NUMBER` DEKs of KMS v1 of each resource and provider only, which proves nothing of the others (exit code 1)")
 	set.Float64Var(&f.rate, "rate", usualRate, "`CALLS` of KMS or of the plugin in a second, at most")
 	set.StringSliceVar(&f.resources, "resources", nil, "`RESOURCES` to verify alone, separated by commas, as an EncryptionConfiguration names them")
-	set.StringVar(&f.expectOnly, "expect-only", "", "ask too whether everything is under `KEY`, as audit does")
-	set.StringVar(&f.expectUnused, "expect-unused", "", "ask too whether nothing is under `KEY`, as audit does")
+	set.Var(&f.expectOnly, "expect-only", "ask too whether everything is under `KEY`, as audit does")
+	set.Var(&f.expectUnused, "expect-unused", "ask too whether nothing is under `KEY`, as audit does")
 	set.StringVarP(&f.output, "output", "o", "table", "`FORM` of the output: "+strings.Join(audit.Forms(), ", "))
 }
 
