@@ -34,13 +34,23 @@ func main() {
 
 func stores() cli.Stores {
 	return cli.Stores{
-		Etcd: func(o etcd.Options) (store.Reader, error) { return etcd.New(o) },
+		Etcd: func(o etcd.Options) (store.Reader, error) {
+			r, err := etcd.New(o)
+			if err != nil {
+				return nil, err // r is a nil that is no nil Reader
+			}
+			return r, nil
+		},
 		Point: func(ctx context.Context, o etcd.Options, prefixes []string) (cli.Point, error) {
 			r, err := etcd.New(o)
 			if err != nil {
 				return nil, err
 			}
-			return r.Point(ctx, prefixes)
+			p, err := r.Point(ctx, prefixes)
+			if err != nil {
+				return nil, err // p is a nil that is no nil Point
+			}
+			return p, nil
 		},
 		Snapshot: func(file string, o snapshot.Options) store.Reader { return snapshot.New(file, o) },
 	}

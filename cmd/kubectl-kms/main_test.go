@@ -42,6 +42,33 @@ func command(t *testing.T, args ...string) (code int, out, errs string) {
 	return code, stdout.String(), stderr.String()
 }
 
+const unreachable = "http://127.0.0.1:3"
+
+// Each command says why etcd cannot be read, and ends.
+func TestNoEtcdIsReached(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	kubeconfig := file("kubeconfig", "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: \"https://127.0.0.1:3\"}}]\ncontexts: [{name: c, context: {cluster: c}}]\ncurrent-context: c\n")
+	config := file("encryption.yaml", "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:\n  - kms: {apiVersion: v2, name: aws, endpoint: \"unix:///run/a.sock\"}\n  - identity: {}\n")
+	for _, args := range [][]string{
+		{"audit"}, {"audit", "--resources", "secrets", "--expect-only", "provider:aws"}, {"audit", "--objects"},
+		{"migrate", "--kubeconfig", kubeconfig, "--encryption-config", config},
+		{"migrate", "--kubeconfig", kubeconfig, "--encryption-config", config, "--dry-run"},
+	} {
+		code, out, errs := command(t, append(args, "--endpoints", unreachable)...)
+		if code != cli.Failed || !strings.Contains(errs, "127.0.0.1:3") {
+			t.Errorf("%s: exit code %d, want %d and the address:\n%s%s", strings.Join(args, " "), code, cli.Failed, out, errs)
+		}
+	}
+}
+
 // A living etcd, its own snapshot and a copy of its file say what was written.
 func TestLiveSnapshotAndCopyEqualTheLedger(t *testing.T) {
 	t.Parallel()
