@@ -58,7 +58,9 @@ func TestNoEtcdIsReached(t *testing.T) {
 	kubeconfig := file("kubeconfig", "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: \"https://127.0.0.1:3\"}}]\ncontexts: [{name: c, context: {cluster: c}}]\ncurrent-context: c\n")
 	config := file("encryption.yaml", "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:\n  - kms: {apiVersion: v2, name: aws, endpoint: \"unix:///run/a.sock\"}\n  - identity: {}\n")
 	for _, args := range [][]string{
-		{"audit"}, {"audit", "--resources", "secrets", "--expect-only", "provider:aws"}, {"audit", "--objects"},
+		{"audit"},
+		{"audit", "--resources", "secrets", "--expect-only", "provider:aws"},
+		{"audit", "--objects"},
 		{"migrate", "--kubeconfig", kubeconfig, "--encryption-config", config},
 		{"migrate", "--kubeconfig", kubeconfig, "--encryption-config", config, "--dry-run"},
 	} {

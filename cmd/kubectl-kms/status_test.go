@@ -271,9 +271,10 @@ func (p *pair) expects(t *testing.T, known []string) {
 	other := "sha256:" + strings.Repeat("0", 64)
 	p.wants(t, cli.Done, "verdict: converged", append(known, "--expect-only", "provider:aws")...)
 	p.wants(t, cli.Found, "under kms v2 aws, key_id sha256:", append(known, "--expect-only", other)...)
-	p.wants(t, cli.Found, "and not under "+other, append(p.both(), "--expect-only", other)...)
+	p.wants(t, cli.Failed, "--encryption-config tells", append(p.both(), "--expect-only", other)...)
+	p.wants(t, cli.Found, "secrets", append(known, "--expect-only", "provider:other", "--resources", "secrets", "--wait", "5m")...)
 	p.wants(t, cli.Vain, "and not under "+other, append(known, "--expect-only", other, "--wait", "1s")...)
-	p.wants(t, cli.Failed, "whether that is of "+p.old+" is not known", append(known, "--expect-only", p.old, "--wait", "5m")...)
+	p.wants(t, cli.Failed, "whether that is under "+p.old+" is not known", append(known, "--expect-only", p.old, "--wait", "5m")...)
 	p.wants(t, cli.Done, "verdict: converged", append(probed, "--expect-only", p.old)...)
 	p.wants(t, cli.Found, "and not under "+p.new, append(probed, "--expect-only", p.new)...)
 	p.migrates(t, cli.Failed, "nothing was sent: ", append(p.both(), "--expect-only", other)...)
@@ -353,7 +354,7 @@ func (p *pair) goesOver(t *testing.T, known []string) {
 	hash := r.APIServers[0].Keys[0].KeyIDHash
 	p.wants(t, cli.Done, "verdict: converged", append(known, "--expect-only", hash, "--wait", "5m")...)
 	p.audits(t, cli.Found, "the next one will be", append(p.both(), "--expect-unused", hash, "--resources", "configmaps")...)
-	p.audits(t, cli.Failed, "give --encryption-config", append(p.both(), "--expect-only", p.new, "--encryption-config", "")...)
+	asks(t, cli.Failed, "give --encryption-config", append(p.both(), "--kubeconfig", p.kubeconfig, "--endpoints", p.etcd.URL, "--resources", "secrets", "--expect-only", p.new)...)
 
 	other := etcdtest.Start(t, etcdtest.V37, cluster.EtcdOptions{})
 	for range 100 { // more than a new cluster's first

@@ -56,9 +56,6 @@ and cannot be used is a problem.`,
 		if err := config.ParseArgs(set, args); err != nil {
 			return err
 		}
-		if set.Changed("expect-key-id") && f.ExpectKeyID == "" { // of a variable that is not set: the question would vanish
-			return config.Mistakes{{Field: "--expect-key-id", Text: "is empty: give a key_id, its sha256:, or the key's ARN"}}
-		}
 		if f.output != "text" && f.output != "json" {
 			return config.Mistakes{{Field: "--output", Text: fmt.Sprintf("%.64q is neither text nor json", f.output)}}
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/spf13/pflag"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/config"
@@ -109,6 +110,32 @@ func TestPredecessorsLimitsAreARetryBudget(t *testing.T) {
 		if got := cfg.Providers[0].Retry; got != c.want || len(cfg.Warnings) != c.warnings {
 			t.Errorf("%s: %+v with warnings %q; want %+v and %d", name, got, cfg.Warnings, c.want, c.warnings)
 		}
+	}
+}
+
+// A pod whose template fills nothing in goes on starting, and says what it lacks. What a
+// flag of another command asks would vanish: there it is a mistake.
+func TestEmptyTextsAreWarnedOfOrRefused(t *testing.T) {
+	t.Parallel()
+	cfg := mustParse(t, map[string]string{"AWS_ENCRYPTION_PROVIDER_EXTERNAL_ID": ""}, "--key="+keyA, "--source-arn=", "--assume-role-arn", "", "--encryption-context=")
+	want := []string{
+		"--encryption-context is given and empty: it counts as left out", "--assume-role-arn is given and empty: it counts as left out",
+		"--source-arn is given and empty: it counts as left out",
+	}
+	if diff := cmp.Diff(want, cfg.Warnings, cmpopts.SortSlices(strings.Compare)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	cfg = mustParse(t, nil, "--key="+keyA+","+keyB, "--listen=/a,/b", "--encryption-context=", "--encryption-context=a=b")
+	if len(cfg.Warnings) > 0 {
+		t.Errorf("the second key alone has a context: %q", cfg.Warnings)
+	}
+	set := pflag.NewFlagSet("status", pflag.ContinueOnError)
+	set.String("expect-key-id", "", "")
+	set.StringSlice("resources", nil, "")
+	set.Int("n", 0, "")
+	mistakes, _ := errors.AsType[config.Mistakes](config.ParseArgs(set, []string{"--expect-key-id", "", "--resources="}))
+	if len(mistakes) != 2 || mistakes[0].Field != "--expect-key-id" || mistakes[1].Field != "--resources" || !strings.HasPrefix(mistakes[0].Text, "is empty") {
+		t.Errorf("%q", mistakes)
 	}
 }
 

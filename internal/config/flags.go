@@ -47,7 +47,10 @@ func NewFlags(set *pflag.FlagSet) *Flags {
 	f.defineKeys(set)
 	f.defineServing(set)
 	f.definePredecessors(set)
-	set.VisitAll(func(flag *pflag.Flag) { f.names = append(f.names, flag.Name) })
+	set.VisitAll(func(flag *pflag.Flag) {
+		f.names = append(f.names, flag.Name)
+		_ = set.SetAnnotation(flag.Name, emptyAnnotation, []string{}) // it is there
+	})
 	return f
 }
 
@@ -215,6 +218,8 @@ func parseArgs(set *pflag.FlagSet, args []string, mistakes *Mistakes) error {
 			mistakes.addUsage("--"+cut(one.name), "unknown flag"+didYouMean(set, one.name))
 		case !one.hasValue:
 			mistakes.addUsage("--"+one.name, "needs a value")
+		case one.value == "" && strings.HasPrefix(one.flag.Value.Type(), "string") && !mayBeEmpty(one.flag):
+			mistakes.add("--"+one.name, "is empty: give a value, or leave the flag out")
 		default:
 			assign(set, "--"+one.flag.Name, one.flag.Name, one.value, mistakes)
 		}

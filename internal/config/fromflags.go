@@ -170,6 +170,9 @@ func (f *Flags) warnings() []string {
 	if f.burstLimit > 0 && f.qpsLimit == 0 {
 		w = append(w, "--burst-limit has no effect without --qps-limit")
 	}
+	for _, name := range f.empty() {
+		w = append(w, f.given(name)+" is given and empty: it counts as left out")
+	}
 	return w
 }
 

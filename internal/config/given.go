@@ -28,6 +28,27 @@ func (f *Flags) args(wanted func(flag string) bool) []string {
 	return args
 }
 
+// emptyAnnotation marks flags of serving: that an empty value counts as none is old, and a
+// pod whose template fills nothing in goes on starting. What every other flag asks or
+// keeps out would vanish with a variable that is not set.
+const emptyAnnotation = "may-be-empty"
+
+func mayBeEmpty(flag *pflag.Flag) bool { return flag.Annotations[emptyAnnotation] != nil }
+
+// empty are the flags of serving that were given without a text, and count as left out. A
+// variable without one is as good as none.
+func (f *Flags) empty() []string {
+	var names []string
+	for _, name := range f.names {
+		flag := f.set.Lookup(name)
+		context := name == "encryption-context" && len(f.contexts) == 1 && f.contexts[0] == ""
+		if flag.Changed && !f.fromEnv[name] && (context || flag.Value.Type() == "string" && flag.Value.String() == "") {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // occurrences are the texts that, one after the other, set a value as it is.
 func occurrences(value pflag.Value) []string {
 	list, ok := value.(pflag.SliceValue)

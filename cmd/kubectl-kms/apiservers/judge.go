@@ -25,6 +25,7 @@ type Options struct {
 	KeyIDs []string    // whose hashes become names
 	Probe  *Probe      // nil: none was done
 	Expect Expectation // nil: nobody expects more than that all write alike
+	Only   []string    // resources that Expect is about; none: all that are encrypted
 }
 
 // Judge makes a report of what was observed.
@@ -456,7 +457,7 @@ func formatOf(p encryptionconfig.Provider) string {
 	case p.Secretbox != nil:
 		return "secretbox"
 	}
-	return "plaintext"
+	return plaintext
 }
 
 // unknownWriters is without the configuration. API servers that have the same one, and
@@ -501,13 +502,15 @@ func (j *judge) report() {
 	case rank(v.Reasons[0].Kind) == 0:
 		v.Answer = NotConverged
 	}
-	v.Lasting = v.Answer == NotKnown && slices.ContainsFunc(v.Reasons, func(r Reason) bool { return r.Kind.lasting() })
+	v.Lasting = slices.ContainsFunc(v.Reasons, func(r Reason) bool {
+		return r.Kind == OtherWriter || v.Answer == NotKnown && r.Kind.lasting()
+	})
 	v.Text = j.sentence(v)
 }
 
 // rank puts what is certain before what is not known.
 func rank(k ReasonKind) int {
-	if k == Differ || k == OtherConfig || k == OtherKey {
+	if slices.Contains([]ReasonKind{Differ, OtherConfig, OtherKey, OtherWriter}, k) {
 		return 0
 	}
 	return 1
@@ -517,6 +520,9 @@ func (j *judge) sentence(v *Verdict) string {
 	var parts []string
 	if v.Answer == Converged {
 		parts = append(parts, "converged: "+j.alike())
+		if j.r.Expected != "" {
+			parts = append(parts, "that is under "+j.r.Expected+", as expected")
+		}
 	} else {
 		parts = append(parts, string(v.Answer)+": "+v.Reasons[0].Text)
 		for _, r := range v.Reasons[1:min(len(v.Reasons), 12)] {
@@ -541,9 +547,12 @@ func (j *judge) alike() string {
 	}
 	var under []string
 	for _, w := range j.found[0].writes {
-		if text := "under " + j.words(w); !slices.Contains(under, text) {
+		if text := j.words(w); !slices.Contains(under, text) {
 			under = append(under, text)
 		}
+	}
+	if j.encryptsNothing() {
+		return all + " " + j.words(Write{Format: plaintext})
 	}
 	if len(under) == 0 {
 		for _, k := range j.found[0].newest() {

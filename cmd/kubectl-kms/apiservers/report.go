@@ -37,6 +37,8 @@ type Report struct {
 	NotCovered []NotCovered `json:"notCovered"`
 	// ControlPlaneNodes counts nodes that are labelled so; -1 where that is not known.
 	ControlPlaneNodes int `json:"controlPlaneNodes"`
+	// Expected is the key under which all have to write; empty: that was not asked.
+	Expected string `json:"expected,omitempty"`
 	// Configuration is the file by which the writers are known; nil: none.
 	Configuration *File `json:"encryptionConfig,omitempty"`
 	// NotProbed are resources that a probe could not write, and why.
@@ -145,24 +147,25 @@ const (
 	WriterUnsaid ReasonKind = "writer"        // which provider writes is not known
 	V1           ReasonKind = "kms-v1"        // values of KMS v1 name no key
 	Unprobed     ReasonKind = "not-probed"
-	NodesUnknown ReasonKind = "nodes"       // nodes may not be listed
-	Unwatched    ReasonKind = "not-watched" // an API server that was not asked may share a Lease
-	OtherKey     ReasonKind = "other-key"   // an API server writes under another key than the expected one
-	KeyUnsaid    ReasonKind = "key-unsaid"  // whether it does is not known
+	NodesUnknown ReasonKind = "nodes"        // nodes may not be listed
+	Unwatched    ReasonKind = "not-watched"  // an API server that was not asked may share a Lease
+	OtherKey     ReasonKind = "other-key"    // an API server writes under another key than the expected one
+	OtherWriter  ReasonKind = "other-writer" // or by another provider, or in the clear
+	KeyUnsaid    ReasonKind = "key-unsaid"   // whether it does is not known
 )
 
 // Kinds are all of them.
 func Kinds() []ReasonKind {
 	return []ReasonKind{
 		Differ, OtherConfig, Unreachable, Uncovered, NoLeases, NoAddresses, LoadBalancer, Restarted, Unidentified, OldKey,
-		Unhealthy, NoConfigHash, NoKey, WriterUnsaid, V1, Unprobed, NodesUnknown, Unwatched, OtherKey, KeyUnsaid,
+		Unhealthy, NoConfigHash, NoKey, WriterUnsaid, V1, Unprobed, NodesUnknown, Unwatched, OtherKey, OtherWriter, KeyUnsaid,
 	}
 }
 
 // lasting reports whether waiting changes nothing.
 func (k ReasonKind) lasting() bool {
 	switch k {
-	case NoLeases, NoAddresses, NoConfigHash, WriterUnsaid, V1, NodesUnknown, Unprobed, KeyUnsaid:
+	case NoLeases, NoAddresses, NoConfigHash, WriterUnsaid, V1, NodesUnknown, Unprobed, OtherWriter, KeyUnsaid:
 		return true
 	case Differ, OtherConfig, Unreachable, Uncovered, LoadBalancer, Restarted, Unidentified, OldKey, Unhealthy, NoKey, Unwatched, OtherKey:
 	}

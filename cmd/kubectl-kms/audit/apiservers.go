@@ -100,7 +100,7 @@ func (e *evidence) writer(name string, o Options, readings []*reading) {
 	case yes:
 		e.written(shown, w)
 	case notKnown:
-		e.doubt("API servers: they write %s under %s: %s", shown, u.words(), u.why())
+		e.doubt("API servers: they write %s under %s: %s", shown, u.words(), u.why(o.Question.Key))
 	case no:
 	}
 }

@@ -325,6 +325,10 @@ func TestVerdict(t *testing.T) {
 			places: []string{"snapshot\n/registry/secrets/default/a v2 aws alias/K8sKMSKey\n"}, question: unused(t, oldARN), want: audit.NotKnown,
 			words: []string{"the key_id alias/K8sKMSKey is an alias"},
 		},
+		"an alias may name any key": {
+			places: []string{"snapshot\n/registry/secrets/default/a v2 aws " + oldARN + "\n"}, question: unused(t, "alias/K8sKMSKey"), want: audit.NotKnown,
+			words: []string{"alias/K8sKMSKey is an alias, and no bytes tell which key that names: give the ARN of the key"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -500,6 +504,12 @@ func TestParseKeyRefusesWhatCannotBeMeant(t *testing.T) {
 		newARN + " ":         "at its end",
 		"arn:aws:s3:::x":     "not of kms",
 		"arn:aws:kms:us-wes": "mistyped",
+		"provider:aws ":      "a blank beside",
+		"provider: aws":      "a blank beside",
+		"Provider:aws":       "write provider",
+		"Plaintext":          "write plaintext",
+		"SHA256:12":          "write sha256",
+		"ARN:aws:kms":        "write arn",
 	} {
 		if _, err := audit.ParseKey(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("ParseKey(%q) = %v, want %q", text, err, want)

@@ -1,6 +1,7 @@
 package audit_test
 
 import (
+	"strings"
 	"testing"
 
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
@@ -28,7 +29,10 @@ func TestWhatAPIServersWriteIsUnderAKey(t *testing.T) {
 		{other, "kms v2", "aws", hashOf(id), id, no},
 		{arn, "kms v2", "aws", hashOf(arn), "", yes}, // the predecessor's key_id is the ARN
 		{mrk, "kms v2", "aws", hashOf(mrkID), mrkID, yes},
-		{"alias/k", "kms v2", "aws", hashOf(other), "", no},
+		{"alias/k", "kms v2", "aws", hashOf(other), "", unknown},
+		{"alias/k", "kms v2", "aws", hashOf(other), other, unknown},
+		{mrk, "kms v2", "aws", hashOf(strings.Replace(mrk, "us-west-2", "", 1)), "", yes},
+		{strings.Replace(mrkID, "::", ":eu-west-1:", 1), "kms v2", "aws", hashOf(mrkID), "", yes},
 		{"alias/k", "kms v2", "aws", hashOf("alias/k"), "", yes},
 		{id, "kms v2", "aws", "", "", unknown},
 		{id, "kms v1", "aws", "", "", unknown},

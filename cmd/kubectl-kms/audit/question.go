@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
@@ -31,6 +32,8 @@ type Key struct {
 	text string
 	kind keyKind
 	ref  keyref.Ref // of a key ARN or a key id without parameters
+
+	alias bool // which names some key, and nobody here knows which
 }
 
 type keyKind uint8
@@ -48,13 +51,18 @@ const (
 func ParseKey(text string) (Key, error) {
 	name, isProvider := strings.CutPrefix(text, "provider:")
 	hash, isHash := strings.CutPrefix(text, "sha256:")
+	word, _, _ := strings.Cut(text, ":")
 	switch {
 	case text == "":
 		return Key{}, errors.New("is empty: give a key's ARN, a key_id, its sha256:, provider:NAME or plaintext")
+	case word != strings.ToLower(word) && slices.Contains([]string{"provider", "sha256", "plaintext", "arn"}, strings.ToLower(word)):
+		return Key{}, errors.New("begins with capital letters: write " + strings.ToLower(word))
 	case text == "plaintext":
 		return Key{text: "plaintext", kind: asPlaintext}, nil
 	case isProvider && name == "":
 		return Key{}, errors.New("names no provider: want provider:NAME")
+	case isProvider && name != strings.TrimSpace(name):
+		return Key{}, errors.New("has a blank beside the provider's name: take it out, since a mistyped name would count as unused")
 	case isProvider:
 		return Key{text: text, kind: byProvider}, nil
 	case isHash:
@@ -66,15 +74,33 @@ func ParseKey(text string) (Key, error) {
 	if wrong := keyref.Slip(text); wrong != "" {
 		return Key{}, errors.New(wrong)
 	}
-	k := Key{text: text}
-	ref, err := parseRef(text)
+	k := Key{text: inKeyIDs(text)}
+	ref, err := parseRef(k.text)
 	if err != nil && strings.HasPrefix(text, "arn:") && !strings.Contains(text, "?") {
 		return Key{}, fmt.Errorf("%w: a mistyped key would count as unused", err)
 	}
-	if err == nil && !ref.IsAlias() {
+	if err == nil {
+		k.alias = ref.IsAlias()
+	}
+	if err == nil && !k.alias {
 		k.ref = ref
 	}
 	return k, nil
+}
+
+// inKeyIDs is a name as key_ids have it: an id in small letters, and one with parameters
+// without the Region of a multi-Region key.
+func inKeyIDs(text string) string {
+	ref, err := keyref.Parse(text)
+	key, parameters, has := strings.Cut(text, "?")
+	switch {
+	case err == nil && ref.Key != "":
+		ref.Key = strings.ToLower(ref.Key)
+		return ref.String()
+	case has:
+		return string(keyref.ARN(key).ID()) + "?" + parameters
+	}
+	return text
 }
 
 // parseRef reads a key's name, and also that of a multi-Region key as key_ids have it:
@@ -120,6 +146,8 @@ func (k Key) protects(u under) certainty {
 		return certain(hashOf(u.keyID) == k.text)
 	case u.keyID == k.text && k.ref.Key == "":
 		return yes
+	case k.alias:
+		return k.mayName(string(keyref.ParseState(u.keyID).Key))
 	case k.ref.Key == "":
 		return no
 	case u.key != "": // whatever its key_id says
@@ -130,13 +158,16 @@ func (k Key) protects(u under) certainty {
 	return k.names(string(keyref.ParseState(u.keyID).Key))
 }
 
+// OfKMS reports whether it is a key of KMS, by whatever it is named, and no provider's name
+// and no plaintext.
+func (k Key) OfKMS() bool { return k.kind == byHash || k.kind == byKeyID }
+
 // Covers reports whether what API servers write is under the key. keyID is "" where only
 // its hash is known, and known false where that does not tell.
 func (k Key) Covers(w WrittenUnder, keyID string) (covers, known bool) {
 	u := under{format: stored.Format(w.Format), provider: w.Provider, keyID: keyID}
-	byItsKey := u.format == stored.KMSv2 && (k.kind == byHash || k.kind == byKeyID)
-	switch same := w.KeyIDHash == k.hash(); {
-	case !byItsKey || keyID != "":
+	switch same := w.KeyIDHash == k.hash() || k.ref.Key != "" && w.KeyIDHash == hashOf(string(k.ref.ID())); {
+	case u.format != stored.KMSv2 || !k.OfKMS() || keyID != "":
 		answer := k.protects(u)
 		return answer == yes, answer != notKnown
 	case w.KeyIDHash == "":
@@ -144,7 +175,7 @@ func (k Key) Covers(w WrittenUnder, keyID string) (covers, known bool) {
 	case same:
 		return true, true
 	}
-	return false, k.kind == byHash || k.ref.Key == "" // else another key_id of the key, perhaps
+	return false, k.kind == byHash || k.ref.Key == "" && !k.alias // else another key_id of the key, perhaps
 }
 
 // opens compares the key with the one that KMS says made a value of v1. A key_id tells
@@ -184,6 +215,17 @@ func (k Key) names(key string) certainty {
 		return certain(ref.ID() == k.ref.ID())
 	}
 	return certain(ref.Key == k.ref.Key)
+}
+
+// mayName reports whether an alias may stand for what a key_id is of: for any key of AWS, in
+// the alias's own account and Region where both are known.
+func (k Key) mayName(key string) certainty {
+	alias, _ := parseRef(k.text)
+	ref, err := parseRef(key)
+	if err != nil || alias.IsARN() && ref.IsARN() && (alias.Account != ref.Account || alias.Partition != ref.Partition) {
+		return no
+	}
+	return notKnown
 }
 
 func certain(ok bool) certainty {

@@ -178,7 +178,7 @@ func (e *evidence) weigh(q *Question, s *scope, at row, t *tally) {
 		}
 	case notKnown:
 		if t.objects+older > 0 {
-			e.rowDoubts[fmt.Sprintf("%s of %s under %s: %s", numbers(t.objects, older), name, at.words(), at.why())] = true
+			e.rowDoubts[fmt.Sprintf("%s of %s under %s: %s", numbers(t.objects, older), name, at.words(), at.why(q.Key))] = true
 		}
 	case no:
 	}
@@ -203,8 +203,11 @@ func (u under) words() string {
 	return text
 }
 
-// why is why nothing tells which key protects it.
-func (u under) why() string {
+// why is why nothing tells whether a key protects it.
+func (u under) why(k Key) string {
+	if k.alias {
+		return report.Clip(k.String(), 256) + " is an alias, and no bytes tell which key that names: give the ARN of the key"
+	}
 	if u.asked && u.key == "" {
 		return "KMS did not name their key"
 	}

@@ -15,7 +15,6 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/audit"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/controlplane"
 	"sigs.k8s.io/aws-encryption-provider/cmd/kubectl-kms/kube"
-	"sigs.k8s.io/aws-encryption-provider/internal/encryptionconfig"
 	"sigs.k8s.io/aws-encryption-provider/internal/report"
 )
 
@@ -27,7 +26,7 @@ type auditFlags struct {
 
 	encryption, output       string
 	resources                []string
-	expectOnly, expectUnused askedKey
+	expectOnly, expectUnused string
 	objects                  bool
 }
 
@@ -63,8 +62,8 @@ asked which key it writes under, as by kubectl kms status.`,
 	f.define(set)
 	set.StringVar(&f.encryption, "encryption-config", "", "`FILE` with kube-apiserver's EncryptionConfiguration: which objects are stale, and what a question is about")
 	set.StringSliceVar(&f.resources, "resources", nil, "`RESOURCES` that a question is about, separated by commas, as an EncryptionConfiguration names them")
-	set.Var(&f.expectOnly, "expect-only", "ask whether everything is under `KEY`")
-	set.Var(&f.expectUnused, "expect-unused", "ask whether nothing is under `KEY`")
+	set.StringVar(&f.expectOnly, "expect-only", "", "ask whether everything is under `KEY`")
+	set.StringVar(&f.expectUnused, "expect-unused", "", "ask whether nothing is under `KEY`")
 	f.kube.Define(set)
 	set.StringArrayVar(&f.apiservers, "apiserver", nil, "`URL` of an API server to ask, none of a load balancer; repeats (default what EndpointSlice default/kubernetes has)")
 	set.BoolVar(&f.objects, "objects", false, "list objects too: with a question those that speak against yes, else all")
@@ -198,35 +197,25 @@ func exitOf(a audit.Answer) error {
 func (f *auditFlags) options() (o audit.Options, mistakes []string) {
 	wrong := func(format string, args ...any) { mistakes = append(mistakes, fmt.Sprintf(format, args...)) }
 	o = audit.Options{
-		Prefixes: f.prefixes, StripPrefix: strings.TrimSuffix(f.stripPrefix, "/"), Resources: slices.Clone(f.resources), Objects: f.objects,
+		Prefixes: f.prefixes, StripPrefix: strings.TrimSuffix(f.stripPrefix, "/"), Objects: f.objects,
 	}
 	if !slices.Contains(audit.Forms(), f.output) {
 		wrong("--output: %.64q is none of %s", f.output, strings.Join(audit.Forms(), ", "))
 	}
 	mistakes = append(mistakes, f.checkPrefixes()...)
-	for i, name := range f.resources {
-		o.Resources[i] = strings.TrimSpace(name) // after a comma
-		if text := audit.CheckResource(o.Resources[i]); text != "" {
-			wrong("--resources: %s %s", o.Resources[i], text)
-		}
-	}
-	mistakes = append(mistakes, checkAddresses(f.apiservers)...)
-	for _, m := range encryptionconfig.CheckResources(o.Resources) {
-		wrong("--resources%s", m)
-	}
-	if slices.Contains(o.Resources, "") {
-		wrong("--resources has an empty name")
-	}
-	asked, only := f.expectUnused, false
-	if f.expectOnly.given {
-		asked, only = f.expectOnly, true
+	names, bad := checkResources(f.resources)
+	o.Resources = names
+	mistakes = append(append(mistakes, bad...), checkAddresses(f.apiservers)...)
+	text, only := f.expectUnused, false
+	if f.expectOnly != "" {
+		text, only = f.expectOnly, true
 	}
 	switch {
-	case f.expectOnly.given && f.expectUnused.given:
+	case f.expectOnly != "" && f.expectUnused != "":
 		wrong("--expect-only and --expect-unused are two questions: ask one at a time")
-	case asked.given:
+	case text != "":
 		q := &audit.Question{Only: only}
-		key, err := audit.ParseKey(asked.text)
+		key, err := audit.ParseKey(text)
 		if err != nil {
 			wrong("--%s: the key %v", q, err)
 		}

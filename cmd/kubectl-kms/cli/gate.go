@@ -20,6 +20,7 @@ type gate struct{ inq *inquiry }
 func (m *migration) newGate(running *controlplane.APIServer) (*gate, error) {
 	inq := &inquiry{addresses: m.f.apiServers, v1: true}
 	inq.o.Expect, _ = expectation(m.f.expectOnly) // checked
+	inq.o.Only = m.audit.Resources
 	if err := inq.configuration(m.file, nil); err != nil {
 		return nil, err
 	}
@@ -51,7 +52,7 @@ func judgementOf(r *apiservers.Report, seen *apiservers.Observation) rewrite.Jud
 	}
 	probe := false
 	for _, reason := range r.Verdict.Reasons {
-		probe = probe || slices.Contains([]apiservers.ReasonKind{apiservers.NoConfigHash, apiservers.WriterUnsaid, apiservers.NoKey, apiservers.KeyUnsaid}, reason.Kind)
+		probe = probe || slices.Contains([]apiservers.ReasonKind{apiservers.NoConfigHash, apiservers.WriterUnsaid, apiservers.NoKey}, reason.Kind)
 		if reason.Kind != apiservers.V1 {
 			j.Reasons = append(j.Reasons, reason.Text)
 		}

@@ -37,11 +37,11 @@ func checkAddresses(urls []string) (mistakes []string) {
 
 // expectation is the key of --expect-only under which API servers have to write; nil: it
 // was not given.
-func expectation(f askedKey) (apiservers.Expectation, error) {
-	if !f.given {
+func expectation(key string) (apiservers.Expectation, error) {
+	if key == "" {
 		return nil, nil
 	}
-	k, err := audit.ParseKey(f.text)
+	k, err := audit.ParseKey(key)
 	if err != nil {
 		return nil, fmt.Errorf("--expect-only: the key %w", err)
 	}
@@ -51,9 +51,18 @@ func expectation(f askedKey) (apiservers.Expectation, error) {
 // expected is a key as API servers are judged by it.
 type expected struct{ audit.Key }
 
-// Meets implements [apiservers.Expectation].
-func (e expected) Meets(w apiservers.Write) (meets, known bool) {
-	return e.Covers(audit.WrittenUnder{Resource: w.Resource, Format: w.Format, Provider: w.Provider, KeyIDHash: w.KeyIDHash}, w.KeyID)
+// Compare implements [apiservers.Expectation].
+func (e expected) Compare(w apiservers.Write) apiservers.Match {
+	covers, known := e.Covers(audit.WrittenUnder{Resource: w.Resource, Format: w.Format, Provider: w.Provider, KeyIDHash: w.KeyIDHash}, w.KeyID)
+	switch {
+	case covers:
+		return apiservers.Meets
+	case !known:
+		return apiservers.Unsaid
+	case e.OfKMS() && strings.HasPrefix(w.Format, "kms "):
+		return apiservers.NotYet
+	}
+	return apiservers.Never
 }
 
 // configuration reads the file that is named, or the one of the manifest.

@@ -33,7 +33,7 @@ type migrateFlags struct {
 
 	dryRun, objects, withoutEtcd, probe bool
 
-	expectOnly      askedKey
+	expectOnly      string
 	workers, inARow int
 	rate            float64
 }
@@ -79,7 +79,7 @@ up: the next run finds what is left.`,
 	f.kube.Define(set)
 	set.StringArrayVar(&f.apiServers, "apiserver", nil, "`URL` of an API server, none of a load balancer; repeats (default what EndpointSlice default/kubernetes has)")
 	set.BoolVar(&f.probe, "probe", false, "create an object of each encrypted resource through each API server, read it in etcd and delete it, where metrics do not tell what they write under")
-	set.Var(&f.expectOnly, "expect-only", "begin only when all API servers write under `KEY`, as status asks it")
+	set.StringVar(&f.expectOnly, "expect-only", "", "begin only when all API servers write under `KEY`, as status asks it")
 	set.StringSliceVar(&f.resources, "resources", nil, "`RESOURCES` to rewrite, separated by commas, as an EncryptionConfiguration names them (default all that are stale)")
 	set.IntVar(&f.workers, "workers", rewrite.DefaultWorkers, "`NUMBER` of requests at once")
 	set.Float64Var(&f.rate, "rate", rewrite.DefaultRate, "requests a second at most: `NUMBER`. It halves where an API server is slow, and recovers")

@@ -31,7 +31,8 @@ type statusFlags struct {
 	apiservers         []string // addresses
 	encryption, output string
 	probe              bool
-	expectOnly         askedKey
+	expectOnly         string
+	resources          []string
 	wait               time.Duration
 }
 
@@ -70,7 +71,8 @@ all may name the one before. --expect-only asks whether it is KEY.`,
 	set.StringArrayVar(&f.apiservers, "apiserver", nil, "`URL` of an API server, none of a load balancer; repeats (default what EndpointSlice default/kubernetes has)")
 	set.StringVar(&f.encryption, "encryption-config", "", "`FILE` with the EncryptionConfiguration of the API servers: which provider writes")
 	f.defineManifest(set)
-	set.Var(&f.expectOnly, "expect-only", "ask too whether all of them write under `KEY`: a key_id or its sha256:, as the plugin's own status prints them, a key's ARN where --probe is given, or provider:NAME")
+	set.StringVar(&f.expectOnly, "expect-only", "", "ask too whether all of them write under `KEY`: a key_id or its sha256:, as the plugin's own status prints them, a key's ARN where --probe is given, or provider:NAME")
+	set.StringSliceVar(&f.resources, "resources", nil, "`RESOURCES` that --expect-only is about, separated by commas, as an EncryptionConfiguration names them (default all that are encrypted)")
 	set.DurationVar(&f.wait, "wait", 0, "`TIME` to wait until all write alike, and as expected, such as 10m")
 	set.BoolVar(&f.probe, "probe", false, "create, read in etcd and delete an object of each encrypted resource through each API server")
 	f.defineEtcd(set)
@@ -78,7 +80,7 @@ all may name the one before. --expect-only asks whether it is KEY.`,
 	offer(cmd, "output", apiservers.Forms()...)
 	offer(cmd, "expect-only", "provider:", "sha256:", "arn:aws:kms:")
 	offer(cmd, "wait", "2m", "10m")
-	for _, flag := range []string{"apiserver", "context", "server", "endpoints", "prefix", "strip-prefix"} {
+	for _, flag := range []string{"apiserver", "context", "server", "endpoints", "prefix", "strip-prefix", "resources"} {
 		offer(cmd, flag)
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return usage(cmd, f.run(cmd.Context(), s)) }
@@ -94,6 +96,11 @@ func (f *statusFlags) check() (mistakes []string) {
 	}
 	if _, err := expectation(f.expectOnly); err != nil {
 		mistakes = append(mistakes, err.Error())
+	}
+	_, bad := checkResources(f.resources)
+	mistakes = append(mistakes, bad...)
+	if len(f.resources) > 0 && f.expectOnly == "" {
+		mistakes = append(mistakes, "--resources says what --expect-only is about: give that too, or leave it out")
 	}
 	if f.wait < 0 {
 		mistakes = append(mistakes, "--wait: a time is not negative")
@@ -133,7 +140,8 @@ func (f *statusFlags) run(ctx context.Context, s Streams) error {
 // inquiry gathers what the question to API servers needs.
 func (f *statusFlags) inquiry(s Streams) (*inquiry, error) {
 	inq := &inquiry{addresses: f.apiservers}
-	inq.o.Expect, _ = expectation(f.expectOnly) // checked
+	inq.o.Expect, _ = expectation(f.expectOnly) // checked, as the others are
+	inq.o.Only, _ = checkResources(f.resources)
 	running, err := f.manifestIfThere()
 	if err != nil {
 		return nil, err

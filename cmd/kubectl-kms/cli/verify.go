@@ -49,7 +49,10 @@ type keyFlag struct {
 
 // Set takes one value.
 func (k *keyFlag) Set(value string) error {
-	if strings.HasPrefix(value, "arn:") {
+	switch {
+	case value == "": // else who is asked would be another
+		return errEmpty
+	case strings.HasPrefix(value, "arn:"):
 		k.arns = append(k.arns, strings.Split(value, ",")...)
 		return nil
 	}
@@ -61,7 +64,7 @@ func (k *keyFlag) Set(value string) error {
 func (*keyFlag) String() string { return "" }
 
 // Type is what pflag calls it.
-func (*keyFlag) Type() string { return "string" }
+func (*keyFlag) Type() string { return "key" }
 
 func newVerify(s Streams) *cobra.Command {
 	f := verifyFlags{others: map[string]*string{}}
@@ -124,8 +127,8 @@ func (f *verifyFlags) define(set *pflag.FlagSet) {
 	set.IntVar(&f.sample, "sample", 0, "ask for `NUMBER` DEKs of KMS v1 of each resource and provider only, which proves nothing of the others (exit code 1)")
 	set.Float64Var(&f.rate, "rate", usualRate, "`CALLS` of KMS or of the plugin in a second, at most")
 	set.StringSliceVar(&f.resources, "resources", nil, "`RESOURCES` to verify alone, separated by commas, as an EncryptionConfiguration names them")
-	set.Var(&f.expectOnly, "expect-only", "ask too whether everything is under `KEY`, as audit does")
-	set.Var(&f.expectUnused, "expect-unused", "ask too whether nothing is under `KEY`, as audit does")
+	set.StringVar(&f.expectOnly, "expect-only", "", "ask too whether everything is under `KEY`, as audit does")
+	set.StringVar(&f.expectUnused, "expect-unused", "", "ask too whether nothing is under `KEY`, as audit does")
 	set.StringVarP(&f.output, "output", "o", "table", "`FORM` of the output: "+strings.Join(audit.Forms(), ", "))
 }
 
