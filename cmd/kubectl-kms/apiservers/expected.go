@@ -1,6 +1,7 @@
 package apiservers
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -65,7 +66,11 @@ func (j *judge) expected() {
 		j.because(OtherKey, "%s %s, and not under %s", who(others[under], "writes", "write"), under, j.r.Expected)
 	}
 	for _, under := range slices.Sorted(maps.Keys(never)) {
-		j.because(OtherWriter, "%s %s, and not under %s, as %s says", who(never[under], "writes", "write"), under, j.r.Expected, report.Plain(j.opts.ConfigName))
+		text := fmt.Sprintf("%s %s, and not under %s", who(never[under], "writes", "write"), under, j.r.Expected)
+		if j.known() { // else another configuration may be on its way
+			text += ", as " + report.Plain(j.opts.ConfigName) + " says"
+		}
+		j.because(OtherWriter, "%s", text)
 	}
 	for _, text := range slices.Sorted(maps.Keys(unsaid)) {
 		j.because(KeyUnsaid, "%s %s", who(unsaid[text], "writes", "write"), text)

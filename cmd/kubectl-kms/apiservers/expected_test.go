@@ -113,3 +113,26 @@ resources:
 		})
 	}
 }
+
+// While another configuration is on its way, waiting helps, whatever a probe finds now.
+func TestAnotherWriterIsWaitedForWhileAConfigurationIsOnItsWay(t *testing.T) {
+	t.Parallel()
+	o, opts := three(), parse(t, file)
+	both(o, 1, func(a *apiservers.Answer) { a.Config = hash("the one before") })
+	opts.Expect, opts.Probe = expects{provider: "aws"}, &apiservers.Probe{}
+	for i := range 3 {
+		provider := "aws"
+		if i == 1 {
+			provider = "old"
+		}
+		opts.Probe.Stored = append(opts.Probe.Stored, apiservers.Stored{Address: o.Asked[i].Address, Resource: "secrets", Format: "kms v2", Provider: provider, KeyID: newKey})
+	}
+	v := apiservers.Judge(o, opts).Verdict
+	if v.Answer != apiservers.NotConverged || v.Lasting || !strings.Contains(v.Text, "cp-1 writes under kms v2 old") {
+		t.Errorf("%q, lasting %t", v.Text, v.Lasting)
+	}
+	every(o, func(a *apiservers.Answer) { a.Config = hash(file) })
+	if v := apiservers.Judge(o, opts).Verdict; v.Answer != apiservers.NotConverged || !v.Lasting {
+		t.Errorf("all have it: %q, lasting %t", v.Text, v.Lasting)
+	}
+}

@@ -503,7 +503,7 @@ func (j *judge) report() {
 		v.Answer = NotConverged
 	}
 	v.Lasting = slices.ContainsFunc(v.Reasons, func(r Reason) bool {
-		return r.Kind == OtherWriter || v.Answer == NotKnown && r.Kind.lasting()
+		return r.Kind == OtherWriter && j.known() || v.Answer == NotKnown && r.Kind.lasting()
 	})
 	v.Text = j.sentence(v)
 }
