@@ -14,10 +14,17 @@ import (
 var (
 	partitionForm = regexp.MustCompile(`^aws[a-z0-9-]*$`)
 	accountForm   = regexp.MustCompile(`^[0-9]{12}$`)
-	resourceForm  = regexp.MustCompile(`^[A-Za-z0-9-]{1,128}$`)
-	aliasForm     = regexp.MustCompile(`^alias/[A-Za-z0-9/_-]{1,250}$`)
+	resourceForm  = regexp.MustCompile(`^[A-Za-z0-9-]+$`)
+	aliasForm     = regexp.MustCompile(`^alias/[A-Za-z0-9/_-]+$`)
 	keyIDForm     = regexp.MustCompile(`^(mrk-[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$`)
 	regionForm    = regexp.MustCompile(`^[a-z]{2,8}(-[a-z0-9]{1,16}){1,4}$`)
+)
+
+// Most bytes of a key id and of an alias. They are counted apart: an expression that counts
+// to 250 takes half a megabyte, at each start of the program.
+const (
+	maxResource = 128
+	maxAlias    = len("alias/") + 250
 )
 
 // A Ref is a parsed key name. Parts that the name does not carry are empty.
@@ -66,7 +73,7 @@ func parseARN(name string) (Ref, error) {
 	}
 	resource := parts[5]
 	if id, ok := strings.CutPrefix(resource, "key/"); ok {
-		if !resourceForm.MatchString(id) {
+		if len(id) > maxResource || !resourceForm.MatchString(id) {
 			return Ref{}, errors.New("is an ARN without a key id after key/")
 		}
 		r.Key = id
@@ -80,7 +87,7 @@ func parseARN(name string) (Ref, error) {
 }
 
 func checkAlias(alias string) error {
-	if !aliasForm.MatchString(alias) {
+	if len(alias) > maxAlias || !aliasForm.MatchString(alias) {
 		return errors.New("is an alias with characters that KMS does not take: want letters, digits, /, _ and -")
 	}
 	return nil

@@ -110,3 +110,20 @@ func TestSameHomeComparesPartitionAccountAndRegion(t *testing.T) {
 		t.Error("names without an account have no home to share")
 	}
 }
+
+func TestNamesAreAsLongAsKMSTakesThem(t *testing.T) {
+	t.Parallel()
+	const arn = "arn:aws:kms:us-west-2:111122223333:"
+	for name, ok := range map[string]bool{
+		arn + "key/" + strings.Repeat("a", 128):   true,
+		arn + "key/" + strings.Repeat("a", 129):   false,
+		"alias/" + strings.Repeat("a", 250):       true,
+		"alias/" + strings.Repeat("a", 251):       false,
+		arn + "alias/" + strings.Repeat("a", 250): true,
+		arn + "alias/" + strings.Repeat("a", 251): false,
+	} {
+		if _, err := keyref.Parse(name); (err == nil) != ok {
+			t.Errorf("%d bytes, %.60s...: %v", len(name), name, err)
+		}
+	}
+}

@@ -121,6 +121,8 @@ func TestRefusals(t *testing.T) {
 		"arn:aws:iam::111122223333:role/":      "is no ARN of a role or user",
 		"control-plane":                        "is no ARN of a role or user",
 		"arn:aws:iam::1111:role/control-plane": "is no ARN of a role or user",
+
+		"arn:aws:iam::111122223333:role/" + strings.Repeat("a", 577): "is no ARN of a role or user",
 	} {
 		_, err := policy.Documents(policy.Options{Config: sc.config(t), Principal: principal})
 		if err == nil || !strings.Contains(err.Error(), "--principal: "+want) {

@@ -13,7 +13,10 @@ import (
 	"sigs.k8s.io/aws-encryption-provider/internal/keyref"
 )
 
-var principalForm = regexp.MustCompile(`^arn:aws[a-z0-9-]*:iam::[0-9]{12}:(role|user)/[A-Za-z0-9+=,.@_/-]{1,576}$`)
+var principalForm = regexp.MustCompile(`^arn:aws[a-z0-9-]*:iam::[0-9]{12}:(role|user)/[A-Za-z0-9+=,.@_/-]+$`)
+
+// maxPrincipal is the most bytes of a path and a name, 512 and 64.
+const maxPrincipal = 576
 
 // A principal is a role or user. Without an ARN it is the program's own, which is
 // not known; id is its account, where that is known.
@@ -27,7 +30,7 @@ func parsePrincipal(arn string) (principal, error) {
 	switch {
 	case len(parts) == 6 && parts[2] == "sts" && strings.HasPrefix(parts[5], "assumed-role/"):
 		return principal{}, errors.New("is a session: name its role, such as arn:aws:iam::111122223333:role/control-plane")
-	case !principalForm.MatchString(arn) || strings.HasSuffix(arn, "/"):
+	case !principalForm.MatchString(arn) || strings.HasSuffix(arn, "/") || len(arn)-strings.Index(arn, "/")-1 > maxPrincipal:
 		return principal{}, errors.New("is no ARN of a role or user: want arn:aws:iam::111122223333:role/NAME")
 	}
 	return principal{arn, parts[1], parts[4]}, nil
