@@ -112,12 +112,9 @@ func (j *judge) writeOf(p *process, name string) []Write {
 	if !ok || !entry.Encrypts() {
 		return inTheClear
 	}
-	i := slices.IndexFunc(p.writes, func(w Write) bool { return w.Resource == report.Plain(name) })
-	if i < 0 { // by a wildcard
-		i = slices.IndexFunc(p.writes, func(w Write) bool {
-			return slices.Contains(entry.Resources, w.Resource) && encryptionconfig.Covers(w.Resource, resource, group)
-		})
-	}
+	i := slices.IndexFunc(p.writes, func(w Write) bool { // its own, or a wildcard's
+		return slices.Contains(entry.Resources, w.Resource) && encryptionconfig.Covers(w.Resource, resource, group)
+	})
 	if i < 0 {
 		return nil
 	}

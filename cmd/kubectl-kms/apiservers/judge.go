@@ -446,10 +446,7 @@ const (
 func formatOf(p encryptionconfig.Provider) string {
 	switch {
 	case p.KMS != nil:
-		if p.KMS.Version() == "v1" {
-			return formatV1
-		}
-		return formatV2
+		return "kms " + p.KMS.Version()
 	case p.AESCBC != nil:
 		return "aescbc"
 	case p.AESGCM != nil:

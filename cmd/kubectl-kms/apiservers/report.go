@@ -165,9 +165,9 @@ func Kinds() []ReasonKind {
 // lasting reports whether waiting changes nothing.
 func (k ReasonKind) lasting() bool {
 	switch k {
-	case NoLeases, NoAddresses, NoConfigHash, WriterUnsaid, V1, NodesUnknown, Unprobed, OtherWriter, KeyUnsaid:
+	case NoLeases, NoAddresses, NoConfigHash, WriterUnsaid, V1, NodesUnknown, Unprobed, KeyUnsaid:
 		return true
-	case Differ, OtherConfig, Unreachable, Uncovered, LoadBalancer, Restarted, Unidentified, OldKey, Unhealthy, NoKey, Unwatched, OtherKey:
+	case Differ, OtherConfig, Unreachable, Uncovered, LoadBalancer, Restarted, Unidentified, OldKey, Unhealthy, NoKey, Unwatched, OtherKey, OtherWriter: // the last one where the configuration is known: see [judge.report]
 	}
 	return false
 }

@@ -50,7 +50,7 @@ only what is there counts.
 It begins only when all API servers write alike, as "kubectl kms status" sees
 it, and with --expect-only under that key. Where their metrics do not tell,
 --probe tries it with an object of each resource. No value of a Secret is asked
-for, and no object is made anew.
+for, and no object is created.
 
 Mutating webhooks and policies see each object, and may change it. They are
 named before. Take a backup of etcd first: what they change comes back from
